@@ -1,0 +1,34 @@
+//! The account database, asked with a bound: behind it can stand an LDAP server that hangs.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::unistd::{Uid, User};
+
+/// How long the name services may take.
+const BOUND: Duration = Duration::from_secs(5);
+
+/// The account of that name, `None` where there is none.
+pub(crate) fn by_name(name: &str) -> Result<Option<User>, String> {
+    let name = name.to_owned();
+    ask(move || User::from_name(&name))
+}
+
+/// The account of that user ID, `None` where there is none.
+pub(crate) fn by_uid(uid: Uid) -> Result<Option<User>, String> {
+    ask(move || User::from_uid(uid))
+}
+
+fn ask(
+    question: impl FnOnce() -> nix::Result<Option<User>> + Send + 'static,
+) -> Result<Option<User>, String> {
+    let (answer, wait) = mpsc::channel();
+    std::thread::spawn(move || answer.send(question()));
+    match wait.recv_timeout(BOUND) {
+        Ok(found) => found.map_err(|reason| reason.desc().to_owned()),
+        Err(_) => Err(format!(
+            "the account database did not answer within {} seconds",
+            BOUND.as_secs()
+        )),
+    }
+}

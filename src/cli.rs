@@ -1,0 +1,183 @@
+//! The flags of the command line: clap and std only, so that the build can render them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use crate::defaults;
+
+/// Watches a `MyVNC` server and restarts it when it stops answering.
+#[derive(Debug, Parser)]
+#[command(
+    name = "monitor_myvnc",
+    version,
+    about = "Watches a MyVNC server and restarts it when it stops answering",
+    after_help = "Example, for a crontab:\n  \
+        * * * * * monitor_myvnc --quiet --url https://myvnc.example.com \\\n    \
+        --logfile /var/log/myvnc-monitor.log \\\n    \
+        --restart-cmd \"/opt/myvnc/manage.py --config_dir=/etc/myvnc restart\"\n\n\
+        Exit status: 0 healthy, restarted, or another run is at work; 1 restart failed\n\
+        or unexpected error; 2 usage error, nothing was touched.",
+    max_term_width = 80,
+    next_line_help = false
+)]
+pub(crate) struct Cli {
+    /// URL of the MyVNC server to monitor (http or https)
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: String,
+
+    /// Log file; the run lock .STEM.lock and the restart command's output
+    /// STEM.restart.log stand beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) logfile: PathBuf,
+
+    /// Command that starts the server, run by bash (or sh)
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    pub(crate) restart_cmd: String,
+
+    /// Write to the log file only, nothing to stdout or stderr
+    #[arg(long)]
+    pub(crate) quiet: bool,
+
+    /// Bound on one health check: name resolution, connect, TLS and headers
+    #[arg(long, value_name = "SECONDS", default_value = defaults::TIMEOUT,
+          value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) timeout: Duration,
+
+    /// Do not verify the server's TLS certificate
+    #[arg(long, conflicts_with = "ca_cert")]
+    pub(crate) no_verify_ssl: bool,
+
+    /// Also trust the certificates in this PEM file: a CA, or the server's own
+    /// self-signed certificate; name and expiry are still checked
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_cert: Option<PathBuf>,
+
+    /// Log every detail, whatever --log-level says
+    #[arg(long)]
+    pub(crate) debug: bool,
+
+    /// Least severe lines to log
+    #[arg(long, value_name = "LEVEL", default_value = defaults::LOG_LEVEL)]
+    pub(crate) log_level: LogLevel,
+
+    /// Time from SIGTERM to SIGKILL
+    #[arg(long, value_name = "SECONDS", default_value = defaults::STOP_TIMEOUT,
+          value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) stop_timeout: Duration,
+
+    /// Time for the server to answer once the restart command runs
+    #[arg(long, value_name = "SECONDS", default_value = defaults::START_TIMEOUT,
+          value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) start_timeout: Duration,
+
+    /// Further checks before the server counts as down
+    #[arg(long, value_name = "NUMBER", default_value = defaults::RETRIES,
+          value_parser = clap::value_parser!(u32).range(0..=defaults::MOST_RETRIES),
+          allow_negative_numbers = true)]
+    pub(crate) retries: u32,
+
+    /// Time between these checks
+    #[arg(long, value_name = "SECONDS", default_value = defaults::RETRY_DELAY,
+          value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) retry_delay: Duration,
+
+    /// The server is what matches this on its arguments joined by spaces, in
+    /// place of the built-in rule (Python running main.py, run_server.py or
+    /// manage.py of a MyVNC)
+    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
+    pub(crate) process_pattern: Option<String>,
+
+    /// Only processes of this user are the server
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+
+    /// Directory of the restart lock [default: /var/lib/monitor_myvnc for root,
+    /// ~/.local/state/monitor_myvnc for others]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// Severity of a log line, as `--log-level` names it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// Everything the manual's sample log shows.
+    Debug,
+    /// What was done.
+    Info,
+    /// What may need attention.
+    Warning,
+    /// What failed.
+    Error,
+    /// What needs attention now.
+    Critical,
+}
+
+/// Reads whole or decimal seconds, more than 0 and at most an hour.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(defaults::LONGEST_SECONDS.into());
+    let plain = text.bytes().any(|b| b.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        && text.len() <= 32;
+    let duration = plain
+        .then(|| text.parse::<f64>().ok())
+        .flatten()
+        .and_then(|number| Duration::try_from_secs_f64(number).ok())
+        .filter(|duration| !duration.is_zero() && *duration <= longest);
+    duration.ok_or_else(|| {
+        format!(
+            "give seconds, more than 0 and at most {}, such as 10 or 2.5",
+            defaults::LONGEST_SECONDS
+        )
+    })
+}
+
+/// A usage error as one line, without the usage that clap adds to it.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let said = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = said.split_whitespace().collect();
+    words.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_whole_or_decimal_positive_and_bounded() {
+        for (text, millis) in [
+            ("10", 10_000),
+            ("2.5", 2_500),
+            (".5", 500),
+            ("3600", 3_600_000),
+            ("1.", 1_000),
+        ] {
+            assert_eq!(seconds(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "0",
+            "0.0",
+            "-1",
+            "",
+            ".",
+            "1e3",
+            "inf",
+            "nan",
+            "NaN",
+            "3600.1",
+            "99999999999999999999",
+            "1.2.3",
+            "ten",
+            " 1",
+            "1s",
+            "+1",
+            "0x10",
+            "0.0000000001",
+            "١",
+        ] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+}

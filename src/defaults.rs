@@ -1,0 +1,23 @@
+//! Every default and installed path, once.
+
+/// Seconds one health check may take in all.
+pub(crate) const TIMEOUT: &str = "10";
+/// Seconds between SIGTERM and SIGKILL.
+pub(crate) const STOP_TIMEOUT: &str = "10";
+/// Seconds from the start of the restart command to the first answer.
+pub(crate) const START_TIMEOUT: &str = "30";
+/// Further checks before a server counts as down.
+pub(crate) const RETRIES: &str = "0";
+/// Seconds between those checks.
+pub(crate) const RETRY_DELAY: &str = "5";
+/// The least severe lines that are logged.
+pub(crate) const LOG_LEVEL: &str = "debug";
+/// The longest time that any option takes, in seconds.
+pub(crate) const LONGEST_SECONDS: u32 = 3600;
+/// The largest number of further checks.
+pub(crate) const MOST_RETRIES: i64 = 100;
+/// State that outlives a run, for root.
+pub(crate) const STATE_DIR: &str = "/var/lib/monitor_myvnc";
+/// State that outlives a run, for everybody else: below the home directory
+/// (XDG Base Directory Specification, `$XDG_STATE_HOME`).
+pub(crate) const USER_STATE_DIR: &str = ".local/state/monitor_myvnc";

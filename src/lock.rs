@@ -1,0 +1,219 @@
+//! One run at a time for each log (`flock`), one restart at a time for each target (`fcntl`).
+
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use file_lock::{FileLock, FileOptions};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
+use url::Url;
+
+use crate::journal::plain;
+use crate::process::find;
+
+/// Held by one run of a log; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct RunLock {
+    _held: Flock<File>,
+}
+
+/// What taking the run lock came to.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// It is ours.
+    Ours(RunLock),
+    /// Another process has it.
+    Busy {
+        /// Its PID, where the kernel or the file tells.
+        pid: Option<i32>,
+        /// For how long, where that is known.
+        since: Option<Duration>,
+    },
+}
+
+impl RunLock {
+    /// `.<stem>.lock` beside the log, as the Python monitor has it.
+    pub(crate) fn path(logfile: &Path) -> PathBuf {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(logfile.file_stem().unwrap_or_default());
+        name.push(".lock");
+        logfile.with_file_name(name)
+    }
+
+    /// Takes the lock without waiting, and writes our PID into it once it is held.
+    pub(crate) fn take(path: &Path) -> io::Result<Taken> {
+        loop {
+            let file = open_private(path)?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(mut held) => {
+                    // The manual lets an administrator remove the file: what we hold must be what others open.
+                    if is_still_at(&held, path) {
+                        // On a full disk the PID is missing and the lock holds all the same.
+                        let _ = write_pid(&mut held);
+                        return Ok(Taken::Ours(Self { _held: held }));
+                    }
+                }
+                Err((mut file, Errno::EWOULDBLOCK)) => return Ok(holder(&mut file)),
+                Err((_, reason)) => return Err(reason.into()),
+            }
+        }
+    }
+}
+
+/// Opens or makes a lock file that only its owner can open, and follows no symlink to it.
+fn open_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if metadata.mode() & 0o077 != 0 && metadata.uid() == nix::unistd::geteuid().as_raw() {
+        // The Python monitor left it readable, and who can open it can hold it.
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+fn is_still_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
+        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// Who holds the lock: the kernel knows (`proc_locks(5)`), else the file says.
+fn holder(file: &mut File) -> Taken {
+    let inode = file.metadata().map(|metadata| metadata.ino()).ok();
+    let by_kernel = procfs::locks().ok().and_then(|locks| {
+        let lock = locks.into_iter().find(|lock| Some(lock.inode) == inode)?;
+        lock.pid.filter(|pid| *pid > 0)
+    });
+    let mut text = String::new();
+    let by_file = file
+        .take(32)
+        .read_to_string(&mut text)
+        .ok()
+        .and_then(|_| text.trim().parse::<i32>().ok());
+    let modified = file
+        .metadata()
+        .and_then(|metadata| metadata.modified())
+        .ok();
+    match (by_kernel, by_file) {
+        (Some(pid), written) if written != Some(pid) => Taken::Busy {
+            pid: Some(pid),
+            since: find::age(pid),
+        },
+        (_, pid) => Taken::Busy {
+            pid,
+            since: modified.and_then(|time| SystemTime::now().duration_since(time).ok()),
+        },
+    }
+}
+
+/// Held around a restart; given back, with the time, when dropped.
+#[derive(Debug)]
+pub(crate) struct TargetLock {
+    held: FileLock,
+}
+
+/// The file by which runs with different logs know the same target.
+#[derive(Debug)]
+pub(crate) struct TargetFile {
+    path: PathBuf,
+}
+
+/// What reserving a target came to.
+#[derive(Debug)]
+pub(crate) enum Reserved {
+    /// It is ours. `late`: another run had it after that moment.
+    Ours { lock: TargetLock, late: bool },
+    /// Another run is restarting it, with this PID if its file says so.
+    Busy { pid: Option<i32> },
+}
+
+impl TargetFile {
+    /// Makes the state directory and the lock file of the URL's host and port in it.
+    pub(crate) fn prepare(directory: &Path, url: &Url) -> Result<Self, String> {
+        let cannot = |path: &Path, reason: &io::Error| {
+            format!(
+                "cannot use the restart lock {}: {}; give --state-dir DIR",
+                path.display(),
+                plain(reason)
+            )
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|reason| cannot(directory, &reason))?;
+        let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
+        let host: String = host
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .collect();
+        let port = url.port_or_known_default().unwrap_or_default();
+        let path = directory.join(format!("{host:.200}_{port}.lock"));
+        open_private(&path).map_err(|reason| cannot(&path, &reason))?;
+        Ok(Self { path })
+    }
+
+    /// Takes the lock without waiting.
+    pub(crate) fn reserve(&self, checked: SystemTime) -> io::Result<Reserved> {
+        let options = FileOptions::new().read(true).write(true).create(true);
+        match FileLock::lock(&self.path, false, options) {
+            Ok(mut held) => {
+                let used = held.file.metadata()?;
+                let late = used.len() > 0 && used.modified()? >= checked;
+                let _ = write_pid(&mut held.file);
+                Ok(Reserved::Ours {
+                    lock: TargetLock { held },
+                    late,
+                })
+            }
+            Err(reason) if matches!(reason.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
+                let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+                Ok(Reserved::Busy {
+                    pid: text.trim().parse().ok(),
+                })
+            }
+            Err(reason) => Err(reason),
+        }
+    }
+}
+
+impl fmt::Display for TargetFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+impl Drop for TargetLock {
+    fn drop(&mut self) {
+        // The time of this write tells a run that checked before it to check again.
+        let _ = write_pid(&mut self.held.file);
+    }
+}

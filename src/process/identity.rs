@@ -1,0 +1,151 @@
+//! Is this argv, in this working directory, a `MyVNC` server? Every doubt says no.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+/// The scripts that a server is started by.
+const SCRIPTS: [&[u8]; 3] = [b"main.py", b"run_server.py", b"manage.py"];
+/// The package that a server can be started as, with `-m`.
+const PACKAGE: &[u8] = b"myvnc";
+/// Modules of that package that are no server: a user's client.
+const CLIENTS: [&[u8]; 2] = [b"myvnc.cli", b"myvnc.gui"];
+/// Verbs with which `manage.py` ends soon and is no server.
+const PASSING_VERBS: [&[u8]; 2] = [b"stop", b"status"];
+
+/// Whether a process with these arguments, as the kernel keeps them, is a `MyVNC` server:
+/// an interpreter whose script is one of `SCRIPTS`, where the script's absolute path or the
+/// working directory has "myvnc" (any case) in a component; or `-m myvnc[.…]`. The working
+/// directory is asked for only where it can matter; an unknown one is `None`.
+pub(crate) fn is_server<'a>(
+    mut argv: impl Iterator<Item = &'a [u8]>,
+    cwd: impl FnOnce() -> Option<PathBuf>,
+) -> bool {
+    if !argv.next().is_some_and(is_interpreter) {
+        return false;
+    }
+    match program(&mut argv) {
+        Some(Program::Module(module)) => is_server_module(module),
+        Some(Program::Script(script)) => {
+            let name = basename(script);
+            SCRIPTS.contains(&name)
+                && !(name == b"manage.py" && argv.any(|argument| PASSING_VERBS.contains(&argument)))
+                && is_in_myvnc(script, cwd().as_deref())
+        }
+        None => false,
+    }
+}
+
+/// What an interpreter was told to run.
+#[derive(Debug)]
+enum Program<'a> {
+    Script(&'a [u8]),
+    Module(&'a [u8]),
+}
+
+fn is_interpreter(argument: &[u8]) -> bool {
+    let name = basename(argument);
+    name.starts_with(b"python") || name.starts_with(b"pypy")
+}
+
+fn basename(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
+/// Reads the interpreter's own options (python(1), pypy(1)) up to its program. An option
+/// that is not known, or that runs no file (`-c`, `-`, `-V`, `-h`), is no program.
+fn program<'a>(arguments: &mut impl Iterator<Item = &'a [u8]>) -> Option<Program<'a>> {
+    while let Some(argument) = arguments.next() {
+        match argument {
+            b"" | b"-" => return None,
+            b"--" => return arguments.next().map(Program::Script),
+            b"--check-hash-based-pycs" | b"--jit" => {
+                arguments.next()?;
+            }
+            [b'-', b'-', ..] => return None,
+            [b'-', cluster @ ..] => match option(cluster)? {
+                Cluster::Flags => (),
+                Cluster::WantsValue => {
+                    arguments.next()?;
+                }
+                Cluster::Module(b"") => return arguments.next().map(Program::Module),
+                Cluster::Module(module) => return Some(Program::Module(module)),
+            },
+            script => return Some(Program::Script(script)),
+        }
+    }
+    None
+}
+
+/// What a cluster of short options comes to.
+enum Cluster<'a> {
+    Flags,
+    WantsValue,
+    Module(&'a [u8]),
+}
+
+fn option(cluster: &[u8]) -> Option<Cluster<'_>> {
+    for (index, letter) in cluster.iter().enumerate() {
+        let rest = &cluster[index + 1..];
+        match letter {
+            b'm' => return Some(Cluster::Module(rest)),
+            b'W' | b'X' | b'Q' => {
+                return Some(if rest.is_empty() {
+                    Cluster::WantsValue
+                } else {
+                    Cluster::Flags
+                });
+            }
+            b'b' | b'B' | b'd' | b'E' | b'i' | b'I' | b'O' | b'P' | b'q' | b'R' | b's' | b'S'
+            | b't' | b'u' | b'v' | b'x' | b'3' => (),
+            _ => return None,
+        }
+    }
+    Some(Cluster::Flags)
+}
+
+fn is_server_module(module: &[u8]) -> bool {
+    let is = |package: &[u8]| {
+        module
+            .strip_prefix(package)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."))
+    };
+    is(PACKAGE) && !CLIENTS.into_iter().any(is)
+}
+
+fn is_in_myvnc(script: &[u8], cwd: Option<&Path>) -> bool {
+    let script = Path::new(OsStr::from_bytes(script));
+    let absolute = match cwd {
+        Some(cwd) => Some(cwd.join(script)),
+        None => script.is_absolute().then(|| script.to_owned()),
+    };
+    absolute.as_deref().is_some_and(names_myvnc) || cwd.is_some_and(names_myvnc)
+}
+
+fn names_myvnc(path: &Path) -> bool {
+    without_dots(path)
+        .components()
+        .any(|component| match component {
+            Component::Normal(name) => name
+                .to_ascii_lowercase()
+                .as_bytes()
+                .windows(PACKAGE.len())
+                .any(|part| part == PACKAGE),
+            _ => false,
+        })
+}
+
+/// `/a/../b` as `/b`: a component that is left again names nothing.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => (),
+            Component::ParentDir => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}

@@ -1,0 +1,198 @@
+//! The restart command: its shell, environment, session and output file.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::libc;
+use nix::unistd::{AccessFlags, access};
+
+use super::exit::Exit;
+use super::kernel;
+use crate::account;
+
+/// As many of its last lines of output tell why a command failed.
+pub(crate) const LAST_LINES: usize = 50;
+/// As many bytes of them are read at most.
+const LAST_BYTES: u64 = 64 * 1024;
+/// Where commands are looked for when PATH is not set.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The shells that run the command, the best first: the manual promises `source`.
+const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+
+/// Why this command cannot run, as far as can be told without running it: its first word is
+/// a path at which nothing can be executed. `None` also in every doubt.
+pub(crate) fn unusable(command: &str) -> Option<String> {
+    let program = first_path(command)?;
+    let reason = match std::fs::metadata(&program) {
+        Err(reason) => crate::journal::plain(&reason),
+        Ok(metadata) if metadata.is_dir() => "is a directory".into(),
+        Ok(_) => access(&program, AccessFlags::X_OK).err()?.desc().to_owned(),
+    };
+    Some(format!("{}: {reason}", program.display()))
+}
+
+/// The first word of a shell command, after assignments, where it is plainly a path.
+fn first_path(command: &str) -> Option<PathBuf> {
+    // Quoting and word splitting are shlex's; what a shell would expand or take for an
+    // operator is no plain word, unless it comes after it.
+    let plain = |word: &str| {
+        !word.contains([
+            '$', '`', '~', '*', '?', '[', '{', '(', ')', '<', '>', '|', '&', ';', '#', '!', '\n',
+        ])
+    };
+    let is_assignment = |word: &str| {
+        word.split_once('=').is_some_and(|(name, _)| {
+            !name.is_empty()
+                && !name.starts_with(|c: char| c.is_ascii_digit())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        })
+    };
+    let unquoted = command
+        .split([';', '&', '|', '\n'])
+        .next()
+        .unwrap_or_default();
+    let text = if command.contains(['\'', '"', '\\']) {
+        command
+    } else {
+        unquoted
+    };
+    let word = shlex::Shlex::new(text).find(|word| !is_assignment(word))?;
+    (word.contains('/') && plain(&word)).then(|| word.into())
+}
+
+/// A restart command that was started.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    exit: Exit,
+    output: Option<(PathBuf, u64)>,
+}
+
+/// Starts the command detached: a session of its own, nothing on stdin, its output appended
+/// to a file that a server may go on writing to for days, and none of our descriptors.
+/// The second value says why the output is lost, where it is.
+pub(crate) fn start(command: &str, output: &Path) -> io::Result<(Running, Option<io::Error>)> {
+    let (file, lost) = match open_output(output) {
+        Ok(file) => (Some(file), None),
+        Err(reason) => (None, Some(reason)),
+    };
+    let position = file
+        .as_ref()
+        .and_then(|file| file.metadata().ok())
+        .map(|metadata| (output.to_owned(), metadata.len()));
+    let mut shell = Command::new(shell());
+    shell
+        .arg("-c")
+        .arg(command)
+        .envs(missing_environment())
+        .stdin(Stdio::null());
+    match file {
+        Some(file) => shell.stdout(file.try_clone()?).stderr(file),
+        None => shell.stdout(Stdio::null()).stderr(Stdio::null()),
+    };
+    kernel::detach(&mut shell);
+    let child = shell.spawn()?;
+    let exit = Exit::of(i32::try_from(child.id()).unwrap_or_default());
+    Ok((
+        Running {
+            child,
+            exit,
+            output: position,
+        },
+        lost,
+    ))
+}
+
+impl Running {
+    /// The PID of the shell, or of what it became by `exec`.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the command to end.
+    pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            self.exit.near().await;
+        }
+    }
+
+    /// The last lines that the command wrote.
+    pub(crate) fn last_lines(&self) -> io::Result<Vec<String>> {
+        let Some((path, from)) = &self.output else {
+            return Ok(Vec::new());
+        };
+        let mut file = File::open(path)?;
+        let end = file.metadata()?.len();
+        file.seek(SeekFrom::Start((*from).max(end.saturating_sub(LAST_BYTES))))?;
+        let mut bytes = Vec::new();
+        file.take(LAST_BYTES).read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        Ok(lines[lines.len().saturating_sub(LAST_LINES)..]
+            .iter()
+            .map(|line| (*line).to_owned())
+            .collect())
+    }
+}
+
+fn open_output(path: &Path) -> io::Result<File> {
+    // O_NONBLOCK keeps a FIFO from holding us; it means nothing to a regular file, and
+    // nothing else is taken, for the server would inherit it.
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    Ok(file)
+}
+
+fn shell() -> &'static str {
+    let [bash, sh] = SHELLS;
+    if access(bash, AccessFlags::X_OK).is_ok() {
+        bash
+    } else {
+        sh
+    }
+}
+
+/// USER, LOGNAME, HOME, SHELL and PATH, where they are missing: cron sets no USER, and
+/// `manage.py` recognises a running server by it.
+fn missing_environment() -> Vec<(&'static str, OsString)> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let named = set("USER").or_else(|| set("LOGNAME"));
+    let is_complete = named.is_some() && set("HOME").is_some() && set("SHELL").is_some();
+    let account = if is_complete {
+        None
+    } else {
+        account::by_uid(nix::unistd::geteuid()).ok().flatten()
+    };
+    let user = named.or_else(|| account.as_ref().map(|account| account.name.clone().into()));
+    let wanted = [
+        ("USER", user.clone()),
+        ("LOGNAME", user),
+        (
+            "HOME",
+            account.as_ref().map(|account| account.dir.clone().into()),
+        ),
+        (
+            "SHELL",
+            account.as_ref().map(|account| account.shell.clone().into()),
+        ),
+        ("PATH", Some(PATH.into())),
+    ];
+    let missing = wanted.into_iter().filter(|(name, _)| set(name).is_none());
+    missing
+        .filter_map(|(name, value)| value.map(|value| (name, value)))
+        .collect()
+}

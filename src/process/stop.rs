@@ -1,0 +1,76 @@
+//! SIGTERM, SIGCONT, SIGKILL, and seeing that it worked.
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use rustix::process::Signal;
+
+use super::exit::Exit;
+use super::find::{self, Process};
+
+/// A process that is held on to: no other is signalled in its place.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// What is held.
+    pub(crate) process: Process,
+    exit: Exit,
+}
+
+impl Held {
+    /// Takes hold of a process; `None` when it has ended.
+    pub(crate) fn new(process: Process) -> Option<Self> {
+        let held = Self {
+            exit: Exit::of(process.pid),
+            process,
+        };
+        // The PID may be a successor's: compared once it is held.
+        held.is_alive().then_some(held)
+    }
+
+    /// Why we may not signal it (errno text); `None` when we may.
+    pub(crate) fn forbidden(&self) -> Option<String> {
+        match nix::sys::signal::kill(Pid::from_raw(self.process.pid), None) {
+            Ok(()) | Err(Errno::ESRCH) => None,
+            Err(reason) => Some(reason.desc().to_owned()),
+        }
+    }
+
+    /// SIGTERM, then SIGCONT, without which a stopped process cannot act on it (`systemd.kill(5)`).
+    /// `false` when it had ended.
+    pub(crate) fn terminate(&self) -> io::Result<bool> {
+        let sent = self.send(Signal::TERM)?;
+        if sent {
+            self.send(Signal::CONT)?;
+        }
+        Ok(sent)
+    }
+
+    /// SIGKILL. `false` when it had ended.
+    pub(crate) fn kill(&self) -> io::Result<bool> {
+        self.send(Signal::KILL)
+    }
+
+    /// Whether it runs, and not as a zombie.
+    pub(crate) fn is_alive(&self) -> bool {
+        find::is_alive(self.process.pid, self.process.start_time)
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&self) {
+        while self.is_alive() {
+            self.exit.near().await;
+        }
+    }
+
+    fn send(&self, signal: Signal) -> io::Result<bool> {
+        if !self.exit.is_certain() && !self.is_alive() {
+            return Ok(false);
+        }
+        match self.exit.send(signal) {
+            Ok(()) => Ok(true),
+            Err(reason) if reason.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(false),
+            Err(reason) => Err(reason),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What to do next: a pure function of what was seen, total over its inputs.
+//!
+//! A run goes down this list, and each arrow is a row of the test at the end:
+//! check → reserve the target → survey → terminate → kill → start → finish.
+
+/// What the settings say about the course of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// Further checks before the server counts as down.
+    pub(crate) retries: u32,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    /// Asking the server, after so many checks that failed.
+    Checking {
+        /// Failed checks so far.
+        failed: u32,
+    },
+    /// The server is down: taking the lock of the target.
+    Reserving,
+    /// Another run has restarted the server since we asked it: asking again.
+    Rechecking,
+    /// Looking for processes to stop and at the command to run.
+    Surveying,
+    /// SIGTERM is sent. From here on the server is owed a start.
+    Terminating,
+    /// SIGKILL is sent.
+    Killing,
+    /// The restart command runs or has succeeded; the server does not answer yet.
+    Starting,
+    /// The restart command failed: asking the server a last time.
+    Confirming,
+    /// Nothing is left to do.
+    Finished,
+}
+
+/// What was seen in that phase.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Event {
+    /// A check ended healthy.
+    Answers,
+    /// A check did not.
+    Silent,
+    /// The target lock is ours.
+    Reserved,
+    /// The target lock is ours, and another run had it since our check began.
+    ReservedLate,
+    /// Another run holds the target lock.
+    Busy,
+    /// The lock, /proc, a process or the restart command cannot be used, as was logged.
+    Unable,
+    /// There are processes to stop.
+    Running,
+    /// There are none.
+    Absent,
+    /// All processes have ended.
+    AllEnded,
+    /// The restart command ended with exit status 0.
+    CommandSucceeded,
+    /// The restart command could not be run, or failed.
+    CommandFailed,
+    /// The time for this phase is over.
+    Expired,
+    /// SIGTERM, SIGINT or SIGHUP came for us.
+    Interrupted,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Action {
+    /// Ask the server.
+    Check,
+    /// Ask the server after the retry delay.
+    CheckLater,
+    /// Take the target lock.
+    Reserve,
+    /// Look for processes, permissions and the command.
+    Survey,
+    /// Send SIGTERM.
+    Terminate,
+    /// Send SIGKILL.
+    Kill,
+    /// Run the restart command.
+    Start,
+    /// Wait for the next event of this phase.
+    Wait,
+    /// End the run.
+    Finish(Outcome),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    /// The server answers.
+    Healthy,
+    /// It did not, and does again.
+    Restarted,
+    /// Another run is restarting it.
+    SteppedAside,
+    /// It is down, and nothing could be done.
+    Untouched,
+    /// A process outlived SIGKILL; nothing was started.
+    Unkillable,
+    /// The restart command failed.
+    CommandFailed,
+    /// The server did not answer in time.
+    NoAnswer,
+    /// We were told to stop, before anything was done.
+    Interrupted,
+    /// We were told to stop, and have started the server first.
+    InterruptedAfterStart,
+}
+
+impl Outcome {
+    /// The exit status for it.
+    pub(crate) fn is_success(self) -> bool {
+        matches!(self, Self::Healthy | Self::Restarted | Self::SteppedAside)
+    }
+}
+
+/// The first phase and action of a run.
+pub(crate) const BEGINNING: (Phase, Action) = (Phase::Checking { failed: 0 }, Action::Check);
+
+/// The next phase and action. `told_to_stop`: whether an `Interrupted` came so far.
+pub(crate) fn decide(
+    policy: Policy,
+    phase: Phase,
+    event: Event,
+    told_to_stop: bool,
+) -> (Phase, Action) {
+    use Event as E;
+    use Phase as P;
+    let finish = |outcome| (P::Finished, Action::Finish(outcome));
+    match (phase, event) {
+        (P::Checking { .. } | P::Reserving | P::Rechecking | P::Surveying, _) if told_to_stop => {
+            finish(Outcome::Interrupted)
+        }
+
+        (P::Checking { .. } | P::Rechecking, E::Answers) => finish(Outcome::Healthy),
+        (P::Checking { failed }, E::Silent) if failed < policy.retries => {
+            (P::Checking { failed: failed + 1 }, Action::CheckLater)
+        }
+        (P::Checking { .. }, E::Silent) => (P::Reserving, Action::Reserve),
+
+        (P::Reserving, E::Reserved) => (P::Surveying, Action::Survey),
+        (P::Reserving, E::ReservedLate) => (P::Rechecking, Action::Check),
+        (P::Reserving, E::Busy) => finish(Outcome::SteppedAside),
+        (P::Rechecking, E::Silent) => (P::Surveying, Action::Survey),
+
+        (P::Surveying, E::Running) => (P::Terminating, Action::Terminate),
+        (P::Surveying, E::Absent) => (P::Starting, Action::Start),
+
+        (P::Terminating, E::Expired) => (P::Killing, Action::Kill),
+        (P::Terminating | P::Killing, E::AllEnded) => (P::Starting, Action::Start),
+        (P::Killing, E::Expired) => finish(Outcome::Unkillable),
+
+        (P::Starting | P::Confirming, E::Answers) if told_to_stop => {
+            finish(Outcome::InterruptedAfterStart)
+        }
+        (P::Starting | P::Confirming, E::Answers) => finish(Outcome::Restarted),
+        (P::Starting, E::CommandSucceeded) if told_to_stop => {
+            finish(Outcome::InterruptedAfterStart)
+        }
+        (P::Starting, E::CommandFailed) => (P::Confirming, Action::Check),
+        (P::Starting, E::Expired) => finish(Outcome::NoAnswer),
+        (P::Confirming, E::Silent) => finish(Outcome::CommandFailed),
+
+        // Once the server was signalled it is owed a start: a request to stop waits for it.
+        (P::Terminating | P::Killing | P::Starting | P::Confirming, _) => (phase, Action::Wait),
+
+        (P::Checking { .. } | P::Reserving | P::Rechecking | P::Surveying | P::Finished, _) => {
+            finish(Outcome::Untouched)
+        }
+    }
+}

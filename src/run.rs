@@ -1,0 +1,317 @@
+//! One run over one server: look, decide, record and act, until the decision is to finish.
+
+mod starting;
+mod stopping;
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use self::starting::Restart;
+use crate::health::{Checker, Trouble, Verdict};
+use crate::journal::{BANNER, Journal, Level, complain, plain, seconds};
+use crate::lock::{Reserved, RunLock, Taken, TargetFile, TargetLock};
+use crate::process::stop::Held;
+use crate::recovery::{self, Action, Event, Outcome, Phase, Policy};
+use crate::settings::Settings;
+use crate::signals::Signals;
+
+/// A run that holds its lock for longer than this is worth a warning.
+const LONG_RUN: Duration = Duration::from_secs(600);
+
+/// Runs once over one server; whether that was a success.
+pub(crate) async fn run(settings: &Settings) -> bool {
+    let lock_path = RunLock::path(&settings.logfile);
+    let taken = match make_room(settings).and_then(|()| {
+        RunLock::take(&lock_path)
+            .map_err(|reason| format!("cannot lock {}: {}", lock_path.display(), plain(&reason)))
+    }) {
+        Ok(taken) => taken,
+        Err(reason) => {
+            complain(&format!(
+                "{reason}; nothing was done, give another --logfile"
+            ));
+            return false;
+        }
+    };
+    let journal = Journal::open(
+        &settings.logfile,
+        settings.quiet,
+        Level::least(settings.log_level, settings.debug),
+    );
+    let _lock = match taken {
+        Taken::Ours(lock) => lock,
+        Taken::Busy { pid, since } => {
+            say_busy(&journal, pid, since);
+            return true;
+        }
+    };
+    journal.detail(&format!(
+        "Lock acquired (PID: {}): {}",
+        std::process::id(),
+        lock_path.display()
+    ));
+    match Run::new(settings, &journal) {
+        Ok(run) => run.go().await.is_success(),
+        Err(reason) => {
+            journal.critical(&format!("{reason}; nothing was done"));
+            if settings.quiet {
+                complain(&format!("{reason}; nothing was done"));
+            }
+            false
+        }
+    }
+}
+
+/// Makes the directory of the log, and says when the path can never be a log.
+fn make_room(settings: &Settings) -> Result<(), String> {
+    let cannot = |reason: &str| format!("cannot log to {}: {reason}", settings.logfile.display());
+    if let Some(directory) = settings.logfile.parent() {
+        std::fs::create_dir_all(directory).map_err(|reason| cannot(&plain(&reason)))?;
+    }
+    if settings.logfile.is_dir() {
+        Err(cannot("Is a directory"))
+    } else {
+        Ok(())
+    }
+}
+
+fn say_busy(journal: &Journal, pid: Option<i32>, since: Option<Duration>) {
+    let holder = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+    let age = since.map_or_else(
+        || "an unknown time".to_owned(),
+        |since| format!("{} seconds", since.as_secs()),
+    );
+    let text =
+        format!("Another run holds the lock (PID: {holder}, for {age}): nothing to do this time");
+    let is_long = since.is_some_and(|since| since > LONG_RUN);
+    journal.log(if is_long { Level::Warning } else { Level::Info }, &text);
+}
+
+/// A run and all that it has taken hold of.
+struct Run<'a> {
+    settings: &'a Settings,
+    journal: &'a Journal,
+    checker: Checker,
+    signals: Signals,
+    told_to_stop: bool,
+    /// When the check began whose verdict holds.
+    checked: SystemTime,
+    /// The status of the last healthy answer.
+    status: u16,
+    /// What the last unhealthy check saw.
+    trouble: Option<Trouble>,
+    target: TargetFile,
+    reserved: Option<TargetLock>,
+    held: Vec<Held>,
+    restart: Option<Restart>,
+    /// When this phase is over.
+    deadline: Instant,
+}
+
+impl<'a> Run<'a> {
+    fn new(settings: &'a Settings, journal: &'a Journal) -> Result<Self, String> {
+        Ok(Self {
+            settings,
+            journal,
+            checker: Checker::new(&settings.url, &settings.trust)
+                .map_err(|reason| format!("cannot set up the check: {reason}"))?,
+            signals: Signals::catch()
+                .map_err(|reason| format!("cannot catch signals: {}", plain(&reason)))?,
+            told_to_stop: false,
+            checked: SystemTime::now(),
+            status: 0,
+            trouble: None,
+            target: TargetFile::prepare(&settings.state_dir, &settings.url)?,
+            reserved: None,
+            held: Vec::new(),
+            restart: None,
+            deadline: Instant::now(),
+        })
+    }
+
+    async fn go(mut self) -> Outcome {
+        let policy = Policy {
+            retries: self.settings.retries,
+        };
+        self.journal.info(&format!(
+            "Starting health check for {}",
+            self.settings.shown_url
+        ));
+        let (mut phase, mut action) = recovery::BEGINNING;
+        loop {
+            if let Action::Finish(outcome) = action {
+                self.finish(outcome);
+                return outcome;
+            }
+            let event = self.act(phase, action).await;
+            if let Some(name) = self.signals.pending().await {
+                self.told(phase, name);
+            }
+            (phase, action) = recovery::decide(policy, phase, event, self.told_to_stop);
+        }
+    }
+
+    async fn act(&mut self, phase: Phase, action: Action) -> Event {
+        match action {
+            Action::Check => self.check(phase, Duration::ZERO).await,
+            Action::CheckLater => self.check(phase, self.settings.retry_delay).await,
+            Action::Reserve => self.reserve(),
+            Action::Survey => self.survey(),
+            Action::Terminate => {
+                self.terminate();
+                self.wait(phase).await
+            }
+            Action::Kill => {
+                self.kill();
+                self.wait(phase).await
+            }
+            Action::Start => match self.start() {
+                Ok(()) => self.wait(phase).await,
+                Err(reason) => {
+                    self.journal
+                        .error(&format!("Cannot run the restart command: {reason}"));
+                    Event::CommandFailed
+                }
+            },
+            Action::Wait | Action::Finish(_) => self.wait(phase).await,
+        }
+    }
+
+    async fn wait(&mut self, phase: Phase) -> Event {
+        match phase {
+            Phase::Terminating | Phase::Killing => self.await_exits(phase).await,
+            Phase::Starting => self.await_start().await,
+            _ => self.check(phase, Duration::ZERO).await,
+        }
+    }
+
+    fn told(&mut self, phase: Phase, name: &str) {
+        self.told_to_stop = true;
+        let owed = matches!(
+            phase,
+            Phase::Terminating | Phase::Killing | Phase::Starting | Phase::Confirming
+        );
+        let what = if owed {
+            "stopping once the server is started"
+        } else {
+            "stopping at once, nothing was done"
+        };
+        self.journal.warning(&format!("Received {name}: {what}"));
+    }
+
+    async fn check(&mut self, phase: Phase, delay: Duration) -> Event {
+        if let Phase::Checking { failed } = phase {
+            if failed > 0 {
+                self.journal.warning(&format!(
+                    "Check {failed} of {} failed: {}; next in {} seconds",
+                    self.settings.retries + 1,
+                    self.last_trouble(),
+                    seconds(delay)
+                ));
+            }
+        }
+        let (checker, journal, settings) = (&self.checker, self.journal, self.settings);
+        let mut checked = self.checked;
+        let checking = async {
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            journal.debug(&format!("Checking server health: {}", settings.shown_url));
+            checked = SystemTime::now();
+            checker.check(settings.timeout).await
+        };
+        let verdict = tokio::select! {
+            biased;
+            name = self.signals.next() => {
+                self.told(phase, name);
+                return Event::Interrupted;
+            }
+            verdict = checking => verdict,
+        };
+        self.checked = checked;
+        match verdict {
+            Verdict::Healthy { status, took } => {
+                self.journal
+                    .debug(&format!("Server responded with status {status}"));
+                self.journal
+                    .detail(&format!("It took {} seconds", seconds(took)));
+                self.status = status;
+                Event::Answers
+            }
+            Verdict::Unhealthy(trouble) => {
+                if let Trouble::Status(status) = trouble {
+                    self.journal
+                        .debug(&format!("Server responded with status {status}"));
+                }
+                self.trouble = Some(trouble);
+                Event::Silent
+            }
+        }
+    }
+
+    fn reserve(&mut self) -> Event {
+        self.journal.error(&format!(
+            "✗ Server is unresponsive: {}",
+            self.last_trouble()
+        ));
+        match self.target.reserve(self.checked) {
+            Ok(Reserved::Ours { lock, late }) => {
+                self.reserved = Some(lock);
+                if late {
+                    self.journal
+                        .info("Another run has just restarted this server: checking again");
+                    return Event::ReservedLate;
+                }
+                Event::Reserved
+            }
+            Ok(Reserved::Busy { pid }) => {
+                let holder = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+                self.journal.info(&format!(
+                    "Another run is restarting this server (PID: {holder}): nothing to do this time"
+                ));
+                Event::Busy
+            }
+            Err(reason) => {
+                self.journal.error(&format!(
+                    "Cannot take the restart lock {}: {}",
+                    self.target,
+                    plain(&reason)
+                ));
+                Event::Unable
+            }
+        }
+    }
+
+    fn finish(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Healthy => self
+                .journal
+                .info(&format!("✓ Server is healthy (status: {})", self.status)),
+            Outcome::SteppedAside | Outcome::Interrupted => (),
+            Outcome::Untouched => self
+                .journal
+                .critical("Server restart failed: nothing was touched"),
+            Outcome::Unkillable => self.failed(),
+            Outcome::Restarted
+            | Outcome::InterruptedAfterStart
+            | Outcome::CommandFailed
+            | Outcome::NoAnswer => {
+                self.report_start(outcome);
+            }
+        }
+    }
+
+    /// The end of a restart that did not heal the server.
+    fn failed(&self) {
+        self.journal.info(BANNER);
+        self.journal.critical("Server restart failed");
+    }
+
+    fn last_trouble(&self) -> String {
+        self.trouble
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,168 @@
+//! The part of a run that looks for the server's processes and ends them.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Run;
+use crate::account;
+use crate::journal::{BANNER, Level, plain, seconds};
+use crate::process::find::{self, Found, Process, Search};
+use crate::process::start;
+use crate::process::stop::Held;
+use crate::recovery::{Event, Phase};
+
+/// Between SIGKILL and giving up.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Run<'_> {
+    /// Looks at everything that can keep a restart from working, before anything is touched.
+    pub(super) fn survey(&mut self) -> Event {
+        if let Some(reason) = start::unusable(&self.settings.restart_cmd) {
+            self.journal.error(&format!(
+                "The restart command cannot be run: {reason}; correct --restart-cmd"
+            ));
+            return Event::Unable;
+        }
+        let found = match self.find() {
+            Ok(found) => found,
+            Err(reason) => {
+                self.journal.error(&format!(
+                    "Cannot look for the server's processes in /proc: {reason}"
+                ));
+                return Event::Unable;
+            }
+        };
+        for (process, reason) in &found.spared {
+            self.journal
+                .warning(&format!("Left alone: {}: {reason}", describe(process)));
+        }
+        self.held = found.server.into_iter().filter_map(Held::new).collect();
+        let forbidden: Vec<_> = self
+            .held
+            .iter()
+            .filter_map(|held| held.forbidden().map(|reason| (&held.process, reason)))
+            .collect();
+        for (process, reason) in &forbidden {
+            let owner = owner(process);
+            self.journal.error(&format!(
+                "Cannot signal {} of user {owner}: {reason}; run as root or as {owner}, or narrow with --user",
+                describe(process)
+            ));
+        }
+        if !forbidden.is_empty() {
+            return Event::Unable;
+        }
+        for line in [BANNER, "RESTARTING SERVER", BANNER] {
+            self.journal.info(line);
+        }
+        for held in &self.held {
+            self.journal
+                .detail(&format!("Found {}", describe(&held.process)));
+        }
+        if self.held.is_empty() {
+            self.journal.info("No server process found");
+            return Event::Absent;
+        }
+        Event::Running
+    }
+
+    pub(super) fn find(&self) -> Result<Found, String> {
+        find::find(&Search {
+            pattern: self.settings.process_pattern.as_ref(),
+            user: self.settings.user,
+            port: self
+                .settings
+                .url
+                .port_or_known_default()
+                .unwrap_or_default(),
+            addresses: &self.checker.addresses(),
+        })
+        .map_err(|reason| plain(&reason))
+    }
+
+    pub(super) fn terminate(&mut self) {
+        self.journal
+            .info(&format!("Stopping server processes: {}", pids(&self.held)));
+        self.send("SIGTERM", Level::Info, Held::terminate);
+        self.journal.info("Waiting for processes to terminate...");
+        self.deadline = Instant::now() + self.settings.stop_timeout;
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.held.retain(Held::is_alive);
+        self.send("SIGKILL", Level::Warning, Held::kill);
+        self.deadline = Instant::now() + KILL_TIMEOUT;
+    }
+
+    fn send(&self, name: &str, level: Level, signal: fn(&Held) -> io::Result<bool>) {
+        for held in &self.held {
+            let pid = held.process.pid;
+            match signal(held) {
+                Ok(true) => self
+                    .journal
+                    .log(level, &format!("Sent {name} to PID {pid}")),
+                Ok(false) => self.journal.debug(&format!("PID {pid} had already ended")),
+                Err(reason) => self.journal.error(&format!(
+                    "Cannot send {name} to PID {pid}: {}",
+                    plain(&reason)
+                )),
+            }
+        }
+    }
+
+    pub(super) async fn await_exits(&mut self, phase: Phase) -> Event {
+        let held = &self.held;
+        let all_ended = async {
+            for process in held {
+                process.ended().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = all_ended => {
+                self.journal.info("All processes terminated successfully");
+                self.held.clear();
+                Event::AllEnded
+            }
+            name = self.signals.next() => {
+                self.told(phase, name);
+                Event::Interrupted
+            }
+            () = tokio::time::sleep_until(self.deadline) => {
+                self.held.retain(Held::is_alive);
+                if phase == Phase::Terminating {
+                    let waited = seconds(self.settings.stop_timeout);
+                    self.journal.warning(&format!("Processes still running after {waited}s: {}", pids(&self.held)));
+                    return Event::Expired;
+                }
+                for held in &self.held {
+                    let pid = held.process.pid;
+                    self.journal.critical(&format!(
+                        "PID {pid} is still there {}s after SIGKILL, in state {}: nothing was started",
+                        KILL_TIMEOUT.as_secs(),
+                        find::state(pid)
+                    ));
+                }
+                Event::Expired
+            }
+        }
+    }
+}
+
+fn describe(process: &Process) -> String {
+    format!("PID {} ({})", process.pid, process.command)
+}
+
+fn pids(held: &[Held]) -> String {
+    let pids: Vec<i32> = held.iter().map(|held| held.process.pid).collect();
+    format!("{pids:?}")
+}
+
+fn owner(process: &Process) -> String {
+    match account::by_uid(process.owner) {
+        Ok(Some(account)) => account.name,
+        _ => process.owner.to_string(),
+    }
+}

@@ -1,0 +1,301 @@
+//! Whom TLS trusts: the system's certificate store, read when the first certificate
+//! arrives, with `--ca-cert` added to it; or anybody.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The bundles of the distributions: Debian, Red Hat, openSUSE, Alpine.
+const BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// Where an issuer is looked for that is in no bundle.
+const DIRECTORY: &str = "/etc/ssl/certs";
+
+/// Whose certificates are accepted.
+#[derive(Clone, Debug)]
+pub(crate) enum Trust {
+    /// The system's store (`SSL_CERT_FILE` and `SSL_CERT_DIR`, else the distribution's).
+    System,
+    /// The system's store and these.
+    SystemAnd(Vec<CertificateDer<'static>>),
+    /// Every certificate (`--no-verify-ssl`).
+    Anybody,
+}
+
+impl Trust {
+    /// The system's store and the certificates of a PEM file.
+    pub(crate) fn system_and(file: &Path) -> Result<Self, String> {
+        let pem = std::fs::read(file).map_err(|reason| crate::journal::plain(&reason))?;
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+            .filter_map(Result::ok)
+            .collect();
+        let mut usable = RootCertStore::empty();
+        match usable.add_parsable_certificates(certificates.iter().cloned()) {
+            (0, _) => Err("no certificate in it (PEM, \"-----BEGIN CERTIFICATE-----\")".into()),
+            _ => Ok(Self::SystemAnd(certificates)),
+        }
+    }
+}
+
+/// A TLS client that trusts so and tells `began` when a handshake begins.
+pub(crate) fn client_config(trust: &Trust, began: Arc<dyn Began>) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Verifier {
+        trust: trust.clone(),
+        provider: provider.clone(),
+        bundle: OnceLock::new(),
+        directory: OnceLock::new(),
+    };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.resumption = Resumption::store(Arc::new(Beginning(began)));
+    Ok(config)
+}
+
+/// Told when a TLS handshake begins, which is when its TCP connection stands.
+pub(crate) trait Began: Send + Sync + std::fmt::Debug {
+    /// A handshake begins.
+    fn handshake(&self);
+}
+
+/// A session store without sessions: rustls asks it for one as its first step of a handshake.
+#[derive(Debug)]
+struct Beginning(Arc<dyn Began>);
+
+impl rustls::client::ClientSessionStore for Beginning {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: rustls::NamedGroup) {}
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<rustls::NamedGroup> {
+        self.0.handshake();
+        None
+    }
+    fn set_tls12_session(
+        &self,
+        _: ServerName<'static>,
+        _: rustls::client::Tls12ClientSessionValue,
+    ) {
+    }
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<rustls::client::Tls12ClientSessionValue> {
+        None
+    }
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+    fn insert_tls13_ticket(
+        &self,
+        _: ServerName<'static>,
+        _: rustls::client::Tls13ClientSessionValue,
+    ) {
+    }
+    fn take_tls13_ticket(
+        &self,
+        _: &ServerName<'static>,
+    ) -> Option<rustls::client::Tls13ClientSessionValue> {
+        None
+    }
+}
+
+#[derive(Debug)]
+struct Verifier {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+    bundle: OnceLock<Store>,
+    directory: OnceLock<Store>,
+}
+
+/// Trusted certificates, and what verifies a chain up to one of them.
+#[derive(Debug)]
+struct Store {
+    certificates: Vec<CertificateDer<'static>>,
+    chains: Option<Arc<WebPkiServerVerifier>>,
+}
+
+impl Store {
+    fn of(certificates: Vec<CertificateDer<'static>>, provider: &Arc<CryptoProvider>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates.iter().cloned());
+        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .build()
+            .ok();
+        Self {
+            certificates,
+            chains,
+        }
+    }
+
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(chains) = &self.chains else {
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        match chains.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+            // A self-signed certificate as `openssl req -x509` makes it says that it is a CA, and
+            // webpki takes no CA for a server. Its dates were checked before that (an expired one
+            // has another error), its name was not.
+            Err(error)
+                if is_ca_as_server(&error)
+                    && self.certificates.iter().any(|own| own == end_entity) =>
+            {
+                match verify_server_name(&ParsedCertificate::try_from(end_entity)?, name) {
+                    Err(error) if !is_common_name(end_entity, name) => Err(error),
+                    _ => Ok(ServerCertVerified::assertion()),
+                }
+            }
+            verdict => verdict,
+        }
+    }
+}
+
+/// Whether the name is the subject's common name, in a certificate without alternative
+/// names: what `openssl req -x509` makes by itself, and what curl takes.
+fn is_common_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
+        return false;
+    };
+    let has_alternatives = !matches!(certificate.subject_alternative_name(), Ok(None));
+    let mut common_names = certificate
+        .subject()
+        .iter_common_name()
+        .filter_map(|name| name.as_str().ok());
+    !has_alternatives
+        && common_names.any(|common_name| common_name.eq_ignore_ascii_case(&name.to_str()))
+}
+
+fn is_ca_as_server(error: &Error) -> bool {
+    let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
+        return false;
+    };
+    matches!(
+        other.0.downcast_ref::<webpki::Error>(),
+        Some(webpki::Error::CaUsedAsEndEntity)
+    )
+}
+
+impl Verifier {
+    fn bundle(&self) -> &Store {
+        self.bundle.get_or_init(|| {
+            let mut certificates = match &self.trust {
+                Trust::SystemAnd(own) => own.clone(),
+                Trust::System | Trust::Anybody => Vec::new(),
+            };
+            certificates.extend(read_bundle());
+            Store::of(certificates, &self.provider)
+        })
+    }
+
+    fn directory(&self) -> &Store {
+        self.directory
+            .get_or_init(|| Store::of(read_directories(), &self.provider))
+    }
+}
+
+fn read_bundle() -> Vec<CertificateDer<'static>> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let pem = match named {
+        Some(file) => std::fs::read(file).ok(),
+        None => BUNDLES.iter().find_map(|file| std::fs::read(file).ok()),
+    };
+    certificates_of(&pem.unwrap_or_default())
+}
+
+fn read_directories() -> Vec<CertificateDer<'static>> {
+    let named = std::env::var_os("SSL_CERT_DIR").unwrap_or_else(|| DIRECTORY.into());
+    std::env::split_paths(&named)
+        .filter_map(|directory| std::fs::read_dir(directory).ok())
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_file())
+        .filter_map(|path| std::fs::read(path).ok())
+        .flat_map(|pem| certificates_of(&pem))
+        .collect()
+}
+
+fn certificates_of(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem)
+        .filter_map(Result::ok)
+        .collect()
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if matches!(self.trust, Trust::Anybody) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        match self
+            .bundle()
+            .verify(end_entity, intermediates, name, ocsp, now)
+        {
+            Err(unknown @ Error::InvalidCertificate(CertificateError::UnknownIssuer)) => match self
+                .directory()
+                .verify(end_entity, intermediates, name, ocsp, now)
+            {
+                Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => Err(unknown),
+                verdict => verdict,
+            },
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
