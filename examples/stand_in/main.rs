@@ -1,0 +1,217 @@
+//! A stand-in `MyVNC`, run under the argv of the real one: `…/bin/python3 …/myvnc/main.py --host NAME`,
+//! where `python3` is a link to this program and the script holds settings, one `key = value` a line.
+//!
+//! `main.py` is the server: single-threaded, one request at a time, so that an idle client blocks it.
+//! `manage.py VERB` starts it as the real one does: `start` and `restart` leave it detached and exit,
+//! `foreground` becomes it, `fail` prints lines and exits with status 3, no verb does nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio, exit};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+
+/// No stand-in outlives a test run by more than this.
+const LIFETIME: Duration = Duration::from_secs(300);
+
+struct Script {
+    path: PathBuf,
+    settings: HashMap<String, String>,
+}
+
+impl Script {
+    fn read(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let settings = text
+            .lines()
+            .filter_map(|line| line.split_once(" = "))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        Self {
+            path: path.to_owned(),
+            settings,
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.settings.get(key).map(String::as_str)
+    }
+
+    fn millis(&self, key: &str) -> Option<Duration> {
+        self.text(key)
+            .map(|value| Duration::from_millis(value.parse().unwrap()))
+    }
+
+    /// The folder that holds `bin`, `myvnc` and the notes of all stand-ins of a test.
+    fn site(&self) -> &Path {
+        self.path.parent().unwrap().parent().unwrap()
+    }
+
+    /// Notes our PID, so that the test can end us.
+    fn sign(&self, event: &str) {
+        let mut notes = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.site().join("notes"))
+            .unwrap();
+        notes
+            .write_all(format!("{event} {}\n", std::process::id()).as_bytes())
+            .unwrap();
+    }
+}
+
+fn main() {
+    let mut arguments = std::env::args_os();
+    let python = arguments.next().unwrap();
+    let script = Script::read(Path::new(&arguments.next().unwrap()));
+    let rest: Vec<OsString> = arguments.collect();
+    std::thread::spawn(|| {
+        std::thread::sleep(LIFETIME);
+        exit(9);
+    });
+    if script.path.ends_with("manage.py") {
+        manage(
+            &python,
+            &script,
+            rest.last()
+                .and_then(|verb| verb.to_str())
+                .unwrap_or_default(),
+        );
+    } else {
+        serve(&python, &script, &rest);
+    }
+}
+
+fn server_command(python: &OsString, script: &Script) -> Command {
+    let mut server = Command::new(python);
+    server
+        .arg(script.path.with_file_name("main.py"))
+        .args(["--host", "127.0.0.1"]);
+    server
+}
+
+fn manage(python: &OsString, script: &Script, verb: &str) {
+    script.sign("manage");
+    if let Some(path) = script.text("environment") {
+        let environment: Vec<String> = std::env::vars()
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect();
+        std::fs::write(path, environment.concat()).unwrap();
+    }
+    match verb {
+        "start" | "restart" => {
+            let mut server = server_command(python, script);
+            server
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .process_group(0);
+            server.spawn().unwrap();
+            println!("Server started");
+            if let Some(delay) = script.millis("delay") {
+                std::thread::sleep(delay);
+            }
+        }
+        "foreground" => panic!("{}", server_command(python, script).exec()),
+        "fail" => {
+            for number in 1..=60 {
+                println!("line {number}");
+            }
+            std::io::stdout()
+                .write_all(b"caf\xe9 \x1b[31mred\r\n")
+                .unwrap();
+            exit(3);
+        }
+        _ => println!("usage: manage.py {{start,stop,restart,status}}"),
+    }
+}
+
+fn serve(python: &OsString, script: &Script, rest: &[OsString]) {
+    let mut termination = SigSet::empty();
+    termination.add(Signal::SIGTERM);
+    match script.text("on-term") {
+        None => (),
+        Some("ignore") => termination.thread_block().unwrap(),
+        Some(_) => {
+            termination.thread_block().unwrap();
+            let delay = script.millis("on-term").unwrap();
+            std::thread::spawn(move || {
+                termination.wait().unwrap();
+                std::thread::sleep(delay);
+                exit(0);
+            });
+        }
+    }
+    if std::env::var_os("STAND_IN_WORKER").is_some() {
+        script.sign("worker");
+        loop {
+            std::thread::park();
+        }
+    }
+    script.sign("server");
+    let statics = script.path.with_file_name("web").join("static");
+    std::fs::create_dir_all(&statics).unwrap();
+    std::env::set_current_dir(&statics).unwrap();
+    for _ in 0..script
+        .text("workers")
+        .map_or(0, |count| count.parse().unwrap())
+    {
+        let mut worker = Command::new(python);
+        worker
+            .arg(&script.path)
+            .args(rest)
+            .env("STAND_IN_WORKER", "1")
+            .spawn()
+            .unwrap();
+    }
+    if let Some(every) = script.millis("chatter") {
+        std::thread::spawn(move || {
+            for number in 0_u64.. {
+                println!("chatter {number}");
+                std::thread::sleep(every);
+            }
+        });
+    }
+    if let Some(delay) = script.millis("bind-after") {
+        std::thread::sleep(delay);
+    }
+    let Some(address) = script.text("listen") else {
+        loop {
+            std::thread::park();
+        }
+    };
+    let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    script.sign("listening");
+    let status = script.text("status").unwrap_or("200 OK");
+    for client in listener.incoming() {
+        answer(client.unwrap(), status);
+    }
+}
+
+/// Reads one request and answers it; nobody else is served meanwhile.
+fn answer(mut client: TcpStream, status: &str) {
+    let mut lines = BufReader::new(client.try_clone().unwrap());
+    let mut line = String::new();
+    while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+        if line == "\r\n" {
+            let _ = client.write_all(
+                format!("HTTP/1.0 {status}\r\nServer: stand-in\r\n\r\nMyVNC\n").as_bytes(),
+            );
+            return;
+        }
+        line.clear();
+    }
+}

@@ -1,0 +1,383 @@
+//! What the tests share: a site (a temp dir with a stand-in `MyVNC`), runs of the built
+//! monitor on it, and private PID namespaces.
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate
+)]
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// The built monitor.
+pub const MONITOR: &str = env!("CARGO_BIN_EXE_monitor_myvnc");
+/// No wait of a test takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A temp dir with a stand-in `MyVNC` that listens on a port of its own.
+pub struct Site {
+    directory: TempDir,
+    pub port: u16,
+}
+
+impl Site {
+    /// A site whose server is healthy once it is started; `settings` are further lines for its `main.py`.
+    pub fn new(settings: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("site-").tempdir().unwrap();
+        let port = free_port();
+        let site = Self { directory, port };
+        fs::create_dir_all(site.path("bin")).unwrap();
+        fs::create_dir_all(site.path("myvnc")).unwrap();
+        std::os::unix::fs::symlink(stand_in(), site.path("bin/python3")).unwrap();
+        site.configure(settings);
+        site.configure_manage("");
+        site
+    }
+
+    /// What the next server does.
+    pub fn configure(&self, settings: &str) {
+        let listen = if settings.contains("listen = ") {
+            String::new()
+        } else {
+            format!("listen = 127.0.0.1:{}\n", self.port)
+        };
+        fs::write(self.path("myvnc/main.py"), format!("{listen}{settings}\n")).unwrap();
+    }
+
+    /// What the next `manage.py` does.
+    pub fn configure_manage(&self, settings: &str) {
+        fs::write(self.path("myvnc/manage.py"), format!("{settings}\n")).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The restart command with that verb.
+    pub fn manage(&self, verb: &str) -> String {
+        format!(
+            "{} {} {verb}",
+            self.path("bin/python3").display(),
+            self.path("myvnc/manage.py").display()
+        )
+    }
+
+    /// Starts the server as a child of the test and waits until it listens.
+    pub fn start(&self) -> Child {
+        let before = self.pids("listening").len();
+        let server = self.spawn();
+        wait_until("the stand-in listens", || {
+            self.pids("listening").len() > before
+        });
+        server
+    }
+
+    /// Starts the server as a child of the test.
+    pub fn spawn(&self) -> Child {
+        Command::new(self.path("bin/python3"))
+            .arg(self.path("myvnc/main.py"))
+            .args(["--host", "127.0.0.1"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    /// The PIDs of the stand-ins that noted this event, in order.
+    pub fn pids(&self, event: &str) -> Vec<i32> {
+        let notes = fs::read_to_string(self.path("notes")).unwrap_or_default();
+        notes
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter(|(noted, _)| *noted == event)
+            .map(|(_, pid)| pid.parse().unwrap())
+            .collect()
+    }
+
+    /// The servers of this site that live.
+    pub fn servers(&self) -> Vec<i32> {
+        self.pids("server")
+            .into_iter()
+            .filter(|pid| self.is_ours(*pid))
+            .collect()
+    }
+
+    fn is_ours(&self, pid: i32) -> bool {
+        let site = self.directory.path().as_os_str().as_encoded_bytes();
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|argv| argv.windows(site.len()).any(|part| part == site))
+    }
+
+    /// A client that connects, sends nothing and stays, and so blocks the server.
+    pub fn idle_client(&self) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", self.port)).unwrap()
+    }
+
+    pub fn answers(&self) -> bool {
+        get(
+            SocketAddr::from(([127, 0, 0, 1], self.port)),
+            Duration::from_secs(5),
+        )
+        .is_some_and(|answer| answer.starts_with("HTTP/1.0 200"))
+    }
+
+    /// The monitor on this site, with what no test needs to say; it can find only this site's server.
+    pub fn monitor(&self) -> Command {
+        let mut monitor = self.bare_monitor();
+        monitor.args([
+            "--restart-cmd",
+            &self.manage("start"),
+            "--process-pattern",
+            &self.pattern(),
+        ]);
+        monitor
+    }
+
+    /// What matches this site's server and nothing else on the machine.
+    pub fn pattern(&self) -> String {
+        format!(
+            "^{}/bin/python3 {}/myvnc/main[.]py",
+            self.directory.path().display(),
+            self.directory.path().display()
+        )
+    }
+
+    /// The monitor without a restart command and without a pattern.
+    pub fn bare_monitor(&self) -> Command {
+        let mut monitor = Command::new(MONITOR);
+        monitor
+            .args(["--url", &self.url(), "--timeout", "2"])
+            .arg("--logfile")
+            .arg(self.path("monitor.log"))
+            .arg("--state-dir")
+            .arg(self.path("state"))
+            .stdin(Stdio::null());
+        monitor
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("monitor.log")).unwrap_or_default()
+    }
+
+    /// The log without what differs from run to run: times, PIDs, port and temp dir.
+    pub fn transcript(&self) -> String {
+        let mut transcript = String::new();
+        for line in self.log().lines() {
+            let (stamp, text) = line.split_at_checked(21).unwrap_or((line, ""));
+            assert!(is_stamp(stamp), "no timestamp: {line}");
+            writeln!(transcript, "{}", self.normalise(text.trim_start())).unwrap();
+        }
+        transcript
+    }
+
+    fn normalise(&self, text: &str) -> String {
+        let text = text
+            .replace(&self.directory.path().display().to_string(), "SITE")
+            .replace(&self.port.to_string(), "PORT");
+        let mut plain = String::new();
+        let mut rest = text.as_str();
+        while let Some(at) = ["PID ", "PID: ", "processes: [", "10s: ["]
+            .iter()
+            .filter_map(|mark| rest.find(mark).map(|at| at + mark.len()))
+            .min()
+        {
+            plain.push_str(&rest[..at]);
+            plain.push_str("PID");
+            rest = rest[at..].trim_start_matches(|c: char| c.is_ascii_digit());
+        }
+        plain + rest
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        for event in ["server", "worker", "manage"] {
+            for pid in self
+                .pids(event)
+                .into_iter()
+                .filter(|pid| self.is_ours(*pid))
+            {
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+        }
+    }
+}
+
+fn is_stamp(stamp: &str) -> bool {
+    let form = "[dddd-dd-dd dd:dd:dd]";
+    stamp.len() == form.len()
+        && stamp.chars().zip(form.chars()).all(|(c, expected)| {
+            if expected == 'd' {
+                c.is_ascii_digit()
+            } else {
+                c == expected
+            }
+        })
+}
+
+/// What a run of the monitor came to.
+#[derive(Debug)]
+pub struct Run {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+impl Run {
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Run {
+    let began = Instant::now();
+    let output = command.output().unwrap();
+    Run {
+        status: output.status,
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+        took: began.elapsed(),
+    }
+}
+
+/// Polls until it holds.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "timed out: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits for a child, with a bound.
+pub fn wait_for(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_until("a child ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+/// The whole answer to a GET, if there is one in time.
+pub fn get(address: SocketAddr, limit: Duration) -> Option<String> {
+    use std::io::Write as _;
+    let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
+    stream.set_read_timeout(Some(limit)).ok()?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// A port that was free just now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn stand_in() -> PathBuf {
+    let program = Path::new(MONITOR)
+        .with_file_name("examples")
+        .join("stand_in");
+    assert!(
+        program.exists(),
+        "{} is missing: run `cargo build --example stand_in`",
+        program.display()
+    );
+    program
+}
+
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Says that a test did not run, and why. In CI, where everything is there, that is a failure.
+pub fn skip(reason: &str) {
+    println!("skipped: {reason}");
+    eprintln!("skipped: {reason}");
+    assert!(
+        std::env::var_os("CI").is_none() || !is_root(),
+        "nothing may skip in CI: {reason}"
+    );
+}
+
+/// Runs the rest of a test in a PID namespace of its own, where the monitor may search the whole
+/// machine: the test runs itself again in there. `test` is the test's own name.
+pub fn in_private_namespace(test: &str, body: impl FnOnce()) {
+    const INSIDE: &str = "MONITOR_TEST_INSIDE";
+    if std::env::var_os(INSIDE).as_deref() == Some(OsStr::new(test)) {
+        return body();
+    }
+    let mut unshare = Command::new("unshare");
+    if !is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    unshare.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
+    let possible = Command::new(unshare.get_program())
+        .args(unshare.get_args())
+        .arg("true")
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !possible {
+        return skip("no private PID namespace can be made here");
+    }
+    // A shell stays as PID 1, which reaps what its children leave behind.
+    let own = std::env::current_exe().unwrap();
+    unshare
+        .args(["sh", "-c", "\"$@\"; exit $?", "sh"])
+        .arg(own)
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(INSIDE, test);
+    let run = run(&mut unshare);
+    assert!(
+        run.status.success(),
+        "inside the namespace:\n{}{}",
+        run.stdout,
+        run.stderr
+    );
+    assert!(
+        run.stdout.contains("1 passed"),
+        "no test of the name {test} ran:\n{}",
+        run.stdout
+    );
+}
+
+/// A command in a session of its own.
+pub fn with_bare_environment(command: &mut Command) -> &mut Command {
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .process_group(0)
+}
