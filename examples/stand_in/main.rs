@@ -15,13 +15,14 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, exit};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
+use socket2::{Domain, Socket, Type};
 
 /// No stand-in outlives a test run by more than this.
 const LIFETIME: Duration = Duration::from_secs(300);
@@ -78,10 +79,6 @@ fn main() {
     let python = arguments.next().unwrap();
     let script = Script::read(Path::new(&arguments.next().unwrap()));
     let rest: Vec<OsString> = arguments.collect();
-    std::thread::spawn(|| {
-        std::thread::sleep(LIFETIME);
-        exit(9);
-    });
     if script.path.ends_with("manage.py") {
         manage(
             &python,
@@ -155,6 +152,11 @@ fn serve(python: &OsString, script: &Script, rest: &[OsString]) {
             });
         }
     }
+    // Only now: a thread that was there before would take the signal.
+    std::thread::spawn(|| {
+        std::thread::sleep(LIFETIME);
+        exit(9);
+    });
     if std::env::var_os("STAND_IN_WORKER").is_some() {
         script.sign("worker");
         loop {
@@ -193,12 +195,24 @@ fn serve(python: &OsString, script: &Script, rest: &[OsString]) {
             std::thread::park();
         }
     };
-    let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    let listener = listen(address.parse().unwrap());
     script.sign("listening");
     let status = script.text("status").unwrap_or("200 OK");
     for client in listener.incoming() {
         answer(client.unwrap(), status);
     }
+}
+
+/// Listens beside the socket by which the test keeps the port reserved (`SO_REUSEPORT`), with the real one's backlog.
+fn listen(address: SocketAddr) -> TcpListener {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket
+        .bind(&address.into())
+        .unwrap_or_else(|error| panic!("{address}: {error}"));
+    socket.listen(5).unwrap();
+    socket.into()
 }
 
 /// Reads one request and answers it; nobody else is served meanwhile.

@@ -1,7 +1,7 @@
 //! /proc → the server's processes. Reads the arguments of every process, and more only of
 //! those whose arguments match.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -51,6 +51,8 @@ pub(crate) struct Search<'a> {
 pub(crate) struct Found {
     /// The server's processes, in the order of their PIDs.
     pub(crate) server: Vec<Process>,
+    /// Those of them that listen on the URL's port, where that can be seen.
+    pub(crate) listening: Vec<i32>,
     /// What matches and is not this server, each with the reason.
     pub(crate) spared: Vec<(Process, String)>,
 }
@@ -62,17 +64,17 @@ pub(crate) fn find(search: &Search) -> io::Result<Found> {
         return Ok(Found::default());
     }
     match place(search.addresses) {
-        Place::Here => Ok(narrow(matching, search.port)),
+        Place::Here => Ok(narrow(matching, search.port, search.pattern.is_some())),
         Place::Elsewhere if search.pattern.is_none() => {
             let reason = "the URL is another host's; --process-pattern says otherwise";
             Ok(Found {
-                server: Vec::new(),
                 spared: with_reason(matching, reason),
+                ..Found::default()
             })
         }
         Place::Elsewhere | Place::Unknown => Ok(Found {
             server: matching,
-            spared: Vec::new(),
+            ..Found::default()
         }),
     }
 }
@@ -214,14 +216,15 @@ fn place(addresses: &[IpAddr]) -> Place {
 }
 
 /// Of several matches, those that listen on the URL's port and their matching kin are the
-/// server. Where nothing listens on that port, one that listens on another is another instance.
-fn narrow(matching: Vec<Process>, port: u16) -> Found {
+/// server. Where nothing at all listens on that port, one that listens on another is another
+/// instance, unless the administrator has named it (`--process-pattern`).
+fn narrow(matching: Vec<Process>, port: u16, is_named: bool) -> Found {
     let listeners = listening_sockets();
     let ports: HashMap<i32, HashSet<u16>> = matching
         .iter()
         .map(|process| (process.pid, ports_of(process.pid, &listeners)))
         .collect();
-    let on_port: HashSet<i32> = ports
+    let on_port: BTreeSet<i32> = ports
         .iter()
         .filter(|(_, ports)| ports.contains(&port))
         .map(|(pid, _)| *pid)
@@ -235,19 +238,21 @@ fn narrow(matching: Vec<Process>, port: u16) -> Found {
             format!("another process of its kind listens on port {port}: this is another instance");
         return Found {
             server,
+            listening: on_port.into_iter().collect(),
             spared: with_reason(others, &reason),
         };
     }
-    let port_is_taken = listeners.values().any(|taken| *taken == port);
+    let spare_none = is_named || listeners.values().any(|taken| *taken == port);
     let (server, others): (Vec<_>, Vec<_>) = matching
         .into_iter()
-        .partition(|process| port_is_taken || ports[&process.pid].is_empty());
+        .partition(|process| spare_none || ports[&process.pid].is_empty());
     let reason = format!(
         "it listens, but not on port {port}: this is another instance; --url or --process-pattern says otherwise"
     );
     Found {
         server,
         spared: with_reason(others, &reason),
+        ..Found::default()
     }
 }
 
@@ -263,7 +268,7 @@ fn with_reason(processes: Vec<Process>, reason: &str) -> Vec<(Process, String)> 
 fn kin(
     matching: &[Process],
     ports: &HashMap<i32, HashSet<u16>>,
-    on_port: &HashSet<i32>,
+    on_port: &BTreeSet<i32>,
 ) -> HashSet<i32> {
     let parent_of: HashMap<i32, i32> = matching
         .iter()

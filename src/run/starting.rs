@@ -136,13 +136,15 @@ impl Run<'_> {
             .info("Waiting for server to become responsive...");
     }
 
+    /// What serves now: what listens on the port, or else whatever is found.
     fn server_pids(&self) -> Vec<String> {
         let found = self.find().unwrap_or_default();
-        found
-            .server
-            .iter()
-            .map(|process| process.pid.to_string())
-            .collect()
+        let pids = if found.listening.is_empty() {
+            found.server.iter().map(|process| process.pid).collect()
+        } else {
+            found.listening
+        };
+        pids.iter().map(ToString::to_string).collect()
     }
 
     /// Says how a start ended, and what an administrator should look at.

@@ -19,12 +19,13 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 /// The built monitor.
@@ -35,6 +36,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A temp dir with a stand-in `MyVNC` that listens on a port of its own.
 pub struct Site {
     directory: TempDir,
+    _reserved: Socket,
     pub port: u16,
 }
 
@@ -42,8 +44,12 @@ impl Site {
     /// A site whose server is healthy once it is started; `settings` are further lines for its `main.py`.
     pub fn new(settings: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("site-").tempdir().unwrap();
-        let port = free_port();
-        let site = Self { directory, port };
+        let (_reserved, port) = reserve_port();
+        let site = Self {
+            directory,
+            _reserved,
+            port,
+        };
         fs::create_dir_all(site.path("bin")).unwrap();
         fs::create_dir_all(site.path("myvnc")).unwrap();
         std::os::unix::fs::symlink(stand_in(), site.path("bin/python3")).unwrap();
@@ -298,13 +304,16 @@ pub fn get(address: SocketAddr, limit: Duration) -> Option<String> {
     Some(answer)
 }
 
-/// A port that was free just now.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+/// A free port of 127.0.0.1, kept: nobody is given it while the socket lives, and only a
+/// stand-in can listen on it (`SO_REUSEPORT`).
+fn reserve_port() -> (Socket, u16) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (socket, port)
 }
 
 fn stand_in() -> PathBuf {
