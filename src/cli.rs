@@ -20,7 +20,7 @@ use crate::defaults;
         Exit status: 0 healthy, restarted, or another run is at work; 1 restart failed\n\
         or unexpected error; 2 usage error, nothing was touched.",
     max_term_width = 80,
-    next_line_help = false
+    args_override_self = true
 )]
 pub(crate) struct Cli {
     /// URL of the MyVNC server to monitor (http or https)
