@@ -175,3 +175,188 @@ pub(crate) fn decide(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Action as A;
+    use super::Event as E;
+    use super::Outcome as O;
+    use super::Phase as P;
+    use super::*;
+
+    const PHASES: [P; 9] = [
+        P::Checking { failed: 0 },
+        P::Checking { failed: 2 },
+        P::Reserving,
+        P::Rechecking,
+        P::Surveying,
+        P::Terminating,
+        P::Killing,
+        P::Starting,
+        P::Confirming,
+    ];
+    const EVENTS: [E; 13] = [
+        E::Answers,
+        E::Silent,
+        E::Reserved,
+        E::ReservedLate,
+        E::Busy,
+        E::Unable,
+        E::Running,
+        E::Absent,
+        E::AllEnded,
+        E::CommandSucceeded,
+        E::CommandFailed,
+        E::Expired,
+        E::Interrupted,
+    ];
+    const POLICY: Policy = Policy { retries: 2 };
+
+    fn is_owed_a_start(phase: P) -> bool {
+        matches!(
+            phase,
+            P::Terminating | P::Killing | P::Starting | P::Confirming
+        )
+    }
+
+    #[test]
+    fn a_run_goes_as_the_manual_says() {
+        let finish = |outcome| (P::Finished, A::Finish(outcome));
+        let table = [
+            (P::Checking { failed: 0 }, E::Answers, finish(O::Healthy)),
+            (
+                P::Checking { failed: 0 },
+                E::Silent,
+                (P::Checking { failed: 1 }, A::CheckLater),
+            ),
+            (P::Checking { failed: 1 }, E::Answers, finish(O::Healthy)),
+            (
+                P::Checking { failed: 1 },
+                E::Silent,
+                (P::Checking { failed: 2 }, A::CheckLater),
+            ),
+            (
+                P::Checking { failed: 2 },
+                E::Silent,
+                (P::Reserving, A::Reserve),
+            ),
+            (P::Reserving, E::Reserved, (P::Surveying, A::Survey)),
+            (P::Reserving, E::ReservedLate, (P::Rechecking, A::Check)),
+            (P::Reserving, E::Busy, finish(O::SteppedAside)),
+            (P::Reserving, E::Unable, finish(O::Untouched)),
+            (P::Rechecking, E::Answers, finish(O::Healthy)),
+            (P::Rechecking, E::Silent, (P::Surveying, A::Survey)),
+            (P::Surveying, E::Running, (P::Terminating, A::Terminate)),
+            (P::Surveying, E::Absent, (P::Starting, A::Start)),
+            (P::Surveying, E::Unable, finish(O::Untouched)),
+            (P::Terminating, E::AllEnded, (P::Starting, A::Start)),
+            (P::Terminating, E::Expired, (P::Killing, A::Kill)),
+            (P::Killing, E::AllEnded, (P::Starting, A::Start)),
+            (P::Killing, E::Expired, finish(O::Unkillable)),
+            (P::Starting, E::Answers, finish(O::Restarted)),
+            (P::Starting, E::CommandSucceeded, (P::Starting, A::Wait)),
+            (P::Starting, E::CommandFailed, (P::Confirming, A::Check)),
+            (P::Starting, E::Expired, finish(O::NoAnswer)),
+            (P::Confirming, E::Answers, finish(O::Restarted)),
+            (P::Confirming, E::Silent, finish(O::CommandFailed)),
+        ];
+        for (phase, event, expected) in table {
+            assert_eq!(
+                decide(POLICY, phase, event, false),
+                expected,
+                "{phase:?} {event:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn told_to_stop_a_run_owes_the_server_its_start_and_nothing_else() {
+        for phase in PHASES.into_iter().filter(|phase| !is_owed_a_start(*phase)) {
+            for event in EVENTS {
+                assert_eq!(
+                    decide(POLICY, phase, event, true).1,
+                    A::Finish(O::Interrupted),
+                    "{phase:?} {event:?}"
+                );
+            }
+        }
+        let table = [
+            (P::Terminating, E::Interrupted, (P::Terminating, A::Wait)),
+            (P::Terminating, E::AllEnded, (P::Starting, A::Start)),
+            (P::Killing, E::Interrupted, (P::Killing, A::Wait)),
+            (P::Starting, E::Interrupted, (P::Starting, A::Wait)),
+            (
+                P::Starting,
+                E::CommandSucceeded,
+                (P::Finished, A::Finish(O::InterruptedAfterStart)),
+            ),
+            (
+                P::Starting,
+                E::Answers,
+                (P::Finished, A::Finish(O::InterruptedAfterStart)),
+            ),
+            (P::Confirming, E::Interrupted, (P::Confirming, A::Wait)),
+        ];
+        for (phase, event, expected) in table {
+            assert_eq!(
+                decide(POLICY, phase, event, true),
+                expected,
+                "{phase:?} {event:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn whatever_is_seen_only_a_phase_with_a_deadline_waits() {
+        for phase in PHASES {
+            for event in EVENTS {
+                for told_to_stop in [false, true] {
+                    let (next, action) = decide(POLICY, phase, event, told_to_stop);
+                    if action == A::Wait {
+                        assert!(
+                            is_owed_a_start(phase) && next == phase,
+                            "{phase:?} {event:?}"
+                        );
+                    }
+                    if let A::Finish(_) = action {
+                        assert_eq!(next, P::Finished);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn signals_go_out_and_commands_run_only_where_the_manual_says() {
+        for phase in PHASES {
+            for event in EVENTS {
+                match decide(POLICY, phase, event, false).1 {
+                    A::Terminate => assert_eq!((phase, event), (P::Surveying, E::Running)),
+                    A::Kill => assert_eq!((phase, event), (P::Terminating, E::Expired)),
+                    A::Start => assert!(matches!(
+                        (phase, event),
+                        (P::Surveying, E::Absent) | (P::Terminating | P::Killing, E::AllEnded)
+                    )),
+                    _ => (),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_exit_status_is_that_of_the_manual() {
+        for outcome in [O::Healthy, O::Restarted, O::SteppedAside] {
+            assert!(outcome.is_success());
+        }
+        for outcome in [
+            O::Untouched,
+            O::Unkillable,
+            O::CommandFailed,
+            O::NoAnswer,
+            O::Interrupted,
+            O::InterruptedAfterStart,
+        ] {
+            assert!(!outcome.is_success());
+        }
+    }
+}
