@@ -13,7 +13,7 @@ fn main() {
     let programs = build();
     let demo = Demo::new(&programs);
     println!("A MyVNC server (a stand-in) runs at {}.", demo.url());
-    demo.spawn_server();
+    let mut server = demo.spawn_server();
     demo.wait_for_answer();
     println!("An idle client connects and sends nothing: the server answers nobody any more.\n");
     let _idle = TcpStream::connect(demo.address()).expect("the server listens");
@@ -22,6 +22,7 @@ fn main() {
     let mut monitor = demo.start_monitor(&programs);
     demo.show_log(&mut monitor);
     let status = monitor.wait().expect("the monitor can be waited for");
+    server.wait().expect("the hung server has ended");
     demo.wait_for_answer();
     println!(
         "\nThe monitor ended with {status}; the server answers again and was away for {:.1} seconds.",
@@ -104,7 +105,7 @@ impl Demo {
         )
     }
 
-    fn spawn_server(&self) {
+    fn spawn_server(&self) -> Child {
         let script = self.directory.join("myvnc/main.py");
         let mut server = Command::new(self.directory.join("python3"));
         server
@@ -112,7 +113,7 @@ impl Demo {
             .args(["--host", "127.0.0.1"])
             .stdin(Stdio::null())
             .spawn()
-            .expect("the stand-in runs");
+            .expect("the stand-in runs")
     }
 
     fn start_monitor(&self, programs: &Path) -> Child {

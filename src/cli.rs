@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::defaults;
 
-/// Watches a `MyVNC` server and restarts it when it stops answering.
+/// Watches a MyVNC server and restarts it when it stops answering.
 #[derive(Debug, Parser)]
 #[command(
     name = "monitor_myvnc",

@@ -1,4 +1,4 @@
-//! A watchdog for a `MyVNC` server: asks it over HTTP whether it answers, and when it does
+//! A watchdog for a MyVNC server: asks it over HTTP whether it answers, and when it does
 //! not, stops its processes, starts it again, sees it answer, and writes down what was wrong.
 
 mod account;

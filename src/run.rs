@@ -211,15 +211,15 @@ impl<'a> Run<'a> {
                 ));
             }
         }
-        let (checker, journal, settings) = (&self.checker, self.journal, self.settings);
-        let mut checked = self.checked;
+        let (asked, journal, settings) = (&self.checker, self.journal, self.settings);
+        let mut began = self.checked;
         let checking = async {
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
             journal.debug(&format!("Checking server health: {}", settings.shown_url));
-            checked = SystemTime::now();
-            checker.check(settings.timeout).await
+            began = SystemTime::now();
+            asked.check(settings.timeout).await
         };
         let verdict = tokio::select! {
             biased;
@@ -229,7 +229,7 @@ impl<'a> Run<'a> {
             }
             verdict = checking => verdict,
         };
-        self.checked = checked;
+        self.checked = began;
         match verdict {
             Verdict::Healthy { status, took } => {
                 self.journal

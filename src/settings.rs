@@ -82,7 +82,10 @@ impl Settings {
                 .map(parse_pattern)
                 .transpose()?,
             user: cli.user.as_deref().map(parse_user).transpose()?,
-            state_dir: cli.state_dir.map_or_else(default_state_dir, absolute)?,
+            state_dir: cli
+                .state_dir
+                .as_deref()
+                .map_or_else(default_state_dir, absolute)?,
         })
     }
 }
@@ -137,11 +140,11 @@ fn parse_logfile(path: &Path) -> Result<PathBuf, String> {
     if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(format!("--logfile {}: this names no file", path.display()));
     }
-    absolute(path.to_owned())
+    absolute(path)
 }
 
-fn absolute(path: PathBuf) -> Result<PathBuf, String> {
-    std::path::absolute(&path)
+fn absolute(path: &Path) -> Result<PathBuf, String> {
+    std::path::absolute(path)
         .map_err(|reason| format!("{}: {reason}; give an absolute path", path.display()))
 }
 

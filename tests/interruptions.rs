@@ -13,7 +13,12 @@ const REQUESTS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
 /// Starts a run and returns once its log has that line.
 fn run_until(site: &Site, arguments: &[&str], line: &str) -> Child {
-    let monitor = site.monitor().args(arguments).arg("--quiet").spawn().unwrap();
+    let monitor = site
+        .monitor()
+        .args(arguments)
+        .arg("--quiet")
+        .spawn()
+        .unwrap();
     wait_until(line, || site.log().contains(line));
     monitor
 }
@@ -41,7 +46,7 @@ fn told_to_stop_before_the_first_signal_it_stops_at_once() {
         assert_eq!(interrupt(&mut monitor, signal), Some(1));
         let said = format!("[WARNING] Received {signal}: stopping at once, nothing was done\n");
         assert!(site.transcript().ends_with(&said), "{}", site.log());
-        assert!(server.try_wait().unwrap().is_none());
+        assert!(server.is_alive());
         assert_eq!(site.pids("manage"), []);
     }
 }
@@ -50,7 +55,11 @@ fn told_to_stop_before_the_first_signal_it_stops_at_once() {
 fn told_to_stop_between_two_checks_it_stops_at_once() {
     for signal in REQUESTS {
         let site = Site::new("");
-        let mut monitor = run_until(&site, &["--retries", "1", "--retry-delay", "60"], "Check 1 of 2 failed");
+        let mut monitor = run_until(
+            &site,
+            &["--retries", "1", "--retry-delay", "60"],
+            "Check 1 of 2 failed",
+        );
         assert_eq!(interrupt(&mut monitor, signal), Some(1));
         assert!(site.log().contains("stopping at once, nothing was done"));
         assert_eq!(site.pids("manage"), []);
@@ -64,11 +73,23 @@ fn told_to_stop_after_the_first_signal_it_starts_the_server_first() {
         let _server = site.start();
         let before = site.servers();
         let _client = site.idle_client();
-        let mut monitor = run_until(&site, &["--timeout", "0.5"], "Waiting for processes to terminate...");
+        let mut monitor = run_until(
+            &site,
+            &["--timeout", "0.5"],
+            "Waiting for processes to terminate...",
+        );
         assert_eq!(interrupt(&mut monitor, signal), Some(1));
         let log = site.log();
-        assert!(log.contains(&format!("Received {signal}: stopping once the server is started\n")), "{log}");
-        assert!(log.ends_with("The server was started; stopping as told\n"), "{log}");
+        assert!(
+            log.contains(&format!(
+                "Received {signal}: stopping once the server is started\n"
+            )),
+            "{log}"
+        );
+        assert!(
+            log.ends_with("The server was started; stopping as told\n"),
+            "{log}"
+        );
         wait_until("the new server answers", || site.answers());
         assert_eq!(site.servers().len(), 1);
         assert_ne!(site.servers(), before);
@@ -80,7 +101,11 @@ fn told_to_stop_while_it_kills_it_starts_the_server_first() {
     let site = Site::new("on-term = ignore");
     let _server = site.start();
     let _client = site.idle_client();
-    let mut monitor = run_until(&site, &["--timeout", "0.5", "--stop-timeout", "1"], "Waiting for processes");
+    let mut monitor = run_until(
+        &site,
+        &["--timeout", "0.5", "--stop-timeout", "1"],
+        "Waiting for processes",
+    );
     assert_eq!(interrupt(&mut monitor, Signal::SIGTERM), Some(1));
     assert!(site.log().contains("Sent SIGKILL"), "{}", site.log());
     wait_until("the new server answers", || site.answers());
@@ -94,7 +119,12 @@ fn told_to_stop_while_the_server_starts_it_does_not_take_it_along() {
         site.configure_manage("delay = 500");
         let mut monitor = run_until(&site, &[], "Starting server with command");
         assert_eq!(interrupt(&mut monitor, signal), Some(1));
-        assert!(site.log().ends_with("The server was started; stopping as told\n"), "{}", site.log());
+        assert!(
+            site.log()
+                .ends_with("The server was started; stopping as told\n"),
+            "{}",
+            site.log()
+        );
         wait_until("the server answers", || site.answers());
         assert_eq!(site.servers().len(), 1);
     }
@@ -113,7 +143,8 @@ fn killed_in_any_phase_the_next_run_heals() {
             let site = Site::new(settings);
             let _server = site.start();
             let _client = site.idle_client();
-            let mut monitor = run_until(&site, &["--timeout", "0.5", "--stop-timeout", "0.3"], line);
+            let mut monitor =
+                run_until(&site, &["--timeout", "0.5", "--stop-timeout", "0.3"], line);
             interrupt(&mut monitor, signal);
             assert_up_after_one_more_run(&site);
         }
@@ -123,7 +154,11 @@ fn killed_in_any_phase_the_next_run_heals() {
 #[test]
 fn an_interrupted_run_gives_its_locks_back() {
     let site = Site::new("");
-    let mut monitor = run_until(&site, &["--retries", "1", "--retry-delay", "60"], "Check 1 of 2 failed");
+    let mut monitor = run_until(
+        &site,
+        &["--retries", "1", "--retry-delay", "60"],
+        "Check 1 of 2 failed",
+    );
     interrupt(&mut monitor, Signal::SIGKILL);
     assert_up_after_one_more_run(&site);
     assert!(!site.log().contains("Another run"), "{}", site.log());

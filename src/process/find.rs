@@ -85,18 +85,12 @@ pub(crate) fn is_alive(pid: i32, start_time: u64) -> bool {
         .is_some_and(|stat| stat.starttime == start_time && !matches!(stat.state, 'Z' | 'X' | 'x'))
 }
 
-/// How long a process has run.
+/// How long a process has run, in whole seconds.
 pub(crate) fn age(pid: i32) -> Option<Duration> {
-    let started =
-        Duration::from_secs_f64(stat(pid)?.starttime as f64 / procfs::ticks_per_second() as f64);
+    let started = stat(pid)?.starttime / procfs::ticks_per_second();
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
-    let uptime = uptime
-        .split(' ')
-        .next()?
-        .parse()
-        .ok()
-        .map(Duration::from_secs_f64)?;
-    uptime.checked_sub(started)
+    let uptime: u64 = uptime.split('.').next()?.parse().ok()?;
+    Some(Duration::from_secs(uptime.saturating_sub(started)))
 }
 
 /// The state letter of a process (`proc_pid_stat(5)`) and the kernel function it waits in, where that can be read.

@@ -1,4 +1,4 @@
-//! Is this argv, in this working directory, a `MyVNC` server? Every doubt says no.
+//! Is this argv, in this working directory, a MyVNC server? Every doubt says no.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ const CLIENTS: [&[u8]; 2] = [b"myvnc.cli", b"myvnc.gui"];
 /// Verbs with which `manage.py` ends soon and is no server.
 const PASSING_VERBS: [&[u8]; 2] = [b"stop", b"status"];
 
-/// Whether a process with these arguments, as the kernel keeps them, is a `MyVNC` server:
+/// Whether a process with these arguments, as the kernel keeps them, is a MyVNC server:
 /// an interpreter whose script is one of `SCRIPTS`, where the script's absolute path or the
 /// working directory has "myvnc" (any case) in a component; or `-m myvnc[.…]`. The working
 /// directory is asked for only where it can matter; an unknown one is `None`.

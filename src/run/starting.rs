@@ -183,7 +183,7 @@ impl Run<'_> {
         };
         match restart.command.last_lines() {
             Ok(lines) if lines.is_empty() => {
-                self.journal.error("The restart command wrote nothing")
+                self.journal.error("The restart command wrote nothing");
             }
             Ok(lines) => {
                 for line in lines {

@@ -36,7 +36,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A temp dir with a stand-in `MyVNC` that listens on a port of its own.
 pub struct Site {
     directory: TempDir,
-    _reserved: Socket,
+    reserved: Socket,
     pub port: u16,
 }
 
@@ -44,10 +44,10 @@ impl Site {
     /// A site whose server is healthy once it is started; `settings` are further lines for its `main.py`.
     pub fn new(settings: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("site-").tempdir().unwrap();
-        let (_reserved, port) = reserve_port();
+        let (reserved, port) = reserve_port();
         let site = Self {
             directory,
-            _reserved,
+            reserved,
             port,
         };
         fs::create_dir_all(site.path("bin")).unwrap();
@@ -91,7 +91,7 @@ impl Site {
     }
 
     /// Starts the server as a child of the test and waits until it listens.
-    pub fn start(&self) -> Child {
+    pub fn start(&self) -> Server {
         let before = self.pids("listening").len();
         let server = self.spawn();
         wait_until("the stand-in listens", || {
@@ -101,15 +101,16 @@ impl Site {
     }
 
     /// Starts the server as a child of the test.
-    pub fn spawn(&self) -> Child {
-        Command::new(self.path("bin/python3"))
+    pub fn spawn(&self) -> Server {
+        let child = Command::new(self.path("bin/python3"))
             .arg(self.path("myvnc/main.py"))
             .args(["--host", "127.0.0.1"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap()
+            .unwrap();
+        Server(child)
     }
 
     /// The PIDs of the stand-ins that noted this event, in order.
@@ -232,6 +233,22 @@ impl Drop for Site {
                 );
             }
         }
+    }
+}
+
+/// A stand-in that is a child of the test; ended when dropped.
+pub struct Server(Child);
+
+impl Server {
+    pub fn is_alive(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
