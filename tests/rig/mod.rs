@@ -18,7 +18,7 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -312,7 +312,6 @@ pub fn wait_for(child: &mut Child) -> ExitStatus {
 
 /// The whole answer to a GET, if there is one in time.
 pub fn get(address: SocketAddr, limit: Duration) -> Option<String> {
-    use std::io::Write as _;
     let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
     stream.set_read_timeout(Some(limit)).ok()?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
@@ -351,8 +350,8 @@ pub fn is_root() -> bool {
 
 /// Says that a test did not run, and why. In CI, where everything is there, that is a failure.
 pub fn skip(reason: &str) {
-    println!("skipped: {reason}");
-    eprintln!("skipped: {reason}");
+    // Straight to stderr: what goes through `println!` is hidden when a test passes.
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
     assert!(
         std::env::var_os("CI").is_none() || !is_root(),
         "nothing may skip in CI: {reason}"
