@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::Uid;
-use regex::bytes::{Regex, RegexBuilder};
+use regex_lite::Regex;
 use url::Url;
 
 use crate::account;
@@ -149,19 +149,9 @@ fn absolute(path: &Path) -> Result<PathBuf, String> {
 }
 
 fn parse_pattern(text: &str) -> Result<Regex, String> {
-    let pattern = RegexBuilder::new(text)
-        .unicode(false)
-        .build()
-        .map_err(|reason| {
-            let reason = reason.to_string();
-            let last = reason
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ");
-            format!("--process-pattern {text}: {last}")
-        })?;
-    if pattern.is_match(b"") {
+    let pattern =
+        Regex::new(text).map_err(|reason| format!("--process-pattern {text}: {reason}"))?;
+    if pattern.is_match("") {
         return Err(format!(
             "--process-pattern {text}: this matches every process; name what only the server has in its arguments"
         ));

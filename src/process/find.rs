@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 use procfs::FromRead;
 use procfs::net::TcpState;
 use procfs::process::FDTarget;
-use regex::bytes::Regex;
+use regex_lite::Regex;
 
 use super::identity;
 
@@ -151,10 +151,9 @@ fn arguments_match(pattern: Option<&Regex>, argv: &[u8], pid: i32) -> bool {
     }
 }
 
-fn joined(argv: &[u8]) -> Vec<u8> {
-    argv.iter()
-        .map(|byte| if *byte == 0 { b' ' } else { *byte })
-        .collect()
+/// Arguments as one line of text; what is not UTF-8 in them becomes U+FFFD.
+fn joined(argv: &[u8]) -> String {
+    String::from_utf8_lossy(argv).replace('\0', " ")
 }
 
 /// The process behind a PID, unless it is a zombie or lives in another PID namespace.
@@ -168,7 +167,7 @@ fn look(pid: i32, argv: &[u8]) -> Option<Process> {
         parent: stat.ppid,
         start_time: stat.starttime,
         owner: Uid::from_raw(status.euid),
-        command: String::from_utf8_lossy(&joined(argv)).into_owned(),
+        command: joined(argv),
     })
 }
 
