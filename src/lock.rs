@@ -16,6 +16,9 @@ use url::Url;
 use crate::journal::plain;
 use crate::process::find;
 
+/// A file's times are taken from a clock that may lag behind by so much (`time(7)`, jiffies at 100 Hz).
+const CLOCK_TICK: Duration = Duration::from_millis(10);
+
 /// Held by one run of a log; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct RunLock {
@@ -79,7 +82,8 @@ fn open_private(path: &Path) -> io::Result<File> {
     if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    if metadata.mode() & 0o077 != 0 && metadata.uid() == nix::unistd::geteuid().as_raw() {
+    let ours = nix::unistd::geteuid();
+    if metadata.mode() & 0o077 != 0 && (ours.is_root() || metadata.uid() == ours.as_raw()) {
         // The Python monitor left it readable, and who can open it can hold it.
         file.set_permissions(Permissions::from_mode(0o600))?;
     }
@@ -187,7 +191,7 @@ impl TargetFile {
         match FileLock::lock(&self.path, false, options) {
             Ok(mut held) => {
                 let used = held.file.metadata()?;
-                let late = used.len() > 0 && used.modified()? >= checked;
+                let late = used.len() > 0 && used.modified()? + CLOCK_TICK >= checked;
                 let _ = write_pid(&mut held.file);
                 Ok(Reserved::Ours {
                     lock: TargetLock { held },

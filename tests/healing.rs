@@ -463,3 +463,76 @@ fn the_restart_command_runs_in_a_session_of_its_own_without_our_descriptors() {
     assert!(!descriptors.contains(".lock"), "{descriptors}");
     assert!(descriptors.starts_with("/dev/null\n"), "{descriptors}");
 }
+
+/// A server in state D: frozen by the freezer of cgroup v1, it cannot act on SIGKILL.
+struct Frozen(std::path::PathBuf);
+
+impl Frozen {
+    fn new(pid: i32) -> Option<Self> {
+        let group =
+            std::path::Path::new("/sys/fs/cgroup/freezer").join(format!("monitor-test-{pid}"));
+        fs::create_dir(&group).ok()?;
+        let frozen = Self(group);
+        fs::write(frozen.0.join("cgroup.procs"), pid.to_string()).ok()?;
+        fs::write(frozen.0.join("freezer.state"), "FROZEN").ok()?;
+        Some(frozen)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("freezer.state"), "THAWED");
+        wait_until("the group is empty", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn hazard_6_a_server_that_outlives_sigkill_is_named_and_nothing_is_started() {
+    let site = Site::new("");
+    let mut server = site.start();
+    let before = site.servers();
+    let Some(frozen) = Frozen::new(before[0]) else {
+        return rig::skip("no cgroup v1 freezer to hold a process in state D");
+    };
+    let failed = run(site
+        .monitor()
+        .args(["--timeout", "0.5", "--stop-timeout", "0.2"]));
+    assert_eq!(failed.code(), Some(1));
+    let expected = "[WARNING] Sent SIGKILL to PID PID\n\
+        [CRITICAL] PID PID is still there 5s after SIGKILL, in state D";
+    let transcript = site.transcript();
+    assert!(transcript.contains(expected), "{transcript}");
+    assert!(
+        transcript.ends_with(&format!(": nothing was started\n{FAILED}")),
+        "{transcript}"
+    );
+    assert!(server.is_alive());
+    assert_eq!(site.pids("manage"), []);
+    drop(frozen);
+    wait_until("the thawed server dies of its SIGKILL", || {
+        !server.is_alive()
+    });
+}
+
+#[test]
+fn hazard_12_the_start_is_bounded_by_a_deadline_and_not_by_a_number_of_tries() {
+    // Connections are accepted by the kernel and nothing answers: each try takes its whole timeout.
+    let site = Site::new("");
+    let _server = site.start();
+    let _client = site.idle_client();
+    let mut monitor = site.bare_monitor();
+    monitor.args([
+        "--process-pattern",
+        "^nothing is called so$",
+        "--restart-cmd",
+        "true",
+    ]);
+    let failed = run(monitor.args(["--timeout", "1", "--start-timeout", "2.5"]));
+    assert_eq!(failed.code(), Some(1));
+    assert!(failed.took.as_secs() < 25, "{:?}", failed.took);
+    assert!(
+        failed.stderr.contains("within 2.5 seconds"),
+        "{}",
+        failed.stderr
+    );
+}

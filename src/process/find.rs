@@ -64,7 +64,7 @@ pub(crate) fn find(search: &Search) -> io::Result<Found> {
         return Ok(Found::default());
     }
     match place(search.addresses) {
-        Place::Here => Ok(narrow(matching, search.port, search.pattern.is_some())),
+        Place::Here | Place::Unknown => Ok(narrow(matching, search.port, search.pattern.is_some())),
         Place::Elsewhere if search.pattern.is_none() => {
             let reason = "the URL is another host's; --process-pattern says otherwise";
             Ok(Found {
@@ -72,7 +72,7 @@ pub(crate) fn find(search: &Search) -> io::Result<Found> {
                 ..Found::default()
             })
         }
-        Place::Elsewhere | Place::Unknown => Ok(Found {
+        Place::Elsewhere => Ok(Found {
             server: matching,
             ..Found::default()
         }),
