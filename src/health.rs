@@ -300,14 +300,14 @@ fn http_trouble(error: &hyper::Error, stage: Stage) -> Option<Trouble> {
     if error.is_incomplete_message() {
         return Some(Trouble::Closed(stage));
     }
-    if error.is_parse() {
-        return Some(Trouble::NotHttp(error.to_string()));
-    }
-    // Bytes before the request was sent: a greeting, as of SSH.
-    error
-        .to_string()
-        .contains("unexpected message")
-        .then(|| Trouble::NotHttp("it speaks before it is asked".into()))
+    let text = error.to_string();
+    // hyper tells the kinds of parse errors apart by their texts only.
+    let what = match text.as_str() {
+        "invalid HTTP version parsed" => "it does not begin with an HTTP version",
+        "received unexpected message from connection" => "it comes before the request",
+        other => other,
+    };
+    (error.is_parse() || what != text).then(|| Trouble::NotHttp(what.to_owned()))
 }
 
 fn tls_trouble(error: &rustls::Error) -> Trouble {
@@ -338,10 +338,11 @@ fn untrusted(error: &CertificateError) -> String {
             expected,
             presented,
         } => {
-            let names = if presented.is_empty() {
+            let names: Vec<&str> = presented.iter().map(|name| bare_name(name)).collect();
+            let names = if names.is_empty() {
                 "no name".to_owned()
             } else {
-                presented.join(", ")
+                names.join(", ")
             };
             format!(
                 "name mismatch with {}: the certificate is for {names}",
@@ -353,6 +354,14 @@ fn untrusted(error: &CertificateError) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// The name in `DnsName("myvnc.example.com")` or `IpAddress(10.0.0.1)`, as webpki writes it.
+fn bare_name(presented: &str) -> &str {
+    let inner = presented
+        .split_once('(')
+        .map_or(presented, |(_, inner)| inner);
+    inner.trim_end_matches(')').trim_matches('"')
 }
 
 fn innermost(error: &(dyn StdError + 'static)) -> String {

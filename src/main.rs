@@ -42,8 +42,10 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(reason) => return usage(&reason),
     };
+    // Deadlines are looked at between any two steps: a peer that floods us is one long series of steps.
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .event_interval(1)
         .build()
     {
         Ok(runtime) => runtime,

@@ -127,13 +127,14 @@ pub(crate) fn without_password(url: &Url) -> String {
 
 /// Text that may hold `user:password@`, for an error about a URL that could not be parsed.
 fn redact(text: &str) -> String {
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => {
-            format!("{}***{}", &text[..scheme + 3], &text[at..])
-        }
-        (None, Some(at)) => format!("***{}", &text[at..]),
-        _ => text.to_owned(),
-    }
+    let Some(at) = text.rfind('@') else {
+        return text.to_owned();
+    };
+    let scheme = text
+        .find("://")
+        .filter(|colon| !text[..*colon].contains([':', '@']))
+        .map_or(0, |colon| colon + 3);
+    format!("{}***{}", &text[..scheme], &text[at..])
 }
 
 fn parse_logfile(path: &Path) -> Result<PathBuf, String> {

@@ -158,8 +158,8 @@ impl Store {
                     && self.certificates.iter().any(|own| own == end_entity) =>
             {
                 match verify_server_name(&ParsedCertificate::try_from(end_entity)?, name) {
-                    Err(error) if !is_common_name(end_entity, name) => Err(error),
-                    _ => Ok(ServerCertVerified::assertion()),
+                    Ok(()) => Ok(ServerCertVerified::assertion()),
+                    Err(error) => by_common_name(end_entity, name).unwrap_or(Err(error)),
                 }
             }
             verdict => verdict,
@@ -167,19 +167,34 @@ impl Store {
     }
 }
 
-/// Whether the name is the subject's common name, in a certificate without alternative
-/// names: what `openssl req -x509` makes by itself, and what curl takes.
-fn is_common_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
-        return false;
-    };
-    let has_alternatives = !matches!(certificate.subject_alternative_name(), Ok(None));
-    let mut common_names = certificate
+/// The verdict by the subject's common name, for a certificate without alternative names:
+/// what `openssl req -x509` makes by itself, and what curl judges so.
+fn by_common_name(
+    certificate: &CertificateDer<'_>,
+    name: &ServerName<'_>,
+) -> Option<Result<ServerCertVerified, Error>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    if !matches!(certificate.subject_alternative_name(), Ok(None)) {
+        return None;
+    }
+    let presented: Vec<String> = certificate
         .subject()
         .iter_common_name()
-        .filter_map(|name| name.as_str().ok());
-    !has_alternatives
-        && common_names.any(|common_name| common_name.eq_ignore_ascii_case(&name.to_str()))
+        .filter_map(|name| name.as_str().ok())
+        .map(str::to_owned)
+        .collect();
+    if presented
+        .iter()
+        .any(|common| common.eq_ignore_ascii_case(&name.to_str()))
+    {
+        return Some(Ok(ServerCertVerified::assertion()));
+    }
+    let expected = name.to_owned();
+    Some(Err(CertificateError::NotValidForNameContext {
+        expected,
+        presented,
+    }
+    .into()))
 }
 
 fn is_ca_as_server(error: &Error) -> bool {

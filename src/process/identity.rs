@@ -8,8 +8,10 @@ use std::path::{Component, Path, PathBuf};
 const SCRIPTS: [&[u8]; 3] = [b"main.py", b"run_server.py", b"manage.py"];
 /// The package that a server can be started as, with `-m`.
 const PACKAGE: &[u8] = b"myvnc";
-/// Modules of that package that are no server: a user's client.
-const CLIENTS: [&[u8]; 2] = [b"myvnc.cli", b"myvnc.gui"];
+/// Modules of that package that are no server: a user's client, on a terminal or a desktop.
+const CLIENTS: [&[u8]; 3] = [b"myvnc.cli", b"myvnc.gui", b"myvnc.main"];
+/// Verbs of the terminal client, which `-m myvnc` starts too.
+const CLIENT_VERBS: [&[u8]; 3] = [b"list", b"create", b"kill"];
 /// Verbs with which `manage.py` ends soon and is no server.
 const PASSING_VERBS: [&[u8]; 2] = [b"stop", b"status"];
 
@@ -25,7 +27,9 @@ pub(crate) fn is_server<'a>(
         return false;
     }
     match program(&mut argv) {
-        Some(Program::Module(module)) => is_server_module(module),
+        Some(Program::Module(module)) => {
+            is_server_module(module) && !argv.any(|argument| CLIENT_VERBS.contains(&argument))
+        }
         Some(Program::Script(script)) => {
             let name = basename(script);
             SCRIPTS.contains(&name)
@@ -149,3 +153,6 @@ fn without_dots(path: &Path) -> PathBuf {
     }
     plain
 }
+
+#[cfg(test)]
+mod tests;

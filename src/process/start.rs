@@ -35,33 +35,31 @@ pub(crate) fn unusable(command: &str) -> Option<String> {
     Some(format!("{}: {reason}", program.display()))
 }
 
-/// The first word of a shell command, after assignments, where it is plainly a path.
+/// The first word of a shell command, after assignments, where it is plainly a path, and
+/// where nothing of the command can start the server if that path cannot run.
 fn first_path(command: &str) -> Option<PathBuf> {
-    // Quoting and word splitting are shlex's; what a shell would expand or take for an
-    // operator is no plain word, unless it comes after it.
-    let plain = |word: &str| {
-        !word.contains([
-            '$', '`', '~', '*', '?', '[', '{', '(', ')', '<', '>', '|', '&', ';', '#', '!', '\n',
-        ])
-    };
-    let is_assignment = |word: &str| {
-        word.split_once('=').is_some_and(|(name, _)| {
+    // `&&` runs nothing after a failure, and `2>&1` runs nothing at all; what runs other
+    // commands beside the first one, or after it whatever became of it, is a doubt.
+    let others = command.replace("&&", " ").replace(">&", ">");
+    let others = others.trim_end_matches([';', '&', ' ', '\t', '\n']);
+    if others.trim_start().contains([';', '&', '|', '\n', '`', '(']) {
+        return None;
+    }
+    let is_assignment = |word: &String| {
+        word.split_once('=').is_some_and(|(name, value)| {
             !name.is_empty()
                 && !name.starts_with(|c: char| c.is_ascii_digit())
                 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+                && !value.contains('{')
         })
     };
-    let unquoted = command
-        .split([';', '&', '|', '\n'])
-        .next()
-        .unwrap_or_default();
-    let text = if command.contains(['\'', '"', '\\']) {
-        command
-    } else {
-        unquoted
-    };
-    let word = shlex::Shlex::new(text).find(|word| !is_assignment(word))?;
-    (word.contains('/') && plain(&word)).then(|| word.into())
+    // Quoting and word splitting are shlex's; a word that the shell would expand is not plain.
+    let words = shlex::split(command)?;
+    let word = words.iter().find(|word| !is_assignment(word))?;
+    let is_plain = !word.contains([
+        '$', '~', '*', '?', '[', '{', ')', '<', '>', '&', ';', '#', '!', '=', '\n',
+    ]);
+    (word.contains('/') && is_plain).then(|| word.into())
 }
 
 /// A restart command that was started.
