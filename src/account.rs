@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use nix::unistd::{Uid, User};
 
+use crate::journal::plain;
+
 /// How long the name services may take.
 const BOUND: Duration = Duration::from_secs(5);
 
@@ -25,7 +27,7 @@ fn ask(
     let (answer, wait) = mpsc::channel();
     std::thread::spawn(move || answer.send(question()));
     match wait.recv_timeout(BOUND) {
-        Ok(found) => found.map_err(|reason| reason.desc().to_owned()),
+        Ok(found) => found.map_err(|reason| plain(&reason.into())),
         Err(_) => Err(format!(
             "the account database did not answer within {} seconds",
             BOUND.as_secs()

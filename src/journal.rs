@@ -208,9 +208,10 @@ pub(crate) fn seconds(duration: Duration) -> String {
 
 /// An error's text as `strerror(3)` has it, without Rust's `(os error 2)`.
 pub(crate) fn plain(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) if error.raw_os_error().is_some() => text[..end].to_owned(),
+        _ => text,
     }
 }
 

@@ -10,6 +10,7 @@ use url::Url;
 use crate::account;
 use crate::cli::{Cli, LogLevel};
 use crate::defaults;
+use crate::journal::plain;
 use crate::trust::Trust;
 
 /// All that one run over one server needs, valid.
@@ -85,7 +86,7 @@ impl Settings {
             state_dir: cli
                 .state_dir
                 .as_deref()
-                .map_or_else(default_state_dir, absolute)?,
+                .map_or_else(default_state_dir, |dir| absolute("--state-dir", dir))?,
         })
     }
 }
@@ -141,12 +142,17 @@ fn parse_logfile(path: &Path) -> Result<PathBuf, String> {
     if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(format!("--logfile {}: this names no file", path.display()));
     }
-    absolute(path)
+    absolute("--logfile", path)
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, String> {
-    std::path::absolute(path)
-        .map_err(|reason| format!("{}: {reason}; give an absolute path", path.display()))
+fn absolute(flag: &str, path: &Path) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|reason| {
+        format!(
+            "{flag} {}: {}; give an absolute path",
+            path.display(),
+            plain(&reason)
+        )
+    })
 }
 
 fn parse_pattern(text: &str) -> Result<Regex, String> {

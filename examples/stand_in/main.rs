@@ -4,6 +4,8 @@
 //! `main.py` is the server: single-threaded, one request at a time, so that an idle client blocks it.
 //! `manage.py VERB` starts it as the real one does: `start` and `restart` leave it detached and exit,
 //! `foreground` becomes it, `fail` prints lines and exits with status 3, no verb does nothing.
+//!
+//! With `STAND_IN_DECOY` in the environment it only waits, whatever its argv says.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -77,6 +79,11 @@ impl Script {
 }
 
 fn main() {
+    if std::env::var_os("STAND_IN_DECOY").is_some() {
+        println!("waiting");
+        std::thread::sleep(LIFETIME);
+        return;
+    }
     let mut arguments = std::env::args_os();
     let python = arguments.next().unwrap();
     let script = Script::read(Path::new(&arguments.next().unwrap()));

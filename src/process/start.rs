@@ -13,6 +13,7 @@ use nix::unistd::{AccessFlags, access};
 use super::exit::Exit;
 use super::kernel;
 use crate::account;
+use crate::journal::plain;
 
 /// As many of its last lines of output tell why a command failed.
 pub(crate) const LAST_LINES: usize = 50;
@@ -28,9 +29,9 @@ const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 pub(crate) fn unusable(command: &str) -> Option<String> {
     let program = first_path(command)?;
     let reason = match std::fs::metadata(&program) {
-        Err(reason) => crate::journal::plain(&reason),
+        Err(reason) => plain(&reason),
         Ok(metadata) if metadata.is_dir() => "is a directory".into(),
-        Ok(_) => access(&program, AccessFlags::X_OK).err()?.desc().to_owned(),
+        Ok(_) => plain(&access(&program, AccessFlags::X_OK).err()?.into()),
     };
     Some(format!("{}: {reason}", program.display()))
 }
@@ -42,7 +43,10 @@ fn first_path(command: &str) -> Option<PathBuf> {
     // commands beside the first one, or after it whatever became of it, is a doubt.
     let others = command.replace("&&", " ").replace(">&", ">");
     let others = others.trim_end_matches([';', '&', ' ', '\t', '\n']);
-    if others.trim_start().contains([';', '&', '|', '\n', '`', '(']) {
+    if others
+        .trim_start()
+        .contains([';', '&', '|', '\n', '`', '('])
+    {
         return None;
     }
     let is_assignment = |word: &String| {
@@ -57,7 +61,7 @@ fn first_path(command: &str) -> Option<PathBuf> {
     let words = shlex::split(command)?;
     let word = words.iter().find(|word| !is_assignment(word))?;
     let is_plain = !word.contains([
-        '$', '~', '*', '?', '[', '{', ')', '<', '>', '&', ';', '#', '!', '=', '\n',
+        '$', '~', '*', '?', '[', '{', ')', '<', '>', '&', ';', '#', '!', '=',
     ]);
     (word.contains('/') && is_plain).then(|| word.into())
 }

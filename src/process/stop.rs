@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use super::exit::Exit;
 use super::find::{self, Process};
+use crate::journal::plain;
 
 /// A process that is held on to: no other is signalled in its place.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Held {
     pub(crate) fn forbidden(&self) -> Option<String> {
         match nix::sys::signal::kill(Pid::from_raw(self.process.pid), None) {
             Ok(()) | Err(Errno::ESRCH) => None,
-            Err(reason) => Some(reason.desc().to_owned()),
+            Err(reason) => Some(plain(&reason.into())),
         }
     }
 

@@ -174,7 +174,22 @@ impl Site {
 
     /// The monitor without a restart command and without a pattern.
     pub fn bare_monitor(&self) -> Command {
-        let mut monitor = Command::new(MONITOR);
+        self.bare_monitor_at(Path::new(MONITOR))
+    }
+
+    /// A copy of a program that any user can run, in a site that any user can write to: the build
+    /// directory may be closed to others than its owner.
+    pub fn reachable_copy(&self, program: &Path) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(self.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+        let copy = self.path(program.file_name().unwrap().to_str().unwrap());
+        fs::copy(program, &copy).unwrap();
+        copy
+    }
+
+    /// The monitor from that path, without a restart command and without a pattern.
+    pub fn bare_monitor_at(&self, program: &Path) -> Command {
+        let mut monitor = Command::new(program);
         monitor
             .args(["--url", &self.url(), "--timeout", "2"])
             .arg("--logfile")
@@ -332,7 +347,8 @@ fn reserve_port() -> (Socket, u16) {
     (socket, port)
 }
 
-fn stand_in() -> PathBuf {
+/// The stand-in program itself.
+pub fn stand_in() -> PathBuf {
     let program = Path::new(MONITOR)
         .with_file_name("examples")
         .join("stand_in");
