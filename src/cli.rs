@@ -20,6 +20,7 @@ use crate::defaults;
         Exit status: 0 healthy, restarted, or another run is at work; 1 restart failed\n\
         or unexpected error; 2 usage error, nothing was touched.",
     max_term_width = 80,
+    override_usage = "monitor_myvnc --url URL --logfile FILE --restart-cmd COMMAND [OPTIONS]",
     args_override_self = true
 )]
 pub(crate) struct Cli {
@@ -136,8 +137,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// A usage error as one line, without the usage that clap adds to it.
 pub(crate) fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let said = text.split("\n\n").next().unwrap_or_default();
-    let words: Vec<&str> = said.split_whitespace().collect();
+    let said = text
+        .split("\n\n")
+        .map(str::trim)
+        .filter(|part| !part.starts_with("Usage:") && !part.starts_with("For more information"));
+    let words: Vec<&str> = said.flat_map(str::split_whitespace).collect();
     words.join(" ").trim_start_matches("error: ").to_owned()
 }
 
