@@ -210,7 +210,7 @@ pub(crate) fn seconds(duration: Duration) -> String {
 pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
-        Some(end) if error.raw_os_error().is_some() => text[..end].to_owned(),
+        Some(end) if text.ends_with(')') => text[..end].to_owned(),
         _ => text,
     }
 }
@@ -224,4 +224,235 @@ pub(crate) fn date(unix_seconds: u64) -> String {
             || "an unknown date".into(),
             |time| time.with_timezone(&Local).format("%Y-%m-%d").to_string(),
         )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::expect_used, clippy::unwrap_used)]
+
+    use nix::errno::Errno;
+    use proptest::prelude::*;
+    use regex_lite::Regex;
+
+    use super::*;
+
+    const LEVELS: [Level; 6] = [
+        Level::Detail,
+        Level::Debug,
+        Level::Info,
+        Level::Warning,
+        Level::Error,
+        Level::Critical,
+    ];
+
+    /// What reaches the file of a journal that begins at `least`.
+    fn written(least: Level, log: impl Fn(&Journal)) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m.log");
+        log(&Journal::open(&path, true, least));
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    /// Any characters, hostile ones among them, at times more than a line takes.
+    fn text() -> impl Strategy<Value = String> {
+        let hostile = "[\\x00-\\x1f\\x7f-\u{9f}\u{200b}-\u{200f}\u{2028}-\u{202e}\u{2066}-\u{2069}\u{61c}\u{feff}]{0,3}";
+        let piece = prop_oneof![".{0,20}", hostile, Just("\r\n".to_owned())];
+        let pieces = proptest::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat());
+        (pieces, prop_oneof![4 => Just(1), 1 => 1..400_usize])
+            .prop_map(|(text, times)| text.repeat(times))
+    }
+
+    proptest! {
+        #[test]
+        fn one_line_is_one_printable_bounded_line(text in text()) {
+            let line = one_line(&text);
+            prop_assert!(!line.contains(char::is_control), "{line:?}");
+            let turning = ['\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{feff}'];
+            prop_assert!(!line.contains(turning), "{line:?}");
+            prop_assert!(!line.contains(|c| ('\u{202a}'..='\u{202e}').contains(&c)), "{line:?}");
+            prop_assert!(!line.contains(|c| ('\u{2066}'..='\u{2069}').contains(&c)), "{line:?}");
+            prop_assert!(line.lines().count() <= 1);
+            prop_assert_eq!(line.chars().count(), text.chars().count().min(LONGEST_LINE));
+            prop_assert_eq!(one_line(&line), line);
+        }
+
+        #[test]
+        fn one_line_leaves_printable_text_alone(text in "[ -~¡-ž…–“”€Ω字]{0,300}") {
+            prop_assert_eq!(one_line(&text), text);
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_cut_where_it_says_so() {
+        let fits = "é".repeat(LONGEST_LINE);
+        assert_eq!(one_line(&fits), fits);
+        let cut = one_line(&format!("{fits}é"));
+        assert!(cut.ends_with("é…") && cut.chars().count() == LONGEST_LINE);
+    }
+
+    #[test]
+    fn whatever_is_logged_is_one_line_of_the_manuals_form() {
+        let form = Regex::new(
+            r"^\[[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}\] \[([A-Z]+)\] ([^\n]*)\n$",
+        )
+        .unwrap();
+        for (text, shown) in [
+            ("Server is healthy", "Server is healthy"),
+            ("", ""),
+            (
+                "a\n[2026-01-01 00:00:00] [INFO] forged\r\n",
+                "a?[2026-01-01 00:00:00] [INFO] forged??",
+            ),
+            ("\x1b[31mred\x07\u{85}\u{2028}\0", "?[31mred????"),
+            ("\u{202e}gnp.exe", "?gnp.exe"),
+            ("größe 字 100%", "größe 字 100%"),
+        ] {
+            for level in LEVELS {
+                let line = written(Level::Detail, |journal| journal.log(level, text));
+                let found = form.captures(&line).expect(&line);
+                assert_eq!((&found[1], &found[2]), (level.name(), shown));
+            }
+        }
+    }
+
+    #[test]
+    fn the_log_level_filters() {
+        for (flag, debug, expected) in [
+            (
+                LogLevel::Debug,
+                true,
+                "detail debug info warning error critical",
+            ),
+            (
+                LogLevel::Critical,
+                true,
+                "detail debug info warning error critical",
+            ),
+            (LogLevel::Debug, false, "debug info warning error critical"),
+            (LogLevel::Info, false, "info warning error critical"),
+            (LogLevel::Warning, false, "warning error critical"),
+            (LogLevel::Error, false, "error critical"),
+            (LogLevel::Critical, false, "critical"),
+        ] {
+            let log = written(Level::least(flag, debug), |journal| {
+                journal.detail("detail");
+                journal.debug("debug");
+                journal.info("info");
+                journal.warning("warning");
+                journal.error("error");
+                journal.critical("critical");
+            });
+            let logged: Vec<_> = log
+                .lines()
+                .filter_map(|line| line.split(' ').nth(3))
+                .collect();
+            assert_eq!(logged.join(" "), expected, "{flag:?} {debug}");
+        }
+    }
+
+    #[test]
+    fn a_second_journal_appends() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m.log");
+        for text in ["first", "second"] {
+            Journal::open(&path, true, Level::Info).info(text);
+        }
+        let log = std::fs::read_to_string(path).unwrap();
+        assert_eq!(log.lines().count(), 2);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_is_no_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [directory.path(), &fifo, Path::new("/nowhere/at/all.log")] {
+            let journal = Journal::open(path, true, Level::Debug);
+            journal.critical("lost");
+            assert!(journal.complained.get(), "{}", path.display());
+        }
+    }
+
+    /// The other half of the next test, in a process whose output can be read.
+    #[test]
+    #[ignore = "the next test runs it"]
+    fn speaks_on_a_full_disk() {
+        for quiet in [false, true] {
+            let journal = Journal::open(Path::new("/dev/full"), quiet, Level::Info);
+            for _ in 0..5 {
+                journal.info("an INFO line");
+                journal.error("an ERROR line");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_complained_of_once_even_with_quiet() {
+        let ran = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "journal::tests::speaks_on_a_full_disk"])
+            .args(["--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let stdout = String::from_utf8_lossy(&ran.stdout);
+        let stderr = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "{stdout}{stderr}");
+        let complaint = "monitor_myvnc: cannot write the log /dev/full: No space left on device; \
+                         going on without it\n";
+        assert_eq!(stderr.matches(complaint).count(), 2, "{stderr}");
+        assert_eq!(stdout.matches("[INFO] an INFO line\n").count(), 5);
+        assert_eq!(stderr.matches("[ERROR] an ERROR line\n").count(), 5);
+        assert!(!stdout.contains("ERROR") && !stderr.contains("INFO"));
+    }
+
+    #[test]
+    fn seconds_have_no_needless_zeros() {
+        for (nanos, shown) in [
+            (0, "0"),
+            (10_000_000_000, "10"),
+            (100_000_000_000, "100"),
+            (2_500_000_000, "2.5"),
+            (500_000_000, "0.5"),
+            (50_000_000, "0.05"),
+            (1_234_567_890, "1.235"),
+            (10_000_400_000, "10"),
+            (1_999_900_000, "2"),
+            (99_999_900_000, "100"),
+            (1, "0"),
+            (3_600_000_000_000, "3600"),
+        ] {
+            assert_eq!(seconds(Duration::from_nanos(nanos)), shown, "{nanos}");
+        }
+    }
+
+    #[test]
+    fn errors_are_plain() {
+        let of = |errno: Errno| io::Error::from(errno);
+        for (error, shown) in [
+            (of(Errno::ENOENT), "No such file or directory"),
+            (of(Errno::EACCES), "Permission denied"),
+            (of(Errno::ENOSPC), "No space left on device"),
+            (of(Errno::ECONNREFUSED), "Connection refused"),
+            (io::Error::other(of(Errno::EPIPE)), "Broken pipe"),
+            (io::Error::other("not a regular file"), "not a regular file"),
+            (io::ErrorKind::TimedOut.into(), "timed out"),
+        ] {
+            assert_eq!(plain(&error), shown);
+        }
+        for number in -1..200 {
+            let text = plain(&io::Error::from_raw_os_error(number));
+            assert!(!text.is_empty() && !text.contains("os error"), "{text}");
+        }
+    }
+
+    #[test]
+    fn any_time_has_a_date() {
+        assert!(["1969-12-31", "1970-01-01"].contains(&date(0).as_str()));
+        assert!(
+            date(8_210_266_876_799).contains("262142")
+                || date(8_210_266_876_799).contains("262143")
+        );
+        for absurd in [8_210_266_876_800, u64::MAX, 1 << 63] {
+            assert_eq!(date(absurd), "an unknown date");
+        }
+    }
 }

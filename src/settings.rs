@@ -196,3 +196,241 @@ fn default_state_dir() -> Result<PathBuf, String> {
         .map(|home| home.join(defaults::USER_STATE_DIR))
         .ok_or_else(|| "no home directory to keep state in: give --state-dir DIR".into())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::expect_used, clippy::unwrap_used)]
+
+    use clap::Parser;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECRET: &str = "s3cret-Hunter2";
+
+    /// Settings of these flags; what a run needs and they do not name is filled in first.
+    fn settings(flags: &[&str]) -> Result<Settings, String> {
+        let needed = [
+            "monitor_myvnc",
+            "--url=http://localhost:9143",
+            "--logfile=/var/log/m.log",
+            "--restart-cmd=/opt/myvnc/manage.py start",
+            "--state-dir=/var/lib/m",
+        ];
+        let cli = Cli::try_parse_from(needed.iter().chain(flags)).expect("flags clap takes");
+        Settings::from_flags(cli)
+    }
+
+    fn refusal(flags: &[&str]) -> String {
+        let reason = settings(flags).expect_err(&format!("{flags:?}"));
+        assert_eq!(reason.lines().count(), 1, "{reason}");
+        assert!(!reason.contains("os error"), "{reason}");
+        reason
+    }
+
+    #[test]
+    fn what_no_flag_says_has_its_default() {
+        let settings = settings(&[]).unwrap();
+        assert_eq!(settings.shown_url, "http://localhost:9143");
+        assert_eq!(settings.logfile, Path::new("/var/log/m.log"));
+        assert_eq!(settings.state_dir, Path::new("/var/lib/m"));
+        assert_eq!(settings.timeout, Duration::from_secs(10));
+        assert_eq!(settings.stop_timeout, Duration::from_secs(10));
+        assert_eq!(settings.start_timeout, Duration::from_secs(30));
+        assert!(matches!(settings.trust, Trust::System));
+        assert!(settings.process_pattern.is_none() && settings.user.is_none());
+        assert!(!settings.quiet && !settings.debug);
+    }
+
+    #[test]
+    fn bad_urls_are_refused_by_name() {
+        for url in [
+            "",
+            " ",
+            "localhost",
+            "localhost:9143",
+            "/status",
+            "//localhost:9143",
+            "127.0.0.1:9143",
+            "http",
+            "http:",
+            "http://",
+            "https://",
+            "http://:9143",
+            "http://?x",
+            "http://local host:9143",
+            "http://localhost: 9143",
+            "http://localhost:port",
+            "http://localhost:65536",
+            "http://localhost:-1",
+            "http://localhost:0",
+            "https://localhost:0/status",
+            "http://[::1",
+            "http://[nonsense]",
+            "http://256.1.1.1",
+            "http://a%00b",
+            "http://a<b>",
+            "ftp://localhost",
+            "ws://localhost",
+            "file:///etc/passwd",
+            "unix:/run/myvnc.sock",
+            "mailto:root@localhost",
+            "javascript:0",
+            "htp://localhost",
+        ] {
+            let reason = refusal(&["--url", url]);
+            assert!(reason.starts_with("--url "), "{url:?}: {reason}");
+        }
+    }
+
+    #[test]
+    fn good_urls_are_shown_as_they_were_given() {
+        for (url, shown) in [
+            ("http://localhost", "http://localhost"),
+            ("http://localhost/", "http://localhost"),
+            (
+                "https://vm.example.com:9143/api/server/status",
+                "https://vm.example.com:9143/api/server/status",
+            ),
+            ("HTTPS://VM:443", "HTTPS://VM:443"),
+            ("http://[::1]:9143/", "http://[::1]:9143"),
+            ("http://127.0.0.1:65535", "http://127.0.0.1:65535"),
+            ("http://ada@vm", "http://ada@vm"),
+            ("http://ada:pw@vm/x?y#z", "http://ada:***@vm/x?y#z"),
+            ("http://:pw@vm", "http://:***@vm"),
+            ("http://ada:p%40w@vm", "http://ada:***@vm"),
+            ("http://ada:p@w@vm", "http://ada:***@vm"),
+        ] {
+            assert_eq!(settings(&["--url", url]).unwrap().shown_url, shown);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_password_is_never_shown(
+            scheme in prop_oneof![
+                Just(""), Just("http:"), Just("http:/"), Just("http://"), Just("HTTPS://"),
+                Just("http:\\\\"), Just("ftp://"), Just("//"), Just(" http://"), Just("http://http://"),
+            ],
+            user in "[a-z:/ ?#%]{0,5}",
+            host in prop_oneof![
+                Just("vm"), Just(""), Just("vm:0"), Just("vm:99999"), Just("http://vm"), Just("a b"),
+                Just("[::1"), Just("vm/?next=http://other"), Just("vm/a@b"), Just("@vm"), Just("\n"),
+            ],
+        ) {
+            let url = format!("{scheme}{user}:{SECRET}@{host}");
+            let said = match settings(&["--url", &url]) {
+                // After `/`, `?` or `#` it is no password, but part of the address.
+                Ok(settings) if settings.url.password().is_none() => String::new(),
+                Ok(settings) => settings.shown_url,
+                Err(reason) => reason,
+            };
+            prop_assert!(!said.contains(SECRET), "{url}: {said}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_cannot_tell_processes_apart_are_refused() {
+        for pattern in [
+            "", "^", "$", ".*", "x?", "(a|)", "(?i)", "[a-z]*", "^$", "server|",
+        ] {
+            let reason = refusal(&["--process-pattern", pattern]);
+            let start = format!("--process-pattern {pattern}: this matches every process");
+            assert!(reason.starts_with(&start), "{reason}");
+        }
+        for pattern in [
+            "(",
+            "[a",
+            "a{2,1}",
+            "*",
+            "\\",
+            "(?P<>x)",
+            r"\p{Greek}",
+            r"(a)\1",
+        ] {
+            let reason = refusal(&["--process-pattern", pattern]);
+            let start = format!("--process-pattern {pattern}: ");
+            assert!(
+                reason.starts_with(&start) && reason.len() > start.len(),
+                "{reason}"
+            );
+        }
+        let pattern = settings(&["--process-pattern", "-m myvnc( |$)"])
+            .unwrap()
+            .process_pattern;
+        assert!(pattern.unwrap().is_match("python3 -m myvnc --port 9143"));
+    }
+
+    #[test]
+    fn a_logfile_names_a_file() {
+        for path in [
+            "/",
+            "/var/log/",
+            "m/",
+            "..",
+            "/var/log/..",
+            ".",
+            "./",
+            "../..",
+        ] {
+            let reason = refusal(&["--logfile", path]);
+            assert_eq!(reason, format!("--logfile {path}: this names no file"));
+        }
+        let here = std::env::current_dir().unwrap();
+        for path in ["m.log", "./m.log"] {
+            assert_eq!(
+                settings(&["--logfile", path]).unwrap().logfile,
+                here.join("m.log")
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_restart_command_is_refused() {
+        for command in ["", " ", "\t\n "] {
+            assert!(refusal(&["--restart-cmd", command]).starts_with("--restart-cmd is empty"));
+        }
+    }
+
+    #[test]
+    fn a_user_is_one_there_is() {
+        for name in ["no-such-user-here", "", " root", "root ", "99999"] {
+            assert_eq!(
+                refusal(&["--user", name]),
+                format!("--user {name}: no such user")
+            );
+        }
+        assert_eq!(
+            settings(&["--user", "root"]).unwrap().user,
+            Some(Uid::from_raw(0))
+        );
+    }
+
+    #[test]
+    fn a_certificate_file_holds_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        let shown = path.to_str().unwrap();
+        let refused = |what: &str| {
+            let reason = refusal(&["--ca-cert", shown]);
+            let start = format!("--ca-cert {shown}: {what}");
+            assert!(reason.starts_with(&start), "{reason}");
+        };
+        refused("No such file or directory");
+        for garbage in [
+            &b""[..],
+            b"garbage",
+            b"\xff\x00\xfe",
+            b"-----BEGIN CERTIFICATE-----\n",
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        ] {
+            std::fs::write(&path, garbage).unwrap();
+            refused("no certificate in it");
+        }
+        let own = rcgen::generate_simple_self_signed(["vm".to_owned()]).unwrap();
+        std::fs::write(&path, format!("# of vm\n{}", own.cert.pem())).unwrap();
+        let trust = settings(&["--ca-cert", shown]).unwrap().trust;
+        assert!(matches!(trust, Trust::SystemAnd(certificates) if certificates.len() == 1));
+    }
+}

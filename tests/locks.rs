@@ -145,7 +145,7 @@ fn a_lock_that_cannot_be_made_is_one_line_and_nothing_is_done() {
     let target = site.path("target");
     let make: [(&str, &dyn Fn()); 3] = [
         ("Too many levels of symbolic links", &|| {
-            std::os::unix::fs::symlink(&target, &lock).unwrap()
+            std::os::unix::fs::symlink(&target, &lock).unwrap();
         }),
         ("Is a directory", &|| fs::create_dir(&lock).unwrap()),
         ("not a regular file", &|| {
@@ -279,12 +279,7 @@ fn a_run_that_comes_late_checks_again_before_it_restarts() {
     // Another run restarted the server meanwhile: its mark is the time of the lock file.
     let lock = site.path(&format!("state/127.0.0.1_{}.lock", site.port));
     fs::write(&lock, "1\n").unwrap();
-    wait_until("the verdict", || {
-        if site.log().contains("unresponsive") {
-            return true;
-        }
-        false
-    });
+    wait_until("the verdict", || site.log().contains("unresponsive"));
     drop(client);
     assert_eq!(wait_for(&mut late).code(), Some(0));
     assert!(

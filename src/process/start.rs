@@ -198,3 +198,146 @@ fn missing_environment() -> Vec<(&'static str, OsString)> {
         .filter_map(|(name, value)| value.map(|value| (name, value)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_command_has_a_first_path_only_beyond_doubt() {
+        for (command, expected) in [
+            ("/a/b", Some("/a/b")),
+            ("/a/b --config_dir=/c restart", Some("/a/b")),
+            ("  /a/b\n", Some("/a/b")),
+            ("./relative start", Some("./relative")),
+            ("bin/relative", Some("bin/relative")),
+            ("USER=vnc LANG=C /a/b start", Some("/a/b")),
+            ("PATH=$HOME/bin:$PATH _x=1 /a/b", Some("/a/b")),
+            ("A='x y' /a/b", Some("/a/b")),
+            ("A= /a/b", Some("/a/b")),
+            ("\"/a/my prog\" start", Some("/a/my prog")),
+            ("'/a/my prog' start", Some("/a/my prog")),
+            ("/a/my\\ prog start", Some("/a/my prog")),
+            ("/a/b --name \"$NAME\" *.json", Some("/a/b")),
+            ("/a/b > /var/log/b.log 2>&1", Some("/a/b")),
+            ("/a/b start &", Some("/a/b")),
+            ("/a/b start;", Some("/a/b")),
+            ("/a/b && echo done", Some("/a/b")),
+            ("/ä/ö", Some("/ä/ö")),
+            ("/a/b # start it", Some("/a/b")),
+            // Found by PATH, or a word of the shell's own.
+            ("", None),
+            ("manage.py start", None),
+            ("systemctl restart myvnc", None),
+            ("source /etc/profile && /a/b", None),
+            (". /etc/profile && /a/b", None),
+            ("cd /x && ./y", None),
+            ("exec /a/b", None),
+            ("sudo -u vnc /a/b", None),
+            ("env A=b /a/b", None),
+            ("time /a/b", None),
+            ("! /a/b", None),
+            ("{ /a/b; }", None),
+            ("( /a/b )", None),
+            ("(/a/b)", None),
+            ("if /a/b; then /c/d; fi", None),
+            ("[ -x /a/b ] && /a/b", None),
+            ("A=/a/b", None),
+            ("# /a/b", None),
+            // The shell makes something else of it.
+            ("~/x", None),
+            ("~vnc/x start", None),
+            ("$HOME/x", None),
+            ("\"$HOME/x\" start", None),
+            ("${DIR}/x", None),
+            ("$(which x)/y", None),
+            ("`which x`/y", None),
+            ("/opt/*/manage.py", None),
+            ("/opt/myvnc-?/manage.py", None),
+            ("/opt/myvnc-[12]/manage.py", None),
+            ("/opt/{a,b}/manage.py", None),
+            ("/a/b>/c/d", None),
+            ("</dev/null /a/b", None),
+            (">/tmp/log /a/b", None),
+            ("2>/tmp/log /a/b", None),
+            ("PATH+=:/opt/bin manage.py start", None),
+            ("A=$(cat /etc/hostname ) /a/b", None),
+            ("A=`cat /etc/hostname ` /a/b", None),
+            ("A=( /x /y ) && /a/b", None),
+            ("A=${B:-a /x } /a/b", None),
+            ("A[0]=/x /a/b", None),
+            // Something else of it may start the server.
+            ("/a/b;ls", None),
+            ("/a/b; /c/d", None),
+            ("/a/b || /c/d", None),
+            ("/a/b && /c/d || /e/f", None),
+            ("/a/b & /c/d", None),
+            ("/a/b | /c/d", None),
+            ("/a/b\n/c/d", None),
+            ("/a/b 'x' ; /c/d", None),
+            ("/a/b \"$(/c/d)\"", None),
+            ("/a/b `/c/d`", None),
+            ("/a/b >(/c/d)", None),
+            // Not even the shell can read it.
+            ("\"/a/b start", None),
+            ("/a/b 'start", None),
+            ("/a/b it's", None),
+            ("/a/b \\", None),
+        ] {
+            assert_eq!(
+                first_path(command),
+                expected.map(PathBuf::from),
+                "{command}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_executed_is_unusable() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for (name, mode) in [("runs", 0o755), ("my prog", 0o700), ("plain", 0o644)] {
+            std::fs::write(at(name), "#!/bin/sh\n").unwrap();
+            std::fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
+        }
+        symlink("runs", at("link")).unwrap();
+        symlink("nowhere", at("dangling")).unwrap();
+        let root = directory.path().display();
+        for (command, expected) in [
+            ("@/runs start", None),
+            ("'@/my prog' start", None),
+            ("A=b @/link", None),
+            (
+                "@/absent start",
+                Some(("absent", "No such file or directory")),
+            ),
+            (
+                "@/dangling",
+                Some(("dangling", "No such file or directory")),
+            ),
+            ("@/plain start", Some(("plain", "Permission denied"))),
+            (
+                "A=b '@/plain' >> @/log 2>&1",
+                Some(("plain", "Permission denied")),
+            ),
+            ("@/runs/x", Some(("runs/x", "Not a directory"))),
+            ("@/", Some(("", "is a directory"))),
+            ("source @/absent && @/runs", None),
+            ("@/absent; @/runs", None),
+            ("@/absent || @/runs", None),
+            ("@/abs* start", None),
+            ("absent", None),
+        ] {
+            let expected = expected.map(|(name, why)| format!("{root}/{name}: {why}"));
+            assert_eq!(
+                unusable(&command.replace('@', &root.to_string())),
+                expected,
+                "{command}"
+            );
+        }
+    }
+}

@@ -266,9 +266,7 @@ fn flags() -> impl Strategy<Value = Argv> {
     let cluster = "-[bBdEiIOPqRsSuvx]{1,4}".prop_map(|flag| vec![flag]);
     let valued = ("-[uOB]{0,2}[WX]", "[ -~]{1,8}");
     let valued = prop_oneof![
-        valued
-            .clone()
-            .prop_map(|(flag, value)| vec![flag, value.clone()]),
+        valued.prop_map(|(flag, value)| vec![flag, value.clone()]),
         valued.prop_map(|(flag, value)| vec![format!("{flag}{value}")]),
         Just(vec!["--check-hash-based-pycs".into(), "always".into()]),
     ];
