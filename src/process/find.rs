@@ -79,6 +79,12 @@ pub(crate) fn find(search: &Search) -> io::Result<Found> {
     }
 }
 
+/// The process that has this PID now.
+#[cfg(test)]
+pub(crate) fn process(pid: i32) -> Option<Process> {
+    look(pid, &std::fs::read(format!("/proc/{pid}/cmdline")).ok()?)
+}
+
 /// Whether this very process still runs, and not as a zombie.
 pub(crate) fn is_alive(pid: i32, start_time: u64) -> bool {
     stat(pid)

@@ -7,8 +7,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use nix::errno::Errno;
 use nix::libc;
-use nix::unistd::{AccessFlags, access};
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::exit::Exit;
 use super::kernel;
@@ -156,6 +158,16 @@ fn open_output(path: &Path) -> io::Result<File> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
+    // A server must not fail because its output goes to a disk that is full already.
+    let disk = fstatvfs(&file)?;
+    let free = if geteuid().is_root() {
+        disk.blocks_free()
+    } else {
+        disk.blocks_available()
+    };
+    if disk.blocks() > 0 && free == 0 {
+        return Err(Errno::ENOSPC.into());
+    }
     Ok(file)
 }
 
@@ -177,7 +189,7 @@ fn missing_environment() -> Vec<(&'static str, OsString)> {
     let account = if is_complete {
         None
     } else {
-        account::by_uid(nix::unistd::geteuid()).ok().flatten()
+        account::by_uid(geteuid()).ok().flatten()
     };
     let user = named.or_else(|| account.as_ref().map(|account| account.name.clone().into()));
     let wanted = [

@@ -75,3 +75,53 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::process::{Child, Command, Stdio};
+
+    use nix::unistd::Uid;
+
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep")
+            .arg("600")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn process(child: &Child) -> Process {
+        find::process(i32::try_from(child.id()).unwrap()).unwrap()
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn hazard_4_a_pid_that_was_given_to_another_process_is_not_held() {
+        let mut child = sleeper();
+        let mut earlier = process(&child);
+        earlier.start_time -= 1;
+        assert!(Held::new(earlier).is_none());
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn hazard_4_what_is_held_is_signalled_and_nothing_after_it() {
+        let mut child = sleeper();
+        let held = Held::new(process(&child)).unwrap();
+        assert_eq!(held.process.owner, Uid::effective());
+        assert_eq!(held.forbidden(), None);
+        assert!(held.terminate().unwrap());
+        held.ended().await;
+        assert!(!held.is_alive(), "a zombie is dead");
+        child.wait().unwrap();
+        assert!(
+            !held.kill().unwrap(),
+            "its PID is free: nothing is there to be signalled"
+        );
+    }
+}
