@@ -373,37 +373,6 @@ mod tests {
         }
     }
 
-    /// The other half of the next test, in a process whose output can be read.
-    #[test]
-    #[ignore = "the next test runs it"]
-    fn speaks_on_a_full_disk() {
-        for quiet in [false, true] {
-            let journal = Journal::open(Path::new("/dev/full"), quiet, Level::Info);
-            for _ in 0..5 {
-                journal.info("an INFO line");
-                journal.error("an ERROR line");
-            }
-        }
-    }
-
-    #[test]
-    fn a_full_disk_is_complained_of_once_even_with_quiet() {
-        let ran = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "journal::tests::speaks_on_a_full_disk"])
-            .args(["--ignored", "--nocapture"])
-            .output()
-            .unwrap();
-        let stdout = String::from_utf8_lossy(&ran.stdout);
-        let stderr = String::from_utf8_lossy(&ran.stderr);
-        assert!(ran.status.success(), "{stdout}{stderr}");
-        let complaint = "monitor_myvnc: cannot write the log /dev/full: No space left on device; \
-                         going on without it\n";
-        assert_eq!(stderr.matches(complaint).count(), 2, "{stderr}");
-        assert_eq!(stdout.matches("[INFO] an INFO line\n").count(), 5);
-        assert_eq!(stderr.matches("[ERROR] an ERROR line\n").count(), 5);
-        assert!(!stdout.contains("ERROR") && !stderr.contains("INFO"));
-    }
-
     #[test]
     fn seconds_have_no_needless_zeros() {
         for (nanos, shown) in [
