@@ -18,6 +18,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, exit};
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigSet, Signal};
 use socket2::{Domain, Socket, Type};
 
@@ -204,12 +206,21 @@ fn serve(python: &OsString, script: &Script, rest: &[OsString]) {
             std::thread::park();
         }
     };
+    let _only = take_port(script);
     let listener = listen(address.parse().unwrap());
     script.sign("listening");
     let status = script.text("status").unwrap_or("200 OK");
     for client in listener.incoming() {
         answer(client.unwrap(), status);
     }
+}
+
+/// A second server of a site ends here, as the real one does when its port is in use: the
+/// kernel, which lets both listen (see `listen`), does not keep them apart.
+fn take_port(script: &Script) -> Flock<File> {
+    let file = File::create(script.site().join("port")).unwrap();
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .unwrap_or_else(|(_, reason)| panic!("port in use: {reason}"))
 }
 
 /// Listens beside the socket by which the test keeps the port reserved (`SO_REUSEPORT`), with the real one's backlog.
