@@ -232,9 +232,9 @@ fn hazard_7_one_foreign_process_keeps_all_from_being_signalled() {
             let failed = run(monitor.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw()));
             assert_eq!(failed.code(), Some(1));
             assert!(
-                failed
-                    .stderr
-                    .contains("of user root: Operation not permitted; run as root or as root"),
+                failed.stderr.contains(
+                    "of user root: Operation not permitted; run as root, or narrow with --user"
+                ),
                 "{}",
                 failed.stderr
             );

@@ -46,8 +46,13 @@ impl Run<'_> {
             .collect();
         for (process, reason) in &forbidden {
             let owner = owner(process);
+            let remedy = if process.owner.is_root() {
+                "root".to_owned()
+            } else {
+                format!("root or {owner}")
+            };
             self.journal.error(&format!(
-                "Cannot signal {} of user {owner}: {reason}; run as root or as {owner}, or narrow with --user",
+                "Cannot signal {} of user {owner}: {reason}; run as {remedy}, or narrow with --user",
                 describe(process)
             ));
         }
