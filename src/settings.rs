@@ -158,7 +158,8 @@ fn absolute(flag: &str, path: &Path) -> Result<PathBuf, String> {
 fn parse_pattern(text: &str) -> Result<Regex, String> {
     let pattern =
         Regex::new(text).map_err(|reason| format!("--process-pattern {text}: {reason}"))?;
-    if pattern.is_match("") {
+    // What matches two unlike single characters names nothing: `.`, `\w`, `.+`.
+    if pattern.is_match("") || (pattern.is_match("x") && pattern.is_match("7")) {
         return Err(format!(
             "--process-pattern {text}: this matches every process; name what only the server has in its arguments"
         ));
@@ -326,6 +327,21 @@ mod tests {
                 Err(reason) => reason,
             };
             prop_assert!(!said.contains(SECRET), "{url}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_password_is_redacted() {
+        for (text, shown) in [
+            ("http://vm", "http://vm"),
+            ("http://ada:pw@vm:0", "http://***@vm:0"),
+            ("ada:pw@vm", "***@vm"),
+            ("ada:pw@http://vm", "***@http://vm"),
+            ("token@http://vm", "***@http://vm"),
+            ("ada:pw://x@vm", "***@vm"),
+            ("http://ada:p@w@vm", "http://***@vm"),
+        ] {
+            assert_eq!(redact(text), shown);
         }
     }
 

@@ -45,6 +45,8 @@ fn hazard_22_bad_input_is_refused_before_anything_is_touched() {
         (&["--log-level", "loud"], "--log-level"),
         (&["--process-pattern", ""], "--process-pattern"),
         (&["--process-pattern", ".*"], "--process-pattern"),
+        (&["--process-pattern", "."], "--process-pattern"),
+        (&["--process-pattern", "\\w+"], "--process-pattern"),
         (&["--process-pattern", "("], "--process-pattern"),
         (&["--user", "no-such-user-here"], "--user"),
         (&["--ca-cert", "/nonexistent/ca.pem"], "--ca-cert"),
