@@ -132,10 +132,18 @@ fn holder(file: &mut File) -> Taken {
     }
 }
 
-/// Held around a restart; given back, with the time, when dropped.
+/// Held around a restart; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct TargetLock {
     held: FileLock,
+    has_restarted: bool,
+}
+
+impl TargetLock {
+    /// Notes that the restart command was run: runs that checked before it ended must check again.
+    pub(crate) fn note_restart(&mut self) {
+        self.has_restarted = true;
+    }
 }
 
 /// The file by which runs with different logs know the same target.
@@ -190,12 +198,21 @@ impl TargetFile {
         let options = FileOptions::new().read(true).write(true).create(true);
         match FileLock::lock(&self.path, false, options) {
             Ok(mut held) => {
+                // The file's time is that of the last restart's end; a new file has seen none.
                 let used = held.file.metadata()?;
-                let late = used.len() > 0 && used.modified()? + CLOCK_TICK >= checked;
+                let ended = if used.len() > 0 {
+                    used.modified()?
+                } else {
+                    SystemTime::UNIX_EPOCH
+                };
                 let _ = write_pid(&mut held.file);
+                held.file.set_modified(ended)?;
                 Ok(Reserved::Ours {
-                    lock: TargetLock { held },
-                    late,
+                    lock: TargetLock {
+                        held,
+                        has_restarted: false,
+                    },
+                    late: ended + CLOCK_TICK >= checked,
                 })
             }
             Err(reason) if matches!(reason.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
@@ -217,7 +234,8 @@ impl fmt::Display for TargetFile {
 
 impl Drop for TargetLock {
     fn drop(&mut self) {
-        // The time of this write tells a run that checked before it to check again.
-        let _ = write_pid(&mut self.held.file);
+        if self.has_restarted {
+            let _ = self.held.file.set_modified(SystemTime::now());
+        }
     }
 }

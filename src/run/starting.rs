@@ -48,6 +48,9 @@ impl Run<'_> {
             "The restart command runs as PID {}",
             command.pid()
         ));
+        if let Some(target) = &mut self.reserved {
+            target.note_restart();
+        }
         self.deadline = began + self.settings.start_timeout;
         self.restart = Some(Restart {
             command,
