@@ -296,7 +296,12 @@ fn a_run_that_restarted_nothing_makes_no_later_run_check_twice() {
     let site = Site::new("");
     for _ in 0..3 {
         let mut monitor = site.bare_monitor();
-        monitor.args(["--restart-cmd", "/nonexistent/start", "--process-pattern", &site.pattern()]);
+        monitor.args([
+            "--restart-cmd",
+            "/nonexistent/start",
+            "--process-pattern",
+            &site.pattern(),
+        ]);
         assert_eq!(run(&mut monitor).code(), Some(1));
     }
     assert!(!site.log().contains("checking again"), "{}", site.log());
