@@ -523,7 +523,7 @@ fn hazard_12_the_start_is_bounded_by_a_deadline_and_not_by_a_number_of_tries() {
     let mut monitor = site.bare_monitor();
     monitor.args([
         "--process-pattern",
-        "^nothing is called so$",
+        "^no process is called so$",
         "--restart-cmd",
         "true",
     ]);

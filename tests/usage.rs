@@ -5,10 +5,18 @@ mod rig;
 
 use std::process::Command;
 
-use rig::{MONITOR, run};
+use rig::{MONITOR, in_private_namespace, run};
 
 #[test]
 fn hazard_22_bad_input_is_refused_before_anything_is_touched() {
+    // A pattern that is not refused would match, and end, every process of the machine.
+    in_private_namespace(
+        "hazard_22_bad_input_is_refused_before_anything_is_touched",
+        refuse_bad_input,
+    );
+}
+
+fn refuse_bad_input() {
     let directory = tempfile::tempdir().unwrap();
     let garbage = directory.path().join("garbage.pem");
     std::fs::write(&garbage, "no certificate\n").unwrap();

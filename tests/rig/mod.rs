@@ -30,6 +30,8 @@ use tempfile::TempDir;
 
 /// The built monitor.
 pub const MONITOR: &str = env!("CARGO_BIN_EXE_monitor_myvnc");
+/// Names the test that runs in a private PID namespace, where it is set.
+const INSIDE: &str = "MONITOR_TEST_INSIDE";
 /// No wait of a test takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -296,6 +298,7 @@ impl Run {
 
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Run {
+    assert_harmless(command);
     let began = Instant::now();
     let output = command.output().unwrap();
     Run {
@@ -304,6 +307,27 @@ pub fn run(command: &mut Command) -> Run {
         stderr: String::from_utf8(output.stderr).unwrap(),
         took: began.elapsed(),
     }
+}
+
+/// The monitor searches the whole machine for processes to end: outside a private PID namespace it
+/// must be given a pattern that only a site's processes match.
+pub fn assert_harmless(command: &Command) {
+    let arguments: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
+    let checks = arguments.iter().any(|argument| argument == "--url");
+    let mut patterns = arguments
+        .iter()
+        .zip(arguments.iter().skip(1))
+        .filter(|(flag, _)| *flag == "--process-pattern")
+        .map(|(_, pattern)| pattern)
+        .peekable();
+    let bounded = patterns.peek().is_some()
+        && patterns.all(|pattern| {
+            pattern.contains("/site-") || pattern.contains("no process is called so")
+        });
+    assert!(
+        !checks || bounded || std::env::var_os(INSIDE).is_some(),
+        "this run could end any process: {command:?}"
+    );
 }
 
 /// Polls until it holds.
@@ -377,7 +401,6 @@ pub fn skip(reason: &str) {
 /// Runs the rest of a test in a PID namespace of its own, where the monitor may search the whole
 /// machine: the test runs itself again in there. `test` is the test's own name.
 pub fn in_private_namespace(test: &str, body: impl FnOnce()) {
-    const INSIDE: &str = "MONITOR_TEST_INSIDE";
     if std::env::var_os(INSIDE).as_deref() == Some(OsStr::new(test)) {
         return body();
     }
