@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::{Attempt, Policy};
-use rustls::CertificateError;
 use tower::util::{MapRequestLayer, MapResponseLayer};
 use url::Url;
 
-use crate::journal::{date, plain, seconds};
-use crate::trust::{self, Trust};
+use crate::journal::{plain, seconds};
+use crate::trust::{self, Fault, Trust};
 
 /// As many redirects on one host are followed.
 const MOST_REDIRECTS: usize = 10;
@@ -121,9 +120,25 @@ impl fmt::Display for Stage {
 struct Progress {
     stage: Mutex<Stage>,
     addresses: Mutex<Vec<IpAddr>>,
+    /// The port that the last redirect of this check leads to.
+    redirected: Mutex<Option<u16>>,
 }
 
 impl Progress {
+    fn redirect(&self, port: Option<u16>) {
+        *self
+            .redirected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = port;
+    }
+
+    fn redirected(&self) -> Option<u16> {
+        *self
+            .redirected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn reach(&self, stage: Stage) {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
@@ -158,10 +173,12 @@ impl Checker {
         let progress = Arc::new(Progress {
             stage: Mutex::new(Stage::Connecting),
             addresses: Mutex::new(addresses),
+            redirected: Mutex::new(None),
         });
         let tls =
             trust::client_config(trust, progress.clone()).map_err(|reason| reason.to_string())?;
         let (starting, connected) = (progress.clone(), progress.clone());
+        let redirected = progress.clone();
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .dns_resolver(Resolver(progress.clone()))
@@ -173,10 +190,14 @@ impl Checker {
                 connected.reach(Stage::Waiting);
                 connection
             }))
-            .redirect(Policy::custom(follow))
+            .redirect(Policy::custom(move |attempt| follow(attempt, &redirected)))
             .referer(false)
             .no_proxy()
             .http1_only()
+            // A server that answers with an odd header answers.
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
             .pool_max_idle_per_host(0)
             .user_agent(concat!(
                 env!("CARGO_PKG_NAME"),
@@ -195,6 +216,7 @@ impl Checker {
     /// One GET; the body is not read.
     pub(crate) async fn check(&self, limit: Duration) -> Verdict {
         let began = Instant::now();
+        self.progress.redirect(None);
         let answer = self
             .client
             .get(self.url.clone())
@@ -229,6 +251,17 @@ impl Checker {
         self.url.host_str().unwrap_or_default()
     }
 
+    /// Where the last request went; a redirect stays on the host, but can change the port.
+    fn asked(&self) -> String {
+        let own = self.url.port_or_known_default().unwrap_or_default();
+        match self.progress.redirected() {
+            Some(port) if port != own => {
+                format!("{}:{port}, where {own} redirects to", self.host())
+            }
+            _ => format!("{}:{own}", self.host()),
+        }
+    }
+
     fn trouble(&self, error: &reqwest::Error) -> Trouble {
         let stage = self.progress.stage();
         if error.is_redirect() {
@@ -237,7 +270,9 @@ impl Checker {
         if stage == Stage::Resolving {
             return Trouble::Resolution {
                 host: self.host().to_owned(),
-                reason: innermost(error),
+                reason: innermost(error)
+                    .trim_start_matches("failed to lookup address information: ")
+                    .to_owned(),
             };
         }
         let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
@@ -258,8 +293,11 @@ impl Checker {
     }
 
     fn known(&self, error: &(dyn StdError + 'static), stage: Stage) -> Option<Trouble> {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(tls_trouble(tls));
+        if let Some(fault) = trust::fault(error) {
+            return Some(match fault {
+                Fault::Certificate(what) => Trouble::Certificate(what),
+                Fault::Handshake(what) => Trouble::Tls(what),
+            });
         }
         if let Some(http) = error.downcast_ref::<hyper::Error>() {
             return http_trouble(http, stage);
@@ -270,20 +308,17 @@ impl Checker {
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::ConnectionAborted => Some(Trouble::Reset(stage)),
             io::ErrorKind::UnexpectedEof => Some(Trouble::Closed(stage)),
-            _ if io.raw_os_error().is_some() => {
-                let port = self.url.port_or_known_default().unwrap_or_default();
-                Some(Trouble::Connection {
-                    to: format!("{}:{port}", self.host()),
-                    reason: plain(io),
-                })
-            }
+            _ if io.raw_os_error().is_some() => Some(Trouble::Connection {
+                to: self.asked(),
+                reason: plain(io),
+            }),
             _ => None,
         }
     }
 }
 
 /// Follows a redirect that stays on the host; one that leaves it is itself the answer.
-fn follow(attempt: Attempt) -> reqwest::redirect::Action {
+fn follow(attempt: Attempt, progress: &Progress) -> reqwest::redirect::Action {
     let here = attempt.previous().first().and_then(Url::host_str);
     let stays =
         attempt.url().host_str() == here && matches!(attempt.url().scheme(), "http" | "https");
@@ -292,6 +327,7 @@ fn follow(attempt: Attempt) -> reqwest::redirect::Action {
     } else if attempt.previous().len() > MOST_REDIRECTS {
         attempt.error("too many redirects")
     } else {
+        progress.redirect(attempt.url().port_or_known_default());
         attempt.follow()
     }
 }
@@ -303,65 +339,18 @@ fn http_trouble(error: &hyper::Error, stage: Stage) -> Option<Trouble> {
     let text = error.to_string();
     // hyper tells the kinds of parse errors apart by their texts only.
     let what = match text.as_str() {
-        "invalid HTTP version parsed" => "it does not begin with an HTTP version",
+        "invalid HTTP version parsed" => {
+            "it does not begin with HTTP/1.0 or HTTP/1.1 (are the URL's scheme and port right?)"
+        }
+        "invalid HTTP status-code parsed" => "it has no valid status",
+        "invalid HTTP header parsed" => "it has a broken header",
+        "message head is too large" => "it has more than 100 headers, or more than 408 KiB of them",
+        "invalid content-length parsed" => "it has a broken Content-Length",
+        "unexpected transfer-encoding parsed" => "it has a Transfer-Encoding in HTTP/1.0",
         "received unexpected message from connection" => "it comes before the request",
         other => other,
     };
     (error.is_parse() || what != text).then(|| Trouble::NotHttp(what.to_owned()))
-}
-
-fn tls_trouble(error: &rustls::Error) -> Trouble {
-    let what = match error {
-        rustls::Error::InvalidCertificate(certificate) => {
-            return Trouble::Certificate(untrusted(certificate));
-        }
-        rustls::Error::InvalidMessage(_) => {
-            "the server does not speak TLS (is the URL's scheme right?)".into()
-        }
-        rustls::Error::AlertReceived(alert) => {
-            format!("the server refused the handshake: {alert:?}")
-        }
-        other => other.to_string(),
-    };
-    Trouble::Tls(what)
-}
-
-fn untrusted(error: &CertificateError) -> String {
-    match error {
-        CertificateError::ExpiredContext { not_after, .. } => {
-            format!("expired on {}", date(not_after.as_secs()))
-        }
-        CertificateError::NotValidYetContext { not_before, .. } => {
-            format!("not valid before {}", date(not_before.as_secs()))
-        }
-        CertificateError::NotValidForNameContext {
-            expected,
-            presented,
-        } => {
-            let names: Vec<&str> = presented.iter().map(|name| bare_name(name)).collect();
-            let names = if names.is_empty() {
-                "no name".to_owned()
-            } else {
-                names.join(", ")
-            };
-            format!(
-                "name mismatch with {}: the certificate is for {names}",
-                expected.to_str()
-            )
-        }
-        CertificateError::UnknownIssuer => {
-            "unknown issuer (give --ca-cert FILE, or --no-verify-ssl to trust anybody)".into()
-        }
-        other => other.to_string(),
-    }
-}
-
-/// The name in `DnsName("myvnc.example.com")` or `IpAddress(10.0.0.1)`, as webpki writes it.
-fn bare_name(presented: &str) -> &str {
-    let inner = presented
-        .split_once('(')
-        .map_or(presented, |(_, inner)| inner);
-    inner.trim_end_matches(')').trim_matches('"')
 }
 
 fn innermost(error: &(dyn StdError + 'static)) -> String {

@@ -1,6 +1,8 @@
 //! Whom TLS trusts: the system's certificate store, read when the first certificate
 //! arrives, with `--ca-cert` added to it; or anybody.
 
+mod fault;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +17,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+pub(crate) use self::fault::{Fault, fault};
+
 /// The bundles of the distributions: Debian, Red Hat, openSUSE, Alpine.
 const BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -25,6 +29,16 @@ const BUNDLES: [&str; 5] = [
 ];
 /// Where an issuer is looked for that is in no bundle.
 const DIRECTORY: &str = "/etc/ssl/certs";
+/// Kinds of signatures that ring cannot verify: P-521, Ed448, RSA-PSS keys, SHA-1.
+const UNVERIFIED: [SignatureScheme; 7] = [
+    SignatureScheme::ECDSA_NISTP521_SHA512,
+    SignatureScheme::ED448,
+    SignatureScheme::Unknown(0x0809),
+    SignatureScheme::Unknown(0x080a),
+    SignatureScheme::Unknown(0x080b),
+    SignatureScheme::RSA_PKCS1_SHA1,
+    SignatureScheme::ECDSA_SHA1_Legacy,
+];
 
 /// Whose certificates are accepted.
 #[derive(Clone, Debug)]
@@ -280,18 +294,19 @@ impl ServerCertVerifier for Verifier {
         }
     }
 
+    // Where anybody is trusted, a signature by anybody's key proves nothing, and a key that ring
+    // cannot use must not make a server that answers look down.
     fn verify_tls12_signature(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        if matches!(self.trust, Trust::Anybody) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        let supported = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, supported)
     }
 
     fn verify_tls13_signature(
@@ -300,17 +315,19 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        if matches!(self.trust, Trust::Anybody) {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        let supported = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, supported)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        let supported = &self.provider.signature_verification_algorithms;
+        let mut schemes = supported.supported_schemes();
+        if matches!(self.trust, Trust::Anybody) {
+            schemes.extend(UNVERIFIED);
+        }
+        schemes
     }
 }

@@ -1,0 +1,95 @@
+//! What went wrong in TLS, in words that an administrator can act on.
+
+use std::error::Error as StdError;
+
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+
+use crate::journal::date;
+
+/// Why there is no TLS connection.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The certificate is not accepted.
+    Certificate(String),
+    /// Anything else.
+    Handshake(String),
+}
+
+const NEITHER: &str = "the server speaks neither TLS 1.2 nor TLS 1.3";
+
+/// What this error says, if it is one of TLS.
+pub(crate) fn fault(error: &(dyn StdError + 'static)) -> Option<Fault> {
+    let what = match error.downcast_ref::<Error>()? {
+        Error::InvalidCertificate(certificate) => {
+            return Some(Fault::Certificate(untrusted(certificate)));
+        }
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        ) => "the server does not speak TLS (is the URL's scheme right?)".to_owned(),
+        Error::InvalidMessage(what) => format!("the server's TLS is broken: {what:?}"),
+        Error::AlertReceived(alert) => refused(*alert),
+        Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => NEITHER.into(),
+        Error::PeerIncompatible(what) => format!("nothing in common with the server: {what:?}"),
+        Error::PeerMisbehaved(what) => format!("the server breaks the rules of TLS: {what:?}"),
+        other => other.to_string(),
+    };
+    Some(Fault::Handshake(what))
+}
+
+fn refused(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::ProtocolVersion => NEITHER.into(),
+        AlertDescription::HandshakeFailure => {
+            "the server refused the handshake: no cipher or kind of key in common (a P-521, Ed448 or RSA-PSS key \
+             needs --no-verify-ssl and TLS 1.3), or it asks for a client certificate"
+                .into()
+        }
+        AlertDescription::CertificateRequired => "the server asks for a client certificate".into(),
+        other => format!("the server refused the handshake: {other:?}"),
+    }
+}
+
+fn untrusted(error: &CertificateError) -> String {
+    match error {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("expired on {}", date(not_after.as_secs()))
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("not valid before {}", date(not_before.as_secs()))
+        }
+        CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        } => {
+            let names: Vec<&str> = presented.iter().map(|name| bare_name(name)).collect();
+            let names = if names.is_empty() {
+                "no name".to_owned()
+            } else {
+                names.join(", ")
+            };
+            format!(
+                "name mismatch with {}: the certificate is for {names}",
+                expected.to_str()
+            )
+        }
+        CertificateError::UnknownIssuer => {
+            "unknown issuer (give --ca-cert FILE, or --no-verify-ssl to trust anybody)".into()
+        }
+        CertificateError::BadEncoding => "it cannot be read".into(),
+        CertificateError::BadSignature => {
+            "a signature is not by its key, or the key is weak (RSA below 2048 bits)".into()
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is not meant for a server (extended key usage)".into()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The name in `DnsName("myvnc.example.com")` or `IpAddress(10.0.0.1)`, as webpki writes it.
+fn bare_name(presented: &str) -> &str {
+    let inner = presented
+        .split_once('(')
+        .map_or(presented, |(_, inner)| inner);
+    inner.trim_end_matches(')').trim_matches('"')
+}
