@@ -20,22 +20,41 @@ use crate::defaults;
         Exit status: 0 healthy, restarted, or another run is at work; 1 restart failed\n\
         or unexpected error; 2 usage error, nothing was touched.",
     max_term_width = 80,
-    override_usage = "monitor_myvnc --url URL --logfile FILE --restart-cmd COMMAND [OPTIONS]",
+    override_usage = "monitor_myvnc --url URL --logfile FILE --restart-cmd COMMAND [OPTIONS]\n       \
+        monitor_myvnc --config FILE [--server NAME]... [OPTIONS]",
     args_override_self = true
 )]
 pub(crate) struct Cli {
     /// URL of the MyVNC server to monitor (http or https)
-    #[arg(long, value_name = "URL")]
-    pub(crate) url: String,
+    #[arg(long, value_name = "URL", required_unless_present = "config")]
+    pub(crate) url: Option<String>,
 
     /// Log file; the run lock .STEM.lock and the restart command's output
     /// STEM.restart.log stand beside it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) logfile: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    pub(crate) logfile: Option<PathBuf>,
 
     /// Command that starts the server, run by bash (or sh)
-    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
-    pub(crate) restart_cmd: String,
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        allow_hyphen_values = true,
+        required_unless_present = "config"
+    )]
+    pub(crate) restart_cmd: Option<String>,
+
+    /// Read settings from this TOML file, whose keys are these options' names;
+    /// flags override it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Watch only this server of the configuration file; may be repeated
+    #[arg(long, value_name = "NAME", requires = "config", action = clap::ArgAction::Append)]
+    pub(crate) server: Vec<String>,
+
+    /// Print the resolved settings of each server, or what is wrong with them
+    #[arg(long)]
+    pub(crate) check_config: bool,
 
     /// Write to the log file only, nothing to stdout or stderr
     #[arg(long)]

@@ -21,3 +21,8 @@ pub(crate) const STATE_DIR: &str = "/var/lib/monitor_myvnc";
 /// State that outlives a run, for everybody else: below the home directory
 /// (XDG Base Directory Specification, `$XDG_STATE_HOME`).
 pub(crate) const USER_STATE_DIR: &str = ".local/state/monitor_myvnc";
+/// The configuration file of the packages.
+#[allow(dead_code, reason = "the build writes it into the documentation")]
+pub(crate) const CONFIG_FILE: &str = "/etc/monitor_myvnc.toml";
+/// Where a server of the configuration file has its log, as NAME.log.
+pub(crate) const LOG_DIR: &str = "/var/log/monitor_myvnc";

@@ -64,6 +64,8 @@ impl Level {
 pub(crate) struct Journal {
     path: PathBuf,
     file: Option<File>,
+    /// Before each line on the terminal.
+    prefix: String,
     quiet: bool,
     least: Level,
     complained: Cell<bool>,
@@ -82,6 +84,7 @@ impl Journal {
         let mut journal = Self {
             path: path.to_owned(),
             file: None,
+            prefix: String::new(),
             quiet,
             least,
             complained: Cell::new(false),
@@ -91,6 +94,12 @@ impl Journal {
             Err(reason) => journal.complain(&reason),
         }
         journal
+    }
+
+    /// Names the server before each line on the terminal, which several servers share.
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        self.prefix = format!("{name}: ");
+        self
     }
 
     /// Writes one line, with one `write`, whatever the text holds.
@@ -114,6 +123,7 @@ impl Journal {
         if self.quiet {
             return;
         }
+        let line = format!("{}{line}", self.prefix);
         // A terminal that is gone must not end the run either.
         let _ = if level >= Level::Error {
             io::stderr().write_all(line.as_bytes())

@@ -3,6 +3,7 @@
 
 mod account;
 mod cli;
+mod config;
 mod defaults;
 mod health;
 mod journal;
@@ -10,37 +11,36 @@ mod lock;
 mod process;
 mod recovery;
 mod run;
+mod servers;
 mod settings;
 mod signals;
 mod trust;
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use clap::error::ErrorKind;
+use futures_util::future::join_all;
 
 use crate::journal::complain;
+use crate::servers::Order;
 
 /// Usage errors: nothing was touched.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            ) =>
-        {
-            let _ = error.print();
+    let settings = match servers::order(std::env::args_os().collect()) {
+        Ok(Order::Watch(settings)) => settings,
+        Ok(Order::Say(text)) => {
+            // A terminal that is gone needs no answer.
+            let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
-        Err(error) => return usage(&cli::one_line(&error)),
-    };
-    let settings = match settings::Settings::from_flags(cli) {
-        Ok(settings) => settings,
-        Err(reason) => return usage(&reason),
+        Err(reasons) => {
+            for reason in reasons {
+                complain(&format!("{reason} (see --help)"));
+            }
+            return ExitCode::from(USAGE);
+        }
     };
     // Deadlines are looked at between any two steps: a peer that floods us is one long series of steps.
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -57,17 +57,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let success = runtime.block_on(run::run(&settings));
+    let successes = runtime.block_on(join_all(settings.iter().map(run::run)));
     // A resolver that hangs is left behind: waiting for it would outlast every deadline.
     runtime.shutdown_background();
-    if success {
+    if successes.into_iter().all(|success| success) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
-}
-
-fn usage(reason: &str) -> ExitCode {
-    complain(&format!("{reason} (see --help)"));
-    ExitCode::from(USAGE)
 }

@@ -34,11 +34,14 @@ pub(crate) async fn run(settings: &Settings) -> bool {
             return false;
         }
     };
-    let journal = Journal::open(
+    let mut journal = Journal::open(
         &settings.logfile,
         settings.quiet,
         Level::least(settings.log_level, settings.debug),
     );
+    if let Some(name) = &settings.name {
+        journal = journal.named(name);
+    }
     let _lock = match taken {
         Taken::Ours(lock) => lock,
         Taken::Busy { pid, since } => {

@@ -16,6 +16,10 @@ use crate::trust::Trust;
 /// All that one run over one server needs, valid.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    /// Its name in the configuration file.
+    pub(crate) name: Option<String>,
+    /// Whether only its port tells it from another server of the configuration file.
+    pub(crate) by_port_alone: bool,
     /// What is checked.
     pub(crate) url: Url,
     /// The URL as the log shows it: as it was given, without a password.
@@ -53,8 +57,12 @@ pub(crate) struct Settings {
 impl Settings {
     /// Settings of the flags, or one line that says which flag is wrong and why.
     pub(crate) fn from_flags(cli: Cli) -> Result<Self, String> {
-        let url = parse_url(&cli.url)?;
-        if cli.restart_cmd.trim().is_empty() {
+        let missing = |option: &str| format!("--{option} is missing");
+        let url_text = cli.url.ok_or_else(|| missing("url"))?;
+        let logfile = cli.logfile.ok_or_else(|| missing("logfile"))?;
+        let restart_cmd = cli.restart_cmd.ok_or_else(|| missing("restart-cmd"))?;
+        let url = parse_url(&url_text)?;
+        if restart_cmd.trim().is_empty() {
             return Err("--restart-cmd is empty: give the command that starts the server".into());
         }
         let trust = match (&cli.ca_cert, cli.no_verify_ssl) {
@@ -64,10 +72,12 @@ impl Settings {
             (None, false) => Trust::System,
         };
         Ok(Self {
-            shown_url: shown(&cli.url, &url),
+            name: None,
+            by_port_alone: false,
+            shown_url: shown(&url_text, &url),
             url,
-            logfile: parse_logfile(&cli.logfile)?,
-            restart_cmd: cli.restart_cmd,
+            logfile: parse_logfile(&logfile)?,
+            restart_cmd,
             quiet: cli.quiet,
             debug: cli.debug,
             log_level: cli.log_level,

@@ -40,6 +40,8 @@ pub(crate) struct Search<'a> {
     pub(crate) pattern: Option<&'a Regex>,
     /// Only this user's.
     pub(crate) user: Option<Uid>,
+    /// Whether another server is told from this one by its port alone.
+    pub(crate) by_port_alone: bool,
     /// The URL's port.
     pub(crate) port: u16,
     /// The addresses of the URL's host; empty where they are not known.
@@ -63,8 +65,11 @@ pub(crate) fn find(search: &Search) -> io::Result<Found> {
     if matching.is_empty() {
         return Ok(Found::default());
     }
+    if search.by_port_alone {
+        return Ok(narrow(matching, search));
+    }
     match place(search.addresses) {
-        Place::Here | Place::Unknown => Ok(narrow(matching, search.port, search.pattern.is_some())),
+        Place::Here | Place::Unknown => Ok(narrow(matching, search)),
         Place::Elsewhere if search.pattern.is_none() => {
             let reason = "the URL is another host's; --process-pattern says otherwise";
             Ok(Found {
@@ -216,8 +221,10 @@ fn place(addresses: &[IpAddr]) -> Place {
 
 /// Of several matches, those that listen on the URL's port and their matching kin are the
 /// server. Where nothing at all listens on that port, one that listens on another is another
-/// instance, unless the administrator has named it (`--process-pattern`).
-fn narrow(matching: Vec<Process>, port: u16, is_named: bool) -> Found {
+/// instance, unless the administrator has named it (`--process-pattern`); and where a server is
+/// told from another by its port alone, so is one that listens on none.
+fn narrow(matching: Vec<Process>, search: &Search) -> Found {
+    let port = search.port;
     let listeners = listening_sockets();
     let ports: HashMap<i32, HashSet<u16>> = matching
         .iter()
@@ -241,7 +248,16 @@ fn narrow(matching: Vec<Process>, port: u16, is_named: bool) -> Found {
             spared: with_reason(others, &reason),
         };
     }
-    let spare_none = is_named || listeners.values().any(|taken| *taken == port);
+    if search.by_port_alone {
+        let reason = format!(
+            "it does not listen on port {port}, by which alone this server is told from another of the configuration; a process-pattern for each says otherwise"
+        );
+        return Found {
+            spared: with_reason(matching, &reason),
+            ..Found::default()
+        };
+    }
+    let spare_none = search.pattern.is_some() || listeners.values().any(|taken| *taken == port);
     let (server, others): (Vec<_>, Vec<_>) = matching
         .into_iter()
         .partition(|process| spare_none || ports[&process.pid].is_empty());

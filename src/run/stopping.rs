@@ -77,6 +77,7 @@ impl Run<'_> {
         find::find(&Search {
             pattern: self.settings.process_pattern.as_ref(),
             user: self.settings.user,
+            by_port_alone: self.settings.by_port_alone,
             port: self
                 .settings
                 .url

@@ -1,0 +1,258 @@
+//! Which servers this run watches: flags and configuration file in, one `Settings` for each out,
+//! each told from every other.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+
+use crate::cli::{self, Cli};
+use crate::config::{self, Config};
+use crate::defaults;
+use crate::lock::RunLock;
+use crate::settings::Settings;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Watch these.
+    Watch(Vec<Settings>),
+    /// Print this text, and no more.
+    Say(String),
+}
+
+/// Reads the command line and the file that it names, or says all that is wrong with them.
+pub(crate) fn order(arguments: Vec<OsString>) -> Result<Order, Vec<String>> {
+    let given = match Cli::command().try_get_matches_from(&arguments) {
+        Ok(given) => given,
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
+            return Ok(Order::Say(error.render().to_string()));
+        }
+        Err(error) => return Err(vec![cli::one_line(&error)]),
+    };
+    let flags = parsed(&given)?;
+    let Some(path) = &flags.config else {
+        let check = flags.check_config;
+        let settings = Settings::from_flags(flags).map_err(|reason| vec![reason])?;
+        return Ok(if check {
+            Order::Say(show(&given, &settings))
+        } else {
+            Order::Watch(vec![settings])
+        });
+    };
+    let config = Config::read(path)?;
+    let chosen = choose(&config, &flags.server).map_err(|reason| vec![reason])?;
+    let (mut servers, mut wrong) = (Vec::new(), Vec::new());
+    for name in chosen {
+        match server(&config, name, &arguments, &given) {
+            Ok(Some(server)) => servers.push(server),
+            Ok(None) => {
+                let text = format!("no server in {}: nothing to watch\n", path.display());
+                let quiet = flags.quiet || config.flags(None, &[]).contains(&"--quiet");
+                return Ok(Order::Say(if quiet { String::new() } else { text }));
+            }
+            Err(reason) => wrong.push(reason),
+        }
+    }
+    if wrong.is_empty() {
+        tell_apart(&mut servers, path, &mut wrong);
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    Ok(if flags.check_config {
+        let shown: Vec<_> = servers
+            .iter()
+            .map(|server| show(&server.matches, &server.settings))
+            .collect();
+        Order::Say(shown.join("\n"))
+    } else {
+        Order::Watch(servers.into_iter().map(|server| server.settings).collect())
+    })
+}
+
+/// A server, and the flags that make it.
+struct Server {
+    settings: Settings,
+    matches: ArgMatches,
+}
+
+fn parsed(matches: &ArgMatches) -> Result<Cli, Vec<String>> {
+    Cli::from_arg_matches(matches).map_err(|error| vec![cli::one_line(&error)])
+}
+
+/// The names of the servers to watch; one without a name where the file has none.
+fn choose<'a>(config: &'a Config, wanted: &[String]) -> Result<Vec<Option<&'a str>>, String> {
+    let names: Vec<&str> = config.names().collect();
+    if let Some(unknown) = wanted.iter().find(|name| !names.contains(&name.as_str())) {
+        let known = if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        };
+        return Err(format!(
+            "--server {unknown}: no such server in the configuration file, which has {known}"
+        ));
+    }
+    if names.is_empty() {
+        return Ok(vec![None]);
+    }
+    let is_wanted = |name: &&str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    Ok(names.into_iter().filter(is_wanted).map(Some).collect())
+}
+
+/// One server's settings; none where neither the file nor a flag names any server.
+fn server(
+    config: &Config,
+    name: Option<&str>,
+    arguments: &[OsString],
+    given: &ArgMatches,
+) -> Result<Option<Server>, String> {
+    let command = Cli::command();
+    let by_hand: Vec<&str> = config::keys(&command)
+        .filter(|arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine))
+        .filter_map(clap::Arg::get_long)
+        .collect();
+    let from_file = config.flags(name, &by_hand);
+    let is_said = |key: &str| {
+        by_hand.contains(&key)
+            || from_file
+                .iter()
+                .any(|flag| flag.starts_with(&format!("--{key}=")))
+    };
+    if name.is_none() && !is_said("url") {
+        return Ok(None);
+    }
+    let mut line: Vec<OsString> = arguments.iter().take(1).cloned().collect();
+    if let Some(name) = name.filter(|_| !is_said("logfile")) {
+        line.push(format!("--logfile={}/{name}.log", defaults::LOG_DIR).into());
+    }
+    line.extend(from_file.into_iter().map(OsString::from));
+    line.extend(arguments.iter().skip(1).cloned());
+    let wrong = |reason: &str| {
+        let option = reason.trim_start_matches('-');
+        let key = option.split([' ', ':']).next().unwrap_or_default();
+        if by_hand.contains(&key) {
+            return reason.to_owned();
+        }
+        let of = name.map_or(String::new(), |name| format!("server {name}: "));
+        format!("{}: {of}{option}", config.place(name, key, &by_hand))
+    };
+    let matches = Cli::command()
+        .try_get_matches_from(line)
+        .map_err(|error| wrong(&cli::one_line(&error)))?;
+    let flags = parsed(&matches).map_err(|reasons| wrong(&reasons.join("; ")))?;
+    let mut settings = Settings::from_flags(flags).map_err(|reason| wrong(&reason))?;
+    settings.name = name.map(str::to_owned);
+    Ok(Some(Server { settings, matches }))
+}
+
+/// Sees to it that no two servers can be taken for each other, or write the same log.
+fn tell_apart(servers: &mut [Server], path: &Path, wrong: &mut Vec<String>) {
+    for second in 1..servers.len() {
+        let (before, from) = servers.split_at_mut(second);
+        let Some(other) = from.first_mut().map(|server| &mut server.settings) else {
+            continue;
+        };
+        for one in before.iter_mut().map(|server| &mut server.settings) {
+            let both = format!(
+                "{}: servers {} and {}",
+                path.display(),
+                name(one),
+                name(other)
+            );
+            if RunLock::path(&one.logfile) == RunLock::path(&other.logfile) {
+                wrong.push(format!(
+                    "{both} have one lock, {}: give each a logfile of its own",
+                    RunLock::path(&one.logfile).display()
+                ));
+            }
+            if are_named_apart(one, other) {
+                continue;
+            }
+            if one.url.port_or_known_default() == other.url.port_or_known_default() {
+                wrong.push(format!(
+                    "{both} cannot be told apart, for their URLs have the same port: give each a process-pattern or a user of its own"
+                ));
+            }
+            one.by_port_alone = true;
+            other.by_port_alone = true;
+        }
+    }
+}
+
+fn name(settings: &Settings) -> &str {
+    settings.name.as_deref().unwrap_or_default()
+}
+
+/// Whether the administrator has said which process is whose.
+fn are_named_apart(one: &Settings, other: &Settings) -> bool {
+    let pattern = |settings: &Settings| {
+        let pattern = settings.process_pattern.as_ref();
+        pattern.map(|pattern| pattern.as_str().to_owned())
+    };
+    let differ = |pair| matches!(pair, (Some(one), Some(other)) if one != other);
+    differ((pattern(one), pattern(other)))
+        || matches!((one.user, other.user), (Some(one), Some(other)) if one != other)
+}
+
+/// The settings as they would stand in a configuration file; no password is shown.
+fn show(matches: &ArgMatches, settings: &Settings) -> String {
+    let command = Cli::command();
+    let mut text = match &settings.name {
+        Some(name) => format!("[server.{}]\n", quoted_name(name)),
+        None => String::new(),
+    };
+    for arg in config::keys(&command) {
+        let (Some(key), id) = (arg.get_long(), arg.get_id().as_str()) else {
+            continue;
+        };
+        let raw = matches
+            .try_get_raw(id)
+            .ok()
+            .flatten()
+            .and_then(|mut values| values.next_back())
+            .map(|value| value.to_string_lossy().into_owned());
+        let value = match key {
+            "url" => Some(quoted(&settings.shown_url)),
+            "logfile" => Some(quoted(&settings.logfile.to_string_lossy())),
+            "state-dir" => Some(quoted(&settings.state_dir.to_string_lossy())),
+            _ if config::is_switch(arg) => Some(matches.get_flag(id).to_string()),
+            _ if config::is_number(arg) => raw,
+            _ => raw.map(|raw| quoted(&raw)),
+        };
+        if let Some(value) = value {
+            text.push_str(&format!("{key} = {value}\n"));
+        }
+    }
+    text
+}
+
+fn quoted_name(name: &str) -> String {
+    if name.contains('.') {
+        quoted(name)
+    } else {
+        name.to_owned()
+    }
+}
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

@@ -1,0 +1,351 @@
+//! One file, several servers: what it says, what is refused, and that no server is another's bystander.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod rig;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use rig::{MONITOR, Run, Site, in_private_namespace, run};
+
+/// Runs the monitor on a configuration file of this text; nothing is watched.
+fn check(text: &str, arguments: &[&str]) -> (Run, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("m.toml");
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let mut monitor = Command::new(MONITOR);
+    monitor.args(["--check-config", "--config", file, "--state-dir", "/state"]);
+    let checked = run(monitor.args(arguments));
+    (checked, file.to_owned())
+}
+
+#[test]
+fn each_mistake_has_its_place_and_the_nearest_key() {
+    let server = "[server.a]\nurl = \"http://vm\"\nrestart-cmd = \"true\"\n";
+    let table: &[(&str, &str)] = &[
+        ("timeout = ", ":1:11: not TOML: "),
+        (
+            "\n  tiemout = 3",
+            ":2:3: unknown key tiemout: the nearest valid key is timeout",
+        ),
+        (
+            "restart_cmd = 'x'",
+            ":1:1: unknown key restart_cmd: the nearest valid key is restart-cmd",
+        ),
+        ("config = 'x'", ":1:1: unknown key config: "),
+        ("help = true", ":1:1: unknown key help: "),
+        (
+            "timeout = 0",
+            ":1:1: invalid value '0' for '--timeout <SECONDS>': give seconds",
+        ),
+        (
+            "timeout = 'ten'",
+            ":1:1: invalid value 'ten' for '--timeout <SECONDS>'",
+        ),
+        ("timeout = true", ":1:1: timeout: give a number"),
+        (
+            "retries = 99999999999999999999",
+            ":1:1: retries: give a smaller number",
+        ),
+        (
+            "retries = 101",
+            ":1:1: invalid value '101' for '--retries <NUMBER>'",
+        ),
+        ("quiet = 'yes'", ":1:1: quiet: give true or false"),
+        ("user = 0", ":1:1: user: give a text in quotes"),
+        (
+            "log-level = 'loud'",
+            ":1:1: invalid value 'loud' for '--log-level <LEVEL>'",
+        ),
+        ("server = 3", ":1:1: unknown key server: "),
+        ("[server]\na = 1", ":2:1: server.a: a server is a table"),
+        (
+            "[server.'../a']",
+            ":1:9: server \"../a\": a name is letters",
+        ),
+        (
+            "[server.a]\nurl = 'http://vm'\ntimeuot = 3",
+            ":3:1: unknown key timeuot: the nearest valid key is timeout",
+        ),
+        (
+            "[server.a]\nrestart-cmd = 'x'",
+            ":1:9: server a: url is missing",
+        ),
+        (
+            "[server.a]\nurl = 'http://vm'",
+            ":1:9: server a: restart-cmd is missing",
+        ),
+        (
+            "[server.a]\nrestart-cmd = 'x'\nurl = 'ftp://vm'",
+            ":3:1: server a: url ftp://vm: the scheme is ftp",
+        ),
+        (
+            "user = 'no-such-user-here'\n",
+            ":1:1: server a: user no-such-user-here: no such user",
+        ),
+        (
+            "process-pattern = '.'\n",
+            ":1:1: server a: process-pattern .: this matches every process",
+        ),
+    ];
+    for (text, expected) in table {
+        let text = if text.ends_with('\n') {
+            format!("{text}{server}")
+        } else {
+            (*text).to_owned()
+        };
+        let (refused, file) = check(&text, &[]);
+        assert_eq!(refused.code(), Some(2), "{text}: {}", refused.stderr);
+        assert_eq!(refused.stdout, "");
+        assert_eq!(
+            refused.stderr.lines().count(),
+            1,
+            "{text}: {}",
+            refused.stderr
+        );
+        let start = format!("monitor_myvnc: {file}{expected}");
+        assert!(
+            refused.stderr.starts_with(&start),
+            "{text}: {}",
+            refused.stderr
+        );
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let (refused, _) = check("timeout = 0\nquiet = 1\n[server.a]\nx = 1\n", &[]);
+    assert_eq!(refused.stderr.lines().count(), 3, "{}", refused.stderr);
+}
+
+#[test]
+fn a_server_overrides_what_is_shared_and_a_flag_overrides_both() {
+    let text = "timeout = 3\nretries = 2\nno-verify-ssl = true\nrestart-cmd = \"a \\\"b\\\"\"\n\
+        [server.two]\nurl = \"https://ada:pw@vm:2\"\nca-cert = \"/etc/ssl/certs/ca-certificates.crt\"\n\
+        [server.one]\nurl = \"http://vm:1\"\ntimeout = 0.5\n";
+    let (checked, _) = check(text, &["--retries", "7", "--server", "one"]);
+    assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+    let expected = "[server.one]\nurl = \"http://vm:1\"\nlogfile = \"/var/log/monitor_myvnc/one.log\"\n\
+        restart-cmd = \"a \\\"b\\\"\"\nquiet = false\ntimeout = 0.5\nno-verify-ssl = true\ndebug = false\n\
+        log-level = \"debug\"\nstop-timeout = 10\nstart-timeout = 30\nretries = 7\nretry-delay = 5\n\
+        state-dir = \"/state\"\n";
+    assert_eq!(checked.stdout, expected);
+    let (checked, _) = check(text, &[]);
+    assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+    let (two, one) = checked.stdout.split_once("\n\n").unwrap();
+    assert!(one.starts_with("[server.one]"), "in the order of the file");
+    assert!(
+        two.contains("\"https://ada:***@vm:2\"") && !two.contains("pw"),
+        "{two}"
+    );
+    assert!(two.contains("no-verify-ssl = false\nca-cert = "), "{two}");
+    let (checked, _) = check(&checked.stdout.replace("***", "pw"), &[]);
+    assert_eq!(
+        checked.code(),
+        Some(0),
+        "what is printed can be read: {}",
+        checked.stderr
+    );
+}
+
+#[test]
+fn servers_that_cannot_be_told_apart_are_refused() {
+    let two = |one: &str, other: &str| {
+        let text = format!(
+            "restart-cmd = 'x'\n[server.a]\nurl = 'http://vm:80'\n{one}\n[server.b]\nurl = 'http://vm'\n{other}\n"
+        );
+        check(&text, &[]).0
+    };
+    for (one, other) in [
+        ("", ""),
+        ("process-pattern = 'one'", ""),
+        ("process-pattern = 'one'", "process-pattern = 'one'"),
+        ("user = 'root'", "user = 'root'"),
+    ] {
+        let refused = two(one, other);
+        assert_eq!(refused.code(), Some(2), "{one} {other}");
+        let expected = "servers a and b cannot be told apart, for their URLs have the same port";
+        assert!(refused.stderr.contains(expected), "{}", refused.stderr);
+    }
+    for (one, other) in [
+        ("process-pattern = 'one'", "process-pattern = 'two'"),
+        ("user = 'root'", "user = 'daemon'"),
+    ] {
+        let taken = two(one, other);
+        assert_eq!(taken.code(), Some(0), "{one} {other}: {}", taken.stderr);
+    }
+    let shared = two(
+        "process-pattern = 'one'\nlogfile = '/x/m.log'",
+        "process-pattern = 'two'\nlogfile = '/x/m.txt'",
+    );
+    assert!(
+        shared.stderr.contains("have one lock, /x/.m.lock"),
+        "{}",
+        shared.stderr
+    );
+}
+
+#[test]
+fn a_file_without_a_server_is_no_error() {
+    for text in ["", "timeout = 3\n", "[server]\n"] {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("m.toml");
+        std::fs::write(&file, text).unwrap();
+        let mut monitor = Command::new(MONITOR);
+        let idle = run(monitor.arg("--config").arg(&file));
+        let said = format!("no server in {}: nothing to watch\n", file.display());
+        assert_eq!(
+            (idle.code(), idle.stdout, idle.stderr),
+            (Some(0), said, String::new())
+        );
+        let idle = run(monitor.arg("--quiet"));
+        assert_eq!(
+            (idle.code(), idle.stdout + &idle.stderr),
+            (Some(0), String::new())
+        );
+    }
+    let (refused, _) = check("", &["--server", "a"]);
+    assert_eq!(refused.code(), Some(2));
+    assert!(
+        refused.stderr.contains("--server a: no such server"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn a_file_that_others_can_write_is_refused_as_root() {
+    if !rig::is_root() {
+        return rig::skip("only root is refused such a file");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("m.toml");
+    let checked = |mode: u32, owner: u32| {
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        std::os::unix::fs::chown(&file, Some(owner), None).unwrap();
+        let ran = run(Command::new(MONITOR).arg("--config").arg(&file));
+        let _ = std::fs::remove_file(&file);
+        ran
+    };
+    assert_eq!(checked(0o640, 0).code(), Some(0));
+    for (mode, owner, why) in [
+        (0o660, 0, "others can write it"),
+        (0o646, 0, "others can write it"),
+        (0o600, 65534, "it is not root's"),
+    ] {
+        let refused = checked(mode, owner);
+        assert_eq!(refused.code(), Some(2), "{why}");
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    }
+}
+
+/// A file with these sites' servers, told apart by port alone or by pattern.
+fn configure(path: &Path, sites: &[(&str, &Site)], by_pattern: bool) {
+    let mut text = "timeout = 1\n".to_owned();
+    for (name, site) in sites {
+        let settings = [
+            format!("[server.{name}]"),
+            format!("url = '{}'", site.url()),
+            format!("restart-cmd = '{}'", site.manage("start")),
+            format!("logfile = '{}'", site.path("monitor.log").display()),
+            format!("state-dir = '{}'", site.path("state").display()),
+        ];
+        text += &(settings.join("\n") + "\n");
+        if by_pattern {
+            text += &format!("process-pattern = '{}'\n", site.pattern());
+        }
+    }
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn one_hung_server_delays_no_other_and_the_exit_status_is_the_worst() {
+    in_private_namespace(
+        "one_hung_server_delays_no_other_and_the_exit_status_is_the_worst",
+        || {
+            let sites = [Site::new(""), Site::new(""), Site::new("")];
+            let [healthy, hung, dead] = &sites;
+            let _running = healthy.start();
+            let _hung = hung.start();
+            let _client = hung.idle_client();
+            let file = hung.path("m.toml");
+            let named = [("healthy", healthy), ("hung", hung), ("dead", dead)];
+            configure(&file, &named, true);
+            let healed = run(Command::new(MONITOR).arg("--config").arg(&file));
+            assert_eq!(healed.code(), Some(0), "{}{}", healed.stdout, healed.stderr);
+            for site in [hung, dead] {
+                assert!(
+                    site.log().contains("Server is now responsive"),
+                    "{}",
+                    site.log()
+                );
+                assert!(site.answers());
+            }
+            assert!(
+                healthy.log().contains("✓ Server is healthy"),
+                "{}",
+                healthy.log()
+            );
+            assert!(healed.stdout.contains("\nhealthy: ["), "{}", healed.stdout);
+            let at = |site: &Site, what: &str| {
+                let log = site.log();
+                let line = log.lines().find(|line| line.contains(what)).unwrap();
+                line[1..20].to_owned()
+            };
+            assert!(
+                at(dead, "Starting server") < at(hung, "✗ Server is unresponsive"),
+                "the dead one waited for the hung one: {} {}",
+                dead.log(),
+                hung.log()
+            );
+            dead.configure("exit = 3");
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(dead.servers()[0]),
+                nix::sys::signal::Signal::SIGKILL,
+            )
+            .unwrap();
+            rig::wait_until("it is gone", || !dead.answers());
+            dead.configure_manage("fail = 1");
+            std::fs::remove_file(dead.path("bin/python3")).unwrap();
+            let failed = run(Command::new(MONITOR).arg("--config").arg(&file));
+            assert_eq!(failed.code(), Some(1), "{}{}", failed.stdout, failed.stderr);
+        },
+    );
+}
+
+#[test]
+fn a_server_told_apart_by_its_port_alone_is_no_bystander_of_another() {
+    in_private_namespace(
+        "a_server_told_apart_by_its_port_alone_is_no_bystander_of_another",
+        || {
+            let sites = [
+                Site::new(""),
+                Site::new(""),
+                Site::new("listen = 127.0.0.1:1\nslow-start = 60"),
+            ];
+            let [dead, hung, starting] = &sites;
+            let _hung = hung.start();
+            let _client = hung.idle_client();
+            let mut not_yet = starting.spawn();
+            let file = dead.path("m.toml");
+            configure(&file, &[("dead", dead), ("hung", hung)], false);
+            let healed = run(Command::new(MONITOR).arg("--config").arg(&file));
+            assert_eq!(healed.code(), Some(0), "{}{}", healed.stdout, healed.stderr);
+            assert!(
+                dead.log().contains("No server process found"),
+                "{}",
+                dead.log()
+            );
+            assert!(
+                hung.log().contains("Stopping server processes"),
+                "{}",
+                hung.log()
+            );
+            assert!(dead.answers() && hung.answers());
+            assert!(not_yet.is_alive(), "{}{}", dead.log(), hung.log());
+        },
+    );
+}
