@@ -28,7 +28,8 @@ use crate::servers::Order;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let settings = match servers::order(std::env::args_os().collect()) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let settings = match servers::order(&arguments) {
         Ok(Order::Watch(settings)) => settings,
         Ok(Order::Say(text)) => {
             // A terminal that is gone needs no answer.

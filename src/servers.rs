@@ -24,8 +24,8 @@ pub(crate) enum Order {
 }
 
 /// Reads the command line and the file that it names, or says all that is wrong with them.
-pub(crate) fn order(arguments: Vec<OsString>) -> Result<Order, Vec<String>> {
-    let given = match Cli::command().try_get_matches_from(&arguments) {
+pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<String>> {
+    let given = match Cli::command().try_get_matches_from(arguments) {
         Ok(given) => given,
         Err(error)
             if matches!(
@@ -51,7 +51,7 @@ pub(crate) fn order(arguments: Vec<OsString>) -> Result<Order, Vec<String>> {
     let chosen = choose(&config, &flags.server).map_err(|reason| vec![reason])?;
     let (mut servers, mut wrong) = (Vec::new(), Vec::new());
     for name in chosen {
-        match server(&config, name, &arguments, &given) {
+        match server(&config, name, arguments, &given) {
             Ok(Some(server)) => servers.push(server),
             Ok(None) => {
                 let text = format!("no server in {}: nothing to watch\n", path.display());
@@ -229,7 +229,7 @@ fn show(matches: &ArgMatches, settings: &Settings) -> String {
             _ => raw.map(|raw| quoted(&raw)),
         };
         if let Some(value) = value {
-            text.push_str(&format!("{key} = {value}\n"));
+            text.extend([key, " = ", &value, "\n"]);
         }
     }
     text
@@ -249,7 +249,7 @@ fn quoted(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c if c.is_control() => quoted.extend(format!("\\u{:04X}", u32::from(c)).chars()),
             c => quoted.push(c),
         }
     }

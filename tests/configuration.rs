@@ -246,17 +246,17 @@ fn a_file_that_others_can_write_is_refused_as_root() {
 fn configure(path: &Path, sites: &[(&str, &Site)], by_pattern: bool) {
     let mut text = "timeout = 1\n".to_owned();
     for (name, site) in sites {
-        let settings = [
+        let mut settings = vec![
             format!("[server.{name}]"),
             format!("url = '{}'", site.url()),
             format!("restart-cmd = '{}'", site.manage("start")),
             format!("logfile = '{}'", site.path("monitor.log").display()),
             format!("state-dir = '{}'", site.path("state").display()),
         ];
-        text += &(settings.join("\n") + "\n");
         if by_pattern {
-            text += &format!("process-pattern = '{}'\n", site.pattern());
+            settings.push(format!("process-pattern = '{}'", site.pattern()));
         }
+        text += &(settings.join("\n") + "\n");
     }
     std::fs::write(path, text).unwrap();
 }
@@ -301,14 +301,12 @@ fn one_hung_server_delays_no_other_and_the_exit_status_is_the_worst() {
                 dead.log(),
                 hung.log()
             );
-            dead.configure("exit = 3");
             nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(dead.servers()[0]),
                 nix::sys::signal::Signal::SIGKILL,
             )
             .unwrap();
             rig::wait_until("it is gone", || !dead.answers());
-            dead.configure_manage("fail = 1");
             std::fs::remove_file(dead.path("bin/python3")).unwrap();
             let failed = run(Command::new(MONITOR).arg("--config").arg(&file));
             assert_eq!(failed.code(), Some(1), "{}{}", failed.stdout, failed.stderr);
@@ -324,7 +322,7 @@ fn a_server_told_apart_by_its_port_alone_is_no_bystander_of_another() {
             let sites = [
                 Site::new(""),
                 Site::new(""),
-                Site::new("listen = 127.0.0.1:1\nslow-start = 60"),
+                Site::new("bind-after = 60000"),
             ];
             let [dead, hung, starting] = &sites;
             let _hung = hung.start();
