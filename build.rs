@@ -1,18 +1,73 @@
-//! What the build decides: how the program is linked.
+//! What the build decides: how the program is linked, and the text of all that is generated from its
+//! flags and defaults: manual pages, completions, jobs and the sample configuration.
 
-use std::path::Path;
+#[allow(dead_code, reason = "the program uses the rest")]
+#[path = "src/cli.rs"]
+mod cli;
+#[path = "build/completions.rs"]
+mod completions;
+#[path = "src/defaults.rs"]
+#[allow(dead_code, reason = "the program uses the rest")]
+mod defaults;
+#[path = "build/jobs.rs"]
+mod jobs;
+#[path = "build/manual.rs"]
+mod manual;
+#[path = "build/page.rs"]
+mod page;
+#[path = "build/sample.rs"]
+mod sample;
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn main() {
+use clap::CommandFactory;
+
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
+    println!("cargo::rerun-if-changed=src/cli.rs");
+    println!("cargo::rerun-if-changed=src/defaults.rs");
+    println!("cargo::rerun-if-changed=debian/changelog");
     link_the_unwinder_statically();
+    let date = page::date(&fs::read_to_string("debian/changelog")?)
+        .ok_or("debian/changelog: its first entry has no date")?;
+    let command = cli::Cli::command();
+    let mut files = manual::pages(&command, &date)?;
+    files.extend(completions::scripts(&command)?);
+    files.extend(jobs::files());
+    files.push((
+        "packaging/monitor_myvnc.toml",
+        sample::configuration(&command),
+    ));
+    let copy = PathBuf::from(std::env::var("OUT_DIR")?).join("generated");
+    for (path, text) in files {
+        println!("cargo::rerun-if-changed={path}");
+        write_what_differs(&copy.join(path), &text)?;
+        // The tree may be read-only, as a distribution's builders have it: a test compares the two.
+        let _ = write_what_differs(Path::new(path), &text);
+    }
+    Ok(())
+}
+
+fn write_what_differs(path: &Path, text: &str) -> std::io::Result<()> {
+    if fs::read_to_string(path).is_ok_and(|found| found == text) {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(path, text)
 }
 
 /// Links libgcc's unwinder into the program, where the C compiler of this machine has it as an
 /// archive: one shared library less to load is a fifteenth of a healthy run.
 fn link_the_unwinder_statically() {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    if variable("TARGET") != variable("HOST") || variable("CARGO_CFG_TARGET_ENV") != "gnu" {
+    let is_native = variable("TARGET") == variable("HOST") && variable("RUSTC_LINKER").is_empty();
+    if !is_native || variable("CARGO_CFG_TARGET_ENV") != "gnu" {
         return;
     }
     let Ok(found) = Command::new("cc")

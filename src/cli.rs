@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Arg, ArgAction, Command, Parser, ValueEnum, ValueHint};
 
 use crate::defaults;
 
@@ -13,8 +13,8 @@ use crate::defaults;
     name = "monitor_myvnc",
     version,
     about = "Watches a MyVNC server and restarts it when it stops answering",
-    after_help = "Example, for a crontab:\n  \
-        * * * * * monitor_myvnc --quiet --url https://myvnc.example.com \\\n    \
+    after_help = "Example:\n  \
+        monitor_myvnc --url https://myvnc.example.com \\\n    \
         --logfile /var/log/myvnc-monitor.log \\\n    \
         --restart-cmd \"/opt/myvnc/manage.py --config_dir=/etc/myvnc restart\"\n\n\
         Exit status: 0 healthy, restarted, or another run is at work; 1 restart failed\n\
@@ -26,12 +26,12 @@ use crate::defaults;
 )]
 pub(crate) struct Cli {
     /// URL of the MyVNC server to monitor (http or https)
-    #[arg(long, value_name = "URL", required_unless_present = "config")]
+    #[arg(long, value_name = "URL", required_unless_present = "config", value_hint = ValueHint::Url)]
     pub(crate) url: Option<String>,
 
     /// Log file; the run lock .STEM.lock and the restart command's output
     /// STEM.restart.log stand beside it
-    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    #[arg(long, value_name = "FILE", required_unless_present = "config", value_hint = ValueHint::FilePath)]
     pub(crate) logfile: Option<PathBuf>,
 
     /// Command that starts the server, run by bash (or sh)
@@ -39,17 +39,16 @@ pub(crate) struct Cli {
         long,
         value_name = "COMMAND",
         allow_hyphen_values = true,
-        required_unless_present = "config"
-    )]
+        required_unless_present = "config", value_hint = ValueHint::CommandString)]
     pub(crate) restart_cmd: Option<String>,
 
     /// Read settings from this TOML file, whose keys are these options' names;
     /// flags override it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
 
     /// Watch only this server of the configuration file; may be repeated
-    #[arg(long, value_name = "NAME", requires = "config", action = clap::ArgAction::Append)]
+    #[arg(long, value_name = "NAME", requires = "config", action = clap::ArgAction::Append, value_hint = ValueHint::Other)]
     pub(crate) server: Vec<String>,
 
     /// Print the resolved settings of each server, or what is wrong with them
@@ -62,7 +61,7 @@ pub(crate) struct Cli {
 
     /// Bound on one health check: name resolution, connect, TLS and headers
     #[arg(long, value_name = "SECONDS", default_value = defaults::TIMEOUT,
-          value_parser = seconds, allow_negative_numbers = true)]
+          value_parser = seconds, allow_negative_numbers = true, value_hint = ValueHint::Other)]
     pub(crate) timeout: Duration,
 
     /// Do not verify the server's TLS certificate
@@ -71,7 +70,7 @@ pub(crate) struct Cli {
 
     /// Also trust the certificates in this PEM file: a CA, or the server's own
     /// self-signed certificate; name and expiry are still checked
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) ca_cert: Option<PathBuf>,
 
     /// Log every detail, whatever --log-level says
@@ -84,39 +83,62 @@ pub(crate) struct Cli {
 
     /// Time from SIGTERM to SIGKILL
     #[arg(long, value_name = "SECONDS", default_value = defaults::STOP_TIMEOUT,
-          value_parser = seconds, allow_negative_numbers = true)]
+          value_parser = seconds, allow_negative_numbers = true, value_hint = ValueHint::Other)]
     pub(crate) stop_timeout: Duration,
 
     /// Time for the server to answer once the restart command runs
     #[arg(long, value_name = "SECONDS", default_value = defaults::START_TIMEOUT,
-          value_parser = seconds, allow_negative_numbers = true)]
+          value_parser = seconds, allow_negative_numbers = true, value_hint = ValueHint::Other)]
     pub(crate) start_timeout: Duration,
 
     /// Further checks before the server counts as down
     #[arg(long, value_name = "NUMBER", default_value = defaults::RETRIES,
           value_parser = clap::value_parser!(u32).range(0..=defaults::MOST_RETRIES),
-          allow_negative_numbers = true)]
+          allow_negative_numbers = true, value_hint = ValueHint::Other)]
     pub(crate) retries: u32,
 
     /// Time between these checks
     #[arg(long, value_name = "SECONDS", default_value = defaults::RETRY_DELAY,
-          value_parser = seconds, allow_negative_numbers = true)]
+          value_parser = seconds, allow_negative_numbers = true, value_hint = ValueHint::Other)]
     pub(crate) retry_delay: Duration,
 
     /// The server is what matches this on its arguments joined by spaces, in
     /// place of the built-in rule (Python running main.py, run_server.py or
     /// manage.py of a MyVNC)
-    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
+    #[arg(long, value_name = "REGEX", allow_hyphen_values = true, value_hint = ValueHint::Other)]
     pub(crate) process_pattern: Option<String>,
 
     /// Only processes of this user are the server
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_hint = ValueHint::Username)]
     pub(crate) user: Option<String>,
 
     /// Directory of the restart lock [default: /var/lib/monitor_myvnc for root,
     /// ~/.local/state/monitor_myvnc for others]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// Options that are about the configuration file itself.
+const NOT_KEYS: [&str; 3] = ["config", "server", "check-config"];
+
+/// The options that can stand in the configuration file.
+pub(crate) fn keys(command: &Command) -> impl Iterator<Item = &Arg> {
+    command
+        .get_arguments()
+        .filter(|arg| arg.get_long().is_some_and(|long| !NOT_KEYS.contains(&long)))
+}
+
+/// Whether an option is on or off, without a value.
+pub(crate) fn is_switch(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::SetTrue)
+}
+
+/// Whether an option takes a number.
+pub(crate) fn is_number(arg: &Arg) -> bool {
+    let kinds = arg.get_value_names().unwrap_or_default();
+    kinds
+        .iter()
+        .any(|kind| matches!(kind.as_str(), "SECONDS" | "NUMBER"))
 }
 
 /// Severity of a log line, as `--log-level` names it.

@@ -6,17 +6,15 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
+use clap::{Arg, Command, CommandFactory, Parser};
 use nix::unistd::Uid;
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::{self, Cli};
+use crate::cli::{self, Cli, is_number, is_switch, keys};
 use crate::journal::plain;
 
 /// The table that holds a table for each server.
 const SERVERS: &str = "server";
-/// Options that are about the file itself.
-const NOT_KEYS: [&str; 3] = ["config", "server", "check-config"];
 
 /// What a configuration file says.
 #[derive(Debug)]
@@ -158,26 +156,6 @@ fn place(path: &Path, at: Position) -> String {
 
 fn option<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
     keys(command).find(|arg| arg.get_long() == Some(key))
-}
-
-/// The options that can stand in the file.
-pub(crate) fn keys(command: &Command) -> impl Iterator<Item = &Arg> {
-    command
-        .get_arguments()
-        .filter(|arg| arg.get_long().is_some_and(|long| !NOT_KEYS.contains(&long)))
-}
-
-/// Whether an option is on or off, without a value.
-pub(crate) fn is_switch(arg: &Arg) -> bool {
-    matches!(arg.get_action(), ArgAction::SetTrue)
-}
-
-/// Whether an option takes a number.
-pub(crate) fn is_number(arg: &Arg) -> bool {
-    let kinds = arg.get_value_names().unwrap_or_default();
-    kinds
-        .iter()
-        .any(|kind| matches!(kind.as_str(), "SECONDS" | "NUMBER"))
 }
 
 fn conflict(command: &Command, one: &str, other: &str) -> bool {

@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::cli::{self, Cli};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::defaults;
 use crate::lock::RunLock;
 use crate::settings::Settings;
@@ -116,7 +116,7 @@ fn server(
     given: &ArgMatches,
 ) -> Result<Option<Server>, String> {
     let command = Cli::command();
-    let by_hand: Vec<&str> = config::keys(&command)
+    let by_hand: Vec<&str> = cli::keys(&command)
         .filter(|arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine))
         .filter_map(clap::Arg::get_long)
         .collect();
@@ -210,7 +210,7 @@ fn show(matches: &ArgMatches, settings: &Settings) -> String {
         Some(name) => format!("[server.{}]\n", quoted_name(name)),
         None => String::new(),
     };
-    for arg in config::keys(&command) {
+    for arg in cli::keys(&command) {
         let (Some(key), id) = (arg.get_long(), arg.get_id().as_str()) else {
             continue;
         };
@@ -224,8 +224,8 @@ fn show(matches: &ArgMatches, settings: &Settings) -> String {
             "url" => Some(quoted(&settings.shown_url)),
             "logfile" => Some(quoted(&settings.logfile.to_string_lossy())),
             "state-dir" => Some(quoted(&settings.state_dir.to_string_lossy())),
-            _ if config::is_switch(arg) => Some(matches.get_flag(id).to_string()),
-            _ if config::is_number(arg) => raw,
+            _ if cli::is_switch(arg) => Some(matches.get_flag(id).to_string()),
+            _ if cli::is_number(arg) => raw,
             _ => raw.map(|raw| quoted(&raw)),
         };
         if let Some(value) = value {

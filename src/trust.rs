@@ -15,7 +15,6 @@ use rustls::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub(crate) use self::fault::{Fault, fault};
 
@@ -173,7 +172,11 @@ impl Store {
             {
                 match verify_server_name(&ParsedCertificate::try_from(end_entity)?, name) {
                     Ok(()) => Ok(ServerCertVerified::assertion()),
-                    Err(error) => by_common_name(end_entity, name).unwrap_or(Err(error)),
+                    Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                        expected,
+                        presented,
+                    })) if presented.is_empty() => by_common_name(end_entity, expected),
+                    Err(error) => Err(error),
                 }
             }
             verdict => verdict,
@@ -185,30 +188,41 @@ impl Store {
 /// what `openssl req -x509` makes by itself, and what curl judges so.
 fn by_common_name(
     certificate: &CertificateDer<'_>,
-    name: &ServerName<'_>,
-) -> Option<Result<ServerCertVerified, Error>> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    if !matches!(certificate.subject_alternative_name(), Ok(None)) {
-        return None;
-    }
-    let presented: Vec<String> = certificate
-        .subject()
-        .iter_common_name()
-        .filter_map(|name| name.as_str().ok())
-        .map(str::to_owned)
-        .collect();
+    expected: ServerName<'static>,
+) -> Result<ServerCertVerified, Error> {
+    let certificate = webpki::EndEntityCert::try_from(certificate)
+        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    let presented = common_names(certificate.subject());
+    let wanted = expected.to_str();
     if presented
         .iter()
-        .any(|common| common.eq_ignore_ascii_case(&name.to_str()))
+        .any(|name| name.eq_ignore_ascii_case(&wanted))
     {
-        return Some(Ok(ServerCertVerified::assertion()));
+        return Ok(ServerCertVerified::assertion());
     }
-    let expected = name.to_owned();
-    Some(Err(CertificateError::NotValidForNameContext {
+    drop(wanted);
+    Err(CertificateError::NotValidForNameContext {
         expected,
         presented,
     }
-    .into()))
+    .into())
+}
+
+/// The common names in a subject: OID 2.5.4.3, then the string's tag and its length (X.520, X.690).
+fn common_names(subject: &[u8]) -> Vec<String> {
+    const OID: [u8; 5] = [0x06, 0x03, 0x55, 0x04, 0x03];
+    let mut names = Vec::new();
+    for (at, _) in subject
+        .windows(OID.len())
+        .enumerate()
+        .filter(|(_, bytes)| *bytes == OID)
+    {
+        if let Some([_, length, text @ ..]) = subject.get(at + OID.len()..) {
+            let text = text.get(..usize::from(*length)).unwrap_or_default();
+            names.extend(String::from_utf8(text.to_vec()));
+        }
+    }
+    names
 }
 
 fn is_ca_as_server(error: &Error) -> bool {

@@ -1,0 +1,47 @@
+//! Completions for the shells.
+
+use std::error::Error;
+
+use clap::Command;
+use clap_complete::{Shell, generate};
+
+/// Each script, with its path in the tree.
+pub(crate) fn scripts(command: &Command) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
+    Ok(vec![
+        (
+            "completions/monitor_myvnc.bash",
+            with_users(&script(command, Shell::Bash)?)?,
+        ),
+        ("completions/_monitor_myvnc", script(command, Shell::Zsh)?),
+        (
+            "completions/monitor_myvnc.fish",
+            script(command, Shell::Fish)?,
+        ),
+    ])
+}
+
+fn script(command: &Command, shell: Shell) -> Result<String, Box<dyn Error>> {
+    let mut text = Vec::new();
+    generate(
+        shell,
+        &mut command.clone(),
+        env!("CARGO_PKG_NAME"),
+        &mut text,
+    );
+    Ok(String::from_utf8(text)?)
+}
+
+/// clap_complete knows no users for bash: `compgen -u` does.
+fn with_users(script: &str) -> Result<String, Box<dyn Error>> {
+    let (before, after) = script
+        .split_once("--user)\n")
+        .ok_or("the completion for bash has no --user")?;
+    let (action, rest) = after
+        .split_once(";;")
+        .ok_or("the completion of --user does not end")?;
+    let indent = action.len() - action.trim_start().len();
+    let indent = &action[..indent];
+    Ok(format!(
+        "{before}--user)\n{indent}COMPREPLY=($(compgen -u -- \"${{cur}}\"))\n{indent}return 0\n{indent};;{rest}"
+    ))
+}

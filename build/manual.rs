@@ -1,0 +1,430 @@
+//! The texts of the manual pages.
+
+use std::error::Error;
+
+use clap::{Arg, Command};
+use clap_mangen::Man;
+
+use crate::cli::{is_number, is_switch, keys};
+use crate::defaults;
+use crate::page::{page, tidy};
+use crate::sample;
+
+/// Each page, with its path in the tree.
+pub(crate) fn pages(
+    command: &Command,
+    date: &str,
+) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
+    let text = filled(PROGRAM_HEAD) + OPTIONS_STAND_HERE + &filled(PROGRAM_TAIL);
+    let program = page("MONITOR_MYVNC", "1", date, &text)
+        .replace(&heading(OPTIONS_STAND_HERE), &options(command)?);
+    let text = filled(FILE_HEAD) + &explained(command) + &filled(FILE_TAIL);
+    let file = page("MONITOR_MYVNC.TOML", "5", date, &text);
+    Ok(vec![
+        ("man/monitor_myvnc.1", tidy(&program)),
+        ("man/monitor_myvnc.toml.5", tidy(&file)),
+    ])
+}
+
+const OPTIONS_STAND_HERE: &str = "\n\n# OPTIONS\n\n";
+
+fn heading(markup: &str) -> String {
+    format!(".SH {}\n", markup.trim().trim_start_matches("# "))
+}
+
+/// The section OPTIONS, without what makes it a page of its own.
+fn options(command: &Command) -> Result<String, Box<dyn Error>> {
+    let mut rendered = Vec::new();
+    Man::new(command.clone()).render_options_section(&mut rendered)?;
+    let rendered = String::from_utf8(rendered)?;
+    let (_, section) = rendered
+        .split_once(".SH OPTIONS\n")
+        .ok_or("clap_mangen renders no OPTIONS")?;
+    Ok(format!(".SH OPTIONS\n{section}"))
+}
+
+/// Each key of the configuration file.
+fn explained(command: &Command) -> String {
+    keys(command).map(key).collect()
+}
+
+fn key(arg: &Arg) -> String {
+    let name = arg.get_long().unwrap_or_default();
+    let kind = if is_switch(arg) {
+        "true or false"
+    } else if is_number(arg) {
+        "number"
+    } else {
+        "text"
+    };
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let help = help.split(" [default:").next().unwrap_or_default();
+    let default = match (name, arg.get_default_values().first()) {
+        ("url" | "restart-cmd", _) => "Required.".to_owned(),
+        ("logfile", _) => format!("Default: {}/NAME.log.", defaults::LOG_DIR),
+        ("state-dir", _) => format!(
+            "Default: {} for root, ~/{} for others.",
+            defaults::STATE_DIR,
+            defaults::USER_STATE_DIR
+        ),
+        (_, Some(_)) => format!("Default: {}.", sample::value(arg)),
+        _ if is_switch(arg) => "Default: false.".to_owned(),
+        _ => "Default: none.".to_owned(),
+    };
+    format!("\n\n- `{name}` ({kind})\n{help}. {default}")
+}
+
+/// A text with the program's own paths and defaults in it.
+fn filled(text: &str) -> String {
+    [
+        ("CONFIG_FILE", defaults::CONFIG_FILE),
+        ("LOG_DIR", defaults::LOG_DIR),
+        ("USER_STATE_DIR", defaults::USER_STATE_DIR),
+        ("STATE_DIR", defaults::STATE_DIR),
+        ("MANUAL_LOG_STEM", defaults::MANUAL_LOG_STEM),
+        ("STOP_TIMEOUT", defaults::STOP_TIMEOUT),
+        ("START_TIMEOUT", defaults::START_TIMEOUT),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (name, value)| {
+        text.replace(&format!("{{{name}}}"), value)
+    })
+    .replace("{TIMER_SECONDS}", &defaults::TIMER_SECONDS.to_string())
+}
+
+const PROGRAM_HEAD: &str = r#"
+# NAME
+
+monitor_myvnc - watches a MyVNC server and restarts it when it stops answering
+
+# SYNOPSIS
+
+`monitor_myvnc` `--url` URL `--logfile` FILE `--restart-cmd` COMMAND [OPTIONS]
+
+`monitor_myvnc` `--config` FILE [`--server` NAME]... [OPTIONS]
+
+# DESCRIPTION
+
+`monitor_myvnc` asks a MyVNC server over HTTP whether it answers. When it does not, it finds the
+server's processes in /proc, stops them, starts the server again, sees it answer, and writes down
+what was wrong. It is made to be run every minute, by cron or by a timer. A run goes like this:
+
+- 1. Lock
+The file .STEM.lock beside the log (STEM is the log's name without its extension) is locked with
+flock(2), as the Python monitor and flock(1) do. Where another run holds it, this one says so in the
+log and ends with status 0.
+
+- 2. Check
+One GET, with one deadline (`--timeout`) for name resolution, connect, TLS and headers. A status
+from 200 to 399 is healthy. Redirects on the same host are followed, ten at most; one to another
+host is itself the answer. The body is not read and no proxy is used. With `--retries`, the server
+counts as down only when every further check fails too.
+
+- 3. Reserve
+A second lock, of the URL's host and port in the state directory, keeps runs that have other logs
+from restarting the same server at the same time.
+
+- 4. Survey
+The restart command, the server's processes and the permission to signal each of them are looked at
+before anything is touched. What would keep the restart from working ends the run with status 1,
+with the server as it was.
+
+- 5. Stop
+SIGTERM, and SIGCONT so that a stopped process can act on it; after `--stop-timeout` ({STOP_TIMEOUT}
+seconds) SIGKILL, and 5 seconds more. When a process is there even then, no second server is started.
+
+- 6. Start
+The command runs by /bin/bash (else /bin/sh) in a session of its own, with its output appended to
+STEM.restart.log beside the log, and with USER, LOGNAME, HOME, SHELL and PATH where they are missing.
+
+- 7. See it answer
+The run ends as soon as the server answers, at most `--start-timeout` ({START_TIMEOUT} seconds) after
+the start. A command that still runs then is left alone.
+
+Told to stop (SIGTERM, SIGINT, SIGHUP) before the first signal to the server, a run stops at once;
+after it, it starts the server first.
+"#;
+
+const PROGRAM_TAIL: &str = r#"
+# HOW THE SERVER IS FOUND
+
+A process is the server when it is an interpreter (python*, pypy*) whose script argument is named
+main.py, run_server.py or manage.py, with "myvnc" (any case) in a component of the script's absolute
+path or of its working directory; or an interpreter with `-m myvnc`, or with a module of that
+package. An editor, a tail -f, a grep, a shell with the path in a string, and another project's
+manage.py are none of that.
+
+`--process-pattern` replaces this rule: a process is the server when the regular expression matches
+its arguments, joined by spaces. `--user` narrows either.
+
+Never signalled are the monitor, its ancestors, PID 1, zombies, kernel threads and processes of
+another PID namespace. When some of the processes found listen on the URL's port of this host, these
+and their matching parents and descendants are the server; the others are another instance. When the
+URL is another host's, nothing here is signalled without `--process-pattern`. The log says which
+processes were left alone, and why.
+
+# CONFIGURATION
+
+`--config` FILE reads the settings of one or more servers from a TOML file, whose keys are the long
+options' names; see monitor_myvnc.toml(5). Flags override it. The servers are watched at the same
+time, each with its own lock and log, and the exit status is the worst of them. `--check-config`
+prints what was understood.
+
+The package's cron job, /etc/cron.d/monitor_myvnc, runs `monitor_myvnc --quiet --config
+{CONFIG_FILE}` every minute. For a check every {TIMER_SECONDS} seconds:
+
+    systemctl enable --now monitor_myvnc.timer
+
+The cron job steps aside while that timer runs.
+
+# FILES
+
+- {CONFIG_FILE}
+The configuration that the package's cron job and timer read.
+
+- {LOG_DIR}/NAME.log
+The log of a server of that configuration.
+
+- .STEM.lock, STEM.restart.log
+Beside each log: the run lock, which holds the PID of the run, and the restart command's output.
+
+- {STATE_DIR}, ~/{USER_STATE_DIR}
+The restart lock, for root and for others.
+
+- /etc/cron.d/monitor_myvnc, /etc/logrotate.d/monitor_myvnc
+The job, and the rotation of {LOG_DIR}/*.log and {MANUAL_LOG_STEM}*.log.
+
+# EXIT STATUS
+
+- 0
+The server is healthy, it was restarted, or another run is at work.
+
+- 1
+The restart failed, the run was told to stop, or something unexpected happened; the log says what.
+
+- 2
+Usage or configuration error. Nothing was touched.
+
+# ENVIRONMENT
+
+- SSL_CERT_FILE, SSL_CERT_DIR
+Certificates to trust in place of the system's.
+
+- TZ
+The time zone of the log.
+
+- HOME, XDG_STATE_HOME
+Where the state of a user other than root is.
+
+- USER, LOGNAME, HOME, SHELL, PATH
+Given to the restart command, filled in from the user database where they are missing.
+
+Proxy variables are not used.
+
+# EXAMPLES
+
+A server with a self-signed certificate:
+
+    monitor_myvnc --url https://myvnc.example.com \
+      --ca-cert /etc/myvnc/ssl/server.crt \
+      --logfile /var/log/myvnc-monitor.log \
+      --restart-cmd "/opt/myvnc/manage.py restart"
+
+From a crontab, on one line, for cron joins none:
+
+    * * * * * monitor_myvnc --quiet --config /etc/monitor_myvnc.toml
+
+A server that systemd runs, in {CONFIG_FILE}:
+
+    [server.main]
+    url = "http://localhost:9143"
+    restart-cmd = "systemctl restart myvnc"
+
+What the configuration means, and one check of one server, to be read on the terminal:
+
+    monitor_myvnc --config /etc/monitor_myvnc.toml --check-config
+    monitor_myvnc --config /etc/monitor_myvnc.toml --server main
+
+A log for each day:
+
+    monitor_myvnc --url http://localhost:9143 \
+      --logfile "/var/log/myvnc-monitor-$(date +%Y%m%d).log" \
+      --restart-cmd "systemctl restart myvnc"
+
+# DIAGNOSTICS
+
+Each line of the log has its time, its severity and a message. What was wrong with the server stands
+behind "Server is unresponsive:".
+
+- ✓ Server is healthy (status: N)
+Nothing to do.
+
+- Connection error: HOST:PORT: Connection refused
+Nothing listens there: the server is not running, or the URL has another port than the server.
+
+- Connection error: cannot resolve HOST: REASON
+The name is wrong, or name resolution is. The server is restarted as if it were down.
+
+- Server request timed out after N seconds (STAGE)
+The server hangs, or the machine is slow; STAGE is how far the check came. Where the server is just
+slow, give a longer `--timeout`, or `--retries`.
+
+- Connection error: connection reset by the server, closed without an answer
+The server, or a proxy before it, ended the connection.
+
+- Connection error: the answer is not HTTP
+Something else listens on that port, or the URL's scheme is wrong.
+
+- SSL certificate error: unknown issuer
+Give the CA, or the server's own self-signed certificate, with `--ca-cert`.
+
+- SSL certificate error: expired on DATE, name mismatch with HOST
+Renew the certificate, or use a name in the URL that the certificate has.
+
+- SSL error: REASON
+The TLS handshake failed; the reason is the server's or the protocol's.
+
+- Server returned error status: N, Request error: REASON
+The server answers, but with an error. When a restart does not cure it, look into its own log.
+
+- Check N of M failed: REASON; next in S seconds
+One of the further checks of `--retries`.
+
+- Stopping server processes: [PID, ...]
+Each is sent SIGTERM; "All processes terminated successfully" ends it.
+
+- Processes still running after Ns: [PID, ...]
+They ignore SIGTERM: SIGKILL follows. When that is usual, give the server a longer `--stop-timeout`.
+
+- PID N is still there Ns after SIGKILL, in state S
+The process hangs in the kernel, on a dead file server for example. It ends when that answers again,
+or with a reboot; each further run looks again.
+
+- Left alone: PID N (COMMAND): REASON
+The process looks like a MyVNC server, but is not this one. When it is, give `--process-pattern`.
+
+- No server process found
+The server was not running.
+
+- Cannot signal PID N (COMMAND) of user OWNER: REASON
+Run the monitor as root or as that user, or narrow the search with `--user`. Nothing was touched.
+
+- The restart command cannot be run: REASON
+The command's file is missing or not executable: correct `--restart-cmd`. Nothing was touched.
+
+- The restart command exited with status N, was killed by signal N
+Its last 50 lines of output stand below this one, each behind "Restart command:".
+
+- The restart command exited with status 0, but there is no server
+The command lacks its verb (manage.py start), or the server ended again at once: see its own log.
+
+- Server started but did not become responsive within N seconds
+Look for a port conflict and into the server's own log, or give a longer `--start-timeout`.
+
+- The server did not become responsive within N seconds
+The same, and the command still runs; the next run stops the server if it hangs.
+
+- The restart command failed, but the server answers
+Such as `manage.py start` where somebody else was quicker.
+
+- Server is now responsive after N seconds
+The restart worked.
+
+- Server restart failed
+The run ended with status 1; the lines above say why.
+
+- Another run holds the lock (PID: N, for S seconds)
+Normal while a restart goes on. After ten minutes it is a WARNING: look at that process.
+
+- Another run is restarting this server
+Two monitors watch the same server, with different logs. Remove one.
+
+- cannot lock FILE: REASON, cannot log to FILE: REASON
+On stderr, with status 1: the log's directory cannot be used. Give another `--logfile`.
+
+- cannot write the log FILE: REASON; going on without it
+On stderr, even with `--quiet`: the disk is full or the log is not writable. The run goes on.
+
+- Cannot take the restart lock FILE: REASON
+The state directory cannot be used: give `--state-dir`.
+
+- Received SIGTERM: stopping at once, nothing was done
+Somebody ended the monitor; after the first signal to the server it starts the server before it ends.
+
+- servers A and B cannot be told apart
+See monitor_myvnc.toml(5).
+
+# SEE ALSO
+
+monitor_myvnc.toml(5), crontab(5), flock(1), logrotate(8), proc(5), systemd.timer(5)
+"#;
+
+const FILE_HEAD: &str = r#"
+# NAME
+
+monitor_myvnc.toml - configuration of monitor_myvnc
+
+# DESCRIPTION
+
+A file in TOML, which monitor_myvnc(1) reads with `--config`; that of the packages is {CONFIG_FILE}.
+Its keys are the long options' names without the dashes. What stands before the first table holds
+for every server; each table `[server.NAME]` is a server of this host, and its keys override those.
+Flags on the command line override both. A NAME is made of letters, digits, `_`, `-` and `.`.
+
+As root, the file is read only when it is root's and nobody else can write it, for it holds commands
+that root runs. A file without a server is no error: there is nothing to watch then.
+
+# KEYS
+"#;
+
+const FILE_TAIL: &str = r#"
+
+# SEVERAL SERVERS
+
+The servers are watched at the same time: one that hangs delays no other. Each has its own log, and
+beside it its own lock. The exit status is the worst of all.
+
+Two servers of one host must be told apart, so that the restart of one does not stop the other: by
+`process-pattern` or by `user`, where both have one and they differ, else by the port of the URL, on
+which each must listen. Told apart by port alone, a process that does not listen on the server's port
+is left alone, for it may be the other. Servers that nothing tells apart are an error.
+
+# DIAGNOSTICS
+
+Errors stand on stderr, as FILE:LINE:COLUMN: what is wrong, and the nearest valid key where one is
+not known. All of them are told at once; the exit status is 2, and nothing was touched.
+
+- unknown key KEY: the nearest valid key is OTHER
+A spelling mistake, or a setting of a newer version.
+
+- others can write it, it is not root's
+Give the file to root, with mode 644, 640 or 600.
+
+- servers A and B cannot be told apart
+Give each a `process-pattern` or a `user` of its own, or a URL with the port it listens on.
+
+- servers A and B have one lock
+Their logs have the same name but for the extension: give each a `logfile` of its own.
+
+# EXAMPLES
+
+    timeout = 5
+
+    [server.main]
+    url = "https://myvnc.example.com"
+    restart-cmd = "/opt/myvnc/manage.py --config_dir=/etc/myvnc start"
+
+    [server.test]
+    url = "http://localhost:9143"
+    restart-cmd = "systemctl restart myvnc-test"
+    user = "myvnctest"
+    logfile = "/var/log/myvnc-test.log"
+
+# FILES
+
+{CONFIG_FILE}, {LOG_DIR}/NAME.log
+
+# SEE ALSO
+
+monitor_myvnc(1)
+"#;

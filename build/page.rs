@@ -1,0 +1,121 @@
+//! A manual page, from a plain markup to the macros of man(7).
+
+use clap_mangen::roff::{Inline, Roff, bold, roman};
+
+/// Renders one page. In its text, blocks stand between empty lines: `# ` begins a section, `- ` a
+/// term with its explanation on the lines below, four spaces a literal example; the rest are
+/// paragraphs. What stands in backticks is bold.
+pub(crate) fn page(title: &str, section: &str, date: &str, text: &str) -> String {
+    let source = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+    let manual = if section == "1" {
+        "User Commands"
+    } else {
+        "File Formats"
+    };
+    let mut roff = Roff::new();
+    roff.control("TH", [title, section, date, source, manual]);
+    let mut after_heading = false;
+    for block in text.split("\n\n").map(|block| block.trim_matches('\n')) {
+        let is_heading = block.starts_with("# ");
+        if let Some(heading) = block.strip_prefix("# ") {
+            roff.control("SH", [heading]);
+        } else if let Some(item) = block.strip_prefix("- ") {
+            let (term, explanation) = item.split_once('\n').unwrap_or((item, ""));
+            roff.control("TP", None::<&str>);
+            roff.text(inlines(term));
+            roff.text(inlines(explanation));
+        } else if block.starts_with("    ") {
+            roff.control("RS", ["4"]);
+            roff.control("EX", None::<&str>);
+            for line in block.lines() {
+                roff.text([roman(line.strip_prefix("    ").unwrap_or(line))]);
+            }
+            roff.control("EE", None::<&str>);
+            roff.control("RE", None::<&str>);
+        } else if !block.is_empty() {
+            if !after_heading {
+                roff.control("PP", None::<&str>);
+            }
+            roff.text(inlines(block));
+        }
+        after_heading = is_heading;
+    }
+    roff.render()
+}
+
+/// The longest line of the source, in bytes (mandoc(1), -T lint).
+const WIDTH: usize = 80;
+
+/// Breaks the text lines of a page at spaces; an empty line is a vertical space, and drops the line
+/// breaks beside it.
+pub(crate) fn tidy(page: &str) -> String {
+    let lines: Vec<&str> = page.lines().collect();
+    let (mut text, mut literal, mut term) = (String::new(), false, false);
+    for (number, line) in lines.iter().enumerate() {
+        let beside = [number.checked_sub(1), Some(number + 1)];
+        let mut beside = beside.into_iter().flatten().filter_map(|at| lines.get(at));
+        if *line == ".br" && beside.any(|line| line.is_empty()) {
+            continue;
+        }
+        literal = *line == ".EX" || literal && *line != ".EE";
+        if literal || term || line.starts_with(['.', '\'']) {
+            text.extend([line, "\n"]);
+        } else if line.is_empty() {
+            text.push_str(".sp\n");
+        } else {
+            wrap(line, &mut text);
+        }
+        term = *line == ".TP";
+    }
+    text
+}
+
+fn wrap(line: &str, text: &mut String) {
+    let mut width = 0;
+    for word in line.split(' ') {
+        // A line that begins with a dot or an apostrophe would be a request.
+        let guard = if word.starts_with(['.', '\'']) || word.starts_with(r"\*(Aq") {
+            r"\&"
+        } else {
+            ""
+        };
+        if width > 0 && width + 1 + word.len() > WIDTH {
+            text.extend(["\n", guard, word]);
+            width = guard.len() + word.len();
+        } else {
+            if width > 0 {
+                text.push(' ');
+            }
+            text.push_str(word);
+            width += 1 + word.len();
+        }
+    }
+    text.push('\n');
+}
+
+fn inlines(text: &str) -> Vec<Inline> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let parts = words.join(" ");
+    let parts = parts.split('`').enumerate();
+    parts
+        .map(|(number, part)| {
+            if number % 2 == 1 {
+                bold(part)
+            } else {
+                roman(part)
+            }
+        })
+        .collect()
+}
+
+/// The date of a changelog's first entry, as `2026-11-24` (deb-changelog(5)).
+pub(crate) fn date(changelog: &str) -> Option<String> {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let trailer = changelog.lines().find(|line| line.starts_with(" -- "))?;
+    let mut words = trailer.rsplit_once(", ")?.1.split(' ');
+    let (day, month, year) = (words.next()?, words.next()?, words.next()?);
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    Some(format!("{year}-{month:02}-{day:0>2}"))
+}

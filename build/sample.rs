@@ -1,0 +1,84 @@
+//! The sample configuration: every key, commented out, with its default.
+
+use clap::{Arg, Command};
+
+use crate::cli::{is_number, is_switch, keys};
+use crate::defaults;
+
+/// Keys that each server has for itself, with an example of each.
+const OF_A_SERVER: [(&str, &str); 5] = [
+    ("url", "https://myvnc.example.com"),
+    (
+        "restart-cmd",
+        "/opt/myvnc/manage.py --config_dir=/etc/myvnc start",
+    ),
+    ("logfile", ""),
+    ("process-pattern", r"/opt/myvnc/main\.py"),
+    ("user", "myvnc"),
+];
+
+/// The file as the packages install it.
+pub(crate) fn configuration(command: &Command) -> String {
+    let mut text = "\
+        # Configuration of monitor_myvnc, explained in monitor_myvnc.toml(5).\n\
+        # monitor_myvnc --config FILE --check-config shows what is made of it.\n\
+        # It holds commands that root runs: nobody else may write it.\n\n\
+        # What stands before the first table holds for every server.\n"
+        .to_owned();
+    let is_of_a_server = |arg: &&Arg| example(arg).is_some();
+    for arg in keys(command).filter(|arg| !is_of_a_server(arg)) {
+        text += &entry(arg);
+    }
+    text += "\n# A table for each server of this host. Its keys override those above.\n\n#[server.main]\n";
+    for (key, _) in OF_A_SERVER {
+        text.extend(
+            keys(command)
+                .find(|arg| arg.get_long() == Some(key))
+                .map(entry),
+        );
+    }
+    text
+}
+
+/// The default of a key as it stands in the file, and an example where it has none.
+pub(crate) fn value(arg: &Arg) -> String {
+    let default = arg.get_default_values().first();
+    let plain = match (default, arg.get_long(), example(arg)) {
+        (Some(default), ..) => default.to_string_lossy().into_owned(),
+        (_, Some("logfile"), _) => format!("{}/main.log", defaults::LOG_DIR),
+        (_, Some("state-dir"), _) => defaults::STATE_DIR.to_owned(),
+        (_, Some("ca-cert"), _) => "/etc/myvnc/ssl/server.crt".to_owned(),
+        (.., example) => example.unwrap_or_default().to_owned(),
+    };
+    if is_switch(arg) {
+        "false".to_owned()
+    } else if is_number(arg) {
+        plain
+    } else {
+        format!("'{plain}'")
+    }
+}
+
+fn example(arg: &Arg) -> Option<&'static str> {
+    let own = OF_A_SERVER
+        .iter()
+        .find(|(key, _)| arg.get_long() == Some(key));
+    own.map(|(_, example)| *example)
+}
+
+fn entry(arg: &Arg) -> String {
+    let key = arg.get_long().unwrap_or_default();
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let mut text = String::from("\n#");
+    let mut width = 1;
+    for word in help.split_whitespace() {
+        if width + 1 + word.chars().count() > 80 {
+            text += "\n#";
+            width = 1;
+        }
+        text.extend([" ", word]);
+        width += 1 + word.chars().count();
+    }
+    text.extend(["\n#", key, " = ", &value(arg), "\n"]);
+    text
+}

@@ -1,0 +1,369 @@
+//! What the build generates is what is committed, and it works: manual pages, completions, jobs,
+//! rotation and the sample configuration.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod rig;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rig::{MONITOR, run};
+
+const TREE: &str = env!("CARGO_MANIFEST_DIR");
+const GENERATED: &str = concat!(env!("OUT_DIR"), "/generated");
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(TREE).join(path)).unwrap()
+}
+
+/// The files that the build generates, as paths in the tree.
+fn generated() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for directory in std::fs::read_dir(GENERATED).unwrap() {
+        for file in std::fs::read_dir(directory.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            files.push(path.strip_prefix(GENERATED).unwrap().to_owned());
+        }
+    }
+    files
+}
+
+/// The standard output of a program, or nothing where it is not installed.
+fn output(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
+    let ran = Command::new(program)
+        .args(arguments)
+        .current_dir(TREE)
+        .stdin(Stdio::null())
+        .output();
+    match ran {
+        Ok(ran) => {
+            let said = [ran.stdout, ran.stderr].concat();
+            Some((ran.status.success(), String::from_utf8(said).unwrap()))
+        }
+        Err(reason) if reason.kind() == std::io::ErrorKind::NotFound => {
+            rig::skip(&format!("{program} is not installed"));
+            None
+        }
+        Err(reason) => panic!("{program}: {reason}"),
+    }
+}
+
+fn options() -> Vec<String> {
+    let help = run(Command::new(MONITOR).arg("--help")).stdout;
+    let options = help.lines().filter_map(|line| {
+        let line = line.trim_start();
+        let line = line.split_once(", ").map_or(
+            line,
+            |(short, long)| {
+                if short.len() == 2 { long } else { line }
+            },
+        );
+        let name = line.strip_prefix("--")?.split([' ', '\n']).next()?;
+        Some(name.to_owned())
+    });
+    let options: Vec<_> = options.collect();
+    assert!(options.len() >= 21, "{options:?}");
+    options
+}
+
+#[test]
+fn what_is_committed_is_what_the_build_writes() {
+    let files = generated();
+    assert!(files.len() >= 10, "{files:?}");
+    let is_clone = Path::new(TREE).join(".git").exists();
+    for path in files {
+        let written = std::fs::read_to_string(Path::new(GENERATED).join(&path)).unwrap();
+        let path = path.to_str().unwrap();
+        assert!(read(path) == written, "{path} is not what the build writes");
+        if is_clone {
+            let (_, staged) = output("git", &["show", &format!(":{path}")]).unwrap();
+            assert!(
+                staged == written,
+                "{path} is not what the build writes: git add it"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_option_is_in_manual_completions_and_sample_configuration() {
+    let (manual, keys) = (
+        read("man/monitor_myvnc.1"),
+        read("man/monitor_myvnc.toml.5"),
+    );
+    let sample = read("packaging/monitor_myvnc.toml");
+    for option in options() {
+        let escaped = option.replace('-', "\\-");
+        assert!(manual.contains(&format!("\\-\\-{escaped}\\fR")), "{option}");
+        for script in ["monitor_myvnc.bash", "_monitor_myvnc"] {
+            let script = read(&format!("completions/{script}"));
+            assert!(script.contains(&format!("--{option}")), "{option}");
+        }
+        let fish = read("completions/monitor_myvnc.fish");
+        assert!(fish.contains(&format!("-l {option} ")), "{option}");
+        if ["config", "server", "check-config", "help", "version"].contains(&option.as_str()) {
+            continue;
+        }
+        assert!(sample.contains(&format!("\n#{option} = ")), "{option}");
+        assert!(keys.contains(&format!("\\fB{escaped}\\fR (")), "{option}");
+    }
+}
+
+#[test]
+fn mandoc_has_nothing_to_say() {
+    for page in ["man/monitor_myvnc.1", "man/monitor_myvnc.toml.5"] {
+        if let Some((_, said)) = output("mandoc", &["-Tlint", page]) {
+            assert_eq!(said, "", "{page}");
+        }
+    }
+}
+
+#[test]
+fn the_manual_fits_80_columns() {
+    for page in ["man/monitor_myvnc.1", "man/monitor_myvnc.toml.5"] {
+        let Some((_, text)) = output("mandoc", &["-Tutf8", "-Owidth=80", page]) else {
+            return;
+        };
+        // Bold is a letter, a backspace and the letter again.
+        for line in text.lines() {
+            let struck = line.matches('\u{8}').count();
+            let width = line.chars().count() - 2 * struck;
+            let is_crontab = line.contains("* * * * *");
+            assert!(width <= 80 || is_crontab, "{page}: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_completion_for_bash_completes_options_files_and_users() {
+    let complete = |words: &str| {
+        let script = format!(
+            "source completions/monitor_myvnc.bash; COMP_WORDS=(monitor_myvnc {words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); compopt() {{ :; }}; \
+             _monitor_myvnc monitor_myvnc \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        output("bash", &["-c", &script]).map(|(_, said)| said)
+    };
+    for (words, expected) in [
+        ("--st", "--stop-timeout\n--start-timeout\n--state-dir\n"),
+        ("--check", "--check-config\n"),
+        ("--user roo", "root\n"),
+        ("--ca-cert /etc/passw", "/etc/passwd\n"),
+        ("--config /etc/passw", "/etc/passwd\n"),
+        ("--log-level cr", "critical\n"),
+    ] {
+        let Some(said) = complete(words) else { return };
+        for line in expected.lines() {
+            assert!(said.lines().any(|said| said == line), "{words}: {said}");
+        }
+    }
+}
+
+#[test]
+fn the_completions_for_zsh_and_fish_are_sound() {
+    let zsh = read("completions/_monitor_myvnc");
+    assert!(
+        zsh.contains("--user=[") && zsh.contains(":NAME:_users'"),
+        "{zsh}"
+    );
+    let fish = read("completions/monitor_myvnc.fish");
+    assert!(fish.contains("__fish_complete_users"), "{fish}");
+    for (shell, script) in [("zsh", "_monitor_myvnc"), ("fish", "monitor_myvnc.fish")] {
+        if let Some(said) = output(shell, &["-n", &format!("completions/{script}")]) {
+            assert_eq!(said, (true, String::new()), "{shell}");
+        }
+    }
+    let ask = "source completions/monitor_myvnc.fish; complete -C 'monitor_myvnc --check'";
+    if let Some((_, said)) = output("fish", &["--no-config", "-c", ask]) {
+        assert!(said.starts_with("--check-config\t"), "{said}");
+    }
+}
+
+/// The line that cron runs, with another program in it.
+fn cron_command(program: &Path) -> String {
+    let job = read("cron.d/monitor_myvnc");
+    let lines: Vec<_> = job
+        .lines()
+        .filter(|line| line.contains("* * * * *"))
+        .collect();
+    let [line] = lines[..] else { panic!("{job}") };
+    let command = line.strip_prefix("* * * * * root ").unwrap();
+    assert!(!command.contains('%'), "cron takes % for an end of line");
+    command.replace("/usr/bin/monitor_myvnc", program.to_str().unwrap())
+}
+
+#[test]
+fn the_cron_job_is_silent_without_the_program_and_without_a_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let (absent, file) = (
+        directory.path().join("gone"),
+        directory.path().join("m.toml"),
+    );
+    let sh = |command: &str| {
+        let ran =
+            run(rig::with_bare_environment(&mut Command::new("/bin/sh")).args(["-c", command]));
+        (ran.code(), ran.stdout + &ran.stderr)
+    };
+    assert_eq!(sh(&cron_command(&absent)), (Some(0), String::new()));
+    std::fs::copy(Path::new(TREE).join("packaging/monitor_myvnc.toml"), &file).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let with_sample =
+        cron_command(Path::new(MONITOR)).replace("/etc/monitor_myvnc.toml", file.to_str().unwrap());
+    assert!(with_sample.contains("--quiet --config"), "{with_sample}");
+    assert_eq!(sh(&with_sample), (Some(0), String::new()));
+}
+
+#[test]
+fn the_cron_job_steps_aside_while_the_timer_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let program = |name: &str, text: &str| {
+        std::fs::write(at(name), text).unwrap();
+        std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    program("monitor", "#!/bin/sh\necho ran\n");
+    std::fs::create_dir(at("systemd")).unwrap();
+    let path = format!("{}:/usr/bin:/bin", directory.path().display());
+    let command = cron_command(&at("monitor"))
+        .replace("/run/systemd/system", at("systemd").to_str().unwrap());
+    for (status, expected) in [(0, ""), (3, "ran\n")] {
+        program(
+            "systemctl",
+            &format!(
+                "#!/bin/sh\n[ \"$*\" = '--quiet is-active monitor_myvnc.timer' ] && exit {status}\necho \"$@\"\n"
+            ),
+        );
+        let ran = run(Command::new("/bin/sh")
+            .args(["-c", &command])
+            .env("PATH", &path));
+        assert_eq!((ran.code(), ran.stdout.as_str()), (Some(0), expected));
+    }
+}
+
+#[test]
+fn the_sample_configuration_is_commented_out_and_its_defaults_are_true() {
+    let sample = read("packaging/monitor_myvnc.toml");
+    for line in sample.lines() {
+        assert!(line.is_empty() || line.starts_with('#'), "{line}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("m.toml");
+    let shown = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let checked = run(Command::new(MONITOR)
+            .arg("--check-config")
+            .arg("--config")
+            .arg(&file));
+        assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+        checked.stdout
+    };
+    let uncommented: String = sample
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
+        .filter(|line| !["ca-cert", "user"].iter().any(|key| line.starts_with(key)))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let least = "state-dir = '/var/lib/monitor_myvnc'\n[server.main]\nurl = 'https://myvnc.example.com'\n\
+        restart-cmd = '/opt/myvnc/manage.py --config_dir=/etc/myvnc start'\nprocess-pattern = '/opt/myvnc/main\\.py'\n";
+    assert_eq!(shown(&uncommented), shown(least));
+}
+
+/// The configuration of the rotation, for a directory in place of /var/log.
+fn rotation(logs: &Path) -> PathBuf {
+    let text = read("logrotate/monitor_myvnc").replace("/var/log", logs.to_str().unwrap());
+    let file = logs.join("rotation");
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    file
+}
+
+#[test]
+fn logrotate_turns_every_log_once_and_copies_what_a_server_holds_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let logs = directory.path().canonicalize().unwrap();
+    std::fs::create_dir(logs.join("monitor_myvnc")).unwrap();
+    let file = rotation(&logs);
+    let created = [
+        "monitor_myvnc/main.log",
+        "monitor_myvnc/t.log",
+        "monitor_myvnc/chart.log",
+        "monitor_myvnc/start.log",
+        "monitor_myvnc/restart.log",
+        "monitor_myvnc/a.b.log",
+        "monitor_myvnc/crestart.log",
+        "myvnc-monitor.log",
+        "myvnc-monitor-20261124.log",
+        "myvnc-monitorart.log",
+    ];
+    let copied = [
+        "monitor_myvnc/main.restart.log",
+        "myvnc-monitor.restart.log",
+    ];
+    let inode = |name: &str| std::fs::metadata(logs.join(name)).unwrap().ino();
+    for name in created.iter().chain(&copied) {
+        std::fs::write(logs.join(name), format!("{name}\n")).unwrap();
+        std::fs::set_permissions(logs.join(name), std::fs::Permissions::from_mode(0o640)).unwrap();
+    }
+    let before: Vec<_> = created
+        .iter()
+        .chain(&copied)
+        .map(|name| inode(name))
+        .collect();
+    let (state, file) = (logs.join("state"), file.to_str().unwrap().to_owned());
+    let arguments = ["--force", "--state", state.to_str().unwrap(), &file];
+    let program = ["/usr/sbin/logrotate", "logrotate"]
+        .into_iter()
+        .find(|path| Path::new(path).exists());
+    let Some((turned, said)) = output(program.unwrap_or("logrotate"), &arguments) else {
+        return;
+    };
+    assert!(turned && said.is_empty(), "{said}");
+    for (name, before) in created.iter().chain(&copied).zip(before) {
+        let metadata = std::fs::metadata(logs.join(name)).unwrap();
+        assert_eq!(
+            (metadata.len(), metadata.mode() & 0o777),
+            (0, 0o640),
+            "{name}"
+        );
+        let is_same = metadata.ino() == before;
+        assert_eq!(is_same, copied.contains(name), "{name}");
+        let old = std::fs::read_to_string(logs.join(format!("{name}.1"))).unwrap();
+        assert_eq!(old, format!("{name}\n"));
+    }
+}
+
+#[test]
+fn systemd_takes_the_units() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let timer = read("systemd/monitor_myvnc.timer");
+    let service = read("systemd/monitor_myvnc.service").replace("/usr/bin/monitor_myvnc", MONITOR);
+    assert!(
+        service.contains("\nKillMode=process\n"),
+        "the server outlives the service"
+    );
+    std::fs::write(at("monitor_myvnc.timer"), timer).unwrap();
+    // Its manual is installed with the package.
+    let service: String = service
+        .lines()
+        .filter(|line| !line.starts_with("Documentation"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(at("monitor_myvnc.service"), service).unwrap();
+    let verify = [
+        "verify",
+        "--man=no",
+        &at("monitor_myvnc.service"),
+        &at("monitor_myvnc.timer"),
+    ];
+    if let Some((taken, said)) = output("systemd-analyze", &verify) {
+        let ours: Vec<_> = said
+            .lines()
+            .filter(|line| line.contains("monitor_myvnc"))
+            .collect();
+        assert!(taken && ours.is_empty(), "{said}");
+    }
+}
