@@ -92,7 +92,7 @@ fn filled(text: &str) -> String {
     .replace("{TIMER_SECONDS}", &defaults::TIMER_SECONDS.to_string())
 }
 
-const PROGRAM_HEAD: &str = r#"
+const PROGRAM_HEAD: &str = r"
 # NAME
 
 monitor_myvnc - watches a MyVNC server and restarts it when it stops answering
@@ -143,7 +143,7 @@ the start. A command that still runs then is left alone.
 
 Told to stop (SIGTERM, SIGINT, SIGHUP) before the first signal to the server, a run stops at once;
 after it, it starts the server first.
-"#;
+";
 
 const PROGRAM_TAIL: &str = r#"
 # HOW THE SERVER IS FOUND
@@ -359,7 +359,7 @@ See monitor_myvnc.toml(5).
 monitor_myvnc.toml(5), crontab(5), flock(1), logrotate(8), proc(5), systemd.timer(5)
 "#;
 
-const FILE_HEAD: &str = r#"
+const FILE_HEAD: &str = r"
 # NAME
 
 monitor_myvnc.toml - configuration of monitor_myvnc
@@ -375,7 +375,7 @@ As root, the file is read only when it is root's and nobody else can write it, f
 that root runs. A file without a server is no error: there is nothing to watch then.
 
 # KEYS
-"#;
+";
 
 const FILE_TAIL: &str = r#"
 
