@@ -369,7 +369,8 @@ monitor_myvnc.toml - configuration of monitor_myvnc
 A file in TOML, which monitor_myvnc(1) reads with `--config`; that of the packages is {CONFIG_FILE}.
 Its keys are the long options' names without the dashes. What stands before the first table holds
 for every server; each table `[server.NAME]` is a server of this host, and its keys override those.
-Flags on the command line override both. A NAME is made of letters, digits, `_`, `-` and `.`.
+Flags on the command line override both. A NAME is made of
+letters, digits and the signs `_-.` but does not begin with a dot.
 
 As root, the file is read only when it is root's and nobody else can write it, for it holds commands
 that root runs. A file without a server is no error: there is nothing to watch then.

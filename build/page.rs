@@ -25,6 +25,9 @@ pub(crate) fn page(title: &str, section: &str, date: &str, text: &str) -> String
             roff.text(inlines(term));
             roff.text(inlines(explanation));
         } else if block.starts_with("    ") {
+            if !after_heading {
+                roff.control("sp", None::<&str>);
+            }
             roff.control("RS", ["4"]);
             roff.control("EX", None::<&str>);
             for line in block.lines() {

@@ -260,15 +260,14 @@ fn the_sample_configuration_is_commented_out_and_its_defaults_are_true() {
         assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
         checked.stdout
     };
-    let uncommented: String = sample
+    let uncommented: Vec<_> = sample
         .lines()
         .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
         .filter(|line| !["ca-cert", "user"].iter().any(|key| line.starts_with(key)))
-        .map(|line| format!("{line}\n"))
         .collect();
     let least = "state-dir = '/var/lib/monitor_myvnc'\n[server.main]\nurl = 'https://myvnc.example.com'\n\
         restart-cmd = '/opt/myvnc/manage.py --config_dir=/etc/myvnc start'\nprocess-pattern = '/opt/myvnc/main\\.py'\n";
-    assert_eq!(shown(&uncommented), shown(least));
+    assert_eq!(shown(&uncommented.join("\n")), shown(least));
 }
 
 /// The configuration of the rotation, for a directory in place of /var/log.
@@ -347,12 +346,11 @@ fn systemd_takes_the_units() {
     );
     std::fs::write(at("monitor_myvnc.timer"), timer).unwrap();
     // Its manual is installed with the package.
-    let service: String = service
+    let service: Vec<_> = service
         .lines()
         .filter(|line| !line.starts_with("Documentation"))
-        .map(|line| format!("{line}\n"))
         .collect();
-    std::fs::write(at("monitor_myvnc.service"), service).unwrap();
+    std::fs::write(at("monitor_myvnc.service"), service.join("\n") + "\n").unwrap();
     let verify = [
         "verify",
         "--man=no",
