@@ -18,6 +18,8 @@ complete -c monitor_myvnc -l process-pattern -d 'The server is what matches this
 complete -c monitor_myvnc -l user -d 'Only processes of this user are the server' -r -f -a "(__fish_complete_users)"
 complete -c monitor_myvnc -l state-dir -d 'Directory of the restart lock [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for others]' -r -f -a "(__fish_complete_directories)"
 complete -c monitor_myvnc -l check-config -d 'Print the resolved settings of each server, or what is wrong with them'
+complete -c monitor_myvnc -l collect-diagnostics -d 'Write down what the server is doing, healthy or not, and end; nothing is stopped or started'
+complete -c monitor_myvnc -l dry-run -d 'Check, diagnose, and say what would be stopped and run; nothing is touched'
 complete -c monitor_myvnc -l quiet -d 'Write to the log file only, nothing to stdout or stderr'
 complete -c monitor_myvnc -l no-verify-ssl -d 'Do not verify the server\'s TLS certificate'
 complete -c monitor_myvnc -l debug -d 'Log every detail, whatever --log-level says'

@@ -55,6 +55,15 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) check_config: bool,
 
+    /// Write down what the server is doing, healthy or not, and end; nothing is
+    /// stopped or started
+    #[arg(long)]
+    pub(crate) collect_diagnostics: bool,
+
+    /// Check, diagnose, and say what would be stopped and run; nothing is touched
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
     /// Write to the log file only, nothing to stdout or stderr
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -118,8 +127,14 @@ pub(crate) struct Cli {
     pub(crate) state_dir: Option<PathBuf>,
 }
 
-/// Options that are about the configuration file itself.
-const NOT_KEYS: [&str; 3] = ["config", "server", "check-config"];
+/// Options that are about the configuration file itself, or about one run.
+const NOT_KEYS: [&str; 5] = [
+    "config",
+    "server",
+    "check-config",
+    "collect-diagnostics",
+    "dry-run",
+];
 
 /// The options that can stand in the configuration file.
 pub(crate) fn keys(command: &Command) -> impl Iterator<Item = &Arg> {

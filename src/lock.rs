@@ -152,6 +152,15 @@ pub(crate) struct TargetFile {
     path: PathBuf,
 }
 
+impl TargetFile {
+    /// Where what is remembered of this target stands.
+    pub(crate) fn beside(&self, extension: &str) -> PathBuf {
+        let mut name = self.path.with_extension("").into_os_string();
+        name.push(extension);
+        name.into()
+    }
+}
+
 /// What reserving a target came to.
 #[derive(Debug)]
 pub(crate) enum Reserved {

@@ -5,6 +5,7 @@ mod account;
 mod cli;
 mod config;
 mod defaults;
+mod diagnosis;
 mod health;
 mod journal;
 mod lock;
@@ -14,6 +15,7 @@ mod run;
 mod servers;
 mod settings;
 mod signals;
+mod state;
 mod trust;
 
 use std::io::Write;

@@ -6,8 +6,21 @@
 /// What the settings say about the course of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
+    /// What the run is for.
+    pub(crate) purpose: Purpose,
     /// Further checks before the server counts as down.
     pub(crate) retries: u32,
+}
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// To restart a server that does not answer.
+    Heal,
+    /// To say what would be done to it (`--dry-run`).
+    Rehearse,
+    /// To look at it, whether it answers or not (`--collect-diagnostics`).
+    Collect,
 }
 
 /// Where a run stands.
@@ -101,6 +114,8 @@ pub(crate) enum Outcome {
     SteppedAside,
     /// It is down, and nothing could be done.
     Untouched,
+    /// Nothing was to be done but to look.
+    Looked,
     /// A process outlived SIGKILL; nothing was started.
     Unkillable,
     /// The restart command failed.
@@ -116,7 +131,10 @@ pub(crate) enum Outcome {
 impl Outcome {
     /// The exit status for it.
     pub(crate) fn is_success(self) -> bool {
-        matches!(self, Self::Healthy | Self::Restarted | Self::SteppedAside)
+        matches!(
+            self,
+            Self::Healthy | Self::Restarted | Self::SteppedAside | Self::Looked
+        )
     }
 }
 
@@ -138,11 +156,20 @@ pub(crate) fn decide(
             finish(Outcome::Interrupted)
         }
 
+        (P::Checking { .. }, E::Answers) if policy.purpose == Purpose::Collect => {
+            (P::Surveying, Action::Survey)
+        }
         (P::Checking { .. } | P::Rechecking, E::Answers) => finish(Outcome::Healthy),
         (P::Checking { failed }, E::Silent) if failed < policy.retries => {
             (P::Checking { failed: failed + 1 }, Action::CheckLater)
         }
+        (P::Checking { .. }, E::Silent) if policy.purpose != Purpose::Heal => {
+            (P::Surveying, Action::Survey)
+        }
         (P::Checking { .. }, E::Silent) => (P::Reserving, Action::Reserve),
+        (P::Surveying, E::Running | E::Absent) if policy.purpose != Purpose::Heal => {
+            finish(Outcome::Looked)
+        }
 
         (P::Reserving, E::Reserved) => (P::Surveying, Action::Survey),
         (P::Reserving, E::ReservedLate) => (P::Rechecking, Action::Check),
@@ -210,7 +237,10 @@ mod tests {
         E::Expired,
         E::Interrupted,
     ];
-    const POLICY: Policy = Policy { retries: 2 };
+    const POLICY: Policy = Policy {
+        purpose: Purpose::Heal,
+        retries: 2,
+    };
 
     fn is_owed_a_start(phase: P) -> bool {
         matches!(
@@ -267,6 +297,30 @@ mod tests {
                 "{phase:?} {event:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_run_that_only_looks_touches_nothing() {
+        for purpose in [Purpose::Rehearse, Purpose::Collect] {
+            let policy = Policy { purpose, ..POLICY };
+            for phase in PHASES.into_iter().filter(|phase| !is_owed_a_start(*phase)) {
+                for event in EVENTS {
+                    let (_, action) = decide(policy, phase, event, false);
+                    let touches = matches!(action, A::Terminate | A::Kill | A::Start);
+                    assert!(!touches, "{purpose:?} {phase:?} {event:?}");
+                }
+            }
+            for event in [E::Running, E::Absent] {
+                let (_, action) = decide(policy, P::Surveying, event, false);
+                assert_eq!(action, A::Finish(O::Looked));
+            }
+        }
+        let collect = Policy {
+            purpose: Purpose::Collect,
+            ..POLICY
+        };
+        let healthy = decide(collect, P::Checking { failed: 0 }, E::Answers, false);
+        assert_eq!(healthy, (P::Surveying, A::Survey));
     }
 
     #[test]

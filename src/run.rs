@@ -1,5 +1,6 @@
 //! One run over one server: look, decide, record and act, until the decision is to finish.
 
+mod diagnosing;
 mod starting;
 mod stopping;
 
@@ -15,6 +16,7 @@ use crate::process::stop::Held;
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy};
 use crate::settings::Settings;
 use crate::signals::Signals;
+use crate::state::LastHealthy;
 
 /// A run that holds its lock for longer than this is worth a warning.
 const LONG_RUN: Duration = Duration::from_secs(600);
@@ -106,6 +108,11 @@ struct Run<'a> {
     trouble: Option<Trouble>,
     target: TargetFile,
     reserved: Option<TargetLock>,
+    last_healthy: LastHealthy,
+    /// The first cause that the look found.
+    cause: Option<String>,
+    /// When the server answered last; when it was asked first, where that is not known.
+    away_since: Option<SystemTime>,
     held: Vec<Held>,
     restart: Option<Restart>,
     /// When this phase is over.
@@ -114,6 +121,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(settings: &'a Settings, journal: &'a Journal) -> Result<Self, String> {
+        let target = TargetFile::prepare(&settings.state_dir, &settings.url)?;
         Ok(Self {
             settings,
             journal,
@@ -125,7 +133,10 @@ impl<'a> Run<'a> {
             checked: SystemTime::now(),
             status: 0,
             trouble: None,
-            target: TargetFile::prepare(&settings.state_dir, &settings.url)?,
+            last_healthy: LastHealthy::at(target.beside(".healthy")),
+            cause: None,
+            away_since: None,
+            target,
             reserved: None,
             held: Vec::new(),
             restart: None,
@@ -135,6 +146,7 @@ impl<'a> Run<'a> {
 
     async fn go(mut self) -> Outcome {
         let policy = Policy {
+            purpose: self.settings.purpose,
             retries: self.settings.retries,
         };
         self.journal.info(&format!(
@@ -160,7 +172,7 @@ impl<'a> Run<'a> {
             Action::Check => self.check(phase, Duration::ZERO).await,
             Action::CheckLater => self.check(phase, self.settings.retry_delay).await,
             Action::Reserve => self.reserve(),
-            Action::Survey => self.survey(),
+            Action::Survey => self.survey().await,
             Action::Terminate => {
                 self.terminate();
                 self.wait(phase).await
@@ -240,6 +252,7 @@ impl<'a> Run<'a> {
                 self.journal
                     .detail(&format!("It took {} seconds", seconds(took)));
                 self.status = status;
+                self.trouble = None;
                 Event::Answers
             }
             Verdict::Unhealthy(trouble) => {
@@ -248,16 +261,19 @@ impl<'a> Run<'a> {
                         .debug(&format!("Server responded with status {status}"));
                 }
                 self.trouble = Some(trouble);
+                if self.away_since.is_none() {
+                    let last = self.last_healthy.ago();
+                    self.away_since = last
+                        .and_then(|ago| SystemTime::now().checked_sub(ago))
+                        .or(Some(began));
+                }
                 Event::Silent
             }
         }
     }
 
     fn reserve(&mut self) -> Event {
-        self.journal.error(&format!(
-            "✗ Server is unresponsive: {}",
-            self.last_trouble()
-        ));
+        self.say_unresponsive();
         match self.target.reserve(self.checked) {
             Ok(Reserved::Ours { lock, late }) => {
                 self.reserved = Some(lock);
@@ -288,10 +304,13 @@ impl<'a> Run<'a> {
 
     fn finish(&self, outcome: Outcome) {
         match outcome {
-            Outcome::Healthy => self
-                .journal
-                .info(&format!("✓ Server is healthy (status: {})", self.status)),
+            Outcome::Healthy => {
+                self.last_healthy.note();
+                self.journal
+                    .info(&format!("✓ Server is healthy (status: {})", self.status));
+            }
             Outcome::SteppedAside | Outcome::Interrupted => (),
+            Outcome::Looked => self.say_what_would_be_done(),
             Outcome::Untouched => self
                 .journal
                 .critical("Server restart failed: nothing was touched"),
@@ -309,6 +328,13 @@ impl<'a> Run<'a> {
     fn failed(&self) {
         self.journal.info(BANNER);
         self.journal.critical("Server restart failed");
+    }
+
+    fn say_unresponsive(&self) {
+        self.journal.error(&format!(
+            "✗ Server is unresponsive: {}",
+            self.last_trouble()
+        ));
     }
 
     fn last_trouble(&self) -> String {

@@ -11,6 +11,7 @@ use crate::account;
 use crate::cli::{Cli, LogLevel};
 use crate::defaults;
 use crate::journal::plain;
+use crate::recovery::Purpose;
 use crate::trust::Trust;
 
 /// All that one run over one server needs, valid.
@@ -28,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) logfile: PathBuf,
     /// The shell command that starts the server.
     pub(crate) restart_cmd: String,
+    /// What the run is for.
+    pub(crate) purpose: Purpose,
     /// Nothing to stdout and stderr.
     pub(crate) quiet: bool,
     /// Whether the finest detail is logged.
@@ -73,6 +76,11 @@ impl Settings {
         };
         Ok(Self {
             name: None,
+            purpose: match (cli.collect_diagnostics, cli.dry_run) {
+                (true, _) => Purpose::Collect,
+                (false, true) => Purpose::Rehearse,
+                (false, false) => Purpose::Heal,
+            },
             by_port_alone: false,
             shown_url: shown(&url_text, &url),
             url,

@@ -121,6 +121,8 @@ fn help_names_every_option_within_80_columns() {
         "--config",
         "--server",
         "--check-config",
+        "--collect-diagnostics",
+        "--dry-run",
         "--quiet",
         "--timeout",
         "--no-verify-ssl",

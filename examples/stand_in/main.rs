@@ -5,6 +5,8 @@
 //! `manage.py VERB` starts it as the real one does: `start` and `restart` leave it detached and exit,
 //! `foreground` becomes it, `fail` prints lines and exits with status 3, no verb does nothing.
 //!
+//! `hang = MODE` in `main.py` makes the first request hang it: see `hang`.
+//!
 //! With `STAND_IN_DECOY` in the environment it only waits, whatever its argv says.
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +21,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -211,7 +213,7 @@ fn serve(python: &OsString, script: &Script, rest: &[OsString]) {
     script.sign("listening");
     let status = script.text("status").unwrap_or("200 OK");
     for client in listener.incoming() {
-        answer(client.unwrap(), status);
+        answer(client.unwrap(), status, script);
     }
 }
 
@@ -235,12 +237,45 @@ fn listen(address: SocketAddr) -> TcpListener {
     socket.into()
 }
 
+/// Never returns, as the real one does not in such a case.
+fn hang(mode: &str, client: &mut TcpStream, script: &Script) {
+    let mut bjobs = Command::new("/bin/sleep");
+    bjobs.arg0("bjobs").arg("299");
+    let lock = std::sync::Mutex::new(());
+    match mode {
+        "write" => while client.write_all(&[b'x'; 1 << 12]).is_ok() {},
+        "child" => drop(bjobs.status()),
+        "captured" => drop(bjobs.output()),
+        "remote" => {
+            let mut peer = TcpStream::connect(script.text("peer").unwrap()).unwrap();
+            let _ = peer.read(&mut [0]);
+        }
+        "spin" => loop {
+            std::hint::spin_loop();
+        },
+        "deadlock" => {
+            let _held = lock.lock().unwrap();
+            drop(lock.lock());
+        }
+        "descriptors" => {
+            let opened: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+            std::thread::sleep(LIFETIME);
+            drop(opened);
+        }
+        "fifo" => drop(File::open(script.site().join("fifo"))),
+        _ => panic!("no way to hang: {mode}"),
+    }
+}
+
 /// Reads one request and answers it; nobody else is served meanwhile.
-fn answer(mut client: TcpStream, status: &str) {
+fn answer(mut client: TcpStream, status: &str, script: &Script) {
     let mut lines = BufReader::new(client.try_clone().unwrap());
     let mut line = String::new();
     while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
         if line == "\r\n" {
+            if let Some(mode) = script.text("hang") {
+                hang(mode, &mut client, script);
+            }
             let _ = client.write_all(
                 format!("HTTP/1.0 {status}\r\nServer: stand-in\r\n\r\nMyVNC\n").as_bytes(),
             );

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use nix::unistd::Uid;
 use procfs::FromRead;
-use procfs::net::TcpState;
-use procfs::process::FDTarget;
+use procfs::net::{TcpNetEntry, TcpState};
+use procfs::process::{FDTarget, Stat};
 use regex_lite::Regex;
 
 use super::identity;
@@ -82,6 +82,12 @@ pub(crate) fn find(search: &Search) -> io::Result<Found> {
             ..Found::default()
         }),
     }
+}
+
+/// A process's arguments, joined by spaces; empty where it has none.
+pub(crate) fn command(pid: i32) -> String {
+    let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    joined(cmdline.strip_suffix(b"\0").unwrap_or(&cmdline))
 }
 
 /// The process that has this PID now.
@@ -182,8 +188,32 @@ fn look(pid: i32, argv: &[u8]) -> Option<Process> {
     })
 }
 
-fn stat(pid: i32) -> Option<procfs::process::Stat> {
-    procfs::process::Stat::from_file(format!("/proc/{pid}/stat")).ok()
+fn stat(pid: i32) -> Option<Stat> {
+    stat_at(&format!("/proc/{pid}/stat"))
+}
+
+/// A process's or a thread's file of that name (`proc_pid_stat(5)`).
+#[inline(never)]
+pub(crate) fn stat_at(path: &str) -> Option<Stat> {
+    Stat::from_file(path).ok()
+}
+
+/// The TCP sockets of our network namespace (`proc_pid_net(5)`).
+pub(crate) fn tcp_sockets() -> Vec<TcpNetEntry> {
+    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
+    tables.into_iter().flatten().flatten().collect()
+}
+
+/// What a process's descriptors are, by number; none where they cannot be read.
+pub(crate) fn descriptors(pid: i32) -> Option<Vec<(i32, FDTarget)>> {
+    let descriptors = procfs::process::Process::new(pid).ok()?.fd().ok()?;
+    let targets = descriptors.map(|one| one.map(|one| (one.fd, one.target)));
+    targets.collect::<Result<_, _>>().ok()
+}
+
+/// Whether these are addresses of another machine.
+pub(crate) fn is_elsewhere(addresses: &[IpAddr]) -> bool {
+    place(addresses) == Place::Elsewhere
 }
 
 /// Where the URL's host is.
@@ -310,11 +340,8 @@ fn kin(
 
 /// Socket inode → port, of everything that listens in our network namespace.
 fn listening_sockets() -> HashMap<u64, u16> {
-    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
-    tables
+    tcp_sockets()
         .into_iter()
-        .flatten()
-        .flatten()
         .filter(|row| row.state == TcpState::Listen)
         .map(|row| (row.inode, row.local_address.port()))
         .collect()
@@ -322,13 +349,10 @@ fn listening_sockets() -> HashMap<u64, u16> {
 
 /// The ports that a process listens on; empty where its descriptors cannot be read.
 fn ports_of(pid: i32, listeners: &HashMap<u64, u16>) -> HashSet<u16> {
-    let Ok(descriptors) = procfs::process::Process::new(pid).and_then(|process| process.fd())
-    else {
-        return HashSet::new();
-    };
-    descriptors
+    descriptors(pid)
+        .into_iter()
         .flatten()
-        .filter_map(|descriptor| match descriptor.target {
+        .filter_map(|(_, target)| match target {
             FDTarget::Socket(inode) => listeners.get(&inode).copied(),
             _ => None,
         })

@@ -164,6 +164,8 @@ impl Run<'_> {
                         .warning("The restart command failed, but the server answers");
                 }
                 self.journal.info(BANNER);
+                self.sum_up();
+                self.last_healthy.note();
                 return;
             }
             Outcome::InterruptedAfterStart => {

@@ -11,19 +11,16 @@ use crate::journal::{BANNER, Level, plain, seconds};
 use crate::process::find::{self, Found, Process, Search};
 use crate::process::start;
 use crate::process::stop::Held;
-use crate::recovery::{Event, Phase};
+use crate::recovery::{Event, Phase, Purpose};
 
 /// Between SIGKILL and giving up.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Run<'_> {
     /// Looks at everything that can keep a restart from working, before anything is touched.
-    pub(super) fn survey(&mut self) -> Event {
-        if let Some(reason) = start::unusable(&self.settings.restart_cmd) {
-            self.journal.error(&format!(
-                "The restart command cannot be run: {reason}; correct --restart-cmd"
-            ));
-            return Event::Unable;
+    pub(super) async fn survey(&mut self) -> Event {
+        if self.settings.purpose != Purpose::Heal && self.trouble.is_some() {
+            self.say_unresponsive();
         }
         let found = match self.find() {
             Ok(found) => found,
@@ -34,6 +31,16 @@ impl Run<'_> {
                 return Event::Unable;
             }
         };
+        self.diagnose(&found.server).await;
+        if self.settings.purpose == Purpose::Collect {
+            return Event::Absent;
+        }
+        if let Some(reason) = start::unusable(&self.settings.restart_cmd) {
+            self.journal.error(&format!(
+                "The restart command cannot be run: {reason}; correct --restart-cmd"
+            ));
+            return Event::Unable;
+        }
         for (process, reason) in &found.spared {
             self.journal
                 .warning(&format!("Left alone: {}: {reason}", describe(process)));
@@ -59,6 +66,9 @@ impl Run<'_> {
         if !forbidden.is_empty() {
             return Event::Unable;
         }
+        if self.settings.purpose == Purpose::Rehearse {
+            return Event::Running;
+        }
         for line in [BANNER, "RESTARTING SERVER", BANNER] {
             self.journal.info(line);
         }
@@ -71,6 +81,21 @@ impl Run<'_> {
             return Event::Absent;
         }
         Event::Running
+    }
+
+    /// The end of a run that only looks.
+    pub(super) fn say_what_would_be_done(&self) {
+        if self.settings.purpose != Purpose::Rehearse {
+            return;
+        }
+        let stop = if self.held.is_empty() {
+            "nothing".to_owned()
+        } else {
+            pids(&self.held)
+        };
+        self.journal.info(&format!("Would stop: {stop}"));
+        self.journal
+            .info(&format!("Would run: {}", self.settings.restart_cmd));
     }
 
     pub(super) fn find(&self) -> Result<Found, String> {

@@ -206,7 +206,8 @@ impl Site {
         fs::read_to_string(self.path("monitor.log")).unwrap_or_default()
     }
 
-    /// The log without what differs from run to run: times, PIDs, port and temp dir.
+    /// The log without what differs from run to run: times, PIDs, port and temp dir, and without
+    /// the diagnosis.
     pub fn transcript(&self) -> String {
         let mut transcript = String::new();
         for line in self.log().lines() {
@@ -214,7 +215,16 @@ impl Site {
             assert!(is_stamp(stamp), "no timestamp: {line}");
             writeln!(transcript, "{}", self.normalise(text.trim_start())).unwrap();
         }
+        let banner = format!("[INFO] {}\n", "=".repeat(80));
+        let heading = format!("{banner}[INFO] DIAGNOSIS\n{banner}");
+        while let Some((before, after)) = transcript.split_once(&heading) {
+            let (_, after) = after.split_once(&banner).expect("a diagnosis has an end");
+            transcript = format!("{before}{after}");
+        }
         transcript
+            .split_inclusive('\n')
+            .filter(|line| !line.starts_with("[INFO] Service was away "))
+            .collect()
     }
 
     fn normalise(&self, text: &str) -> String {

@@ -1,0 +1,301 @@
+//! Evidence → causes: a pure function.
+
+use std::time::Duration;
+
+use super::Seen;
+use super::evidence::{Evidence, Listener, Program, Wait};
+use super::record::described;
+
+/// The kernel's name for a socket whose peer has closed while the server has not.
+const CLOSE_WAIT: &str = "CloseWait";
+
+/// The causes that the evidence proves, the most specific first, one sentence each.
+pub(crate) fn causes(evidence: &Evidence) -> Vec<String> {
+    let mut found = Vec::new();
+    found.extend(answer(&evidence.seen));
+    if evidence.elsewhere {
+        found.push(
+            "the URL's host is another machine: nothing here can be its server, and nothing is stopped without --process-pattern"
+                .to_owned(),
+        );
+    }
+    for program in &evidence.programs {
+        found.extend(stopped(program));
+        found.extend(exhausted(program));
+        found.extend(waiting(program, evidence));
+        found.extend(spinning(program));
+        found.extend(deadlocked(program));
+    }
+    found.extend(misplaced(evidence));
+    for listener in evidence
+        .listeners
+        .iter()
+        .filter(|listener| listener.ours && listener.waiting > 0)
+    {
+        found.push(format!(
+            "{} clients wait in the accept queue of {}",
+            listener.waiting, listener.address
+        ));
+    }
+    found.extend(evidence.programs.iter().filter_map(closing));
+    for directory in &evidence.full {
+        found.push(format!("the disk of {} is full", directory.display()));
+    }
+    if evidence.programs.is_empty() && !evidence.elsewhere {
+        found.push(match evidence.since_healthy {
+            Some(since) => format!(
+                "the server is not running; it last answered {} ago",
+                ago(since)
+            ),
+            None => "the server is not running".to_owned(),
+        });
+    }
+    found.extend(machine(evidence));
+    if found.is_empty() && evidence.seen != Seen::Healthy {
+        found.extend(evidence.programs.iter().map(unknown));
+    }
+    found
+}
+
+fn answer(seen: &Seen) -> Option<String> {
+    match seen {
+        Seen::Healthy | Seen::Silent => None,
+        Seen::Status(status @ 502..=504) => Some(format!(
+            "a proxy answers with status {status} in the server's place"
+        )),
+        Seen::Status(status) => Some(format!("the server answers, but with status {status}")),
+        Seen::Certificate(what) => {
+            Some(format!("the server's certificate is not accepted: {what}"))
+        }
+    }
+}
+
+fn stopped(program: &Program) -> Option<String> {
+    let pid = program.pid;
+    match (program.state, &program.tracer) {
+        ('T', _) => Some(format!("PID {pid} is stopped (SIGSTOP or job control)")),
+        ('t', Some(tracer)) => Some(format!(
+            "PID {pid} is stopped by its tracer, {}",
+            described(tracer)
+        )),
+        ('t', None) => Some(format!("PID {pid} is stopped by a tracer")),
+        ('D', _) => {
+            let place = match (&program.kernel, &program.wait) {
+                (_, Wait::File { path, what }) => format!(", {what} {path}"),
+                (Some(kernel), _) => format!(", in {kernel}"),
+                _ => String::new(),
+            };
+            Some(format!("PID {pid} is stuck in the kernel (state D){place}"))
+        }
+        _ => None,
+    }
+}
+
+fn exhausted(program: &Program) -> Vec<String> {
+    let pid = program.pid;
+    let mut found = Vec::new();
+    if let (Some(open), Some(most)) = (program.descriptors, program.most_descriptors) {
+        if u64::try_from(open).is_ok_and(|open| open >= most) {
+            found.push(format!(
+                "PID {pid} is out of file descriptors: {open} of {most}"
+            ));
+        }
+    }
+    if let Some((used, most)) = program
+        .group
+        .filter(|(used, most)| *used >= most / 100 * 98)
+    {
+        found.push(format!(
+            "PID {pid} is at the memory limit of its control group: {} of {} MiB",
+            mebibytes(used),
+            mebibytes(most)
+        ));
+    }
+    if program.swapped > program.resident && program.swapped > 64 << 20 {
+        found.push(format!(
+            "PID {pid} is swapped out: {} MiB",
+            mebibytes(program.swapped)
+        ));
+    }
+    found
+}
+
+fn waiting(program: &Program, evidence: &Evidence) -> Option<String> {
+    let pid = program.pid;
+    // Stopped is stopped, whatever it was doing.
+    if matches!(program.state, 'T' | 't' | 'D') {
+        return None;
+    }
+    match &program.wait {
+        Wait::Client {
+            peer,
+            writing: true,
+            queued,
+            ..
+        } => Some(format!(
+            "blocked writing to client {peer}, which does not read: {queued} bytes wait to be sent (PID {pid})"
+        )),
+        Wait::Client { peer, received, .. } => {
+            let what = if evidence.tls {
+                "in a TLS handshake or read with"
+            } else {
+                "reading from"
+            };
+            let how = match received {
+                Some(received) if received.bytes == 0 => {
+                    format!("connected for {} and sent nothing", ago(received.ago))
+                }
+                Some(received) => format!(
+                    "silent for {} after {} bytes",
+                    ago(received.ago),
+                    received.bytes
+                ),
+                None => "silent".to_owned(),
+            };
+            Some(format!(
+                "blocked {what} idle client {peer}, {how} (PID {pid})"
+            ))
+        }
+        Wait::Remote {
+            peer,
+            connecting: true,
+        } => Some(format!(
+            "waiting for a connection to {peer}, which does not answer (PID {pid})"
+        )),
+        Wait::Remote { peer, .. } => Some(format!(
+            "waiting for an answer of {peer}, to which it has connected (PID {pid})"
+        )),
+        Wait::Process(other) => Some(format!("PID {pid} waits for {}", described(other))),
+        Wait::File { path, what } => Some(format!("PID {pid} is blocked {what} {path}")),
+        Wait::Hidden
+        | Wait::Running
+        | Wait::Lock
+        | Wait::Idle
+        | Wait::Sleeping
+        | Wait::Unknown(_) => None,
+    }
+}
+
+fn spinning(program: &Program) -> Option<String> {
+    let busiest = program.threads.iter().max_by_key(|thread| thread.percent)?;
+    (busiest.percent >= 80).then(|| {
+        format!(
+            "PID {} spins: thread {} ({}) used {} % of a CPU during the look",
+            program.pid, busiest.tid, busiest.name, busiest.percent
+        )
+    })
+}
+
+fn deadlocked(program: &Program) -> Option<String> {
+    use super::wait::Doing;
+    let waits = |doing: &Doing| matches!(doing, Doing::Lock | Doing::Sleeping);
+    let all = program.threads.iter().all(|thread| waits(&thread.doing));
+    (program.wait == Wait::Lock && all && program.state == 'S').then(|| {
+        format!(
+            "deadlock: the main thread of PID {} waits for a lock, and none of its {} threads runs",
+            program.pid,
+            program.threads.len()
+        )
+    })
+}
+
+/// The port is another's, or the server is on another port or address.
+fn misplaced(evidence: &Evidence) -> Option<String> {
+    if evidence.elsewhere || evidence.seen != Seen::Silent {
+        return None;
+    }
+    let port = evidence.port;
+    if let Some(Listener {
+        address,
+        holder: Some(holder),
+        ..
+    }) = evidence
+        .listeners
+        .iter()
+        .find(|listener| !listener.ours && listener.holder.is_some())
+    {
+        return Some(format!(
+            "{address} is held by another process, {}",
+            described(holder)
+        ));
+    }
+    let takes = |listener: &&Listener| {
+        let bound = listener.address.ip().to_canonical();
+        evidence.addresses.is_empty()
+            || bound.is_unspecified()
+            || evidence
+                .addresses
+                .iter()
+                .any(|asked| asked.to_canonical() == bound)
+    };
+    if evidence.listeners.is_empty() && !evidence.programs.is_empty() {
+        return Some(format!(
+            "the server runs, but nothing listens on port {port}"
+        ));
+    }
+    let other = evidence.listeners.first()?;
+    if evidence.listeners.iter().any(|listener| takes(&listener)) {
+        return None;
+    }
+    Some(format!(
+        "the server listens on {}, which is not where the URL asks",
+        other.address
+    ))
+}
+
+fn closing(program: &Program) -> Option<String> {
+    let count = *program.sockets.get(CLOSE_WAIT)?;
+    (count >= 10).then(|| {
+        format!("PID {} has {count} connections in CLOSE_WAIT: it does not close what its clients have left", program.pid)
+    })
+}
+
+fn machine(evidence: &Evidence) -> Vec<String> {
+    let machine = &evidence.machine;
+    let mut found = Vec::new();
+    if machine.memory > 0 && machine.available < machine.memory / 50 || machine.pressure >= 20.0 {
+        found.push(format!(
+            "the machine is out of memory: {} of {} MiB available",
+            mebibytes(machine.available),
+            mebibytes(machine.memory)
+        ));
+    }
+    let cpus = u16::try_from(machine.cpus).unwrap_or(u16::MAX);
+    if machine.load > 8.0 * f32::from(cpus) {
+        found.push(format!(
+            "the machine is overloaded: load {:.0} on {cpus} CPUs",
+            machine.load
+        ));
+    }
+    found
+}
+
+fn unknown(program: &Program) -> String {
+    let pid = program.pid;
+    match &program.wait {
+        Wait::Hidden => {
+            format!("not visible: what PID {pid} waits for is shown to its owner and to root alone")
+        }
+        Wait::Idle => format!(
+            "PID {pid} waits for clients as a healthy server does: it may be slow, or the check may not reach it"
+        ),
+        Wait::Unknown(what) => format!("not known: PID {pid} waits in {what}"),
+        _ => format!("not known: PID {pid} is in state {}", program.state),
+    }
+}
+
+/// A duration as an administrator says it.
+pub(crate) fn ago(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// Bytes in MiB.
+pub(crate) fn mebibytes(bytes: u64) -> u64 {
+    bytes >> 20
+}
