@@ -129,15 +129,19 @@ The restart command, the server's processes and the permission to signal each of
 before anything is touched. What would keep the restart from working ends the run with status 1,
 with the server as it was.
 
-- 5. Stop
+- 5. Diagnose
+The server's processes are looked at through /proc for half a second at most, and the log says in one
+sentence why the server does not answer, and who or what is behind it; see CAUSES.
+
+- 6. Stop
 SIGTERM, and SIGCONT so that a stopped process can act on it; after `--stop-timeout` ({STOP_TIMEOUT}
 seconds) SIGKILL, and 5 seconds more. When a process is there even then, no second server is started.
 
-- 6. Start
+- 7. Start
 The command runs by /bin/bash (else /bin/sh) in a session of its own, with its output appended to
 STEM.restart.log beside the log, and with USER, LOGNAME, HOME, SHELL and PATH where they are missing.
 
-- 7. See it answer
+- 8. See it answer
 The run ends as soon as the server answers, at most `--start-timeout` ({START_TIMEOUT} seconds) after
 the start. A command that still runs then is left alone.
 
@@ -162,6 +166,66 @@ another PID namespace. When some of the processes found listen on the URL's port
 and their matching parents and descendants are the server; the others are another instance. When the
 URL is another host's, nothing here is signalled without `--process-pattern`. The log says which
 processes were left alone, and why.
+
+# CAUSES
+
+Before anything is stopped, the lines that begin with "Cause:" name what was found, the most specific
+first, with what proves it; the lines behind them are the evidence, a line for each process, for the
+port and for the machine. What may not be seen (the system calls of another user's processes are shown
+to root and to their owner alone) is said and not guessed. Named are:
+
+- the server is not running; it last answered N ago
+Nothing matches, and nothing listens. The time is that of the last healthy check.
+
+- blocked reading from idle client ADDRESS
+The server serves one client at a time, and this one has connected and sends nothing. On https it may
+not have finished its TLS handshake. Find out who it is; a proxy before the server keeps such clients
+away from it.
+
+- blocked writing to client ADDRESS, which does not read
+The same, at the other end of the answer.
+
+- PID N waits for PID M (state S, for T): COMMAND
+A child that does not end, such as bjobs when the scheduler does not answer.
+
+- waiting for an answer of ADDRESS, waiting for a connection to ADDRESS
+Another host does not answer: a scheduler, a directory server.
+
+- PID N is blocked opening FILE, reading FILE, locking FILE
+A dead file server, a FIFO without a writer, a lock that another process holds.
+
+- PID N is stuck in the kernel (state D)
+It cannot be stopped before the kernel lets it go: look at the file server or the disk.
+
+- PID N is stopped
+By SIGSTOP, or by a tracer, which is named.
+
+- PID N spins: thread T used P % of a CPU
+It runs in circles.
+
+- deadlock
+The main thread waits for a lock, and no thread runs.
+
+- PID N is out of file descriptors, is at the memory limit, is swapped out
+Raise the limit, or look for the leak.
+
+- N clients wait in the accept queue, N connections in CLOSE_WAIT
+How many are waiting for the server, or were left unclosed by it.
+
+- ADDRESS is held by another process, the server listens on ADDRESS
+The port is somebody else's, or the URL does not name where the server listens.
+
+- the URL's host is another machine
+Nothing here can be its server.
+
+- a proxy answers with status N, the server answers, but with status N
+What was wrong is in the server's own log.
+
+- the disk of DIRECTORY is full, the machine is out of memory, or overloaded
+A restart will not cure it.
+
+After a restart, the last line sums up: "Service was away N s: CAUSE", N counted from the last healthy
+check.
 
 # CONFIGURATION
 
@@ -189,7 +253,7 @@ The log of a server of that configuration.
 Beside each log: the run lock, which holds the PID of the run, and the restart command's output.
 
 - {STATE_DIR}, ~/{USER_STATE_DIR}
-The restart lock, for root and for others.
+The restart lock and the time of the last healthy check, for root and for others.
 
 - /etc/cron.d/monitor_myvnc, /etc/logrotate.d/monitor_myvnc
 The job, and the rotation of {LOG_DIR}/*.log and {MANUAL_LOG_STEM}*.log.
@@ -244,6 +308,11 @@ What the configuration means, and one check of one server, to be read on the ter
 
     monitor_myvnc --config /etc/monitor_myvnc.toml --check-config
     monitor_myvnc --config /etc/monitor_myvnc.toml --server main
+
+What a server is doing at this moment, and what a run would do about it, without touching it:
+
+    monitor_myvnc --config /etc/monitor_myvnc.toml --collect-diagnostics
+    monitor_myvnc --config /etc/monitor_myvnc.toml --dry-run
 
 A log for each day:
 

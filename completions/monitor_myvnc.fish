@@ -16,7 +16,7 @@ complete -c monitor_myvnc -l retries -d 'Further checks before the server counts
 complete -c monitor_myvnc -l retry-delay -d 'Time between these checks' -r -f
 complete -c monitor_myvnc -l process-pattern -d 'The server is what matches this on its arguments joined by spaces, in place of the built-in rule (Python running main.py, run_server.py or manage.py of a MyVNC)' -r -f
 complete -c monitor_myvnc -l user -d 'Only processes of this user are the server' -r -f -a "(__fish_complete_users)"
-complete -c monitor_myvnc -l state-dir -d 'Directory of the restart lock [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for others]' -r -f -a "(__fish_complete_directories)"
+complete -c monitor_myvnc -l state-dir -d 'Directory of the restart lock and of the time of the last healthy check [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for others]' -r -f -a "(__fish_complete_directories)"
 complete -c monitor_myvnc -l check-config -d 'Print the resolved settings of each server, or what is wrong with them'
 complete -c monitor_myvnc -l collect-diagnostics -d 'Write down what the server is doing, healthy or not, and end; nothing is stopped or started'
 complete -c monitor_myvnc -l dry-run -d 'Check, diagnose, and say what would be stopped and run; nothing is touched'

@@ -121,7 +121,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "NAME", value_hint = ValueHint::Username)]
     pub(crate) user: Option<String>,
 
-    /// Directory of the restart lock [default: /var/lib/monitor_myvnc for root,
+    /// Directory of the restart lock and of the time of the last healthy check [default: /var/lib/monitor_myvnc for root,
     /// ~/.local/state/monitor_myvnc for others]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) state_dir: Option<PathBuf>,

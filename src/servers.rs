@@ -25,7 +25,7 @@ pub(crate) enum Order {
 
 /// Reads the command line and the file that it names, or says all that is wrong with them.
 pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<String>> {
-    let given = match Cli::command().try_get_matches_from(arguments) {
+    let mut given = match Cli::command().try_get_matches_from(arguments) {
         Ok(given) => given,
         Err(error)
             if matches!(
@@ -37,15 +37,16 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<String>> {
         }
         Err(error) => return Err(vec![cli::one_line(&error)]),
     };
+    if given.value_source("config").is_none() && !given.get_flag("check_config") {
+        let flags =
+            Cli::from_arg_matches_mut(&mut given).map_err(|error| vec![cli::one_line(&error)])?;
+        let settings = Settings::from_flags(flags).map_err(|reason| vec![reason])?;
+        return Ok(Order::Watch(vec![settings]));
+    }
     let flags = parsed(&given)?;
     let Some(path) = &flags.config else {
-        let check = flags.check_config;
         let settings = Settings::from_flags(flags).map_err(|reason| vec![reason])?;
-        return Ok(if check {
-            Order::Say(show(&given, &settings))
-        } else {
-            Order::Watch(vec![settings])
-        });
+        return Ok(Order::Say(show(&given, &settings)));
     };
     let config = Config::read(path)?;
     let chosen = choose(&config, &flags.server).map_err(|reason| vec![reason])?;

@@ -325,7 +325,7 @@ fn a_healthy_server_can_be_looked_at() {
         collected.stdout
     );
     let port = format!(
-        "Port {}: PID {pid} listens on 127.0.0.1:{}, 0 wait",
+        "Port {}: PID {pid} listens on 127.0.0.1:{}, 0 waiting",
         site.port, site.port
     );
     assert!(collected.stdout.contains(&port), "{}", collected.stdout);

@@ -7,7 +7,7 @@ use super::evidence::{Evidence, Listener, Program, Wait};
 use super::record::described;
 
 /// The kernel's name for a socket whose peer has closed while the server has not.
-const CLOSE_WAIT: &str = "CloseWait";
+const CLOSE_WAIT: &str = "CLOSE_WAIT";
 
 /// The causes that the evidence proves, the most specific first, one sentence each.
 pub(crate) fn causes(evidence: &Evidence) -> Vec<String> {
@@ -27,10 +27,11 @@ pub(crate) fn causes(evidence: &Evidence) -> Vec<String> {
         found.extend(deadlocked(program));
     }
     found.extend(misplaced(evidence));
+    // One of them is the check's own, which has just been given up.
     for listener in evidence
         .listeners
         .iter()
-        .filter(|listener| listener.ours && listener.waiting > 0)
+        .filter(|listener| listener.ours && listener.waiting > 1)
     {
         found.push(format!(
             "{} clients wait in the accept queue of {}",

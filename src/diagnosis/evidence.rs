@@ -205,7 +205,7 @@ fn program(pid: i32, command: &str, rows: &[TcpNetEntry], end: Instant) -> Optio
     for row in rows {
         let is_own = |target: &FDTarget| *target == FDTarget::Socket(row.inode);
         if row.inode != 0 && targets.iter().flat_map(HashMap::values).any(is_own) {
-            *sockets.entry(format!("{:?}", row.state)).or_default() += 1;
+            *sockets.entry(named(&row.state).to_owned()).or_default() += 1;
             if row.state == TcpState::Listen {
                 ports.push(row.local_address.port());
             }
@@ -246,6 +246,23 @@ fn program(pid: i32, command: &str, rows: &[TcpNetEntry], end: Instant) -> Optio
         children,
         group: memory_of_group(pid),
     })
+}
+
+/// A state of a TCP socket as tcp(7) and ss(8) name it.
+fn named(state: &TcpState) -> &'static str {
+    match state {
+        TcpState::Established => "ESTABLISHED",
+        TcpState::SynSent => "SYN_SENT",
+        TcpState::SynRecv | TcpState::NewSynRecv => "SYN_RECV",
+        TcpState::FinWait1 => "FIN_WAIT1",
+        TcpState::FinWait2 => "FIN_WAIT2",
+        TcpState::TimeWait => "TIME_WAIT",
+        TcpState::Close => "CLOSE",
+        TcpState::CloseWait => "CLOSE_WAIT",
+        TcpState::LastAck => "LAST_ACK",
+        TcpState::Listen => "LISTEN",
+        TcpState::Closing => "CLOSING",
+    }
 }
 
 /// What a process's descriptors are, to say what it waits for.

@@ -38,8 +38,10 @@ fn program(program: &Program) -> String {
     if let (Some(open), Some(most)) = (program.descriptors, program.most_descriptors) {
         let _ = write!(line, ", descriptors {open} of {most}");
     }
+    let mut before = ", sockets: ";
     for (state, count) in &program.sockets {
-        let _ = write!(line, ", {count} sockets {state}");
+        let _ = write!(line, "{before}{count} {state}");
+        before = " and ";
     }
     for child in &program.children {
         let _ = write!(line, ", child {}", described(child));
@@ -72,7 +74,7 @@ fn port(evidence: &Evidence) -> String {
         };
         let _ = write!(
             line,
-            "{comma} {holder} listens on {}, {} wait to be accepted",
+            "{comma} {holder} listens on {}, {} waiting to be accepted",
             listener.address, listener.waiting
         );
     }

@@ -41,7 +41,6 @@ impl Run<'_> {
         for line in &record {
             self.journal.info(line);
         }
-        self.journal.info(BANNER);
         self.cause = causes.into_iter().next();
     }
 

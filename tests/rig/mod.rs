@@ -217,9 +217,16 @@ impl Site {
         }
         let banner = format!("[INFO] {}\n", "=".repeat(80));
         let heading = format!("{banner}[INFO] DIAGNOSIS\n{banner}");
-        while let Some((before, after)) = transcript.split_once(&heading) {
-            let (_, after) = after.split_once(&banner).expect("a diagnosis has an end");
-            transcript = format!("{before}{after}");
+        if let Some((before, after)) = transcript.split_once(&heading) {
+            let evidence = [
+                "[WARNING] Cause: ",
+                "[INFO] PID ",
+                "[INFO] Port ",
+                "[INFO] Machine: ",
+            ];
+            let is_evidence = |line: &&str| evidence.iter().any(|start| line.starts_with(start));
+            let after = after.split_inclusive('\n').skip_while(is_evidence);
+            transcript = before.to_owned() + &after.collect::<String>();
         }
         transcript
             .split_inclusive('\n')
