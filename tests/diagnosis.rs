@@ -312,6 +312,36 @@ fn as_another_user_it_says_what_it_could_not_see() {
 }
 
 #[test]
+fn as_another_user_a_server_that_is_not_recognised_is_not_called_dead() {
+    if !rig::is_root() {
+        return rig::skip("only root can be another user");
+    }
+    for hangs in [true, false] {
+        let (site, _server) = hung("");
+        let _client = hangs.then(|| site.idle_client());
+        let program = site.reachable_copy(std::path::Path::new(rig::MONITOR));
+        let mut monitor = site.bare_monitor_at(&program);
+        monitor.args([
+            "--restart-cmd",
+            "true",
+            "--process-pattern",
+            "no process is called so",
+        ]);
+        monitor
+            .args(["--collect-diagnostics", "--timeout", "0.5"])
+            .uid(65534)
+            .gid(65534);
+        assert_eq!(run(&mut monitor).code(), Some(0), "{}", site.log());
+        let expected = format!(
+            "not visible: who listens on 127.0.0.1:{} is shown to its owner and to root alone",
+            site.port
+        );
+        let expected = hangs.then_some(expected);
+        assert_eq!(causes(&site).first(), expected.as_ref(), "{}", site.log());
+    }
+}
+
+#[test]
 fn a_healthy_server_can_be_looked_at() {
     let (site, mut server) = hung("");
     let collected = collect(&site);

@@ -42,7 +42,8 @@ pub(crate) fn causes(evidence: &Evidence) -> Vec<String> {
     for directory in &evidence.full {
         found.push(format!("the disk of {} is full", directory.display()));
     }
-    if evidence.programs.is_empty() && !evidence.elsewhere {
+    let is_gone = evidence.programs.is_empty() && evidence.listeners.is_empty();
+    if is_gone && !evidence.elsewhere && evidence.seen == Seen::Silent {
         found.push(match evidence.since_healthy {
             Some(since) => format!(
                 "the server is not running; it last answered {} ago",
@@ -218,6 +219,16 @@ fn misplaced(evidence: &Evidence) -> Option<String> {
         return Some(format!(
             "{address} is held by another process, {}",
             described(holder)
+        ));
+    }
+    if let Some(hidden) = evidence
+        .listeners
+        .iter()
+        .find(|listener| listener.holder.is_none())
+    {
+        let address = hidden.address;
+        return Some(format!(
+            "not visible: who listens on {address} is shown to its owner and to root alone"
         ));
     }
     let takes = |listener: &&Listener| {
