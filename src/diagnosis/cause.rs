@@ -221,11 +221,9 @@ fn misplaced(evidence: &Evidence) -> Option<String> {
             described(holder)
         ));
     }
-    if let Some(hidden) = evidence
-        .listeners
-        .iter()
-        .find(|listener| listener.holder.is_none())
-    {
+    let mut hidden = evidence.listeners.iter();
+    let hidden = hidden.find(|listener| listener.holder.is_none() && evidence.programs.is_empty());
+    if let Some(hidden) = hidden {
         let address = hidden.address;
         return Some(format!(
             "not visible: who listens on {address} is shown to its owner and to root alone"
@@ -310,4 +308,313 @@ pub(crate) fn ago(duration: Duration) -> String {
 /// Bytes in MiB.
 pub(crate) fn mebibytes(bytes: u64) -> u64 {
     bytes >> 20
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::diagnosis::evidence::{Machine, Other, Thread};
+    use crate::diagnosis::tcp_info::Received;
+    use crate::diagnosis::wait::Doing;
+
+    fn peer() -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 7], 51234))
+    }
+
+    fn other(state: char, command: &str) -> Other {
+        Other {
+            pid: 42,
+            command: command.to_owned(),
+            state,
+            age: Duration::from_secs(90),
+        }
+    }
+
+    fn thread(tid: i32, doing: Doing, percent: u64) -> Thread {
+        Thread {
+            tid,
+            name: "python3".to_owned(),
+            state: 'S',
+            doing,
+            percent,
+        }
+    }
+
+    fn hung(program: Program) -> Evidence {
+        Evidence {
+            port: 9143,
+            addresses: Vec::new(),
+            elsewhere: false,
+            tls: false,
+            seen: Seen::Silent,
+            since_healthy: Some(Duration::from_secs(180)),
+            listeners: vec![listener("0.0.0.0:9143", 1, true)],
+            programs: vec![Program {
+                pid: 7,
+                state: if program.state == '\0' {
+                    'S'
+                } else {
+                    program.state
+                },
+                ..program
+            }],
+            full: Vec::new(),
+            machine: Machine::default(),
+        }
+    }
+
+    fn listener(holder: &str, waiting: u32, ours: bool) -> Listener {
+        Listener {
+            address: SocketAddr::from(([0, 0, 0, 0], 9143)),
+            waiting,
+            holder: Some(other('S', holder)),
+            ours,
+        }
+    }
+
+    fn waits(wait: Wait) -> Evidence {
+        hung(Program {
+            wait,
+            ..Program::default()
+        })
+    }
+
+    #[test]
+    fn each_evidence_has_its_sentence() {
+        let silent = Some(Received {
+            ago: Duration::from_secs(74),
+            bytes: 0,
+        });
+        let client = |writing, queued| Wait::Client {
+            peer: peer(),
+            writing,
+            queued,
+            received: silent,
+        };
+        let stuck = |state, wait| {
+            hung(Program {
+                state,
+                wait,
+                kernel: Some("nfs_wait".to_owned()),
+                ..Program::default()
+            })
+        };
+        let file = |what| Wait::File {
+            path: "/home/x".to_owned(),
+            what,
+        };
+        let table: Vec<(Evidence, &str)> = vec![
+            (
+                waits(client(false, 0)),
+                "blocked reading from idle client 10.0.0.7:51234, connected for 74 s and sent nothing (PID 7)",
+            ),
+            (
+                Evidence {
+                    tls: true,
+                    ..waits(client(false, 0))
+                },
+                "blocked in a TLS handshake or read with idle client 10.0.0.7:51234, connected for 74 s and sent nothing (PID 7)",
+            ),
+            (
+                waits(client(true, 2_500_000)),
+                "blocked writing to client 10.0.0.7:51234, which does not read: 2500000 bytes wait to be sent (PID 7)",
+            ),
+            (
+                waits(Wait::Process(other('S', "bjobs -u all"))),
+                "PID 7 waits for PID 42 (state S, for 90 s): bjobs -u all",
+            ),
+            (
+                waits(Wait::Remote {
+                    peer: peer(),
+                    connecting: true,
+                }),
+                "waiting for a connection to 10.0.0.7:51234, which does not answer (PID 7)",
+            ),
+            (
+                waits(Wait::Remote {
+                    peer: peer(),
+                    connecting: false,
+                }),
+                "waiting for an answer of 10.0.0.7:51234, to which it has connected (PID 7)",
+            ),
+            (
+                stuck('D', file("opening")),
+                "PID 7 is stuck in the kernel (state D), opening /home/x",
+            ),
+            (
+                stuck('D', Wait::Hidden),
+                "PID 7 is stuck in the kernel (state D), in nfs_wait",
+            ),
+            (
+                stuck('T', client(false, 0)),
+                "PID 7 is stopped (SIGSTOP or job control)",
+            ),
+            (stuck('t', Wait::Hidden), "PID 7 is stopped by a tracer"),
+            (
+                hung(Program {
+                    state: 't',
+                    tracer: Some(other('S', "strace")),
+                    ..Program::default()
+                }),
+                "PID 7 is stopped by its tracer, PID 42 (state S, for 90 s): strace",
+            ),
+            (
+                hung(Program {
+                    threads: vec![thread(7, Doing::Lock, 0), thread(8, Doing::Running, 99)],
+                    wait: Wait::Lock,
+                    ..Program::default()
+                }),
+                "PID 7 spins: thread 8 (python3) used 99 % of a CPU during the look",
+            ),
+            (
+                hung(Program {
+                    threads: vec![thread(7, Doing::Lock, 0), thread(8, Doing::Lock, 0)],
+                    wait: Wait::Lock,
+                    ..Program::default()
+                }),
+                "deadlock: the main thread of PID 7 waits for a lock, and none of its 2 threads runs",
+            ),
+            (
+                hung(Program {
+                    descriptors: Some(1024),
+                    most_descriptors: Some(1024),
+                    ..Program::default()
+                }),
+                "PID 7 is out of file descriptors: 1024 of 1024",
+            ),
+            (
+                hung(Program {
+                    group: Some((4 << 30, 4 << 30)),
+                    ..Program::default()
+                }),
+                "PID 7 is at the memory limit of its control group: 4096 of 4096 MiB",
+            ),
+            (
+                hung(Program {
+                    swapped: 300 << 20,
+                    resident: 1 << 20,
+                    ..Program::default()
+                }),
+                "PID 7 is swapped out: 300 MiB",
+            ),
+            (
+                hung(Program {
+                    sockets: [("CLOSE_WAIT".to_owned(), 40)].into(),
+                    wait: Wait::Idle,
+                    ..Program::default()
+                }),
+                "PID 7 has 40 connections in CLOSE_WAIT: it does not close what its clients have left",
+            ),
+            (
+                waits(Wait::Hidden),
+                "not visible: what PID 7 waits for is shown to its owner and to root alone",
+            ),
+            (
+                waits(Wait::Unknown("system call 281".to_owned())),
+                "not known: PID 7 waits in system call 281",
+            ),
+            (
+                Evidence {
+                    elsewhere: true,
+                    ..waits(Wait::Idle)
+                },
+                "the URL's host is another machine: nothing here can be its server, and nothing is stopped without --process-pattern",
+            ),
+            (
+                Evidence {
+                    programs: Vec::new(),
+                    listeners: Vec::new(),
+                    ..waits(Wait::Idle)
+                },
+                "the server is not running; it last answered 3 min ago",
+            ),
+            (
+                Evidence {
+                    listeners: Vec::new(),
+                    ..waits(Wait::Sleeping)
+                },
+                "the server runs, but nothing listens on port 9143",
+            ),
+            (
+                Evidence {
+                    listeners: vec![listener("nginx", 0, false)],
+                    programs: Vec::new(),
+                    ..waits(Wait::Idle)
+                },
+                "0.0.0.0:9143 is held by another process, PID 42 (state S, for 90 s): nginx",
+            ),
+            (
+                Evidence {
+                    full: vec!["/var/log".into()],
+                    ..waits(Wait::Idle)
+                },
+                "the disk of /var/log is full",
+            ),
+            (
+                Evidence {
+                    machine: Machine {
+                        available: 1,
+                        memory: 8 << 30,
+                        ..Machine::default()
+                    },
+                    ..waits(Wait::Idle)
+                },
+                "the machine is out of memory: 0 of 8192 MiB available",
+            ),
+            (
+                Evidence {
+                    machine: Machine {
+                        load: 99.0,
+                        cpus: 2,
+                        ..Machine::default()
+                    },
+                    ..waits(Wait::Idle)
+                },
+                "the machine is overloaded: load 99 on 2 CPUs",
+            ),
+            (
+                Evidence {
+                    seen: Seen::Status(502),
+                    ..waits(Wait::Idle)
+                },
+                "a proxy answers with status 502 in the server's place",
+            ),
+            (
+                Evidence {
+                    seen: Seen::Certificate("expired on 2026-01-01".to_owned()),
+                    ..waits(Wait::Idle)
+                },
+                "the server's certificate is not accepted: expired on 2026-01-01",
+            ),
+        ];
+        for (evidence, expected) in table {
+            let causes = causes(&evidence);
+            assert_eq!(
+                causes.first().map(String::as_str),
+                Some(expected),
+                "{evidence:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn innocents_are_not_named() {
+        let idle = Evidence {
+            seen: Seen::Healthy,
+            ..waits(Wait::Idle)
+        };
+        assert_eq!(causes(&idle), Vec::<String>::new());
+        let stopped = hung(Program {
+            state: 'T',
+            children: vec![other('S', "helper")],
+            ..Program::default()
+        });
+        assert!(
+            causes(&stopped)
+                .iter()
+                .all(|cause| !cause.contains("helper"))
+        );
+    }
 }
