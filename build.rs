@@ -31,7 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=src/cli.rs");
     println!("cargo::rerun-if-changed=src/defaults.rs");
     println!("cargo::rerun-if-changed=debian/changelog");
-    link_the_unwinder_statically();
+    if is_native() {
+        link_the_unwinder_statically();
+        pack_relocations();
+    }
     let date = page::date(&fs::read_to_string("debian/changelog")?)
         .ok_or("debian/changelog: its first entry has no date")?;
     let command = cli::Cli::command();
@@ -62,25 +65,46 @@ fn write_what_differs(path: &Path, text: &str) -> std::io::Result<()> {
     fs::write(path, text)
 }
 
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}
+
+/// Whether this machine's own linker links for this machine's own C library.
+fn is_native() -> bool {
+    variable("TARGET") == variable("HOST")
+        && variable("RUSTC_LINKER").is_empty()
+        && variable("CARGO_CFG_TARGET_ENV") == "gnu"
+}
+
+/// What a program of this machine prints; empty where it cannot be run.
+fn output(program: &str, argument: &str) -> String {
+    let ran = Command::new(program).arg(argument).output();
+    ran.map(|ran| String::from_utf8_lossy(&ran.stdout).trim().to_owned())
+        .unwrap_or_default()
+}
+
 /// Links libgcc's unwinder into the program, where the C compiler of this machine has it as an
 /// archive: one shared library less to load is a fifteenth of a healthy run.
 fn link_the_unwinder_statically() {
-    let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let is_native = variable("TARGET") == variable("HOST") && variable("RUSTC_LINKER").is_empty();
-    if !is_native || variable("CARGO_CFG_TARGET_ENV") != "gnu" {
-        return;
-    }
-    let Ok(found) = Command::new("cc")
-        .arg("-print-file-name=libgcc_eh.a")
-        .output()
-    else {
-        return;
-    };
     // A compiler that has none prints the bare name.
-    let archive = String::from_utf8_lossy(&found.stdout);
-    let directory = Path::new(archive.trim()).parent();
+    let archive = output("cc", "-print-file-name=libgcc_eh.a");
+    let directory = Path::new(&archive).parent();
     if let Some(directory) = directory.filter(|directory| directory.is_absolute()) {
         println!("cargo::rustc-link-search=native={}", directory.display());
         println!("cargo::rustc-link-lib=static:-bundle=gcc_eh");
+    }
+}
+
+/// Packs relative relocations (DT_RELR), which glibc knows since 2.36: a tenth less to read and to
+/// keep in memory.
+fn pack_relocations() {
+    let version = output("getconf", "GNU_LIBC_VERSION");
+    let numbers = version
+        .strip_prefix("glibc ")
+        .and_then(|version| version.split_once('.'));
+    let numbers =
+        numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    if numbers.is_some_and(|numbers: (u32, u32)| numbers >= (2, 36)) {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
 }
