@@ -224,6 +224,13 @@ What was wrong is in the server's own log.
 - the disk of DIRECTORY is full, the machine is out of memory, or overloaded
 A restart will not cure it.
 
+Behind the evidence stand the last minutes of the server's own log (`--log-history-minutes`): of the
+newest *.log file that the server holds open, else of the newest that `--server-log` matches. Passwords
+and tokens in command lines, URLs and these lines are shown as ***.
+
+With `--dump-cmd`, a command is run before the server is stopped, such as `py-spy dump --pid {pid}`, and
+its output stands behind "Dump:".
+
 After a restart, the last line sums up: "Service was away N s: CAUSE", N counted from the last healthy
 check.
 

@@ -6,7 +6,7 @@ use crate::cli::{is_number, is_switch, keys};
 use crate::defaults;
 
 /// Keys that each server has for itself, with an example of each.
-const OF_A_SERVER: [(&str, &str); 5] = [
+const OF_A_SERVER: [(&str, &str); 7] = [
     ("url", "https://myvnc.example.com"),
     (
         "restart-cmd",
@@ -15,6 +15,8 @@ const OF_A_SERVER: [(&str, &str); 5] = [
     ("logfile", ""),
     ("process-pattern", r"/opt/myvnc/main\.py"),
     ("user", "myvnc"),
+    ("server-log", "/var/log/myvnc/*.log"),
+    ("dump-cmd", "py-spy dump --pid {pid}"),
 ];
 
 /// The file as the packages install it.

@@ -23,7 +23,7 @@ _monitor_myvnc() {
 
     case "${cmd}" in
         monitor_myvnc)
-            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --collect-diagnostics --dry-run --quiet --timeout --no-verify-ssl --ca-cert --debug --log-level --stop-timeout --start-timeout --retries --retry-delay --process-pattern --user --state-dir --help --version"
+            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --collect-diagnostics --dry-run --quiet --timeout --no-verify-ssl --ca-cert --debug --log-level --stop-timeout --start-timeout --retries --retry-delay --process-pattern --user --log-history-minutes --server-log --dump-cmd --state-dir --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -137,6 +137,32 @@ _monitor_myvnc() {
                     ;;
                 --user)
                     COMPREPLY=($(compgen -u -- "${cur}"))
+                    return 0
+                    ;;
+                --log-history-minutes)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --server-log)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --dump-cmd)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --state-dir)

@@ -121,6 +121,26 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "NAME", value_hint = ValueHint::Username)]
     pub(crate) user: Option<String>,
 
+    /// Minutes of the server's own log that a diagnosis shows, at most 200 lines
+    #[arg(long, value_name = "NUMBER", default_value = defaults::LOG_HISTORY_MINUTES,
+          value_parser = clap::value_parser!(u32).range(1..=defaults::MOST_HISTORY_MINUTES),
+          allow_negative_numbers = true, value_hint = ValueHint::Other)]
+    pub(crate) log_history_minutes: u32,
+
+    /// The server's own log, where it holds none open; the newest that matches
+    #[arg(long, value_name = "GLOB", value_hint = ValueHint::FilePath)]
+    pub(crate) server_log: Option<String>,
+
+    /// Command to run before the server is stopped, 10 seconds at most, with its
+    /// output in the log; {pid} in it is the server's PID
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        allow_hyphen_values = true,
+        value_hint = ValueHint::CommandString
+    )]
+    pub(crate) dump_cmd: Option<String>,
+
     /// Directory of the restart lock and of the time of the last healthy check [default: /var/lib/monitor_myvnc for root,
     /// ~/.local/state/monitor_myvnc for others]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]

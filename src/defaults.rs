@@ -35,3 +35,7 @@ pub(crate) const MANUAL_LOG_STEM: &str = "/var/log/myvnc-monitor";
 /// How often the timer runs, in seconds.
 #[allow(dead_code, reason = "the build writes it into what it generates")]
 pub(crate) const TIMER_SECONDS: u32 = 20;
+/// Minutes of the server's own log that a diagnosis shows.
+pub(crate) const LOG_HISTORY_MINUTES: &str = "2";
+/// The most of them.
+pub(crate) const MOST_HISTORY_MINUTES: i64 = 1440;

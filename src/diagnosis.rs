@@ -2,8 +2,10 @@
 
 mod cause;
 mod evidence;
+mod oom;
 mod record;
 mod secrets;
+pub(crate) mod server_log;
 mod tcp_info;
 mod wait;
 
@@ -30,6 +32,8 @@ pub(crate) struct Question {
     pub(crate) seen: Seen,
     /// How long ago the last healthy check was.
     pub(crate) since_healthy: Option<Duration>,
+    /// What of the server's own log is wanted.
+    pub(crate) log: server_log::Wanted,
 }
 
 /// What the check saw of the server, as far as it bears on the cause.
@@ -59,6 +63,6 @@ pub(crate) fn look(question: &Question) -> Diagnosis {
     let evidence = evidence::gather(question);
     Diagnosis {
         causes: cause::causes(&evidence),
-        record: record::lines(&evidence),
+        record: record::lines(&evidence, question.log.history),
     }
 }

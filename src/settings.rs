@@ -53,6 +53,12 @@ pub(crate) struct Settings {
     pub(crate) process_pattern: Option<Regex>,
     /// Only this user's processes are the server.
     pub(crate) user: Option<Uid>,
+    /// How far back a diagnosis shows the server's own log.
+    pub(crate) log_history: Duration,
+    /// Where that log is, where the server holds none open (`glob(7)`).
+    pub(crate) server_log: Option<String>,
+    /// What is run before the server is stopped.
+    pub(crate) dump_cmd: Option<String>,
     /// Where the restart lock stands.
     pub(crate) state_dir: PathBuf,
 }
@@ -76,6 +82,9 @@ impl Settings {
         };
         Ok(Self {
             name: None,
+            log_history: Duration::from_secs(u64::from(cli.log_history_minutes) * 60),
+            server_log: cli.server_log.map(parse_glob).transpose()?,
+            dump_cmd: cli.dump_cmd,
             purpose: match (cli.collect_diagnostics, cli.dry_run) {
                 (true, _) => Purpose::Collect,
                 (false, true) => Purpose::Rehearse,
@@ -154,6 +163,13 @@ fn redact(text: &str) -> String {
         .filter(|colon| !text[..*colon].contains([':', '@']))
         .map_or(0, |colon| colon + 3);
     format!("{}***{}", &text[..scheme], &text[at..])
+}
+
+fn parse_glob(pattern: String) -> Result<String, String> {
+    match glob::Pattern::new(&pattern) {
+        Ok(_) => Ok(pattern),
+        Err(reason) => Err(format!("--server-log {pattern}: {}", reason.msg)),
+    }
 }
 
 fn parse_logfile(path: &Path) -> Result<PathBuf, String> {

@@ -130,7 +130,7 @@ fn a_server_overrides_what_is_shared_and_a_flag_overrides_both() {
     let expected = "[server.one]\nurl = \"http://vm:1\"\nlogfile = \"/var/log/monitor_myvnc/one.log\"\n\
         restart-cmd = \"a \\\"b\\\"\"\nquiet = false\ntimeout = 0.5\nno-verify-ssl = true\ndebug = false\n\
         log-level = \"debug\"\nstop-timeout = 10\nstart-timeout = 30\nretries = 7\nretry-delay = 5\n\
-        state-dir = \"/state\"\n";
+        log-history-minutes = 2\nstate-dir = \"/state\"\n";
     assert_eq!(checked.stdout, expected);
     let (checked, _) = check(text, &[]);
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);

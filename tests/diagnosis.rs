@@ -406,3 +406,103 @@ fn the_restart_ends_with_how_long_the_service_was_away_and_why() {
         "{log}"
     );
 }
+
+#[test]
+fn the_servers_own_log_is_shown_and_never_ours() {
+    let site = Site::new("");
+    let log = site.path("server.log");
+    let now = now_as_logged();
+    std::fs::write(
+        &log,
+        format!("2020-01-01 00:00:00 old\n{now} opened --password=hunter2\n"),
+    )
+    .unwrap();
+    let restart = site.path("monitor.restart.log");
+    std::fs::write(&restart, "ours\n").unwrap();
+    let mut server = Command::new("/bin/sh");
+    server.args(["-c", "exec \"$0\" \"$1\" 7>>\"$2\" 8>>\"$3\""]);
+    server
+        .arg(site.path("bin/python3"))
+        .arg(site.path("myvnc/main.py"))
+        .args([&log, &restart]);
+    let mut server = server
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    rig::wait_until("it listens", || !site.pids("listening").is_empty());
+    let _client = site.idle_client();
+    collect(&site);
+    let said = site.log();
+    let heading = format!(
+        "Server log: 1 lines of {} in the last 2 minutes",
+        log.display()
+    );
+    assert!(said.contains(&heading), "{said}");
+    assert!(
+        said.contains("opened --password=***\n") && !said.contains("hunter2"),
+        "{said}"
+    );
+    assert!(!said.contains("old\n") && !said.contains("ours"), "{said}");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let looked = run(site
+        .monitor()
+        .args(["--collect-diagnostics", "--server-log"])
+        .arg(site.path("ser*.log")));
+    assert_eq!(site.log().matches(&heading).count(), 2, "{}", looked.stdout);
+}
+
+/// The time as a log has it.
+fn now_as_logged() -> String {
+    let date = Command::new("date")
+        .arg("+%Y-%m-%d %H:%M:%S")
+        .output()
+        .unwrap();
+    String::from_utf8(date.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn the_dump_command_runs_before_the_server_is_stopped() {
+    let (site, _server) = hung("");
+    let pid = site.servers()[0];
+    let _client = site.idle_client();
+    let dump = "echo stack of {pid}; kill -0 {pid} && echo alive; echo no such thing >&2";
+    assert_eq!(
+        run(site.monitor().args(["--dump-cmd", dump])).code(),
+        Some(0)
+    );
+    let log = site.log();
+    let (before, after) = log.split_once("RESTARTING SERVER").unwrap();
+    for said in [
+        &format!("Dump: stack of {pid}\n"),
+        "Dump: alive\n",
+        "Dump: no such thing\n",
+    ] {
+        assert!(before.contains(said) && !after.contains(said), "{log}");
+    }
+}
+
+#[test]
+fn a_dump_command_that_does_not_end_is_ended() {
+    let (site, _server) = hung("");
+    let _client = site.idle_client();
+    let marker = format!("{}0", u32::from(site.port) + 700_000);
+    assert_eq!(
+        run(site
+            .monitor()
+            .args(["--dump-cmd", &format!("sleep {marker}")]))
+        .code(),
+        Some(0)
+    );
+    let log = site.log();
+    assert!(
+        log.contains("it did not end within 10 s") && log.contains("Server is now responsive"),
+        "{log}"
+    );
+    let running = Command::new("pgrep")
+        .args(["-f", &format!("sleep {marker}")])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(running.stdout).unwrap(), "");
+}

@@ -264,7 +264,11 @@ fn the_sample_configuration_is_commented_out_and_its_defaults_are_true() {
     let uncommented: Vec<_> = sample
         .lines()
         .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
-        .filter(|line| !["ca-cert", "user"].iter().any(|key| line.starts_with(key)))
+        .filter(|line| {
+            !["ca-cert", "user", "server-log", "dump-cmd"]
+                .iter()
+                .any(|key| line.starts_with(key))
+        })
         .collect();
     let least = "state-dir = '/var/lib/monitor_myvnc'\n[server.main]\nurl = 'https://myvnc.example.com'\n\
         restart-cmd = '/opt/myvnc/manage.py --config_dir=/etc/myvnc start'\nprocess-pattern = '/opt/myvnc/main\\.py'\n";

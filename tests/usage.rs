@@ -34,6 +34,8 @@ fn refuse_bad_input() {
         (&["--start-timeout", "0.0"], "--start-timeout"),
         (&["--retry-delay", "-0.5"], "--retry-delay"),
         (&["--retries", "-1"], "--retries"),
+        (&["--log-history-minutes", "0"], "--log-history-minutes"),
+        (&["--server-log", "a***"], "--server-log"),
         (&["--retries", "101"], "--retries"),
         (&["--retries", "1.5"], "--retries"),
         (&["--url", ""], "--url"),
@@ -136,6 +138,9 @@ fn help_names_every_option_within_80_columns() {
         "--process-pattern",
         "--user",
         "--state-dir",
+        "--log-history-minutes",
+        "--server-log",
+        "--dump-cmd",
         "--help",
         "--version",
     ] {

@@ -44,6 +44,7 @@ pub(crate) fn causes(evidence: &Evidence) -> Vec<String> {
     }
     let is_gone = evidence.programs.is_empty() && evidence.listeners.is_empty();
     if is_gone && !evidence.elsewhere && evidence.seen == Seen::Silent {
+        found.extend(ended(evidence));
         found.push(match evidence.since_healthy {
             Some(since) => format!(
                 "the server is not running; it last answered {} ago",
@@ -57,6 +58,23 @@ pub(crate) fn causes(evidence: &Evidence) -> Vec<String> {
         found.extend(evidence.programs.iter().map(unknown));
     }
     found
+}
+
+/// Longer ago than this, where no healthy check is known, the OOM killer's victim was another.
+const RECENT: Duration = Duration::from_secs(600);
+
+fn ended(evidence: &Evidence) -> Option<String> {
+    let since = evidence.since_healthy.unwrap_or(RECENT);
+    let victim = evidence
+        .victim
+        .as_ref()
+        .filter(|victim| victim.ago <= since)?;
+    Some(format!(
+        "the kernel's OOM killer ended PID {} ({}) {} ago, and no server is running since",
+        victim.pid,
+        victim.name,
+        ago(victim.ago)
+    ))
 }
 
 fn answer(seen: &Seen) -> Option<String> {
@@ -316,6 +334,7 @@ mod tests {
 
     use super::*;
     use crate::diagnosis::evidence::{Machine, Other, Thread};
+    use crate::diagnosis::oom::Victim;
     use crate::diagnosis::tcp_info::Received;
     use crate::diagnosis::wait::Doing;
 
@@ -362,6 +381,8 @@ mod tests {
             }],
             full: Vec::new(),
             machine: Machine::default(),
+            victim: None,
+            log: None,
         }
     }
 
@@ -597,6 +618,27 @@ mod tests {
                 "{evidence:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_oom_killers_victim_is_named_when_the_server_ended_since_it_answered() {
+        let gone = |seconds| Evidence {
+            programs: Vec::new(),
+            listeners: Vec::new(),
+            victim: Some(Victim {
+                pid: 812,
+                name: "python3".to_owned(),
+                ago: Duration::from_secs(seconds),
+            }),
+            ..waits(Wait::Idle)
+        };
+        let expected = "the kernel's OOM killer ended PID 812 (python3) 40 s ago, and no server is running since";
+        assert_eq!(causes(&gone(40))[0], expected);
+        assert_eq!(
+            causes(&gone(300)).len(),
+            1,
+            "that was before it last answered"
+        );
     }
 
     #[test]

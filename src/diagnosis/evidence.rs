@@ -10,7 +10,9 @@ use nix::sys::statvfs::statvfs;
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::FDTarget;
 
+use super::oom::{self, Victim};
 use super::secrets;
+use super::server_log;
 use super::tcp_info::{self, Received};
 use super::wait::{Doing, doing};
 use super::{Question, Seen};
@@ -36,6 +38,10 @@ pub(crate) struct Evidence {
     /// Directories of the server's whose disk is full.
     pub(crate) full: Vec<PathBuf>,
     pub(crate) machine: Machine,
+    /// The last interpreter that the OOM killer ended, where no process is found.
+    pub(crate) victim: Option<Victim>,
+    /// The server's own log, and its last lines.
+    pub(crate) log: Option<(PathBuf, Vec<String>)>,
 }
 
 /// One process of the server.
@@ -184,9 +190,11 @@ pub(crate) fn gather(question: &Question) -> Evidence {
         seen: question.seen.clone(),
         since_healthy: question.since_healthy,
         full: full_directories(&pids),
-        programs,
         listeners,
         machine: machine(),
+        victim: programs.is_empty().then(oom::last_interpreter).flatten(),
+        log: server_log::last(&pids, &question.log),
+        programs,
     }
 }
 

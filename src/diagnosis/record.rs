@@ -1,12 +1,14 @@
 //! The evidence as lines of the log.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::cause::{ago, mebibytes};
 use super::evidence::{Evidence, Other, Program};
+use super::secrets;
 
 /// A line for each process, for the port and for the machine.
-pub(crate) fn lines(evidence: &Evidence) -> Vec<String> {
+pub(crate) fn lines(evidence: &Evidence, history: Duration) -> Vec<String> {
     let mut lines: Vec<String> = evidence.programs.iter().map(program).collect();
     lines.push(port(evidence));
     let machine = &evidence.machine;
@@ -17,6 +19,18 @@ pub(crate) fn lines(evidence: &Evidence) -> Vec<String> {
         mebibytes(machine.available),
         mebibytes(machine.memory)
     ));
+    if let Some((path, last)) = &evidence.log {
+        let minutes = history.as_secs() / 60;
+        lines.push(format!(
+            "Server log: {} lines of {} in the last {minutes} minutes",
+            last.len(),
+            path.display()
+        ));
+        lines.extend(
+            last.iter()
+                .map(|line| format!("Server log: {}", secrets::without(line))),
+        );
+    }
     lines
 }
 

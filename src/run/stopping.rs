@@ -69,6 +69,7 @@ impl Run<'_> {
         if self.settings.purpose == Purpose::Rehearse {
             return Event::Running;
         }
+        self.dump().await;
         for line in [BANNER, "RESTARTING SERVER", BANNER] {
             self.journal.info(line);
         }
