@@ -22,15 +22,20 @@ pub(crate) fn by_uid(uid: Uid) -> Result<Option<User>, String> {
 }
 
 fn ask(
-    question: impl FnOnce() -> nix::Result<Option<User>> + Send + 'static,
+    question: impl FnOnce() -> nix::Result<Option<User>> + Clone + Send + 'static,
 ) -> Result<Option<User>, String> {
     let (answer, wait) = mpsc::channel();
-    std::thread::spawn(move || answer.send(question()));
-    match wait.recv_timeout(BOUND) {
-        Ok(found) => found.map_err(|reason| plain(&reason.into())),
-        Err(_) => Err(format!(
-            "the account database did not answer within {} seconds",
-            BOUND.as_secs()
-        )),
-    }
+    let there = question.clone();
+    let thread = std::thread::Builder::new().spawn(move || answer.send(there()));
+    let found = match thread {
+        Ok(_) => wait.recv_timeout(BOUND).map_err(|_| {
+            format!(
+                "the account database did not answer within {} seconds",
+                BOUND.as_secs()
+            )
+        })?,
+        // No thread can be had: asked here, however long it takes.
+        Err(_) => question(),
+    };
+    found.map_err(|reason| plain(&reason.into()))
 }

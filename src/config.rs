@@ -1,7 +1,6 @@
 //! The configuration file: TOML in, flags out. Its keys are the long options' names, and what an
 //! option takes or refuses is the command line's own answer.
 
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::cli::{self, Cli, is_number, is_switch, keys};
 use crate::journal::plain;
+use crate::regular;
 
 /// The table that holds a table for each server.
 const SERVERS: &str = "server";
@@ -127,11 +127,7 @@ impl Config {
 /// nobody else can have written it.
 fn read_safely(path: &Path) -> Result<String, String> {
     let cannot = |reason: &str| format!("--config {}: {reason}", path.display());
-    let mut file = File::open(path).map_err(|reason| cannot(&plain(&reason)))?;
-    let metadata = file.metadata().map_err(|reason| cannot(&plain(&reason)))?;
-    if !metadata.is_file() {
-        return Err(cannot("not a regular file"));
-    }
+    let (mut file, metadata) = regular::open(path).map_err(|reason| cannot(&plain(&reason)))?;
     if nix::unistd::geteuid().is_root() {
         if metadata.mode() & 0o022 != 0 {
             return Err(cannot(

@@ -39,3 +39,10 @@ pub(crate) const TIMER_SECONDS: u32 = 20;
 pub(crate) const LOG_HISTORY_MINUTES: &str = "2";
 /// The most of them.
 pub(crate) const MOST_HISTORY_MINUTES: i64 = 1440;
+/// Where MyVNC has its own log, where it holds none open (`glob(7)`).
+pub(crate) const SERVER_LOGS: [&str; 4] = [
+    "/localdev/myvnc/logs/myvnc_*.log",
+    "/mnt/myvnc/logs/myvnc_*.log",
+    "/var/log/myvnc/myvnc_*.log",
+    "/var/log/myvnc_*.log",
+];

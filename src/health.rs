@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 use url::Url;
 
 use crate::journal::{plain, seconds};
+use crate::process::aside;
 use crate::trust::{self, Fault, Trust};
 
 /// As many redirects on one host are followed.
@@ -372,8 +373,15 @@ impl Resolve for Resolver {
         let progress = self.0.clone();
         Box::pin(async move {
             progress.reach(Stage::Resolving);
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let host = name.as_str().to_owned();
+            // Its answer is waited for until the deadline of the check.
+            let resolving = aside::in_thread(Duration::MAX, move || {
+                let found = (host.as_str(), 0).to_socket_addrs()?;
+                Ok::<Vec<SocketAddr>, io::Error>(found.collect())
+            });
+            let found = resolving
+                .await
+                .ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))??;
             *progress
                 .addresses
                 .lock()

@@ -11,6 +11,8 @@ use chrono::{DateTime, Local};
 use nix::libc;
 
 use crate::cli::LogLevel;
+use crate::owner;
+use crate::terminal;
 
 /// The longest text of one line, in characters; what is longer ends in `…`.
 pub(crate) const LONGEST_LINE: usize = 2000;
@@ -74,13 +76,20 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens the log for appending. A log that cannot be opened is no error.
     pub(crate) fn open(path: &Path, quiet: bool, least: Level) -> Self {
+        // Root writes nowhere but here in a directory in which somebody else can lay links.
+        let owner = owner::beside_root(path);
+        let no_link = owner.map_or(0, |_| libc::O_NOFOLLOW);
         // O_NONBLOCK: a FIFO without a reader must not hold the run.
         let opened = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o644)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | no_link)
             .open(path);
+        if let (Ok(file), Some(owner)) = (&opened, owner) {
+            // A log that stays root's is one that only root writes.
+            let _ = owner::give(file, owner);
+        }
         let mut journal = Self {
             path: path.to_owned(),
             file: None,
@@ -124,12 +133,11 @@ impl Journal {
             return;
         }
         let line = format!("{}{line}", self.prefix);
-        // A terminal that is gone must not end the run either.
-        let _ = if level >= Level::Error {
-            io::stderr().write_all(line.as_bytes())
+        if level >= Level::Error {
+            terminal::say(&io::stderr(), &line);
         } else {
-            io::stdout().write_all(line.as_bytes())
-        };
+            terminal::say(&io::stdout(), &line);
+        }
     }
 
     /// Logs at level DEBUG, with `--debug` only.
@@ -175,12 +183,8 @@ impl Journal {
 
 /// One line on stderr, for what no log can take.
 pub(crate) fn complain(text: &str) {
-    let _ = writeln!(
-        io::stderr(),
-        "{}: {}",
-        env!("CARGO_PKG_NAME"),
-        one_line(text)
-    );
+    let line = format!("{}: {}\n", env!("CARGO_PKG_NAME"), one_line(text));
+    terminal::say(&io::stderr(), &line);
 }
 
 /// Text from outside as one printable line: control characters, line separators and

@@ -1,10 +1,12 @@
 //! One run at a time for each log (`flock`), one restart at a time for each target (`fcntl`).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use file_lock::{FileLock, FileOptions};
@@ -14,8 +16,13 @@ use nix::libc;
 use url::Url;
 
 use crate::journal::plain;
+use crate::owner;
 use crate::process::find;
 
+/// So often a lock is taken again whose file was removed meanwhile.
+const MOST_TRIES: u32 = 10;
+/// The targets that this process has reserved: a record lock keeps out other processes only.
+static RESERVED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// A file's times are taken from a clock that may lag behind by so much (`time(7)`, jiffies at 100 Hz).
 const CLOCK_TICK: Duration = Duration::from_millis(10);
 
@@ -50,7 +57,7 @@ impl RunLock {
 
     /// Takes the lock without waiting, and writes our PID into it once it is held.
     pub(crate) fn take(path: &Path) -> io::Result<Taken> {
-        loop {
+        for _ in 0..MOST_TRIES {
             let file = open_private(path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut held) => {
@@ -65,6 +72,7 @@ impl RunLock {
                 Err((_, reason)) => return Err(reason.into()),
             }
         }
+        Err(io::Error::other("what is locked is never what is there"))
     }
 }
 
@@ -83,6 +91,9 @@ fn open_private(path: &Path) -> io::Result<File> {
         return Err(io::Error::other("not a regular file"));
     }
     let ours = nix::unistd::geteuid();
+    if let Some(owner) = owner::beside_root(path) {
+        owner::give(&file, owner)?;
+    }
     if metadata.mode() & 0o077 != 0 && (ours.is_root() || metadata.uid() == ours.as_raw()) {
         // The Python monitor left it readable, and who can open it can hold it.
         file.set_permissions(Permissions::from_mode(0o600))?;
@@ -136,6 +147,7 @@ fn holder(file: &mut File) -> Taken {
 #[derive(Debug)]
 pub(crate) struct TargetLock {
     held: FileLock,
+    path: PathBuf,
     has_restarted: bool,
 }
 
@@ -198,12 +210,28 @@ impl TargetFile {
             .collect();
         let port = url.port_or_known_default().unwrap_or_default();
         let path = directory.join(format!("{host:.200}_{port}.lock"));
-        open_private(&path).map_err(|reason| cannot(&path, &reason))?;
+        // To close a file gives back a record lock that another of our servers has on it.
+        let taken = reserved();
+        if !taken.contains(&path) {
+            open_private(&path).map_err(|reason| cannot(&path, &reason))?;
+        }
         Ok(Self { path })
     }
 
     /// Takes the lock without waiting.
     pub(crate) fn reserve(&self, checked: SystemTime) -> io::Result<Reserved> {
+        if !reserved().insert(self.path.clone()) {
+            let pid = i32::try_from(std::process::id()).ok();
+            return Ok(Reserved::Busy { pid });
+        }
+        let reserved = self.reserve_among_processes(checked);
+        if !matches!(reserved, Ok(Reserved::Ours { .. })) {
+            self::reserved().remove(&self.path);
+        }
+        reserved
+    }
+
+    fn reserve_among_processes(&self, checked: SystemTime) -> io::Result<Reserved> {
         let options = FileOptions::new().read(true).write(true).create(true);
         match FileLock::lock(&self.path, false, options) {
             Ok(mut held) => {
@@ -219,6 +247,7 @@ impl TargetFile {
                 Ok(Reserved::Ours {
                     lock: TargetLock {
                         held,
+                        path: self.path.clone(),
                         has_restarted: false,
                     },
                     late: ended + CLOCK_TICK >= checked,
@@ -246,5 +275,10 @@ impl Drop for TargetLock {
         if self.has_restarted {
             let _ = self.held.file.set_modified(SystemTime::now());
         }
+        reserved().remove(&self.path);
     }
+}
+
+fn reserved() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    RESERVED.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,22 +9,25 @@ mod diagnosis;
 mod health;
 mod journal;
 mod lock;
+mod owner;
 mod process;
 mod recovery;
+mod regular;
 mod run;
+mod secrets;
 mod servers;
 mod settings;
 mod signals;
 mod state;
+mod terminal;
 mod trust;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use futures_util::future::join_all;
-
 use crate::journal::complain;
 use crate::servers::Order;
+use crate::settings::Settings;
 
 /// Usage errors: nothing was touched.
 const USAGE: u8 = 2;
@@ -45,27 +48,53 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    if watch_all(&settings) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Runs once over each server, all at the same time; whether each of them was a success. Each has a
+/// thread of its own: whatever holds one of them holds no other.
+fn watch_all(servers: &[Settings]) -> bool {
+    let Some((first, others)) = servers.split_first() else {
+        return true;
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = others
+            .iter()
+            .map(|server| {
+                let thread = std::thread::Builder::new().spawn_scoped(scope, || watch(server));
+                (thread, server)
+            })
+            .collect();
+        let mut is_success = watch(first);
+        for (thread, server) in threads {
+            is_success &= match thread {
+                Ok(thread) => thread.join().unwrap_or(false),
+                // No thread can be had: after the others, then.
+                Err(_) => watch(server),
+            };
+        }
+        is_success
+    })
+}
+
+fn watch(server: &Settings) -> bool {
     // Deadlines are looked at between any two steps: a peer that floods us is one long series of steps.
-    let runtime = match tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(1)
-        .build()
-    {
-        Ok(runtime) => runtime,
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run::run(server)),
         Err(reason) => {
             complain(&format!(
                 "cannot set up event handling: {}; nothing was done",
                 journal::plain(&reason)
             ));
-            return ExitCode::FAILURE;
+            false
         }
-    };
-    let successes = runtime.block_on(join_all(settings.iter().map(run::run)));
-    // A resolver that hangs is left behind: waiting for it would outlast every deadline.
-    runtime.shutdown_background();
-    if successes.into_iter().all(|success| success) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
     }
 }

@@ -176,6 +176,7 @@ pub(crate) fn decide(
         (P::Reserving, E::Busy) => finish(Outcome::SteppedAside),
         (P::Rechecking, E::Silent) => (P::Surveying, Action::Survey),
 
+        (P::Surveying, E::Answers) => finish(Outcome::Healthy),
         (P::Surveying, E::Running) => (P::Terminating, Action::Terminate),
         (P::Surveying, E::Absent) => (P::Starting, Action::Start),
 
@@ -276,6 +277,7 @@ mod tests {
             (P::Reserving, E::Unable, finish(O::Untouched)),
             (P::Rechecking, E::Answers, finish(O::Healthy)),
             (P::Rechecking, E::Silent, (P::Surveying, A::Survey)),
+            (P::Surveying, E::Answers, finish(O::Healthy)),
             (P::Surveying, E::Running, (P::Terminating, A::Terminate)),
             (P::Surveying, E::Absent, (P::Starting, A::Start)),
             (P::Surveying, E::Unable, finish(O::Untouched)),

@@ -4,6 +4,7 @@ mod diagnosing;
 mod starting;
 mod stopping;
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, Journal, Level, complain, plain, seconds};
 use crate::lock::{Reserved, RunLock, Taken, TargetFile, TargetLock};
 use crate::process::stop::Held;
-use crate::recovery::{self, Action, Event, Outcome, Phase, Policy};
+use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::settings::Settings;
 use crate::signals::Signals;
 use crate::state::LastHealthy;
@@ -24,10 +25,7 @@ const LONG_RUN: Duration = Duration::from_secs(600);
 /// Runs once over one server; whether that was a success.
 pub(crate) async fn run(settings: &Settings) -> bool {
     let lock_path = RunLock::path(&settings.logfile);
-    let taken = match make_room(settings).and_then(|()| {
-        RunLock::take(&lock_path)
-            .map_err(|reason| format!("cannot lock {}: {}", lock_path.display(), plain(&reason)))
-    }) {
+    let taken = match make_room(settings).and_then(|()| take_lock(settings, &lock_path)) {
         Ok(taken) => taken,
         Err(reason) => {
             complain(&format!(
@@ -44,18 +42,21 @@ pub(crate) async fn run(settings: &Settings) -> bool {
     if let Some(name) = &settings.name {
         journal = journal.named(name);
     }
-    let _lock = match taken {
-        Taken::Ours(lock) => lock,
-        Taken::Busy { pid, since } => {
+    let lock = match taken {
+        Some(Taken::Ours(lock)) => Some(lock),
+        Some(Taken::Busy { pid, since }) => {
             say_busy(&journal, pid, since);
             return true;
         }
+        None => None,
     };
-    journal.detail(&format!(
-        "Lock acquired (PID: {}): {}",
-        std::process::id(),
-        lock_path.display()
-    ));
+    if lock.is_some() {
+        journal.detail(&format!(
+            "Lock acquired (PID: {}): {}",
+            std::process::id(),
+            lock_path.display()
+        ));
+    }
     match Run::new(settings, &journal) {
         Ok(run) => run.go().await.is_success(),
         Err(reason) => {
@@ -66,6 +67,17 @@ pub(crate) async fn run(settings: &Settings) -> bool {
             false
         }
     }
+}
+
+/// Takes the run lock; not for a run that only looks, which may look while another restarts.
+fn take_lock(settings: &Settings, path: &Path) -> Result<Option<Taken>, String> {
+    if settings.purpose != Purpose::Heal {
+        return Ok(None);
+    }
+    let taken = RunLock::take(path);
+    taken
+        .map(Some)
+        .map_err(|reason| format!("cannot lock {}: {}", path.display(), plain(&reason)))
 }
 
 /// Makes the directory of the log, and says when the path can never be a log.
@@ -102,6 +114,8 @@ struct Run<'a> {
     told_to_stop: bool,
     /// When the check began whose verdict holds.
     checked: SystemTime,
+    /// How many checks did not end healthy.
+    checks: u32,
     /// The status of the last healthy answer.
     status: u16,
     /// What the last unhealthy check saw.
@@ -131,6 +145,7 @@ impl<'a> Run<'a> {
                 .map_err(|reason| format!("cannot catch signals: {}", plain(&reason)))?,
             told_to_stop: false,
             checked: SystemTime::now(),
+            checks: 0,
             status: 0,
             trouble: None,
             last_healthy: LastHealthy::at(target.beside(".healthy")),
@@ -156,7 +171,7 @@ impl<'a> Run<'a> {
         let (mut phase, mut action) = recovery::BEGINNING;
         loop {
             if let Action::Finish(outcome) = action {
-                self.finish(outcome);
+                self.finish(outcome).await;
                 return outcome;
             }
             let event = self.act(phase, action).await;
@@ -261,6 +276,7 @@ impl<'a> Run<'a> {
                         .debug(&format!("Server responded with status {status}"));
                 }
                 self.trouble = Some(trouble);
+                self.checks += 1;
                 if self.away_since.is_none() {
                     let last = self.last_healthy.ago();
                     self.away_since = last
@@ -302,7 +318,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn finish(&self, outcome: Outcome) {
+    async fn finish(&self, outcome: Outcome) {
         match outcome {
             Outcome::Healthy => {
                 self.last_healthy.note();
@@ -319,7 +335,7 @@ impl<'a> Run<'a> {
             | Outcome::InterruptedAfterStart
             | Outcome::CommandFailed
             | Outcome::NoAnswer => {
-                self.report_start(outcome);
+                self.report_start(outcome).await;
             }
         }
     }

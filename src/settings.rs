@@ -12,6 +12,7 @@ use crate::cli::{Cli, LogLevel};
 use crate::defaults;
 use crate::journal::plain;
 use crate::recovery::Purpose;
+use crate::secrets;
 use crate::trust::Trust;
 
 /// All that one run over one server needs, valid.
@@ -138,13 +139,13 @@ fn parse_url(text: &str) -> Result<Url, String> {
 /// The URL as it was given, unless it holds a password.
 fn shown(text: &str, url: &Url) -> String {
     if url.password().is_none() && url.username().is_empty() {
-        return text.trim_end_matches('/').to_owned();
+        return secrets::without(text.trim_end_matches('/'));
     }
-    without_password(url)
+    secrets::without(&without_password(url))
 }
 
 /// A URL with `***` in the place of its password.
-pub(crate) fn without_password(url: &Url) -> String {
+fn without_password(url: &Url) -> String {
     let mut url = url.clone();
     if url.password().is_some() {
         // Only a URL without a host refuses a password, and that has none to hide.
@@ -333,6 +334,7 @@ mod tests {
             ("http://ada@vm", "http://ada@vm"),
             ("http://ada:pw@vm/x?y#z", "http://ada:***@vm/x?y#z"),
             ("http://:pw@vm", "http://:***@vm"),
+            ("http://vm/?a=b&token=x&c=d", "http://vm/?a=b&token=***&c=d"),
             ("http://ada:p%40w@vm", "http://ada:***@vm"),
             ("http://ada:p@w@vm", "http://ada:***@vm"),
         ] {

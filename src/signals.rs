@@ -11,18 +11,23 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    _file_size: Signal,
+    _caught: [Signal; 3],
 }
 
 impl Signals {
-    /// Catches them. SIGXFSZ is caught too: a log at the limit of its size (`setrlimit(2)`)
-    /// is an error of its write, and no end of the run.
+    /// Catches them, and others, which then do nothing: SIGXFSZ, for a log at the limit of its size
+    /// (`setrlimit(2)`) is an error of its write and no end of the run; SIGTSTP, for a run that stands
+    /// still keeps its lock; SIGCHLD, for where our parent ignored it no child's exit status is kept.
     pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-            _file_size: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
+            _caught: [
+                signal(SignalKind::from_raw(libc::SIGXFSZ))?,
+                signal(SignalKind::from_raw(libc::SIGTSTP))?,
+                signal(SignalKind::child())?,
+            ],
         })
     }
 

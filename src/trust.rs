@@ -17,6 +17,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 pub(crate) use self::fault::{Fault, fault};
+use crate::regular;
 
 /// The bundles of the distributions: Debian, Red Hat, openSUSE, Alpine.
 const BUNDLES: [&str; 5] = [
@@ -53,7 +54,7 @@ pub(crate) enum Trust {
 impl Trust {
     /// The system's store and the certificates of a PEM file.
     pub(crate) fn system_and(file: &Path) -> Result<Self, String> {
-        let pem = std::fs::read(file).map_err(|reason| crate::journal::plain(&reason))?;
+        let pem = regular::read(file).map_err(|reason| crate::journal::plain(&reason))?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
             .filter_map(Result::ok)
             .collect();
@@ -256,8 +257,10 @@ impl Verifier {
 fn read_bundle() -> Vec<CertificateDer<'static>> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let pem = match named {
-        Some(file) => std::fs::read(file).ok(),
-        None => BUNDLES.iter().find_map(|file| std::fs::read(file).ok()),
+        Some(file) => regular::read(&file).ok(),
+        None => BUNDLES
+            .iter()
+            .find_map(|file| regular::read(Path::new(file)).ok()),
     };
     certificates_of(&pem.unwrap_or_default())
 }
@@ -269,8 +272,7 @@ fn read_directories() -> Vec<CertificateDer<'static>> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.is_file())
-        .filter_map(|path| std::fs::read(path).ok())
+        .filter_map(|path| regular::read(&path).ok())
         .flat_map(|pem| certificates_of(&pem))
         .collect()
 }

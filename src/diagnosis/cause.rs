@@ -1,92 +1,186 @@
 //! Evidence → causes: a pure function.
 
+use std::fmt::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Seen;
-use super::evidence::{Evidence, Listener, Program, Wait};
+use super::call::Doing;
+use super::evidence::{Evidence, Limit, LimitKind, Listener, Looked, Program, Thread, Wait};
+use super::look::plainly;
+use super::oom::Victim;
 use super::record::described;
+use super::sock_diag::Received;
+use crate::process::instance::takes;
 
 /// The kernel's name for a socket whose peer has closed while the server has not.
 const CLOSE_WAIT: &str = "CLOSE_WAIT";
+/// So many of them are no accident.
+const MANY_CLOSING: usize = 10;
+/// Longer ago than this, where no healthy check is known, the OOM killer's victim was another.
+const RECENT: Duration = Duration::from_secs(600);
+/// No more threads are named beside the first.
+const MOST_THREADS: usize = 3;
 
 /// The causes that the evidence proves, the most specific first, one sentence each.
-pub(crate) fn causes(evidence: &Evidence) -> Vec<String> {
+pub(super) fn causes(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
-    found.extend(answer(&evidence.seen));
+    found.extend(answer(evidence));
     if evidence.elsewhere {
         found.push(
             "the URL's host is another machine: nothing here can be its server, and nothing is stopped without --process-pattern"
                 .to_owned(),
         );
     }
-    for program in &evidence.programs {
-        found.extend(stopped(program));
-        found.extend(exhausted(program));
-        found.extend(waiting(program, evidence));
-        found.extend(spinning(program));
-        found.extend(deadlocked(program));
+    let is_pending = evidence.seen != Seen::Healthy;
+    let programs = &evidence.programs;
+    if is_pending {
+        let (others, first): (Vec<_>, Vec<_>) = programs
+            .iter()
+            .partition(|program| waits_for_one_of(program, evidence));
+        for program in first.into_iter().chain(others) {
+            found.extend(stopped(program));
+            found.extend(waiting(program, evidence));
+        }
     }
-    found.extend(misplaced(evidence));
-    // One of them is the check's own, which has just been given up.
-    for listener in evidence
-        .listeners
-        .iter()
-        .filter(|listener| listener.ours && listener.waiting > 1)
-    {
-        found.push(format!(
-            "{} clients wait in the accept queue of {}",
-            listener.waiting, listener.address
-        ));
+    found.extend(programs.iter().flat_map(out_of));
+    if is_pending {
+        found.extend(programs.iter().filter_map(spinning));
+        found.extend(programs.iter().filter_map(deadlocked));
     }
-    found.extend(evidence.programs.iter().filter_map(closing));
-    for directory in &evidence.full {
-        found.push(format!("the disk of {} is full", directory.display()));
+    found.extend(proxied(evidence));
+    if evidence.looked > Looked::Port {
+        found.extend(misplaced(evidence));
+        let listeners = evidence.listeners.iter();
+        found.extend(listeners.filter_map(|listener| queued(listener, evidence.checks)));
     }
-    let is_gone = evidence.programs.is_empty() && evidence.listeners.is_empty();
-    if is_gone && !evidence.elsewhere && evidence.seen == Seen::Silent {
-        found.extend(ended(evidence));
-        found.push(match evidence.since_healthy {
-            Some(since) => format!(
-                "the server is not running; it last answered {} ago",
-                ago(since)
-            ),
-            None => "the server is not running".to_owned(),
-        });
+    found.extend(programs.iter().filter_map(closing));
+    found.extend(programs.iter().flat_map(short_of_memory));
+    for full in &evidence.full {
+        let what = if full.inodes {
+            "has no free inode"
+        } else {
+            "is full"
+        };
+        found.push(format!("the disk of {} {what}", full.directory.display()));
+    }
+    if found.is_empty() && is_pending {
+        found.extend(programs.iter().filter_map(unseen));
     }
     found.extend(machine(evidence));
-    if found.is_empty() && evidence.seen != Seen::Healthy {
-        found.extend(evidence.programs.iter().map(unknown));
+    if found.is_empty() && is_pending {
+        found.extend(programs.iter().map(unremarkable));
+        if programs.is_empty() {
+            found.push(format!(
+                "not known: looking at {} took too long",
+                evidence.looked
+            ));
+        }
     }
     found
 }
 
-/// Longer ago than this, where no healthy check is known, the OOM killer's victim was another.
-const RECENT: Duration = Duration::from_secs(600);
-
-fn ended(evidence: &Evidence) -> Option<String> {
-    let since = evidence.since_healthy.unwrap_or(RECENT);
-    let victim = evidence
-        .victim
-        .as_ref()
-        .filter(|victim| victim.ago <= since)?;
-    Some(format!(
-        "the kernel's OOM killer ended PID {} ({}) {} ago, and no server is running since",
-        victim.pid,
-        victim.name,
-        ago(victim.ago)
-    ))
-}
-
-fn answer(seen: &Seen) -> Option<String> {
-    match seen {
+/// What the server, or whatever answers in its place, has answered.
+fn answer(evidence: &Evidence) -> Option<String> {
+    match &evidence.seen {
         Seen::Healthy | Seen::Silent => None,
-        Seen::Status(status @ 502..=504) => Some(format!(
-            "a proxy answers with status {status} in the server's place"
+        Seen::Unresolved(reason) => Some(format!(
+            "the URL's host cannot be resolved: {reason}; {} was not asked",
+            itself(evidence)
         )),
+        Seen::Status(_) if is_proxied(evidence) => None,
         Seen::Status(status) => Some(format!("the server answers, but with status {status}")),
         Seen::Certificate(what) => {
             Some(format!("the server's certificate is not accepted: {what}"))
         }
+        Seen::Strange(what) => Some(format!("what answers is no MyVNC server: {what}")),
+    }
+}
+
+/// Whether a proxy has answered that it has no answer of the server's.
+fn is_proxied(evidence: &Evidence) -> bool {
+    matches!(evidence.seen, Seen::Status(502..=504))
+        && !evidence.listeners.iter().any(|listener| listener.ours)
+}
+
+fn proxied(evidence: &Evidence) -> Option<String> {
+    let Seen::Status(status) = evidence.seen else {
+        return None;
+    };
+    if !is_proxied(evidence) {
+        return None;
+    }
+    let mut holders = evidence
+        .listeners
+        .iter()
+        .filter_map(|one| one.holder.as_ref());
+    let proxy = match holders.next() {
+        Some(holder) => format!("a proxy, {},", described(holder)),
+        None => "a proxy".to_owned(),
+    };
+    let itself = if evidence.elsewhere {
+        String::new()
+    } else if let Some(program) = evidence.programs.first() {
+        format!("; the server itself is up: {}", named(program))
+    } else if evidence.is_running {
+        "; the server itself is up".to_owned()
+    } else {
+        format!("; {}", gone(evidence))
+    };
+    Some(format!(
+        "{proxy} answers with status {status} in the server's place{itself}"
+    ))
+}
+
+/// The server's first process and where it listens, as far as that can be seen.
+fn named(program: &Program) -> String {
+    let mut text = format!("PID {}", program.pid);
+    for (number, (address, _)) in program.listens.iter().enumerate() {
+        let before = if number == 0 {
+            ", which listens on"
+        } else {
+            " and"
+        };
+        let _ = write!(text, "{before} {address}");
+    }
+    text
+}
+
+fn itself(evidence: &Evidence) -> String {
+    let first = evidence.programs.first();
+    first.map_or("the server".to_owned(), |program| {
+        format!("the server ({})", named(program))
+    })
+}
+
+fn gone(evidence: &Evidence) -> String {
+    let since = evidence.since_healthy;
+    let since = since.map(|since| format!("; it last answered {} ago", ago(since)));
+    format!("the server is not running{}", since.unwrap_or_default())
+}
+
+fn ended(evidence: &Evidence) -> Option<String> {
+    match evidence.victim.as_ref()? {
+        Victim::Process {
+            pid,
+            name,
+            ago: since,
+            is_known: true,
+        } => Some(format!(
+            "the kernel's OOM killer ended the server, PID {pid} ({name}), {} ago",
+            ago(*since)
+        )),
+        Victim::Process {
+            pid, name, ago: since, ..
+        } => (*since <= evidence.since_healthy.unwrap_or(RECENT)).then(|| {
+            format!(
+                "the server is not running; the kernel's OOM killer ended PID {pid} ({name}) {} ago, which may have been it",
+                ago(*since)
+            )
+        }),
+        Victim::InGroup(group) => Some(format!(
+            "the server is not running; the kernel's OOM killer ended a process of its control group {group} since it was started"
+        )),
     }
 }
 
@@ -99,19 +193,47 @@ fn stopped(program: &Program) -> Option<String> {
             described(tracer)
         )),
         ('t', None) => Some(format!("PID {pid} is stopped by a tracer")),
+        // It starts a child (vfork(2)), and that is what it waits for.
+        ('D', _) if matches!(program.wait(), Wait::Process { .. }) => None,
         ('D', _) => {
-            let place = match (&program.kernel, &program.wait) {
-                (_, Wait::File { path, what }) => format!(", {what} {path}"),
-                (Some(kernel), _) => format!(", in {kernel}"),
-                _ => String::new(),
+            let place = match (program.wait(), &program.kernel) {
+                (Wait::File { .. }, _) => file(program.wait()).map(|file| format!(", {file}")),
+                (_, Some(kernel)) => Some(format!(", in {kernel}")),
+                _ => None,
             };
+            let place = place.unwrap_or_default();
             Some(format!("PID {pid} is stuck in the kernel (state D){place}"))
         }
-        _ => None,
+        _ => stuck(program),
     }
 }
 
-fn exhausted(program: &Program) -> Vec<String> {
+/// A thread that the kernel holds, where the first one has ended or waits for a lock.
+fn stuck(program: &Program) -> Option<String> {
+    if program.state != 'Z' && *program.wait() != Wait::Lock {
+        return None;
+    }
+    let thread = program.threads.iter().find(|thread| thread.state == 'D')?;
+    let file = file(&thread.wait).map(|file| format!(", {file}"));
+    Some(format!(
+        "PID {}, thread {}, is stuck in the kernel (state D){}",
+        program.pid,
+        thread.tid,
+        file.unwrap_or_default()
+    ))
+}
+
+/// `opening /home/x (nfs4 server:/export on /home)`.
+fn file(wait: &Wait) -> Option<String> {
+    let Wait::File { path, deed, mount } = wait else {
+        return None;
+    };
+    let mount = mount.as_ref().map(|mount| format!(" ({mount})"));
+    Some(format!("{deed} {path}{}", mount.unwrap_or_default()))
+}
+
+/// What a process has no more of: descriptors and threads.
+fn out_of(program: &Program) -> Vec<String> {
     let pid = program.pid;
     let mut found = Vec::new();
     if let (Some(open), Some(most)) = (program.descriptors, program.most_descriptors) {
@@ -121,72 +243,123 @@ fn exhausted(program: &Program) -> Vec<String> {
             ));
         }
     }
-    if let Some((used, most)) = program
-        .group
-        .filter(|(used, most)| *used >= most / 100 * 98)
-    {
+    for limit in &program.limits {
+        let whose = match limit.kind {
+            LimitKind::GroupThreads => "its control group",
+            LimitKind::UserThreads => "its user",
+            LimitKind::GroupMemory => continue,
+        };
         found.push(format!(
-            "PID {pid} is at the memory limit of its control group: {} of {} MiB",
-            mebibytes(used),
-            mebibytes(most)
-        ));
-    }
-    if program.swapped > program.resident && program.swapped > 64 << 20 {
-        found.push(format!(
-            "PID {pid} is swapped out: {} MiB",
-            mebibytes(program.swapped)
+            "PID {pid} is out of threads: {whose} has {} of {}",
+            limit.used, limit.most
         ));
     }
     found
 }
 
-fn waiting(program: &Program, evidence: &Evidence) -> Option<String> {
+fn short_of_memory(program: &Program) -> Vec<String> {
     let pid = program.pid;
-    // Stopped is stopped, whatever it was doing.
-    if matches!(program.state, 'T' | 't' | 'D') {
-        return None;
+    let of_group = |limit: &&Limit| limit.kind == LimitKind::GroupMemory;
+    let group = program.limits.iter().find(of_group).map(|limit| {
+        format!(
+            "PID {pid} is at the memory limit of its control group: {} of {} MiB",
+            mebibytes(limit.used),
+            mebibytes(limit.most)
+        )
+    });
+    let is_swapped = program.swapped > program.resident && program.swapped > 64 << 20;
+    let swapped = is_swapped.then(|| {
+        format!(
+            "PID {pid} is swapped out: {} MiB",
+            mebibytes(program.swapped)
+        )
+    });
+    group.into_iter().chain(swapped).collect()
+}
+
+/// What the main thread waits for; where that is a lock, what those wait for that can hold it.
+fn waiting(program: &Program, evidence: &Evidence) -> Vec<String> {
+    // Stopped is stopped, whatever it was doing, and stuck is told where it is stuck.
+    let is_child = matches!(program.wait(), Wait::Process { .. });
+    if matches!(program.state, 'T' | 't') || (program.state == 'D' && !is_child) {
+        return Vec::new();
     }
-    match &program.wait {
+    let pid = program.pid;
+    if *program.wait() != Wait::Lock {
+        let wait = waiting_for(program.wait(), evidence);
+        return wait
+            .map(|wait| format!("{wait} (PID {pid})"))
+            .into_iter()
+            .collect();
+    }
+    let others = program.threads.iter().filter(|thread| thread.tid != pid);
+    let waiting = others.filter_map(|thread| {
+        let wait = waiting_for(&thread.wait, evidence)?;
+        Some(format!(
+            "{wait} (PID {pid}, thread {}, while its main thread waits for a lock)",
+            thread.tid
+        ))
+    });
+    waiting.take(MOST_THREADS).collect()
+}
+
+/// What is waited for, if that is somebody or something with a name.
+pub(super) fn waiting_for(wait: &Wait, evidence: &Evidence) -> Option<String> {
+    match wait {
         Wait::Client {
             peer,
             writing: true,
             queued,
             ..
         } => Some(format!(
-            "blocked writing to client {peer}, which does not read: {queued} bytes wait to be sent (PID {pid})"
+            "blocked writing to client {peer}, which does not read: {queued} bytes wait to be sent"
         )),
-        Wait::Client { peer, received, .. } => {
-            let what = if evidence.tls {
-                "in a TLS handshake or read with"
-            } else {
-                "reading from"
-            };
-            let how = match received {
-                Some(received) if received.bytes == 0 => {
-                    format!("connected for {} and sent nothing", ago(received.ago))
-                }
-                Some(received) => format!(
-                    "silent for {} after {} bytes",
-                    ago(received.ago),
-                    received.bytes
-                ),
-                None => "silent".to_owned(),
+        Wait::Client {
+            local,
+            peer,
+            received,
+            ..
+        } => {
+            // Behind a proxy that speaks TLS, the server does not.
+            let tls = evidence.tls && local.port() == evidence.port;
+            let what = match (tls, received) {
+                (false, _) => "reading from",
+                // Not a byte came, so no handshake was begun.
+                (true, Some(Received { bytes: 0, .. })) => "in a TLS handshake with",
+                (true, _) => "in a TLS handshake or read with",
             };
             Some(format!(
-                "blocked {what} idle client {peer}, {how} (PID {pid})"
+                "blocked {what} idle client {peer}, {}",
+                silence(*received)
             ))
         }
         Wait::Remote {
             peer,
             connecting: true,
         } => Some(format!(
-            "waiting for a connection to {peer}, which does not answer (PID {pid})"
+            "waiting for a connection to {peer}, which does not answer"
         )),
         Wait::Remote { peer, .. } => Some(format!(
-            "waiting for an answer of {peer}, to which it has connected (PID {pid})"
+            "waiting for an answer of {peer}, to which it has connected"
         )),
-        Wait::Process(other) => Some(format!("PID {pid} waits for {}", described(other))),
-        Wait::File { path, what } => Some(format!("PID {pid} is blocked {what} {path}")),
+        Wait::Process { chain, last } => {
+            let links: Vec<String> = chain.iter().map(described).collect();
+            let mut text = format!("waiting for {}", links.join(", which waits for "));
+            if let Some(last) = last.as_deref().and_then(|last| {
+                waiting_for(last, evidence).map(|last| last.replacen("blocked ", "", 1))
+            }) {
+                let _ = write!(text, ", which is {last}");
+            }
+            Some(text)
+        }
+        Wait::Children(several) => {
+            let several: Vec<String> = several.iter().map(described).collect();
+            Some(format!(
+                "waiting for the first to end of its children, {}",
+                several.join("; ")
+            ))
+        }
+        Wait::File { .. } => file(wait).map(|file| format!("blocked {file}")),
         Wait::Hidden
         | Wait::Running
         | Wait::Lock
@@ -194,6 +367,29 @@ fn waiting(program: &Program, evidence: &Evidence) -> Option<String> {
         | Wait::Sleeping
         | Wait::Unknown(_) => None,
     }
+}
+
+fn silence(received: Option<Received>) -> String {
+    match received {
+        Some(received) if received.bytes == 0 => {
+            format!("connected for {} and sent nothing", ago(received.ago))
+        }
+        Some(received) => format!(
+            "silent for {} after {} bytes",
+            ago(received.ago),
+            received.bytes
+        ),
+        None => "silent".to_owned(),
+    }
+}
+
+/// Whether a process waits for another of the server's, which has a cause of its own.
+fn waits_for_one_of(program: &Program, evidence: &Evidence) -> bool {
+    let Wait::Process { chain, .. } = program.wait() else {
+        return false;
+    };
+    let is_program = |pid| evidence.programs.iter().any(|program| program.pid == pid);
+    chain.iter().any(|other| is_program(other.pid))
 }
 
 fn spinning(program: &Program) -> Option<String> {
@@ -207,113 +403,201 @@ fn spinning(program: &Program) -> Option<String> {
 }
 
 fn deadlocked(program: &Program) -> Option<String> {
-    use super::wait::Doing;
-    let waits = |doing: &Doing| matches!(doing, Doing::Lock | Doing::Sleeping);
-    let all = program.threads.iter().all(|thread| waits(&thread.doing));
-    (program.wait == Wait::Lock && all && program.state == 'S').then(|| {
-        format!(
-            "deadlock: the main thread of PID {} waits for a lock, and none of its {} threads runs",
-            program.pid,
-            program.threads.len()
-        )
-    })
+    let all = |holds: fn(&Thread) -> bool| program.threads.iter().all(holds);
+    if *program.wait() != Wait::Lock || program.state != 'S' {
+        return None;
+    }
+    let what = if all(|thread| thread.doing == Doing::Lock) {
+        "deadlock: the"
+    } else if all(|thread| matches!(thread.doing, Doing::Lock | Doing::Sleeping)) {
+        "the"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "{what} main thread of PID {} waits for a lock, and none of its {} threads runs",
+        program.pid,
+        program.threads.len()
+    ))
 }
 
-/// The port is another's, or the server is on another port or address.
-fn misplaced(evidence: &Evidence) -> Option<String> {
+/// The server is not there, the port is another's, or the server is on another port or address.
+fn misplaced(evidence: &Evidence) -> Vec<String> {
     if evidence.elsewhere || evidence.seen != Seen::Silent {
-        return None;
+        return Vec::new();
     }
-    let port = evidence.port;
-    if let Some(Listener {
-        address,
-        holder: Some(holder),
-        ..
-    }) = evidence
-        .listeners
-        .iter()
-        .find(|listener| !listener.ours && listener.holder.is_some())
-    {
-        return Some(format!(
-            "{address} is held by another process, {}",
-            described(holder)
-        ));
+    let asks = |address: SocketAddr| takes(address.ip(), &evidence.addresses);
+    let listeners = evidence.listeners.iter();
+    let (there, beside): (Vec<_>, Vec<_>) = listeners.partition(|one| asks(one.address));
+    if there.iter().any(|listener| listener.ours) {
+        return Vec::new();
     }
-    let mut hidden = evidence.listeners.iter();
-    let hidden = hidden.find(|listener| listener.holder.is_none() && evidence.programs.is_empty());
-    if let Some(hidden) = hidden {
-        let address = hidden.address;
-        return Some(format!(
+    if let Some(listener) = there.first() {
+        return taken(listener, evidence);
+    }
+    let ours = beside.iter().find(|listener| listener.ours);
+    if let Some(listener) = ours {
+        return vec![format!(
+            "the server listens on {}, which is not where the URL asks",
+            plainly(listener.address)
+        )];
+    }
+    if evidence.is_running {
+        return vec![format!(
+            "the server runs, but nothing listens on port {}",
+            evidence.port
+        )];
+    }
+    absent(evidence)
+}
+
+/// Somebody else listens where the URL asks: an intruder, or a proxy before the server.
+fn taken(listener: &Listener, evidence: &Evidence) -> Vec<String> {
+    let address = plainly(listener.address);
+    let Some(holder) = &listener.holder else {
+        return vec![format!(
             "not visible: who listens on {address} is shown to its owner and to root alone"
-        ));
-    }
-    let takes = |listener: &&Listener| {
-        let bound = listener.address.ip().to_canonical();
-        evidence.addresses.is_empty()
-            || bound.is_unspecified()
-            || evidence
-                .addresses
-                .iter()
-                .any(|asked| asked.to_canonical() == bound)
+        )];
     };
-    if evidence.listeners.is_empty() && !evidence.programs.is_empty() {
-        return Some(format!(
-            "the server runs, but nothing listens on port {port}"
-        ));
+    let holder = described(holder);
+    let behind = evidence
+        .programs
+        .iter()
+        .find(|program| !program.listens.is_empty());
+    match behind {
+        Some(program) => vec![format!(
+            "{address} is not the server's: {holder} listens there, in front of {} or in its place",
+            named(program)
+        )],
+        None if evidence.is_running => {
+            vec![format!("{address} is held by another process, {holder}")]
+        }
+        None => {
+            let mut found = vec![format!("{address} is held by another process, {holder}")];
+            found.extend(absent(evidence));
+            found
+        }
     }
-    let other = evidence.listeners.first()?;
-    if evidence.listeners.iter().any(|listener| takes(&listener)) {
-        return None;
+}
+
+/// No process is the server's.
+fn absent(evidence: &Evidence) -> Vec<String> {
+    let gone = ended(evidence).unwrap_or_else(|| gone(evidence));
+    let elsewhere = evidence.instances.iter().find_map(|(other, listens)| {
+        let address = listens.first()?;
+        Some(format!(
+            "the URL asks for port {}, and a MyVNC server listens on {address}, {}",
+            evidence.port,
+            described(other)
+        ))
+    });
+    // The URL was right once, if it was ever answered.
+    let mut found = vec![gone];
+    if evidence.since_healthy.is_some() {
+        found.extend(elsewhere);
+    } else {
+        found.splice(0..0, elsewhere);
     }
-    Some(format!(
-        "the server listens on {}, which is not where the URL asks",
-        other.address
-    ))
+    found
+}
+
+/// Clients that wait to be accepted, beside our own checks, which have been given up.
+fn queued(listener: &Listener, checks: u32) -> Option<String> {
+    let (waiting, address) = (listener.waiting, plainly(listener.address));
+    let others = waiting.saturating_sub(checks);
+    match listener.backlog {
+        _ if !listener.ours || others == 0 => None,
+        // The kernel takes one more than was asked for (listen(2)).
+        Some(backlog) if waiting > backlog => Some(format!(
+            "the accept queue of {address} is full: {waiting} clients wait in it, and its backlog is {backlog}"
+        )),
+        _ => Some(format!(
+            "{others} clients wait in the accept queue of {address}"
+        )),
+    }
 }
 
 fn closing(program: &Program) -> Option<String> {
     let count = *program.sockets.get(CLOSE_WAIT)?;
-    (count >= 10).then(|| {
+    (count >= MANY_CLOSING).then(|| {
         format!("PID {} has {count} connections in CLOSE_WAIT: it does not close what its clients have left", program.pid)
     })
 }
 
 fn machine(evidence: &Evidence) -> Vec<String> {
     let machine = &evidence.machine;
+    let pressure = &machine.pressure;
     let mut found = Vec::new();
-    if machine.memory > 0 && machine.available < machine.memory / 50 || machine.pressure >= 20.0 {
+    if machine.memory > 0 && (machine.available < machine.memory / 50 || pressure.memory >= 20.0) {
         found.push(format!(
-            "the machine is out of memory: {} of {} MiB available",
+            "the machine is out of memory: {} of {} MiB available, everything stood still for {:.0} % of the last 10 s",
             mebibytes(machine.available),
-            mebibytes(machine.memory)
+            mebibytes(machine.memory),
+            pressure.memory
+        ));
+    }
+    if machine.most_threads > 0 && machine.threads >= machine.most_threads / 100 * 98 {
+        found.push(format!(
+            "the machine is out of threads: {} of {}",
+            machine.threads, machine.most_threads
         ));
     }
     let cpus = u16::try_from(machine.cpus).unwrap_or(u16::MAX);
-    if machine.load > 8.0 * f32::from(cpus) {
+    if machine.load > 8.0 * f32::from(cpus) || pressure.cpu >= 90.0 {
         found.push(format!(
-            "the machine is overloaded: load {:.0} on {cpus} CPUs",
-            machine.load
+            "the machine is overloaded: load {:.0} on {cpus} CPUs, something waited for a CPU {:.0} % of the last 10 s",
+            machine.load, pressure.cpu
+        ));
+    }
+    if pressure.io >= 50.0 {
+        found.push(format!(
+            "the machine waits for its disks: everything stood still for {:.0} % of the last 10 s",
+            pressure.io
         ));
     }
     found
 }
 
-fn unknown(program: &Program) -> String {
+/// What it waits for has no name, or may not be seen.
+fn unseen(program: &Program) -> Option<String> {
     let pid = program.pid;
-    match &program.wait {
-        Wait::Hidden => {
-            format!("not visible: what PID {pid} waits for is shown to its owner and to root alone")
-        }
+    match program.wait() {
+        Wait::Hidden => Some(format!(
+            "not visible: what PID {pid} waits for is shown to its owner and to root alone"
+        )),
+        Wait::Unknown(what) => Some(format!(
+            "not known: PID {pid} waits in {what}{}",
+            in_kernel(program)
+        )),
+        _ => None,
+    }
+}
+
+/// ` (do_epoll_wait)`, where that can be seen.
+fn in_kernel(program: &Program) -> String {
+    let kernel = program.kernel.as_ref();
+    kernel.map_or(String::new(), |kernel| format!(" ({kernel})"))
+}
+
+/// Nothing about it tells why it does not answer.
+fn unremarkable(program: &Program) -> String {
+    let pid = program.pid;
+    match program.wait() {
         Wait::Idle => format!(
             "PID {pid} waits for clients as a healthy server does: it may be slow, or the check may not reach it"
         ),
-        Wait::Unknown(what) => format!("not known: PID {pid} waits in {what}"),
-        _ => format!("not known: PID {pid} is in state {}", program.state),
+        Wait::Sleeping => format!("not known: PID {pid} sleeps for a time of its own"),
+        Wait::Lock => format!("not known: the main thread of PID {pid} waits for a lock"),
+        _ => format!(
+            "not known: PID {pid} is in state {}{}",
+            program.state,
+            in_kernel(program)
+        ),
     }
 }
 
 /// A duration as an administrator says it.
-pub(crate) fn ago(duration: Duration) -> String {
+pub(super) fn ago(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..=119 => format!("{seconds} s"),
@@ -324,339 +608,9 @@ pub(crate) fn ago(duration: Duration) -> String {
 }
 
 /// Bytes in MiB.
-pub(crate) fn mebibytes(bytes: u64) -> u64 {
+pub(super) fn mebibytes(bytes: u64) -> u64 {
     bytes >> 20
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use super::*;
-    use crate::diagnosis::evidence::{Machine, Other, Thread};
-    use crate::diagnosis::oom::Victim;
-    use crate::diagnosis::tcp_info::Received;
-    use crate::diagnosis::wait::Doing;
-
-    fn peer() -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, 7], 51234))
-    }
-
-    fn other(state: char, command: &str) -> Other {
-        Other {
-            pid: 42,
-            command: command.to_owned(),
-            state,
-            age: Duration::from_secs(90),
-        }
-    }
-
-    fn thread(tid: i32, doing: Doing, percent: u64) -> Thread {
-        Thread {
-            tid,
-            name: "python3".to_owned(),
-            state: 'S',
-            doing,
-            percent,
-        }
-    }
-
-    fn hung(program: Program) -> Evidence {
-        Evidence {
-            port: 9143,
-            addresses: Vec::new(),
-            elsewhere: false,
-            tls: false,
-            seen: Seen::Silent,
-            since_healthy: Some(Duration::from_secs(180)),
-            listeners: vec![listener("0.0.0.0:9143", 1, true)],
-            programs: vec![Program {
-                pid: 7,
-                state: if program.state == '\0' {
-                    'S'
-                } else {
-                    program.state
-                },
-                ..program
-            }],
-            full: Vec::new(),
-            machine: Machine::default(),
-            victim: None,
-            log: None,
-        }
-    }
-
-    fn listener(holder: &str, waiting: u32, ours: bool) -> Listener {
-        Listener {
-            address: SocketAddr::from(([0, 0, 0, 0], 9143)),
-            waiting,
-            holder: Some(other('S', holder)),
-            ours,
-        }
-    }
-
-    fn waits(wait: Wait) -> Evidence {
-        hung(Program {
-            wait,
-            ..Program::default()
-        })
-    }
-
-    #[test]
-    fn each_evidence_has_its_sentence() {
-        let silent = Some(Received {
-            ago: Duration::from_secs(74),
-            bytes: 0,
-        });
-        let client = |writing, queued| Wait::Client {
-            peer: peer(),
-            writing,
-            queued,
-            received: silent,
-        };
-        let stuck = |state, wait| {
-            hung(Program {
-                state,
-                wait,
-                kernel: Some("nfs_wait".to_owned()),
-                ..Program::default()
-            })
-        };
-        let file = |what| Wait::File {
-            path: "/home/x".to_owned(),
-            what,
-        };
-        let table: Vec<(Evidence, &str)> = vec![
-            (
-                waits(client(false, 0)),
-                "blocked reading from idle client 10.0.0.7:51234, connected for 74 s and sent nothing (PID 7)",
-            ),
-            (
-                Evidence {
-                    tls: true,
-                    ..waits(client(false, 0))
-                },
-                "blocked in a TLS handshake or read with idle client 10.0.0.7:51234, connected for 74 s and sent nothing (PID 7)",
-            ),
-            (
-                waits(client(true, 2_500_000)),
-                "blocked writing to client 10.0.0.7:51234, which does not read: 2500000 bytes wait to be sent (PID 7)",
-            ),
-            (
-                waits(Wait::Process(other('S', "bjobs -u all"))),
-                "PID 7 waits for PID 42 (state S, for 90 s): bjobs -u all",
-            ),
-            (
-                waits(Wait::Remote {
-                    peer: peer(),
-                    connecting: true,
-                }),
-                "waiting for a connection to 10.0.0.7:51234, which does not answer (PID 7)",
-            ),
-            (
-                waits(Wait::Remote {
-                    peer: peer(),
-                    connecting: false,
-                }),
-                "waiting for an answer of 10.0.0.7:51234, to which it has connected (PID 7)",
-            ),
-            (
-                stuck('D', file("opening")),
-                "PID 7 is stuck in the kernel (state D), opening /home/x",
-            ),
-            (
-                stuck('D', Wait::Hidden),
-                "PID 7 is stuck in the kernel (state D), in nfs_wait",
-            ),
-            (
-                stuck('T', client(false, 0)),
-                "PID 7 is stopped (SIGSTOP or job control)",
-            ),
-            (stuck('t', Wait::Hidden), "PID 7 is stopped by a tracer"),
-            (
-                hung(Program {
-                    state: 't',
-                    tracer: Some(other('S', "strace")),
-                    ..Program::default()
-                }),
-                "PID 7 is stopped by its tracer, PID 42 (state S, for 90 s): strace",
-            ),
-            (
-                hung(Program {
-                    threads: vec![thread(7, Doing::Lock, 0), thread(8, Doing::Running, 99)],
-                    wait: Wait::Lock,
-                    ..Program::default()
-                }),
-                "PID 7 spins: thread 8 (python3) used 99 % of a CPU during the look",
-            ),
-            (
-                hung(Program {
-                    threads: vec![thread(7, Doing::Lock, 0), thread(8, Doing::Lock, 0)],
-                    wait: Wait::Lock,
-                    ..Program::default()
-                }),
-                "deadlock: the main thread of PID 7 waits for a lock, and none of its 2 threads runs",
-            ),
-            (
-                hung(Program {
-                    descriptors: Some(1024),
-                    most_descriptors: Some(1024),
-                    ..Program::default()
-                }),
-                "PID 7 is out of file descriptors: 1024 of 1024",
-            ),
-            (
-                hung(Program {
-                    group: Some((4 << 30, 4 << 30)),
-                    ..Program::default()
-                }),
-                "PID 7 is at the memory limit of its control group: 4096 of 4096 MiB",
-            ),
-            (
-                hung(Program {
-                    swapped: 300 << 20,
-                    resident: 1 << 20,
-                    ..Program::default()
-                }),
-                "PID 7 is swapped out: 300 MiB",
-            ),
-            (
-                hung(Program {
-                    sockets: [("CLOSE_WAIT".to_owned(), 40)].into(),
-                    wait: Wait::Idle,
-                    ..Program::default()
-                }),
-                "PID 7 has 40 connections in CLOSE_WAIT: it does not close what its clients have left",
-            ),
-            (
-                waits(Wait::Hidden),
-                "not visible: what PID 7 waits for is shown to its owner and to root alone",
-            ),
-            (
-                waits(Wait::Unknown("system call 281".to_owned())),
-                "not known: PID 7 waits in system call 281",
-            ),
-            (
-                Evidence {
-                    elsewhere: true,
-                    ..waits(Wait::Idle)
-                },
-                "the URL's host is another machine: nothing here can be its server, and nothing is stopped without --process-pattern",
-            ),
-            (
-                Evidence {
-                    programs: Vec::new(),
-                    listeners: Vec::new(),
-                    ..waits(Wait::Idle)
-                },
-                "the server is not running; it last answered 3 min ago",
-            ),
-            (
-                Evidence {
-                    listeners: Vec::new(),
-                    ..waits(Wait::Sleeping)
-                },
-                "the server runs, but nothing listens on port 9143",
-            ),
-            (
-                Evidence {
-                    listeners: vec![listener("nginx", 0, false)],
-                    programs: Vec::new(),
-                    ..waits(Wait::Idle)
-                },
-                "0.0.0.0:9143 is held by another process, PID 42 (state S, for 90 s): nginx",
-            ),
-            (
-                Evidence {
-                    full: vec!["/var/log".into()],
-                    ..waits(Wait::Idle)
-                },
-                "the disk of /var/log is full",
-            ),
-            (
-                Evidence {
-                    machine: Machine {
-                        available: 1,
-                        memory: 8 << 30,
-                        ..Machine::default()
-                    },
-                    ..waits(Wait::Idle)
-                },
-                "the machine is out of memory: 0 of 8192 MiB available",
-            ),
-            (
-                Evidence {
-                    machine: Machine {
-                        load: 99.0,
-                        cpus: 2,
-                        ..Machine::default()
-                    },
-                    ..waits(Wait::Idle)
-                },
-                "the machine is overloaded: load 99 on 2 CPUs",
-            ),
-            (
-                Evidence {
-                    seen: Seen::Status(502),
-                    ..waits(Wait::Idle)
-                },
-                "a proxy answers with status 502 in the server's place",
-            ),
-            (
-                Evidence {
-                    seen: Seen::Certificate("expired on 2026-01-01".to_owned()),
-                    ..waits(Wait::Idle)
-                },
-                "the server's certificate is not accepted: expired on 2026-01-01",
-            ),
-        ];
-        for (evidence, expected) in table {
-            let causes = causes(&evidence);
-            assert_eq!(
-                causes.first().map(String::as_str),
-                Some(expected),
-                "{evidence:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_oom_killers_victim_is_named_when_the_server_ended_since_it_answered() {
-        let gone = |seconds| Evidence {
-            programs: Vec::new(),
-            listeners: Vec::new(),
-            victim: Some(Victim {
-                pid: 812,
-                name: "python3".to_owned(),
-                ago: Duration::from_secs(seconds),
-            }),
-            ..waits(Wait::Idle)
-        };
-        let expected = "the kernel's OOM killer ended PID 812 (python3) 40 s ago, and no server is running since";
-        assert_eq!(causes(&gone(40))[0], expected);
-        assert_eq!(
-            causes(&gone(300)).len(),
-            1,
-            "that was before it last answered"
-        );
-    }
-
-    #[test]
-    fn innocents_are_not_named() {
-        let idle = Evidence {
-            seen: Seen::Healthy,
-            ..waits(Wait::Idle)
-        };
-        assert_eq!(causes(&idle), Vec::<String>::new());
-        let stopped = hung(Program {
-            state: 'T',
-            children: vec![other('S', "helper")],
-            ..Program::default()
-        });
-        assert!(
-            causes(&stopped)
-                .iter()
-                .all(|cause| !cause.contains("helper"))
-        );
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! Whom the kernel's OOM killer ended: the kernel log (`/dev/kmsg`, Documentation/ABI/testing/dev-kmsg).
+//! Whom the kernel's OOM killer ended: the kernel log (`/dev/kmsg`, Documentation/ABI/testing/dev-kmsg)
+//! and the events of the server's control group (Documentation/admin-guide/cgroup-v2.rst, `memory.events`).
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -7,19 +8,35 @@ use std::time::Duration;
 
 use nix::libc;
 
+use crate::state::{self, Known};
+
 /// No more records are read.
 const MOST_RECORDS: usize = 20_000;
 
-/// A process that the kernel ended for want of memory.
+/// What the kernel ended for want of memory.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Victim {
-    pub(crate) pid: i32,
-    pub(crate) name: String,
-    pub(crate) ago: Duration,
+pub(crate) enum Victim {
+    /// A process of the kernel log.
+    Process {
+        pid: i32,
+        name: String,
+        ago: Duration,
+        /// Whether that was the server as we last started it.
+        is_known: bool,
+    },
+    /// A process of the control group in which we last started the server.
+    InGroup(String),
 }
 
-/// The last interpreter that was ended so; none where the kernel log cannot be read.
-pub(crate) fn last_interpreter() -> Option<Victim> {
+/// The last of them that can have been the server; none where neither can be read.
+pub(super) fn last_victim(known: &Known) -> Option<Victim> {
+    in_kernel_log(known).or_else(|| {
+        let (group, kills) = known.group.as_ref()?;
+        (state::oom_kills(group)? > *kills).then(|| Victim::InGroup(group.clone()))
+    })
+}
+
+fn in_kernel_log(known: &Known) -> Option<Victim> {
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
     let uptime = Duration::try_from_secs_f64(uptime).ok()?;
@@ -34,7 +51,7 @@ pub(crate) fn last_interpreter() -> Option<Victim> {
         match log.read(&mut record) {
             Ok(length) => {
                 let text = String::from_utf8_lossy(&record[..length]);
-                last = victim(&text, uptime).or(last);
+                last = victim(&text, uptime, known).or(last);
             }
             // Records that were overwritten meanwhile.
             Err(reason) if reason.raw_os_error() == Some(libc::EPIPE) => {}
@@ -44,21 +61,23 @@ pub(crate) fn last_interpreter() -> Option<Victim> {
     last
 }
 
-/// `LEVEL,NUMBER,MICROSECONDS,FLAGS;Out of memory: Killed process PID (NAME) …`
-fn victim(record: &str, uptime: Duration) -> Option<Victim> {
+/// `LEVEL,NUMBER,MICROSECONDS,FLAGS;Out of memory: Killed process PID (NAME) …`, where that is the
+/// server as we know it, or else any interpreter.
+fn victim(record: &str, uptime: Duration, known: &Known) -> Option<Victim> {
     let (head, text) = record.split_once(';')?;
     let at = Duration::from_micros(head.split(',').nth(2)?.parse().ok()?);
     let (_, killed) = text.split_once("ut of memory: Killed process ")?;
     let (pid, rest) = killed.split_once(" (")?;
     let (name, _) = rest.split_once(')')?;
+    let pid = pid.parse().ok()?;
+    let is_known = known.pids.contains(&pid);
     let is_interpreter = name.starts_with("python") || name.starts_with("pypy");
-    is_interpreter.then(|| {
-        Some(Victim {
-            pid: pid.parse().ok()?,
-            name: name.to_owned(),
-            ago: uptime.saturating_sub(at),
-        })
-    })?
+    (is_known || is_interpreter).then(|| Victim::Process {
+        pid,
+        name: name.to_owned(),
+        ago: uptime.saturating_sub(at),
+        is_known,
+    })
 }
 
 #[cfg(test)]
@@ -68,16 +87,28 @@ mod tests {
     #[test]
     fn the_kernel_names_its_victims() {
         let uptime = Duration::from_secs(100);
-        let of =
-            |record: &str| victim(record, uptime).map(|victim| (victim.pid, victim.ago.as_secs()));
+        let known = Known {
+            pids: vec![9],
+            group: None,
+        };
+        let of = |record: &str| match victim(record, uptime, &known) {
+            Some(Victim::Process {
+                pid, ago, is_known, ..
+            }) => Some((pid, ago.as_secs(), is_known)),
+            _ => None,
+        };
         for (record, expected) in [
             (
                 "3,9,60000000,-;Out of memory: Killed process 812 (python3) total-vm:1kB\n",
-                Some((812, 40)),
+                Some((812, 40, false)),
             ),
             (
                 "3,9,99000000,-;Memory cgroup out of memory: Killed process 7 (python3.11) total-vm:1kB\n",
-                Some((7, 1)),
+                Some((7, 1, false)),
+            ),
+            (
+                "3,9,60000000,-;Out of memory: Killed process 9 (myvnc) total-vm:1kB\n",
+                Some((9, 40, true)),
             ),
             (
                 "3,9,60000000,-;Out of memory: Killed process 812 (firefox) total-vm:1kB\n",

@@ -1,14 +1,16 @@
 //! The last minutes of the server's own log.
 
-use std::fs::File;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use chrono::{Local, NaiveDateTime, TimeDelta};
-use procfs::process::FDTarget;
+use nix::libc;
 
-use crate::process::find;
+use crate::defaults;
+use crate::lock::RunLock;
 
 /// No more lines are taken.
 const MOST_LINES: usize = 200;
@@ -24,42 +26,69 @@ pub(crate) struct Wanted {
     pub(crate) history: Duration,
     /// The monitor's own files, which are not the server's, whoever holds them open.
     pub(crate) ours: Vec<PathBuf>,
+    /// Whose the server is.
+    pub(crate) owner: Option<u32>,
 }
 
-/// The newest log of these processes and its lines; none where there is none.
-pub(crate) fn last(pids: &[i32], wanted: &Wanted) -> Option<(PathBuf, Vec<String>)> {
-    let open = pids
-        .iter()
-        .filter_map(|pid| find::descriptors(*pid))
-        .flatten();
-    let open = open.filter_map(|(_, target)| match target {
-        FDTarget::Path(path) if path.extension().is_some_and(|kind| kind == "log") => Some(path),
-        _ => None,
-    });
-    let named = wanted
-        .pattern
-        .iter()
-        .filter_map(|pattern| glob::glob(pattern).ok());
-    let path = newest(open, wanted).or_else(|| newest(named.flatten().flatten(), wanted))?;
-    let lines = tail(&path, wanted.history)?;
+/// The newest log of the server and its lines; none where there is none. It is looked for among the
+/// server's open files, then where the administrator says, then where MyVNC puts it.
+pub(super) fn last(open: &[PathBuf], wanted: &Wanted) -> Option<(PathBuf, Vec<String>)> {
+    let is_log = |path: &&PathBuf| path.extension().is_some_and(|kind| kind == "log");
+    let open: Vec<PathBuf> = open.iter().filter(is_log).cloned().collect();
+    let named = wanted.pattern.iter().map(String::as_str).flat_map(matches);
+    let usual = defaults::SERVER_LOGS.into_iter().flat_map(matches);
+    newest(open, wanted)
+        .or_else(|| newest(named, wanted))
+        .or_else(|| newest(usual, wanted))
+}
+
+fn matches(pattern: &str) -> impl Iterator<Item = PathBuf> {
+    glob::glob(pattern).into_iter().flatten().flatten()
+}
+
+fn newest(
+    paths: impl IntoIterator<Item = PathBuf>,
+    wanted: &Wanted,
+) -> Option<(PathBuf, Vec<String>)> {
+    let dated = paths
+        .into_iter()
+        .filter(|path| !wanted.ours.contains(path) && !is_a_monitors(path))
+        .filter_map(|path| {
+            let metadata = std::fs::symlink_metadata(&path).ok()?;
+            let may_show = metadata.is_file() && may_show(&path, &metadata, wanted.owner);
+            may_show.then_some((metadata.modified().ok()?, path))
+        });
+    let (_, path) = dated.max()?;
+    let lines = tail(&path, wanted)?;
     Some((path, lines))
 }
 
-fn newest(paths: impl Iterator<Item = PathBuf>, wanted: &Wanted) -> Option<PathBuf> {
-    let dated = paths
-        .filter(|path| !wanted.ours.contains(path))
-        .filter_map(|path| {
-            let metadata = std::fs::metadata(&path)
-                .ok()
-                .filter(std::fs::Metadata::is_file)?;
-            Some((metadata.modified().ok()?, path))
-        });
-    dated.max().map(|(_, path)| path)
+/// Whether a monitor writes this log, this one or one with another log.
+fn is_a_monitors(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.ends_with(b".restart.log") || RunLock::path(path).exists()
 }
 
-fn tail(path: &Path, history: Duration) -> Option<Vec<String>> {
-    let mut file = File::open(path).ok()?;
+/// Our log is read by others than root. What is written there must be a log of the server's owner,
+/// of whoever may write in that directory, or open to all: not what a link leads to.
+fn may_show(path: &Path, file: &Metadata, owner: Option<u32>) -> bool {
+    let directory = path
+        .parent()
+        .and_then(|parent| std::fs::metadata(parent).ok());
+    let directory = directory.map(|directory| directory.uid());
+    file.mode() & 0o004 != 0 || owner.or(directory) == Some(file.uid())
+}
+
+fn tail(path: &Path, wanted: &Wanted) -> Option<Vec<String>> {
+    let mut file: File = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .ok()?;
     let metadata = file.metadata().ok()?;
+    if !metadata.is_file() || !may_show(path, &metadata, wanted.owner) {
+        return None;
+    }
     let start = metadata.len().saturating_sub(TAIL);
     file.seek(SeekFrom::Start(start)).ok()?;
     let mut bytes = Vec::new();
@@ -67,8 +96,8 @@ fn tail(path: &Path, history: Duration) -> Option<Vec<String>> {
     let text = String::from_utf8_lossy(&bytes);
     let is_fresh = SystemTime::now()
         .duration_since(metadata.modified().ok()?)
-        .is_ok_and(|age| age <= history);
-    let since = Local::now().naive_local() - TimeDelta::from_std(history).ok()?;
+        .is_ok_and(|age| age <= wanted.history);
+    let since = Local::now().naive_local() - TimeDelta::from_std(wanted.history).ok()?;
     Some(recent(&text, since, is_fresh))
 }
 
@@ -116,5 +145,68 @@ mod tests {
         let many = "2026-01-01 10:00:00 x\n".repeat(500);
         assert_eq!(recent(&many, since, true).len(), MOST_LINES);
         assert!(recent("", since, true).is_empty());
+    }
+
+    fn wanted(ours: &Path) -> Wanted {
+        Wanted {
+            pattern: None,
+            history: Duration::from_secs(120),
+            ours: vec![ours.to_owned()],
+            owner: Some(nix::unistd::Uid::effective().as_raw()),
+        }
+    }
+
+    #[test]
+    fn hazard_21_a_monitors_own_files_are_never_the_servers() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let ours = at("myvnc-monitor.log");
+        let wanted = wanted(&ours);
+        for name in [
+            "myvnc-monitor.log",
+            "other.log",
+            ".other.lock",
+            "m.restart.log",
+        ] {
+            std::fs::write(at(name), "ours\n").unwrap();
+        }
+        let pattern = at("*.log").to_str().unwrap().to_owned();
+        let by_pattern = Wanted {
+            pattern: Some(pattern),
+            ..wanted.clone()
+        };
+        let open = [ours.clone(), at("other.log"), at("m.restart.log")];
+        assert_eq!(newest(open.clone(), &wanted), None);
+        assert_eq!(
+            newest(matches(by_pattern.pattern.as_ref().unwrap()), &wanted),
+            None
+        );
+        std::fs::write(at("myvnc_7.log"), "the server's\n").unwrap();
+        let found = Some((at("myvnc_7.log"), vec!["the server's".to_owned()]));
+        assert_eq!(last(&open, &by_pattern), found);
+        assert_eq!(last(&[at("myvnc_7.log")], &wanted), found);
+    }
+
+    #[test]
+    fn what_a_link_leads_to_or_others_may_not_read_is_not_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("secret"), "root's\n").unwrap();
+        std::os::unix::fs::symlink(at("secret"), at("link.log")).unwrap();
+        nix::unistd::mkfifo(&at("fifo.log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let wanted = wanted(&at("m.log"));
+        assert_eq!(
+            newest([at("link.log"), at("fifo.log"), at("absent.log")], &wanted),
+            None
+        );
+        std::fs::write(at("private.log"), "another's\n").unwrap();
+        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(at("private.log"), closed).unwrap();
+        let others = Wanted {
+            owner: Some(wanted.owner.unwrap() + 1),
+            ..wanted.clone()
+        };
+        assert_eq!(newest([at("private.log")], &others), None);
+        assert!(newest([at("private.log")], &wanted).is_some());
     }
 }

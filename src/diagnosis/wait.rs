@@ -1,175 +1,230 @@
-//! What a thread waits for: its system call (`proc_pid_syscall(5)`), and what that call's
-//! descriptor is.
+//! What a thread waits for: what stands behind the descriptor, the path or the child that its
+//! system call names.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
-use nix::libc;
+use procfs::net::{TcpState, UdpNetEntry};
+use procfs::process::FDTarget;
 
-/// A system call that a thread is blocked in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Call {
-    /// Its number.
-    pub(crate) number: libc::c_long,
-    /// Its first two arguments.
-    pub(crate) arguments: [u64; 2],
+use super::call::{Deed, Doing, Polled};
+use super::evidence::{Other, Wait};
+use super::holders::{End, Holders};
+use super::look::{Sockets, other, plainly};
+use super::{program, sock_diag};
+
+/// No longer chain of processes that wait for each other is followed.
+const LONGEST_CHAIN: usize = 6;
+/// File systems whose server can be away (`filesystems(5)`), by the beginnings of their names.
+const REMOTE: [&str; 13] = [
+    "nfs",
+    "cifs",
+    "smb",
+    "lustre",
+    "gpfs",
+    "ceph",
+    "beegfs",
+    "afs",
+    "9p",
+    "fuse",
+    "autofs",
+    "orangefs",
+    "glusterfs",
+];
+
+/// What a process's descriptors and children are, to say what it waits for.
+pub(super) struct Around<'a> {
+    pub(super) pid: i32,
+    pub(super) targets: &'a HashMap<i32, FDTarget>,
+    pub(super) sockets: &'a Sockets,
+    pub(super) children: &'a [Other],
+    pub(super) holders: &'a mut Holders,
+    /// Whether it is asked, too, what the one that is waited for waits for.
+    pub(super) asks_on: bool,
 }
 
-/// What a thread does, as far as its system call tells.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Doing {
-    /// We may not see it.
-    Hidden,
-    /// It runs, or is about to.
-    Running,
-    /// Reading from this descriptor.
-    Reading(i32),
-    /// Writing to this descriptor.
-    Writing(i32),
-    /// Connecting this descriptor.
-    Connecting(i32),
-    /// Waiting for this child; for any, where it is none.
-    Child(Option<i32>),
-    /// Waiting until one of these descriptors is ready.
-    Polling(Vec<i32>),
-    /// Waiting for a client to connect.
-    Accepting,
-    /// Opening this file.
-    Opening(Option<PathBuf>),
-    /// Waiting for a lock of the program's own.
-    Lock,
-    /// Waiting for another process's lock on this descriptor's file.
-    FileLock(i32),
-    /// Sleeping for a time of its own.
-    Sleeping,
-    /// Another system call, by its number.
-    Other(libc::c_long),
-}
+impl Around<'_> {
+    pub(super) fn wait(&mut self, doing: &Doing) -> Wait {
+        match doing {
+            Doing::Hidden => Wait::Hidden,
+            Doing::Running => Wait::Running,
+            Doing::Using(descriptor, deed) => self.on(*descriptor, *deed),
+            Doing::Naming(path, deed) => self.file(path.as_deref(), *deed),
+            Doing::Child(Some(pid)) => match other(*pid) {
+                Some(child) => self.process(child),
+                None => Wait::Unknown("a child".into()),
+            },
+            Doing::Child(None) => match self.children {
+                [] => Wait::Unknown("a child".into()),
+                [only] => self.process(only.clone()),
+                several => Wait::Children(several.to_vec()),
+            },
+            Doing::Forking => match self.children.last().cloned() {
+                Some(child) => self.process(child),
+                None => Wait::Unknown("a child that it starts".into()),
+            },
+            Doing::Polling(all) => self.any(all),
+            Doing::Accepting => Wait::Idle,
+            Doing::Lock => Wait::Lock,
+            Doing::Sleeping => Wait::Sleeping,
+            Doing::Other(number) => Wait::Unknown(format!("system call {number}")),
+        }
+    }
 
-/// Reads what a thread does.
-pub(crate) fn doing(pid: i32, tid: i32) -> Doing {
-    match std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")) {
-        Err(_) => Doing::Hidden,
-        Ok(text) => parse(&text).map_or(Doing::Running, |call| meaning(pid, call)),
+    /// One of several descriptors. Where a client can connect meanwhile, it is idle, whoever else
+    /// is waited for; where different ones are waited for, none of them is to blame.
+    fn any(&mut self, all: &[Polled]) -> Wait {
+        let mut decisive: Option<Wait> = None;
+        for one in all {
+            let deed = if one.writing {
+                Deed::Writing
+            } else {
+                Deed::Reading
+            };
+            match self.on(one.descriptor, deed) {
+                Wait::Idle => return Wait::Idle,
+                wait if !wait.is_decisive() => (),
+                wait if decisive.as_ref().is_none_or(|first| is_same(first, &wait)) => {
+                    decisive.get_or_insert(wait);
+                }
+                _ => return Wait::Unknown(format!("poll of {} descriptors", all.len())),
+            }
+        }
+        match decisive {
+            Some(wait) => wait,
+            None if all.is_empty() => Wait::Sleeping,
+            None => Wait::Unknown("poll".into()),
+        }
+    }
+
+    fn on(&mut self, descriptor: i32, deed: Deed) -> Wait {
+        match self.targets.get(&descriptor) {
+            Some(FDTarget::Socket(inode)) => self.socket(*inode, deed),
+            Some(FDTarget::Pipe(inode)) => self.pipe(*inode, deed),
+            Some(FDTarget::Path(path)) => self.file(Some(path), deed),
+            _ => Wait::Unknown(format!("descriptor {descriptor}")),
+        }
+    }
+
+    fn socket(&self, inode: u64, deed: Deed) -> Wait {
+        let Some(row) = self.sockets.by_inode(inode) else {
+            return datagrams(inode);
+        };
+        let (local, peer) = (row.local_address, row.remote_address);
+        if row.state == TcpState::Listen {
+            Wait::Idle
+        } else if self.sockets.is_listened_to(local.port()) {
+            Wait::Client {
+                local: plainly(local),
+                peer: plainly(peer),
+                writing: deed == Deed::Writing,
+                queued: row.tx_queue,
+                received: sock_diag::received(local, peer),
+            }
+        } else {
+            Wait::Remote {
+                peer: plainly(peer),
+                connecting: row.state == TcpState::SynSent,
+            }
+        }
+    }
+
+    /// Whoever has the other end: what is read from is written by somebody.
+    fn pipe(&mut self, inode: u64, deed: Deed) -> Wait {
+        let end = if deed == Deed::Writing {
+            End::Read
+        } else {
+            End::Write
+        };
+        let children: Vec<i32> = self.children.iter().map(|child| child.pid).collect();
+        let holders = self.holders.of_pipe(inode, end, &children);
+        let holder = holders.into_iter().find(|pid| *pid != self.pid);
+        match holder.and_then(other) {
+            Some(holder) => self.process(holder),
+            None => Wait::Unknown("a pipe".into()),
+        }
+    }
+
+    /// A process, what it waits for itself while it has one child, and what the last one waits for.
+    fn process(&mut self, first: Other) -> Wait {
+        let mut chain = vec![first];
+        while chain.len() < LONGEST_CHAIN {
+            let Some(last) = chain.last() else { break };
+            match program::children(last.pid).as_slice() {
+                [only] if last.state == 'S' && only.pid != self.pid => chain.push(only.clone()),
+                _ => break,
+            }
+        }
+        let last = chain.last().filter(|_| self.asks_on).map(|last| {
+            let wait = program::wait_of(last.pid, self.sockets, self.holders);
+            matches!(wait, Wait::Remote { .. } | Wait::File { .. }).then(|| Box::new(wait))
+        });
+        Wait::Process {
+            chain,
+            last: last.flatten(),
+        }
+    }
+
+    fn file(&self, path: Option<&Path>, deed: Deed) -> Wait {
+        let Some(path) = path else {
+            return Wait::File {
+                path: "a file".into(),
+                deed,
+                mount: None,
+            };
+        };
+        let absolute = if path.is_absolute() {
+            path.to_owned()
+        } else {
+            let cwd = std::fs::read_link(format!("/proc/{}/cwd", self.pid)).unwrap_or_default();
+            cwd.join(path)
+        };
+        Wait::File {
+            mount: remote_mount(self.pid, &absolute),
+            path: absolute.display().to_string(),
+            deed,
+        }
     }
 }
 
-fn parse(text: &str) -> Option<Call> {
-    let mut words = text.split_whitespace();
-    let number = words.next()?.parse().ok().filter(|number| *number >= 0)?;
-    let mut argument = || {
-        let word = words.next()?;
-        u64::from_str_radix(word.trim_start_matches("0x"), 16).ok()
-    };
-    Some(Call {
-        number,
-        arguments: [argument()?, argument()?],
+/// Whether two waits are for the same one.
+fn is_same(one: &Wait, other: &Wait) -> bool {
+    match (one, other) {
+        (Wait::Process { chain: one, .. }, Wait::Process { chain: other, .. }) => {
+            one.first().map(|first| first.pid) == other.first().map(|first| first.pid)
+        }
+        (Wait::Client { peer: one, .. }, Wait::Client { peer: other, .. })
+        | (Wait::Remote { peer: one, .. }, Wait::Remote { peer: other, .. }) => one == other,
+        _ => one == other,
+    }
+}
+
+/// A socket that is none of TCP: connected by UDP, as a resolver's is, or local.
+fn datagrams(inode: u64) -> Wait {
+    let tables = [procfs::net::udp(), procfs::net::udp6()];
+    let mut rows = tables.into_iter().flatten().flatten();
+    let is_it = |row: &UdpNetEntry| row.inode == inode && row.remote_address.port() != 0;
+    match rows.find(is_it) {
+        Some(row) => Wait::Remote {
+            peer: plainly(row.remote_address),
+            connecting: false,
+        },
+        None => Wait::Unknown("a local socket".into()),
+    }
+}
+
+/// `nfs4 server:/export on /home`, where that is what a path is on.
+fn remote_mount(pid: i32, path: &Path) -> Option<String> {
+    let mounts = procfs::process::Process::new(pid).ok()?.mountinfo().ok()?;
+    // The last one hides what is mounted below it.
+    let mount = mounts
+        .into_iter()
+        .filter(|mount| path.starts_with(&mount.mount_point))
+        .max_by_key(|mount| mount.mount_point.as_os_str().len())?;
+    let is_remote = REMOTE.iter().any(|kind| mount.fs_type.starts_with(kind));
+    is_remote.then(|| {
+        let source = mount.mount_source.unwrap_or_default();
+        let point: PathBuf = mount.mount_point;
+        format!("{} {source} on {}", mount.fs_type, point.display())
     })
-}
-
-fn meaning(pid: i32, call: Call) -> Doing {
-    let [first, second] = call.arguments;
-    // The kernel shows registers; an int is their lower half.
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "an int is the lower half of a register"
-    )]
-    let number = first as i32;
-    match call.number {
-        libc::SYS_read | libc::SYS_readv | libc::SYS_recvfrom | libc::SYS_recvmsg => {
-            Doing::Reading(number)
-        }
-        libc::SYS_write | libc::SYS_writev | libc::SYS_sendto | libc::SYS_sendmsg => {
-            Doing::Writing(number)
-        }
-        libc::SYS_connect => Doing::Connecting(number),
-        libc::SYS_wait4 => Doing::Child(Some(number).filter(|pid| *pid > 0)),
-        libc::SYS_waitid => Doing::Child(
-            i32::try_from(second)
-                .ok()
-                .filter(|pid| first == 1 && *pid > 0),
-        ),
-        libc::SYS_accept | libc::SYS_accept4 => Doing::Accepting,
-        libc::SYS_futex => Doing::Lock,
-        libc::SYS_flock | libc::SYS_fcntl => Doing::FileLock(number),
-        libc::SYS_nanosleep | libc::SYS_clock_nanosleep => Doing::Sleeping,
-        libc::SYS_openat => Doing::Opening(path(pid, second)),
-        libc::SYS_ppoll => Doing::Polling(polled(pid, first, second)),
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_open => Doing::Opening(path(pid, first)),
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_poll => Doing::Polling(polled(pid, first, second)),
-        other => Doing::Other(other),
-    }
-}
-
-fn memory(pid: i32, address: u64, length: usize) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    let read = File::open(format!("/proc/{pid}/mem"))
-        .ok()?
-        .read_at(&mut bytes, address)
-        .ok()?;
-    bytes.truncate(read);
-    Some(bytes)
-}
-
-/// The descriptors of an array of `struct pollfd` (`poll(2)`).
-fn polled(pid: i32, address: u64, count: u64) -> Vec<i32> {
-    let count = usize::try_from(count).unwrap_or_default().min(64);
-    let bytes = memory(pid, address, count * 8).unwrap_or_default();
-    let each = bytes
-        .chunks_exact(8)
-        .filter_map(|entry| entry.get(..4)?.try_into().ok());
-    each.map(i32::from_ne_bytes)
-        .filter(|descriptor| *descriptor >= 0)
-        .collect()
-}
-
-fn path(pid: i32, address: u64) -> Option<PathBuf> {
-    let bytes = memory(pid, address, 4096)?;
-    let end = bytes.iter().position(|byte| *byte == 0)?;
-    let text = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    (!text.is_empty()).then(|| text.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_the_kernel_is_read() {
-        let of = |number, arguments| Some(Call { number, arguments });
-        for (line, expected) in [
-            ("running\n", None),
-            ("-1 0x7ffd 0x7f00\n", None),
-            ("", None),
-            ("0 0x3\n", None),
-            (
-                "0 0x3 0x7f12 0x400 0x0 0x0 0x0 0x7ffc 0x7f9a\n",
-                of(0, [3, 0x7f12]),
-            ),
-            (
-                "61 0xffffffff 0x0 0x0 0x0 0x0 0x0 0x7f 0x7f\n",
-                of(61, [0xffff_ffff, 0]),
-            ),
-        ] {
-            assert_eq!(parse(line), expected, "{line}");
-        }
-    }
-
-    #[test]
-    fn system_calls_have_their_meaning() {
-        let meant = |number, arguments| meaning(0, Call { number, arguments });
-        assert_eq!(meant(libc::SYS_recvfrom, [5, 0]), Doing::Reading(5));
-        assert_eq!(meant(libc::SYS_sendto, [5, 0]), Doing::Writing(5));
-        assert_eq!(meant(libc::SYS_wait4, [0xffff_ffff, 0]), Doing::Child(None));
-        assert_eq!(meant(libc::SYS_wait4, [77, 0]), Doing::Child(Some(77)));
-        assert_eq!(meant(libc::SYS_waitid, [1, 77]), Doing::Child(Some(77)));
-        assert_eq!(meant(libc::SYS_futex, [1, 0]), Doing::Lock);
-        assert_eq!(
-            meant(libc::SYS_getpid, [0, 0]),
-            Doing::Other(libc::SYS_getpid)
-        );
-    }
 }

@@ -1,19 +1,22 @@
 //! /proc → the server's processes. Reads the arguments of every process, and more only of
 //! those whose arguments match.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::unistd::Uid;
-use procfs::FromRead;
 use procfs::net::{TcpNetEntry, TcpState};
-use procfs::process::{FDTarget, Stat};
+use procfs::process::{FDInfo, FDTarget, Stat};
+use procfs::{FromRead, ProcError};
 use regex_lite::Regex;
 
 use super::identity;
+use super::instance::{self, Asked, Candidate};
 
 /// As much of a process's arguments is read, in bytes.
 const LONGEST_CMDLINE: u64 = 1 << 20;
@@ -24,20 +27,22 @@ pub(crate) struct Process {
     /// The process ID in our PID namespace.
     pub(crate) pid: i32,
     /// Its parent's.
-    parent: i32,
+    pub(crate) parent: i32,
     /// Clock ticks from boot to its start (`proc_pid_stat(5)`, field 22).
     pub(crate) start_time: u64,
     /// Whose it is (effective user ID).
     pub(crate) owner: Uid,
     /// Its arguments, joined by spaces.
     pub(crate) command: String,
+    /// Whether it is `manage.py`, which starts and stops a server and seldom is one.
+    pub(crate) is_manager: bool,
 }
 
 /// Which processes are the server.
-#[derive(Debug)]
-pub(crate) struct Search<'a> {
+#[derive(Clone, Debug)]
+pub(crate) struct Search {
     /// In place of the built-in rule.
-    pub(crate) pattern: Option<&'a Regex>,
+    pub(crate) pattern: Option<Regex>,
     /// Only this user's.
     pub(crate) user: Option<Uid>,
     /// Whether another server is told from this one by its port alone.
@@ -45,7 +50,7 @@ pub(crate) struct Search<'a> {
     /// The URL's port.
     pub(crate) port: u16,
     /// The addresses of the URL's host; empty where they are not known.
-    pub(crate) addresses: &'a [IpAddr],
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// What was found.
@@ -59,6 +64,19 @@ pub(crate) struct Found {
     pub(crate) spared: Vec<(Process, String)>,
 }
 
+impl Found {
+    /// No server, for all that matches is left alone for this reason.
+    pub(super) fn none_but(matching: Vec<Process>, reason: &str) -> Self {
+        let spared = matching
+            .into_iter()
+            .map(|process| (process, reason.to_owned()));
+        Self {
+            spared: spared.collect(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Looks for the server. Fails only where /proc itself cannot be read.
 pub(crate) fn find(search: &Search) -> io::Result<Found> {
     let matching = matching(search)?;
@@ -68,20 +86,45 @@ pub(crate) fn find(search: &Search) -> io::Result<Found> {
     if search.by_port_alone {
         return Ok(narrow(matching, search));
     }
-    match place(search.addresses) {
+    match place(&search.addresses) {
         Place::Here | Place::Unknown => Ok(narrow(matching, search)),
         Place::Elsewhere if search.pattern.is_none() => {
             let reason = "the URL is another host's; --process-pattern says otherwise";
-            Ok(Found {
-                spared: with_reason(matching, reason),
-                ..Found::default()
-            })
+            Ok(Found::none_but(matching, reason))
         }
         Place::Elsewhere => Ok(Found {
             server: matching,
             ..Found::default()
         }),
     }
+}
+
+/// Which of the matching processes are the server that is asked for, by what they listen on.
+fn narrow(matching: Vec<Process>, search: &Search) -> Found {
+    let listeners = listening_sockets();
+    let network = network(nix::unistd::getpid().as_raw());
+    let candidates = matching
+        .into_iter()
+        .map(|process| Candidate {
+            listens: listens(process.pid, &listeners),
+            is_elsewhere: self::network(process.pid)
+                .is_some_and(|other| network.as_ref().is_some_and(|ours| *ours != other)),
+            process,
+        })
+        .collect();
+    let asked = Asked {
+        port: search.port,
+        addresses: search.addresses.clone(),
+        taken: listeners.values().copied().collect(),
+        is_named: search.pattern.is_some(),
+        by_port_alone: search.by_port_alone,
+    };
+    instance::choose(candidates, &asked)
+}
+
+/// The network namespace that a process lives in (`network_namespaces(7)`), where that can be seen.
+fn network(pid: i32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/net")).ok()
 }
 
 /// A process's arguments, joined by spaces; empty where it has none.
@@ -98,8 +141,25 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
 
 /// Whether this very process still runs, and not as a zombie.
 pub(crate) fn is_alive(pid: i32, start_time: u64) -> bool {
-    stat(pid)
-        .is_some_and(|stat| stat.starttime == start_time && !matches!(stat.state, 'Z' | 'X' | 'x'))
+    stat(pid).is_some_and(|stat| stat.starttime == start_time && !is_dead(&stat))
+}
+
+/// Whether nothing of a process is left but its exit status: its first thread can end before the
+/// others, and is a zombie as long as they live.
+fn is_dead(stat: &Stat) -> bool {
+    matches!(stat.state, 'Z' | 'X' | 'x') && stat.num_threads <= 1
+}
+
+/// A thread by which /proc still shows a process whose first thread has ended.
+fn living_thread(pid: i32) -> Option<i32> {
+    let tasks = format!("/proc/{pid}/task");
+    // A link for each thread, and two of the directory's own.
+    if std::fs::metadata(&tasks).ok()?.nlink() <= 3 {
+        return None;
+    }
+    let threads = std::fs::read_dir(tasks).ok()?.flatten();
+    let mut numbers = threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.find(|tid| *tid != pid && stat(*tid).is_some_and(|stat| !is_dead(&stat)))
 }
 
 /// How long a process has run, in whole seconds.
@@ -112,6 +172,9 @@ pub(crate) fn age(pid: i32) -> Option<Duration> {
 
 /// The state letter of a process (`proc_pid_stat(5)`) and the kernel function it waits in, where that can be read.
 pub(crate) fn state(pid: i32) -> String {
+    let pid = living_thread(pid)
+        .filter(|_| stat(pid).is_some_and(|stat| stat.state == 'Z'))
+        .unwrap_or(pid);
     let letter = stat(pid).map_or('?', |stat| stat.state);
     match std::fs::read_to_string(format!("/proc/{pid}/wchan")) {
         Ok(wchan) if !matches!(wchan.trim(), "" | "0") => format!("{letter} in {}", wchan.trim()),
@@ -131,13 +194,15 @@ fn matching(search: &Search) -> io::Result<Vec<Process>> {
         else {
             continue;
         };
-        cmdline.clear();
-        // A process that ended meanwhile has no file; kernel threads and zombies have no arguments.
-        let read = File::open(format!("/proc/{pid}/cmdline"))
-            .and_then(|file| file.take(LONGEST_CMDLINE).read_to_end(&mut cmdline));
-        if read.is_ok() && !cmdline.is_empty() && !untouchable.contains(&pid) {
+        read_cmdline(pid, &mut cmdline);
+        if cmdline.is_empty() {
+            if let Some(thread) = living_thread(pid) {
+                read_cmdline(thread, &mut cmdline);
+            }
+        }
+        if !cmdline.is_empty() && !untouchable.contains(&pid) {
             let argv = cmdline.strip_suffix(b"\0").unwrap_or(&cmdline);
-            if arguments_match(search.pattern, argv, pid) {
+            if arguments_match(search.pattern.as_ref(), argv, pid) {
                 found.extend(
                     look(pid, argv)
                         .filter(|process| search.user.is_none_or(|user| user == process.owner)),
@@ -147,6 +212,16 @@ fn matching(search: &Search) -> io::Result<Vec<Process>> {
     }
     found.sort_by_key(|process| process.pid);
     Ok(found)
+}
+
+/// A process that ended meanwhile has no file; kernel threads and zombies have no arguments.
+fn read_cmdline(pid: i32, cmdline: &mut Vec<u8>) {
+    cmdline.clear();
+    let read = File::open(format!("/proc/{pid}/cmdline"))
+        .and_then(|file| file.take(LONGEST_CMDLINE).read_to_end(cmdline));
+    if read.is_err() {
+        cmdline.clear();
+    }
 }
 
 /// Ourselves, our ancestors, and init.
@@ -161,9 +236,15 @@ fn ourselves() -> HashSet<i32> {
 
 fn arguments_match(pattern: Option<&Regex>, argv: &[u8], pid: i32) -> bool {
     match pattern {
-        Some(pattern) => pattern.is_match(&joined(argv)),
+        Some(pattern) => {
+            let command = joined(argv);
+            pattern.is_match(&command) && !identity::names_a_pattern(&command)
+        }
         None => identity::is_server(argv.split(|byte| *byte == 0), || {
-            std::fs::read_link(format!("/proc/{pid}/cwd")).ok()
+            let thread = living_thread(pid).unwrap_or(pid);
+            std::fs::read_link(format!("/proc/{pid}/cwd"))
+                .or_else(|_| std::fs::read_link(format!("/proc/{thread}/cwd")))
+                .ok()
         }),
     }
 }
@@ -175,8 +256,11 @@ fn joined(argv: &[u8]) -> String {
 
 /// The process behind a PID, unless it is a zombie or lives in another PID namespace.
 fn look(pid: i32, argv: &[u8]) -> Option<Process> {
-    let stat = stat(pid).filter(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))?;
-    let status = procfs::process::Status::from_file(format!("/proc/{pid}/status")).ok()?;
+    let stat = stat(pid).filter(|stat| !is_dead(stat))?;
+    // Its first line is the program's name, which can be any bytes.
+    let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let status = procfs::process::Status::from_read(status.as_bytes()).ok()?;
     // NSpid (proc_pid_status(5)): one number for each PID namespace from ours down to its own.
     let elsewhere = status.nspid.is_some_and(|pids| pids.len() > 1);
     (!elsewhere).then(|| Process {
@@ -184,6 +268,7 @@ fn look(pid: i32, argv: &[u8]) -> Option<Process> {
         parent: stat.ppid,
         start_time: stat.starttime,
         owner: Uid::from_raw(status.euid),
+        is_manager: identity::is_manager(argv.split(|byte| *byte == 0)),
         command: joined(argv),
     })
 }
@@ -204,11 +289,28 @@ pub(crate) fn tcp_sockets() -> Vec<TcpNetEntry> {
     tables.into_iter().flatten().flatten().collect()
 }
 
-/// What a process's descriptors are, by number; none where they cannot be read.
-pub(crate) fn descriptors(pid: i32) -> Option<Vec<(i32, FDTarget)>> {
-    let descriptors = procfs::process::Process::new(pid).ok()?.fd().ok()?;
-    let targets = descriptors.map(|one| one.map(|one| (one.fd, one.target)));
-    targets.collect::<Result<_, _>>().ok()
+/// What a process's descriptors are; none where we may not see them. One that is closed
+/// meanwhile is no reason to see none.
+pub(crate) fn descriptors(pid: i32) -> Option<Vec<FDInfo>> {
+    let open = descriptors_of(pid)?;
+    if open.is_empty() {
+        if let Some(thread) = living_thread(pid) {
+            return descriptors_of(thread);
+        }
+    }
+    Some(open)
+}
+
+fn descriptors_of(pid: i32) -> Option<Vec<FDInfo>> {
+    let mut open = Vec::new();
+    for one in procfs::process::Process::new(pid).ok()?.fd().ok()? {
+        match one {
+            Ok(one) => open.push(one),
+            Err(ProcError::PermissionDenied(_)) => return None,
+            Err(_) => (),
+        }
+    }
+    Some(open)
 }
 
 /// Whether these are addresses of another machine.
@@ -249,112 +351,21 @@ fn place(addresses: &[IpAddr]) -> Place {
     }
 }
 
-/// Of several matches, those that listen on the URL's port and their matching kin are the
-/// server. Where nothing at all listens on that port, one that listens on another is another
-/// instance, unless the administrator has named it (`--process-pattern`); and where a server is
-/// told from another by its port alone, so is one that listens on none.
-fn narrow(matching: Vec<Process>, search: &Search) -> Found {
-    let port = search.port;
-    let listeners = listening_sockets();
-    let ports: HashMap<i32, HashSet<u16>> = matching
-        .iter()
-        .map(|process| (process.pid, ports_of(process.pid, &listeners)))
-        .collect();
-    let on_port: BTreeSet<i32> = ports
-        .iter()
-        .filter(|(_, ports)| ports.contains(&port))
-        .map(|(pid, _)| *pid)
-        .collect();
-    if !on_port.is_empty() {
-        let kin = kin(&matching, &ports, &on_port);
-        let (server, others) = matching
-            .into_iter()
-            .partition(|process| kin.contains(&process.pid));
-        let reason =
-            format!("another process of its kind listens on port {port}: this is another instance");
-        return Found {
-            server,
-            listening: on_port.into_iter().collect(),
-            spared: with_reason(others, &reason),
-        };
-    }
-    if search.by_port_alone {
-        let reason = format!(
-            "it does not listen on port {port}, by which alone this server is told from another of the configuration; a process-pattern for each says otherwise"
-        );
-        return Found {
-            spared: with_reason(matching, &reason),
-            ..Found::default()
-        };
-    }
-    let spare_none = search.pattern.is_some() || listeners.values().any(|taken| *taken == port);
-    let (server, others): (Vec<_>, Vec<_>) = matching
-        .into_iter()
-        .partition(|process| spare_none || ports[&process.pid].is_empty());
-    let reason = format!(
-        "it listens, but not on port {port}: this is another instance; --url or --process-pattern says otherwise"
-    );
-    Found {
-        server,
-        spared: with_reason(others, &reason),
-        ..Found::default()
-    }
-}
-
-fn with_reason(processes: Vec<Process>, reason: &str) -> Vec<(Process, String)> {
-    processes
-        .into_iter()
-        .map(|process| (process, reason.to_owned()))
-        .collect()
-}
-
-/// The families of those on the port: up to the topmost ancestor that matches without a gap,
-/// and what descends from it so, but for what listens on other ports only.
-fn kin(
-    matching: &[Process],
-    ports: &HashMap<i32, HashSet<u16>>,
-    on_port: &BTreeSet<i32>,
-) -> HashSet<i32> {
-    let parent_of: HashMap<i32, i32> = matching
-        .iter()
-        .map(|process| (process.pid, process.parent))
-        .collect();
-    let root_of = |mut pid: i32| {
-        while let Some(parent) = parent_of
-            .get(&pid)
-            .filter(|parent| parent_of.contains_key(parent))
-        {
-            pid = *parent;
-        }
-        pid
-    };
-    let roots: HashSet<i32> = on_port.iter().map(|pid| root_of(*pid)).collect();
-    matching
-        .iter()
-        .map(|process| process.pid)
-        .filter(|pid| {
-            roots.contains(&root_of(*pid)) && (on_port.contains(pid) || ports[pid].is_empty())
-        })
-        .collect()
-}
-
-/// Socket inode → port, of everything that listens in our network namespace.
-fn listening_sockets() -> HashMap<u64, u16> {
+/// Socket inode → address, of everything that listens in our network namespace.
+fn listening_sockets() -> HashMap<u64, SocketAddr> {
     tcp_sockets()
         .into_iter()
         .filter(|row| row.state == TcpState::Listen)
-        .map(|row| (row.inode, row.local_address.port()))
+        .map(|row| (row.inode, row.local_address))
         .collect()
 }
 
-/// The ports that a process listens on; empty where its descriptors cannot be read.
-fn ports_of(pid: i32, listeners: &HashMap<u64, u16>) -> HashSet<u16> {
-    descriptors(pid)
-        .into_iter()
-        .flatten()
-        .filter_map(|(_, target)| match target {
-            FDTarget::Socket(inode) => listeners.get(&inode).copied(),
-            _ => None,
-        })
-        .collect()
+/// Where a process listens; none where its descriptors cannot be seen.
+fn listens(pid: i32, listeners: &HashMap<u64, SocketAddr>) -> Option<HashSet<SocketAddr>> {
+    let open = descriptors(pid)?.into_iter();
+    let sockets = open.filter_map(|one| match one.target {
+        FDTarget::Socket(inode) => listeners.get(&inode).copied(),
+        _ => None,
+    });
+    Some(sockets.collect())
 }

@@ -5,7 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// The scripts that a server is started by.
-const SCRIPTS: [&[u8]; 3] = [b"main.py", b"run_server.py", b"manage.py"];
+const SCRIPTS: [&[u8]; 3] = [b"main.py", b"run_server.py", MANAGER];
+/// The one that starts and stops it.
+const MANAGER: &[u8] = b"manage.py";
 /// The package that a server can be started as, with `-m`.
 const PACKAGE: &[u8] = b"myvnc";
 /// Modules of that package that are no server: a user's client, on a terminal or a desktop.
@@ -33,11 +35,23 @@ pub(crate) fn is_server<'a>(
         Some(Program::Script(script)) => {
             let name = basename(script);
             SCRIPTS.contains(&name)
-                && !(name == b"manage.py" && argv.any(|argument| PASSING_VERBS.contains(&argument)))
+                && !(name == MANAGER && argv.any(|argument| PASSING_VERBS.contains(&argument)))
                 && is_in_myvnc(script, cwd().as_deref())
         }
         None => false,
     }
+}
+
+/// Whether a process with these arguments is an interpreter that runs `manage.py`.
+pub(crate) fn is_manager<'a>(mut argv: impl Iterator<Item = &'a [u8]>) -> bool {
+    argv.next().is_some_and(is_interpreter)
+        && matches!(program(&mut argv), Some(Program::Script(script)) if basename(script) == MANAGER)
+}
+
+/// Whether a command line hands on a process pattern, as a monitor's own does, and that of the shell
+/// that runs one: what the pattern matches in it is the pattern.
+pub(crate) fn names_a_pattern(command: &str) -> bool {
+    command.contains("--process-pattern")
 }
 
 /// What an interpreter was told to run.

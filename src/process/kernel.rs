@@ -1,12 +1,14 @@
-//! The two system interfaces that no crate offers without `unsafe`.
+//! The system interfaces that no crate offers without `unsafe`.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::libc;
+use nix::unistd::{ForkResult, Pid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -49,5 +51,33 @@ pub(super) fn detach(command: &mut Command) {
             nix::unistd::setsid()?;
             Ok(())
         });
+    }
+}
+
+/// Does the work in a child process, which has no descriptor of ours but this one, and ends it then.
+pub(super) fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<Pid> {
+    let inherited = inherited_descriptors();
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    // SAFETY: the child runs on with this thread alone. The C library leaves its allocator usable in
+    // it (fork(2), pthread_atfork(3)), and the other threads that there can be, which resolve names
+    // and watch other servers, hold no lock of ours for longer than a read; one that is held all the
+    // same holds the child alone, which its parent does not wait for.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            for standard in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+                // SAFETY: both are open descriptors, and nothing here owns the standard ones.
+                unsafe { libc::dup2(null.as_raw_fd(), standard) };
+            }
+            for descriptor in inherited {
+                if descriptor != keep.as_raw_fd() {
+                    // SAFETY: their owners are never dropped here, for this process ends without that.
+                    unsafe { libc::close(descriptor) };
+                }
+            }
+            work(keep);
+            // SAFETY: ends this process, without running what the parent registered for its own end.
+            unsafe { libc::_exit(0) }
+        }
     }
 }

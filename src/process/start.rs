@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -13,7 +14,7 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::exit::Exit;
-use super::kernel;
+use super::{aside, kernel};
 use crate::account;
 use crate::journal::plain;
 
@@ -26,16 +27,31 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// The shells that run the command, the best first: the manual promises `source`.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
+/// Looking at the program of a command takes no longer: it may be on a disk that does not answer.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Why this command cannot run, as far as can be told without running it: its first word is
 /// a path at which nothing can be executed. `None` also in every doubt.
-pub(crate) fn unusable(command: &str) -> Option<String> {
+pub(crate) async fn unusable(command: &str) -> Option<String> {
     let program = first_path(command)?;
-    let reason = match std::fs::metadata(&program) {
+    let looking = aside::in_process(LOOK_TIMEOUT, |out| {
+        if let Some(reason) = unusable_program(&program) {
+            let _ = out.write_all(reason.as_bytes());
+        }
+    });
+    let reason = match looking.await {
+        Ok(said) => String::from_utf8_lossy(&said).into_owned(),
+        Err(_) => unusable_program(&program).unwrap_or_default(),
+    };
+    (!reason.is_empty()).then(|| format!("{}: {reason}", program.display()))
+}
+
+fn unusable_program(program: &Path) -> Option<String> {
+    Some(match std::fs::metadata(program) {
         Err(reason) => plain(&reason),
         Ok(metadata) if metadata.is_dir() => "is a directory".into(),
-        Ok(_) => plain(&access(&program, AccessFlags::X_OK).err()?.into()),
-    };
-    Some(format!("{}: {reason}", program.display()))
+        Ok(_) => plain(&access(program, AccessFlags::X_OK).err()?.into()),
+    })
 }
 
 /// The first word of a shell command, after assignments, where it is plainly a path, and
@@ -171,7 +187,8 @@ fn open_output(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn shell() -> &'static str {
+/// The shell that runs what the administrator has given.
+pub(super) fn shell() -> &'static str {
     let [bash, sh] = SHELLS;
     if access(bash, AccessFlags::X_OK).is_ok() {
         bash
@@ -308,8 +325,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_cannot_be_executed_is_unusable() {
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_cannot_be_executed_is_unusable() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for (name, mode) in [("runs", 0o755), ("my prog", 0o700), ("plain", 0o644)] {
@@ -346,7 +363,7 @@ mod tests {
         ] {
             let expected = expected.map(|(name, why)| format!("{root}/{name}: {why}"));
             assert_eq!(
-                unusable(&command.replace('@', &root.to_string())),
+                unusable(&command.replace('@', &root.to_string())).await,
                 expected,
                 "{command}"
             );

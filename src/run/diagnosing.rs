@@ -1,59 +1,42 @@
 //! The part of a run that says why the server does not answer.
 
-use std::io::Read;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::time::Duration;
-
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 
 use super::Run;
 use crate::diagnosis::server_log::Wanted;
-use crate::diagnosis::{self, BUDGET, Diagnosis, Question, Seen};
-use crate::health::Trouble;
-use crate::journal::{BANNER, plain};
-use crate::process::find::Process;
+use crate::diagnosis::{self, Diagnosis, Question, Seen};
+use crate::health::{Stage, Trouble};
+use crate::journal::{BANNER, plain, seconds};
+use crate::process::dump::Dump;
+use crate::process::find::Found;
+use crate::recovery::Phase;
+use crate::secrets;
 
 /// `--dump-cmd` is given this time.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
-/// As much of its output is logged, in bytes.
-const MOST_DUMPED: u64 = 64 << 10;
 
 impl Run<'_> {
     /// Looks at the server and writes down what there is to see, within its budget.
-    pub(super) async fn diagnose(&mut self, server: &[Process]) {
+    pub(super) async fn diagnose(&mut self, found: &Found) {
+        let others = found.spared.iter().map(|(process, _)| process.clone());
         let question = Question {
-            server: server.to_vec(),
-            port: self
-                .settings
-                .url
-                .port_or_known_default()
-                .unwrap_or_default(),
+            server: found.server.clone(),
+            others: others.collect(),
+            port: self.port(),
             addresses: self.checker.addresses(),
             tls: self.settings.url.scheme() == "https",
             seen: self.seen(),
+            checks: self.checks,
             since_healthy: self.last_healthy.ago(),
+            known: self.last_healthy.known(),
             log: Wanted {
                 pattern: self.settings.server_log.clone(),
                 history: self.settings.log_history,
-                ours: vec![
-                    self.settings.logfile.clone(),
-                    self.settings.logfile.with_extension("restart.log"),
-                ],
+                ours: vec![self.settings.logfile.clone()],
+                owner: found.server.first().map(|process| process.owner.as_raw()),
             },
         };
-        let looking = tokio::task::spawn_blocking(move || diagnosis::look(&question));
-        let Diagnosis { causes, record } = match tokio::time::timeout(BUDGET, looking).await {
-            Ok(Ok(diagnosis)) => diagnosis,
-            _ => Diagnosis {
-                causes: vec![format!(
-                    "not known: /proc did not answer within {} ms",
-                    BUDGET.as_millis()
-                )],
-                record: Vec::new(),
-            },
-        };
+        let Diagnosis { causes, record } = diagnosis::look(&question).await;
         for line in [BANNER, "DIAGNOSIS", BANNER] {
             self.journal.info(line);
         }
@@ -66,52 +49,46 @@ impl Run<'_> {
         self.cause = causes.into_iter().next();
     }
 
-    /// Runs `--dump-cmd` on the server's first process.
-    pub(super) async fn dump(&self) {
-        let (Some(command), Some(held)) = (&self.settings.dump_cmd, self.held.first()) else {
-            return;
+    /// Runs `--dump-cmd` on the server's process that listens, or else on its first; whether there
+    /// was one to run.
+    pub(super) async fn dump(&mut self, listening: &[i32]) -> bool {
+        let pids = self.held.iter().map(|held| held.process.pid);
+        let mut pids = listening.iter().copied().chain(pids);
+        let (Some(command), Some(pid)) = (&self.settings.dump_cmd, pids.next()) else {
+            return false;
         };
-        let command = command.replace("{pid}", &held.process.pid.to_string());
-        self.journal.info(&format!("Running {command}"));
-        let cannot = |reason: &str| {
-            self.journal
-                .warning(&format!("Cannot run {command}: {reason}"));
-        };
-        let shell = Command::new("/bin/sh")
-            .args(["-c", &format!("exec 2>&1; {command}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn();
-        let mut shell = match shell {
-            Ok(shell) => shell,
-            Err(reason) => return cannot(&plain(&reason)),
-        };
-        let Some(output) = shell.stdout.take() else {
-            return;
-        };
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut text = Vec::new();
-            let _ = output.take(MOST_DUMPED).read_to_end(&mut text);
-            text
-        });
-        match tokio::time::timeout(DUMP_TIMEOUT, reading).await {
-            Ok(text) => {
-                for line in String::from_utf8_lossy(&text.unwrap_or_default()).lines() {
-                    self.journal.info(&format!("Dump: {line}"));
-                }
+        let command = command.replace("{pid}", &pid.to_string());
+        let shown = secrets::without(&command);
+        self.journal.info(&format!("Running {shown}"));
+        let mut dump = match Dump::start(&command) {
+            Ok(dump) => dump,
+            Err(reason) => {
+                let reason = plain(&reason);
+                self.journal
+                    .warning(&format!("Cannot run {shown}: {reason}"));
+                return false;
             }
-            Err(_) => cannot(&format!(
-                "it did not end within {} s",
-                DUMP_TIMEOUT.as_secs()
-            )),
+        };
+        let is_late = tokio::select! {
+            () = dump.ended() => false,
+            () = tokio::time::sleep(DUMP_TIMEOUT) => true,
+            name = self.signals.next() => {
+                self.told(Phase::Surveying, name);
+                false
+            }
+        };
+        let text = dump.end();
+        for line in text.lines() {
+            self.journal
+                .info(&format!("Dump: {}", secrets::without(line)));
         }
-        // It may still write, or have left children: its process group ends with it.
-        if let Ok(group) = i32::try_from(shell.id()) {
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        if is_late {
+            let limit = DUMP_TIMEOUT.as_secs();
+            self.journal.warning(&format!(
+                "{shown} did not end within {limit} s, and was ended"
+            ));
         }
-        let _ = shell.try_wait();
+        true
     }
 
     fn seen(&self) -> Seen {
@@ -119,6 +96,12 @@ impl Run<'_> {
             None => Seen::Healthy,
             Some(Trouble::Status(status)) => Seen::Status(*status),
             Some(Trouble::Certificate(what)) => Seen::Certificate(what.clone()),
+            Some(Trouble::Resolution { reason, .. }) => Seen::Unresolved(reason.clone()),
+            Some(Trouble::TimedOut {
+                stage: Stage::Resolving,
+                limit,
+            }) => Seen::Unresolved(format!("no answer within {} s", seconds(*limit))),
+            Some(Trouble::NotHttp(what) | Trouble::Tls(what)) => Seen::Strange(what.clone()),
             Some(_) => Seen::Silent,
         }
     }

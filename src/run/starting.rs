@@ -12,6 +12,8 @@ use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, plain, seconds};
 use crate::process::start::{self, Running};
 use crate::recovery::{Event, Outcome, Phase};
+use crate::secrets;
+use crate::state::Known;
 
 /// Between two checks of a server that is starting.
 const POLL: Duration = Duration::from_millis(50);
@@ -25,18 +27,20 @@ pub(super) struct Restart {
     status: Option<ExitStatus>,
     /// Whether the log says by now that the server was started.
     announced: bool,
+    /// What serves since then.
+    pids: Vec<i32>,
 }
 
 impl Run<'_> {
     pub(super) fn start(&mut self) -> Result<(), String> {
         self.journal.info(&format!(
             "Starting server with command: {}",
-            self.settings.restart_cmd
+            secrets::without(&self.settings.restart_cmd)
         ));
         let output = self.settings.logfile.with_extension("restart.log");
-        let began = Instant::now();
         let (command, lost) =
             start::start(&self.settings.restart_cmd, &output).map_err(|reason| plain(&reason))?;
+        let began = Instant::now();
         if let Some(reason) = lost {
             self.journal.warning(&format!(
                 "Its output is lost: cannot write {}: {}",
@@ -57,6 +61,7 @@ impl Run<'_> {
             began,
             status: None,
             announced: false,
+            pids: Vec::new(),
         });
         Ok(())
     }
@@ -70,7 +75,7 @@ impl Run<'_> {
             biased;
             status = first_answer(&self.checker, self.settings.timeout, self.deadline, &mut self.trouble) => {
                 self.status = status;
-                self.announce(&mut restart);
+                self.announce(&mut restart, &self.server_pids().await);
                 let waited = restart.began.elapsed().as_secs_f64().ceil();
                 self.journal.info(&format!("Server is now responsive after {waited} seconds"));
                 self.journal.detail(&format!("It took {} seconds", seconds(restart.began.elapsed())));
@@ -78,16 +83,19 @@ impl Run<'_> {
             }
             name = self.signals.next() => {
                 self.told(Phase::Starting, name);
-                Event::Interrupted
+                match restart.status {
+                    Some(status) if status.success() => Event::CommandSucceeded,
+                    _ => Event::Interrupted,
+                }
             }
-            ended = restart.command.ended(), if restart.status.is_none() => self.command_ended(&mut restart, ended),
+            ended = restart.command.ended(), if restart.status.is_none() => self.command_ended(&mut restart, ended).await,
             () = tokio::time::sleep_until(self.deadline) => Event::Expired,
         };
         self.restart = Some(restart);
         event
     }
 
-    fn command_ended(&self, restart: &mut Restart, ended: io::Result<ExitStatus>) -> Event {
+    async fn command_ended(&self, restart: &mut Restart, ended: io::Result<ExitStatus>) -> Event {
         let took = seconds(restart.began.elapsed());
         match ended {
             Ok(status) if status.success() => {
@@ -95,8 +103,9 @@ impl Run<'_> {
                 self.journal.detail(&format!(
                     "The restart command exited with status 0 after {took} seconds"
                 ));
-                if !self.server_pids().is_empty() {
-                    self.announce(restart);
+                let pids = self.server_pids().await;
+                if !pids.is_empty() {
+                    self.announce(restart, &pids);
                 }
                 Event::CommandSucceeded
             }
@@ -122,15 +131,16 @@ impl Run<'_> {
     }
 
     /// Says, once, that the server was started, and which processes it has.
-    fn announce(&self, restart: &mut Restart) {
+    fn announce(&self, restart: &mut Restart, pids: &[i32]) {
+        restart.pids = pids.to_vec();
         if restart.announced {
             return;
         }
         restart.announced = true;
-        let pids = self.server_pids();
         let pids = if pids.is_empty() {
             "none found here".to_owned()
         } else {
+            let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
             pids.join(", ")
         };
         self.journal
@@ -140,18 +150,17 @@ impl Run<'_> {
     }
 
     /// What serves now: what listens on the port, or else whatever is found.
-    fn server_pids(&self) -> Vec<String> {
-        let found = self.find().unwrap_or_default();
-        let pids = if found.listening.is_empty() {
+    async fn server_pids(&self) -> Vec<i32> {
+        let found = self.find().await.unwrap_or_default();
+        if found.listening.is_empty() {
             found.server.iter().map(|process| process.pid).collect()
         } else {
             found.listening
-        };
-        pids.iter().map(ToString::to_string).collect()
+        }
     }
 
     /// Says how a start ended, and what an administrator should look at.
-    pub(super) fn report_start(&self, outcome: Outcome) {
+    pub(super) async fn report_start(&self, outcome: Outcome) {
         match outcome {
             Outcome::Restarted => {
                 let failed = self
@@ -165,7 +174,9 @@ impl Run<'_> {
                 }
                 self.journal.info(BANNER);
                 self.sum_up();
-                self.last_healthy.note();
+                let pids = self.restart.as_ref().map(|restart| restart.pids.clone());
+                let started = Known::of(pids.unwrap_or_default());
+                self.last_healthy.note_started(&started);
                 return;
             }
             Outcome::InterruptedAfterStart => {
@@ -175,7 +186,7 @@ impl Run<'_> {
                 return;
             }
             Outcome::CommandFailed => self.log_output(),
-            _ => self.report_silence(),
+            _ => self.report_silence().await,
         }
         self.failed();
     }
@@ -192,7 +203,8 @@ impl Run<'_> {
             }
             Ok(lines) => {
                 for line in lines {
-                    self.journal.error(&format!("Restart command: {line}"));
+                    self.journal
+                        .error(&format!("Restart command: {}", secrets::without(&line)));
                 }
             }
             Err(reason) => self
@@ -201,7 +213,7 @@ impl Run<'_> {
         }
     }
 
-    fn report_silence(&self) {
+    async fn report_silence(&self) {
         let waited = seconds(self.settings.start_timeout);
         let last = self.last_trouble();
         let Some(restart) = &self.restart else {
@@ -213,7 +225,7 @@ impl Run<'_> {
                  (PID {}) still runs and is left alone",
                 restart.command.pid()
             ),
-            Some(_) if self.server_pids().is_empty() => format!(
+            Some(_) if self.server_pids().await.is_empty() => format!(
                 "The restart command exited with status 0, but there is no server process and nothing answered \
                  within {waited} seconds ({last}); does it lack a verb such as start or restart?"
             ),

@@ -1,18 +1,25 @@
 //! The part of a run that looks for the server's processes and ends them.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use tokio::time::Instant;
 
 use super::Run;
 use crate::account;
+use crate::health::{Stage, Trouble};
 use crate::journal::{BANNER, Level, plain, seconds};
+use crate::process::aside;
 use crate::process::find::{self, Found, Process, Search};
 use crate::process::start;
 use crate::process::stop::Held;
 use crate::recovery::{Event, Phase, Purpose};
+use crate::secrets;
 
+/// A search of /proc takes no longer.
+const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between SIGKILL and giving up.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -22,7 +29,7 @@ impl Run<'_> {
         if self.settings.purpose != Purpose::Heal && self.trouble.is_some() {
             self.say_unresponsive();
         }
-        let found = match self.find() {
+        let found = match self.find().await {
             Ok(found) => found,
             Err(reason) => {
                 self.journal.error(&format!(
@@ -31,11 +38,22 @@ impl Run<'_> {
                 return Event::Unable;
             }
         };
-        self.diagnose(&found.server).await;
+        self.diagnose(&found).await;
         if self.settings.purpose == Purpose::Collect {
             return Event::Absent;
         }
-        if let Some(reason) = start::unusable(&self.settings.restart_cmd) {
+        if self.was_not_asked()
+            && !found.server.is_empty()
+            && self.settings.process_pattern.is_none()
+        {
+            self.journal.error(&format!(
+                "The URL's host has no address, so the server was not asked, and {} may be it and well: left alone; \
+                 correct --url or the name service, or say with --process-pattern that it is the server",
+                describe(&found.server[0])
+            ));
+            return Event::Unable;
+        }
+        if let Some(reason) = start::unusable(&self.settings.restart_cmd).await {
             self.journal.error(&format!(
                 "The restart command cannot be run: {reason}; correct --restart-cmd"
             ));
@@ -51,8 +69,12 @@ impl Run<'_> {
             .iter()
             .filter_map(|held| held.forbidden().map(|reason| (&held.process, reason)))
             .collect();
+        let mut names: BTreeMap<u32, String> = BTreeMap::new();
         for (process, reason) in &forbidden {
-            let owner = owner(process);
+            // One question for each user: an account database that hangs takes its time.
+            let owner = names
+                .entry(process.owner.as_raw())
+                .or_insert_with(|| name_of(process.owner));
             let remedy = if process.owner.is_root() {
                 "root".to_owned()
             } else {
@@ -69,7 +91,13 @@ impl Run<'_> {
         if self.settings.purpose == Purpose::Rehearse {
             return Event::Running;
         }
-        self.dump().await;
+        if self.dump(&found.listening).await {
+            // It took its time, in which the server can have come back.
+            let event = self.check(Phase::Surveying, Duration::ZERO).await;
+            if event != Event::Silent {
+                return event;
+            }
+        }
         for line in [BANNER, "RESTARTING SERVER", BANNER] {
             self.journal.info(line);
         }
@@ -95,23 +123,50 @@ impl Run<'_> {
             pids(&self.held)
         };
         self.journal.info(&format!("Would stop: {stop}"));
-        self.journal
-            .info(&format!("Would run: {}", self.settings.restart_cmd));
+        self.journal.info(&format!(
+            "Would run: {}",
+            secrets::without(&self.settings.restart_cmd)
+        ));
     }
 
-    pub(super) fn find(&self) -> Result<Found, String> {
-        find::find(&Search {
-            pattern: self.settings.process_pattern.as_ref(),
+    /// Looks for the server, for no longer than a process in state D may hold whoever looks at it.
+    pub(super) async fn find(&self) -> Result<Found, String> {
+        let search = Search {
+            pattern: self.settings.process_pattern.clone(),
             user: self.settings.user,
             by_port_alone: self.settings.by_port_alone,
-            port: self
-                .settings
-                .url
-                .port_or_known_default()
-                .unwrap_or_default(),
-            addresses: &self.checker.addresses(),
-        })
-        .map_err(|reason| plain(&reason))
+            port: self.port(),
+            addresses: self.checker.addresses(),
+        };
+        let found = aside::in_thread(FIND_TIMEOUT, move || find::find(&search)).await;
+        match found {
+            Some(found) => found.map_err(|reason| plain(&reason)),
+            None => Err(format!(
+                "no answer within {} seconds; look for processes in state D",
+                FIND_TIMEOUT.as_secs()
+            )),
+        }
+    }
+
+    /// Whether the last check ended with the name of the URL's host.
+    fn was_not_asked(&self) -> bool {
+        matches!(
+            self.trouble,
+            Some(
+                Trouble::Resolution { .. }
+                    | Trouble::TimedOut {
+                        stage: Stage::Resolving,
+                        ..
+                    }
+            )
+        )
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.settings
+            .url
+            .port_or_known_default()
+            .unwrap_or_default()
     }
 
     pub(super) fn terminate(&mut self) {
@@ -184,7 +239,11 @@ impl Run<'_> {
 }
 
 fn describe(process: &Process) -> String {
-    format!("PID {} ({})", process.pid, process.command)
+    format!(
+        "PID {} ({})",
+        process.pid,
+        secrets::without(&process.command)
+    )
 }
 
 fn pids(held: &[Held]) -> String {
@@ -192,9 +251,10 @@ fn pids(held: &[Held]) -> String {
     format!("{pids:?}")
 }
 
-fn owner(process: &Process) -> String {
-    match account::by_uid(process.owner) {
+/// The name of a user, or the number where the account database does not tell.
+fn name_of(user: Uid) -> String {
+    match account::by_uid(user) {
         Ok(Some(account)) => account.name,
-        _ => process.owner.to_string(),
+        _ => user.to_string(),
     }
 }

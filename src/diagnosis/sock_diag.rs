@@ -1,4 +1,4 @@
-//! How long the peer of a TCP connection has been silent: `sock_diag(7)`, one connection by name.
+//! What the kernel knows of one TCP socket: `sock_diag(7)`, asked by its addresses.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -13,6 +13,9 @@ const NLM_F_REQUEST: u16 = 1;
 const INET_DIAG_INFO: u16 = 2;
 /// `struct nlmsghdr` and `struct inet_diag_msg`.
 const HEADERS: usize = 16 + 72;
+/// `idiag_wqueue` and `idiag_inode` in them.
+const WRITE_QUEUE: usize = 16 + 60;
+const INODE: usize = 16 + 68;
 
 /// What the kernel knows of what a peer sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,8 +26,24 @@ pub(crate) struct Received {
     pub(crate) bytes: u64,
 }
 
-/// Asks the kernel about one connection.
-pub(crate) fn received(local: SocketAddr, peer: SocketAddr) -> Option<Received> {
+/// What the peer of this connection has sent.
+pub(super) fn received(local: SocketAddr, peer: SocketAddr) -> Option<Received> {
+    info(&ask(local, peer)?)
+}
+
+/// How many clients may wait in the accept queue of this listening socket (`listen(2)`).
+pub(super) fn backlog(local: SocketAddr, inode: u64) -> Option<u32> {
+    let any = match local {
+        SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
+    };
+    let answer = ask(local, any)?;
+    // Where several sockets listen on one address, the answer can be another's.
+    let is_it = u64::from(number(&answer, INODE)?) == inode;
+    is_it.then(|| number(&answer, WRITE_QUEUE)).flatten()
+}
+
+fn ask(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
     let netlink = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -38,9 +57,15 @@ pub(crate) fn received(local: SocketAddr, peer: SocketAddr) -> Option<Received> 
         MsgFlags::empty(),
     )
     .ok()?;
-    let mut answer = [0; 1024];
+    let mut answer = vec![0; 1024];
     let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT).ok()?;
-    parse(answer.get(..length)?)
+    answer.truncate(length);
+    let kind = answer.get(4..6)?.try_into().ok()?;
+    (u16::from_ne_bytes(kind) == SOCK_DIAG_BY_FAMILY).then_some(answer)
+}
+
+fn number(answer: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// `struct inet_diag_req_v2` (linux/inet_diag.h) behind its netlink header.
@@ -79,17 +104,14 @@ fn request(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
 }
 
 /// `tcpi_last_data_recv` (milliseconds) and `tcpi_bytes_received` of `struct tcp_info` (linux/tcp.h).
-fn parse(answer: &[u8]) -> Option<Received> {
-    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
-    let mut attributes = answer
-        .get(HEADERS..)
-        .filter(|_| kind == SOCK_DIAG_BY_FAMILY)?;
+fn info(answer: &[u8]) -> Option<Received> {
+    let mut attributes = answer.get(HEADERS..)?;
     loop {
         let length = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?);
         let info = attributes.get(4..length)?;
         if kind == INET_DIAG_INFO {
-            let ago = u32::from_ne_bytes(info.get(52..56)?.try_into().ok()?);
+            let ago = number(info, 52)?;
             let bytes = u64::from_ne_bytes(info.get(128..136)?.try_into().ok()?);
             return Some(Received {
                 ago: Duration::from_millis(ago.into()),
@@ -127,12 +149,33 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_cut_or_an_error_says_nothing() {
-        let mut answer = vec![0; 300];
-        answer[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-        for length in 0..answer.len() {
-            assert_eq!(parse(&answer[..length]), None);
+    fn the_kernel_knows_how_many_clients_may_wait() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else {
+                println!("skipped: {address} is not there");
+                continue;
+            };
+            nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(3).unwrap())
+                .unwrap();
+            let link = format!("/proc/self/fd/{}", listener.as_raw_fd());
+            let link = std::fs::read_link(link).unwrap();
+            let inode = link
+                .to_str()
+                .unwrap()
+                .trim_matches(|c: char| !c.is_ascii_digit());
+            let inode = inode.parse().unwrap();
+            let local = listener.local_addr().unwrap();
+            assert_eq!(backlog(local, inode), Some(3), "{address}");
+            assert_eq!(backlog(local, inode + 1), None, "{address}");
         }
-        assert_eq!(parse(&[2; 36]), None);
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_says_nothing() {
+        let answer = vec![0; 300];
+        for length in 0..answer.len() {
+            assert_eq!(info(&answer[..length]), None);
+        }
+        assert_eq!(number(&[1, 0, 0], 0), None);
     }
 }

@@ -1,0 +1,613 @@
+use super::*;
+use crate::diagnosis::call::Deed;
+use crate::diagnosis::evidence::{Full, Limit, Machine, Other, Pressure};
+
+fn peer() -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 7], 51234))
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], port))
+}
+
+fn other(pid: i32, command: &str) -> Other {
+    Other {
+        pid,
+        command: command.to_owned(),
+        state: 'S',
+        age: Duration::from_secs(90),
+    }
+}
+
+fn thread(tid: i32, doing: Doing, wait: Wait, percent: u64) -> Thread {
+    Thread {
+        tid,
+        name: "python3".to_owned(),
+        state: 'S',
+        doing,
+        wait,
+        ticks: 0,
+        percent,
+    }
+}
+
+/// A server, PID 7, whose main thread waits so.
+fn program(wait: Wait) -> Program {
+    let doing = if wait == Wait::Lock {
+        Doing::Lock
+    } else {
+        Doing::Running
+    };
+    Program {
+        pid: 7,
+        state: 'S',
+        threads: vec![thread(7, doing, wait, 0)],
+        listens: vec![(address(9143), 1)],
+        ..Program::default()
+    }
+}
+
+fn hung(program: Program) -> Evidence {
+    Evidence {
+        port: 9143,
+        addresses: Vec::new(),
+        elsewhere: false,
+        tls: false,
+        seen: Seen::Silent,
+        checks: 1,
+        since_healthy: Some(Duration::from_secs(180)),
+        is_running: true,
+        listeners: vec![listener("python3", 1, true)],
+        programs: vec![program],
+        instances: Vec::new(),
+        full: Vec::new(),
+        machine: Machine::default(),
+        victim: None,
+        log: None,
+        looked: Looked::All,
+    }
+}
+
+fn listener(holder: &str, waiting: u32, ours: bool) -> Listener {
+    Listener {
+        address: address(9143),
+        waiting,
+        backlog: Some(5),
+        closing: 0,
+        holder: Some(other(42, holder)),
+        ours,
+    }
+}
+
+fn waits(wait: Wait) -> Evidence {
+    hung(program(wait))
+}
+
+fn gone() -> Evidence {
+    Evidence {
+        programs: Vec::new(),
+        listeners: Vec::new(),
+        is_running: false,
+        ..waits(Wait::Idle)
+    }
+}
+
+fn client(writing: bool, queued: u32, bytes: u64) -> Wait {
+    Wait::Client {
+        local: address(9143),
+        peer: peer(),
+        writing,
+        queued,
+        received: Some(Received {
+            ago: Duration::from_secs(74),
+            bytes,
+        }),
+    }
+}
+
+fn remote(connecting: bool) -> Wait {
+    Wait::Remote {
+        peer: peer(),
+        connecting,
+    }
+}
+
+fn process(chain: Vec<Other>, last: Option<Wait>) -> Wait {
+    Wait::Process {
+        chain,
+        last: last.map(Box::new),
+    }
+}
+
+fn on_file(mount: Option<&str>) -> Wait {
+    Wait::File {
+        path: "/home/x".to_owned(),
+        deed: Deed::Opening,
+        mount: mount.map(str::to_owned),
+    }
+}
+
+fn stuck(state: char, wait: Wait) -> Evidence {
+    hung(Program {
+        state,
+        kernel: Some("nfs_wait".to_owned()),
+        ..program(wait)
+    })
+}
+
+fn tls(evidence: Evidence) -> Evidence {
+    Evidence {
+        tls: true,
+        ..evidence
+    }
+}
+
+fn seen(seen: Seen) -> Evidence {
+    Evidence {
+        seen,
+        ..waits(Wait::Idle)
+    }
+}
+
+fn limited(kind: LimitKind, used: u64, most: u64) -> Evidence {
+    hung(Program {
+        limits: vec![Limit { kind, used, most }],
+        ..program(Wait::Idle)
+    })
+}
+
+fn on_machine(machine: Machine) -> Evidence {
+    Evidence {
+        machine,
+        ..waits(Wait::Idle)
+    }
+}
+
+fn threaded(others: Vec<Thread>) -> Evidence {
+    let mut program = program(Wait::Lock);
+    program.threads.extend(others);
+    hung(program)
+}
+
+#[test]
+fn each_evidence_has_its_sentence() {
+    let table: Vec<(Evidence, &str)> = vec![
+        (
+            waits(client(false, 0, 0)),
+            "blocked reading from idle client 10.0.0.7:51234, connected for 74 s and sent nothing (PID 7)",
+        ),
+        (
+            waits(client(false, 0, 8)),
+            "blocked reading from idle client 10.0.0.7:51234, silent for 74 s after 8 bytes (PID 7)",
+        ),
+        (
+            tls(waits(client(false, 0, 0))),
+            "blocked in a TLS handshake with idle client 10.0.0.7:51234, connected for 74 s and sent nothing (PID 7)",
+        ),
+        (
+            tls(waits(client(false, 0, 700))),
+            "blocked in a TLS handshake or read with idle client 10.0.0.7:51234, silent for 74 s after 700 bytes (PID 7)",
+        ),
+        (
+            Evidence {
+                port: 443,
+                ..tls(waits(client(false, 0, 0)))
+            },
+            "blocked reading from idle client 10.0.0.7:51234, connected for 74 s and sent nothing (PID 7)",
+        ),
+        (
+            waits(client(true, 2_500_000, 9)),
+            "blocked writing to client 10.0.0.7:51234, which does not read: 2500000 bytes wait to be sent (PID 7)",
+        ),
+        (
+            waits(process(vec![other(42, "bjobs -u all")], None)),
+            "waiting for PID 42 (state S, for 90 s): bjobs -u all (PID 7)",
+        ),
+        (
+            waits(process(
+                vec![other(42, "sh -c bjobs"), other(43, "bjobs")],
+                Some(remote(false)),
+            )),
+            "waiting for PID 42 (state S, for 90 s): sh -c bjobs, which waits for PID 43 (state S, for 90 s): bjobs, \
+             which is waiting for an answer of 10.0.0.7:51234, to which it has connected (PID 7)",
+        ),
+        (
+            waits(process(vec![other(42, "bjobs")], Some(on_file(None)))),
+            "waiting for PID 42 (state S, for 90 s): bjobs, which is opening /home/x (PID 7)",
+        ),
+        (
+            waits(remote(true)),
+            "waiting for a connection to 10.0.0.7:51234, which does not answer (PID 7)",
+        ),
+        (
+            waits(remote(false)),
+            "waiting for an answer of 10.0.0.7:51234, to which it has connected (PID 7)",
+        ),
+        (waits(on_file(None)), "blocked opening /home/x (PID 7)"),
+        (
+            stuck('D', on_file(Some("nfs4 vm:/export on /home"))),
+            "PID 7 is stuck in the kernel (state D), opening /home/x (nfs4 vm:/export on /home)",
+        ),
+        (
+            stuck('D', Wait::Hidden),
+            "PID 7 is stuck in the kernel (state D), in nfs_wait",
+        ),
+        (
+            stuck('D', process(vec![other(42, "main.py")], None)),
+            "waiting for PID 42 (state S, for 90 s): main.py (PID 7)",
+        ),
+        (
+            stuck('T', client(false, 0, 0)),
+            "PID 7 is stopped (SIGSTOP or job control)",
+        ),
+        (stuck('t', Wait::Hidden), "PID 7 is stopped by a tracer"),
+        (
+            hung(Program {
+                state: 't',
+                tracer: Some(other(42, "strace")),
+                ..program(Wait::Hidden)
+            }),
+            "PID 7 is stopped by its tracer, PID 42 (state S, for 90 s): strace",
+        ),
+        (
+            threaded(vec![thread(8, Doing::Running, Wait::Running, 99)]),
+            "PID 7 spins: thread 8 (python3) used 99 % of a CPU during the look",
+        ),
+        (
+            threaded(vec![thread(8, Doing::Lock, Wait::Lock, 0)]),
+            "deadlock: the main thread of PID 7 waits for a lock, and none of its 2 threads runs",
+        ),
+        (
+            threaded(vec![
+                thread(8, Doing::Lock, Wait::Lock, 0),
+                thread(9, Doing::Running, remote(false), 0),
+            ]),
+            "waiting for an answer of 10.0.0.7:51234, to which it has connected \
+             (PID 7, thread 9, while its main thread waits for a lock)",
+        ),
+        (
+            threaded(vec![thread(8, Doing::Running, Wait::Running, 5)]),
+            "not known: the main thread of PID 7 waits for a lock",
+        ),
+        (
+            threaded(vec![thread(8, Doing::Sleeping, Wait::Sleeping, 0)]),
+            "the main thread of PID 7 waits for a lock, and none of its 2 threads runs",
+        ),
+        (
+            threaded(vec![Thread {
+                state: 'D',
+                ..thread(8, Doing::Running, on_file(None), 0)
+            }]),
+            "PID 7, thread 8, is stuck in the kernel (state D), opening /home/x",
+        ),
+        (
+            waits(Wait::Children(vec![
+                other(42, "bjobs"),
+                other(43, "helper"),
+            ])),
+            "waiting for the first to end of its children, PID 42 (state S, for 90 s): bjobs; \
+             PID 43 (state S, for 90 s): helper (PID 7)",
+        ),
+        (
+            hung(Program {
+                descriptors: Some(1024),
+                most_descriptors: Some(1024),
+                ..program(Wait::Idle)
+            }),
+            "PID 7 is out of file descriptors: 1024 of 1024",
+        ),
+        (
+            limited(LimitKind::GroupMemory, 4 << 30, 4 << 30),
+            "PID 7 is at the memory limit of its control group: 4096 of 4096 MiB",
+        ),
+        (
+            limited(LimitKind::GroupThreads, 512, 512),
+            "PID 7 is out of threads: its control group has 512 of 512",
+        ),
+        (
+            limited(LimitKind::UserThreads, 30, 30),
+            "PID 7 is out of threads: its user has 30 of 30",
+        ),
+        (
+            hung(Program {
+                swapped: 300 << 20,
+                resident: 1 << 20,
+                ..program(Wait::Idle)
+            }),
+            "PID 7 is swapped out: 300 MiB",
+        ),
+        (
+            hung(Program {
+                sockets: [(CLOSE_WAIT, 40)].into(),
+                ..program(Wait::Idle)
+            }),
+            "PID 7 has 40 connections in CLOSE_WAIT: it does not close what its clients have left",
+        ),
+        (
+            Evidence {
+                listeners: vec![listener("python3", 6, true)],
+                ..waits(Wait::Idle)
+            },
+            "the accept queue of 0.0.0.0:9143 is full: 6 clients wait in it, and its backlog is 5",
+        ),
+        (
+            Evidence {
+                listeners: vec![listener("python3", 3, true)],
+                ..waits(Wait::Idle)
+            },
+            "2 clients wait in the accept queue of 0.0.0.0:9143",
+        ),
+        (
+            waits(Wait::Hidden),
+            "not visible: what PID 7 waits for is shown to its owner and to root alone",
+        ),
+        (
+            stuck('S', Wait::Unknown("system call 281".to_owned())),
+            "not known: PID 7 waits in system call 281 (nfs_wait)",
+        ),
+        (
+            waits(Wait::Idle),
+            "PID 7 waits for clients as a healthy server does: it may be slow, or the check may not reach it",
+        ),
+        (
+            Evidence {
+                elsewhere: true,
+                ..waits(Wait::Idle)
+            },
+            "the URL's host is another machine: nothing here can be its server, and nothing is stopped without --process-pattern",
+        ),
+        (
+            Evidence {
+                listeners: Vec::new(),
+                ..waits(Wait::Sleeping)
+            },
+            "the server runs, but nothing listens on port 9143",
+        ),
+        (
+            Evidence {
+                listeners: vec![listener("nginx", 0, false)],
+                ..gone()
+            },
+            "0.0.0.0:9143 is held by another process, PID 42 (state S, for 90 s): nginx",
+        ),
+        (
+            Evidence {
+                full: vec![Full {
+                    directory: "/var/log".into(),
+                    inodes: false,
+                }],
+                ..waits(Wait::Idle)
+            },
+            "the disk of /var/log is full",
+        ),
+        (
+            Evidence {
+                full: vec![Full {
+                    directory: "/var/log".into(),
+                    inodes: true,
+                }],
+                ..waits(Wait::Idle)
+            },
+            "the disk of /var/log has no free inode",
+        ),
+        (
+            on_machine(Machine {
+                available: 1,
+                memory: 8 << 30,
+                ..Machine::default()
+            }),
+            "the machine is out of memory: 0 of 8192 MiB available, everything stood still for 0 % of the last 10 s",
+        ),
+        (
+            on_machine(Machine {
+                load: 99.0,
+                cpus: 2,
+                ..Machine::default()
+            }),
+            "the machine is overloaded: load 99 on 2 CPUs, something waited for a CPU 0 % of the last 10 s",
+        ),
+        (
+            on_machine(Machine {
+                threads: 32_700,
+                most_threads: 32_768,
+                ..Machine::default()
+            }),
+            "the machine is out of threads: 32700 of 32768",
+        ),
+        (
+            on_machine(Machine {
+                pressure: Pressure {
+                    io: 80.0,
+                    ..Pressure::default()
+                },
+                ..Machine::default()
+            }),
+            "the machine waits for its disks: everything stood still for 80 % of the last 10 s",
+        ),
+        (
+            seen(Seen::Status(503)),
+            "the server answers, but with status 503",
+        ),
+        (
+            seen(Seen::Certificate("expired on 2026-01-01".to_owned())),
+            "the server's certificate is not accepted: expired on 2026-01-01",
+        ),
+        (
+            seen(Seen::Unresolved("Name or service not known".to_owned())),
+            "the URL's host cannot be resolved: Name or service not known; the server (PID 7, which listens on \
+             0.0.0.0:9143) was not asked",
+        ),
+        (
+            seen(Seen::Strange("the server does not speak TLS".to_owned())),
+            "what answers is no MyVNC server: the server does not speak TLS",
+        ),
+    ];
+    for (evidence, expected) in table {
+        let causes = causes(&evidence);
+        assert_eq!(
+            causes.first().map(String::as_str),
+            Some(expected),
+            "{evidence:?}"
+        );
+    }
+}
+
+#[test]
+fn a_proxys_answer_says_whether_the_server_is_up() {
+    let behind = |evidence: Evidence| Evidence {
+        seen: Seen::Status(502),
+        listeners: vec![listener("nginx", 0, false)],
+        ..evidence
+    };
+    let proxy =
+        "a proxy, PID 42 (state S, for 90 s): nginx, answers with status 502 in the server's place";
+    let up = causes(&behind(hung(Program {
+        listens: vec![(address(9200), 0)],
+        ..program(Wait::Idle)
+    })));
+    assert_eq!(
+        up,
+        [format!(
+            "{proxy}; the server itself is up: PID 7, which listens on 0.0.0.0:9200"
+        )]
+    );
+    let down = causes(&behind(gone()));
+    assert_eq!(
+        down,
+        [format!(
+            "{proxy}; the server is not running; it last answered 3 min ago"
+        )]
+    );
+    let blocked = causes(&behind(waits(client(false, 0, 0))));
+    assert!(
+        blocked[0].starts_with("blocked reading") && blocked[1].starts_with(proxy),
+        "{blocked:?}"
+    );
+    let remote = causes(&Evidence {
+        elsewhere: true,
+        listeners: Vec::new(),
+        ..behind(gone())
+    });
+    assert_eq!(
+        remote[1],
+        "a proxy answers with status 502 in the server's place"
+    );
+}
+
+#[test]
+fn a_server_that_is_gone_is_said_to_be_with_what_is_known_of_its_end() {
+    let of = |victim| Evidence {
+        victim: Some(victim),
+        ..gone()
+    };
+    let victim = |is_known, seconds| Victim::Process {
+        pid: 812,
+        name: "python3".to_owned(),
+        ago: Duration::from_secs(seconds),
+        is_known,
+    };
+    let plainly = "the server is not running; it last answered 3 min ago";
+    for (evidence, expected) in [
+        (gone(), plainly),
+        (
+            Evidence {
+                since_healthy: None,
+                ..gone()
+            },
+            "the server is not running",
+        ),
+        (
+            of(victim(true, 300)),
+            "the kernel's OOM killer ended the server, PID 812 (python3), 5 min ago",
+        ),
+        (
+            of(victim(false, 40)),
+            "the server is not running; the kernel's OOM killer ended PID 812 (python3) 40 s ago, which may have been it",
+        ),
+        // It has answered since.
+        (of(victim(false, 300)), plainly),
+        (
+            of(Victim::InGroup("/system.slice/cron.service".to_owned())),
+            "the server is not running; the kernel's OOM killer ended a process of its control group \
+             /system.slice/cron.service since it was started",
+        ),
+    ] {
+        assert_eq!(causes(&evidence), [expected]);
+    }
+}
+
+#[test]
+fn a_server_on_another_port_is_named_first_where_the_url_never_was_right() {
+    let elsewhere = |since_healthy| {
+        let instance = (other(42, "python3 main.py"), vec![address(9200)]);
+        causes(&Evidence {
+            since_healthy,
+            instances: vec![instance],
+            ..gone()
+        })
+    };
+    let there = "the URL asks for port 9143, and a MyVNC server listens on 0.0.0.0:9200, \
+                 PID 42 (state S, for 90 s): python3 main.py";
+    assert_eq!(elsewhere(None), [there, "the server is not running"]);
+    assert_eq!(elsewhere(Some(Duration::from_secs(60)))[1], there);
+}
+
+#[test]
+fn who_waits_for_another_of_the_server_is_named_after_it() {
+    let child = Program {
+        pid: 42,
+        state: 'D',
+        threads: vec![thread(42, Doing::Running, on_file(None), 0)],
+        ..Program::default()
+    };
+    let mut evidence = stuck('D', process(vec![other(42, "main.py")], None));
+    evidence.programs.push(child);
+    let causes = causes(&evidence);
+    assert_eq!(
+        causes[0],
+        "PID 42 is stuck in the kernel (state D), opening /home/x"
+    );
+    assert!(causes[1].starts_with("waiting for PID 42 "), "{causes:?}");
+}
+
+#[test]
+fn innocents_are_not_named() {
+    let healthy = |program| Evidence {
+        seen: Seen::Healthy,
+        ..hung(program)
+    };
+    for wait in [Wait::Idle, client(false, 0, 700), remote(false)] {
+        assert_eq!(causes(&healthy(program(wait))), Vec::<String>::new());
+    }
+    let beside = |state, wait| {
+        let program = Program {
+            state,
+            children: vec![other(42, "helper")],
+            ..program(wait)
+        };
+        causes(&hung(program))
+    };
+    for causes in [beside('T', Wait::Idle), beside('S', client(false, 0, 0))] {
+        assert!(causes.iter().all(|cause| !cause.contains("helper")));
+    }
+    // A client that another thread reads from keeps nobody waiting while new ones are taken.
+    let mut pool = program(Wait::Idle);
+    pool.threads
+        .push(thread(8, Doing::Running, client(false, 0, 700), 0));
+    assert!(
+        causes(&hung(pool))
+            .iter()
+            .all(|cause| !cause.contains("10.0.0.7"))
+    );
+}
+
+#[test]
+fn what_was_not_looked_at_is_not_said_to_be_missing() {
+    for looked in [Looked::Machine, Looked::Processes, Looked::Port] {
+        let early = Evidence { looked, ..gone() };
+        assert_eq!(
+            causes(&early),
+            [format!("not known: looking at {looked} took too long")]
+        );
+    }
+}

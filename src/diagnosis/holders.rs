@@ -1,0 +1,141 @@
+//! Who has a socket, or the other end of a pipe: the descriptors of all processes, read once.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use procfs::process::{FDInfo, FDPermissions, FDTarget};
+
+use crate::process::find;
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Thing {
+    Socket(u64),
+    /// An end of a pipe: that which is read from, or that which is written to.
+    Pipe(u64, End),
+}
+
+/// An end of a pipe.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum End {
+    Read,
+    Write,
+}
+
+/// The holders of sockets and pipes.
+#[derive(Debug)]
+pub(super) struct Holders {
+    end: Instant,
+    everybody: Option<HashMap<Thing, Vec<i32>>>,
+}
+
+impl Holders {
+    /// Looks through other processes until then and no longer.
+    pub(super) fn until(end: Instant) -> Self {
+        Self {
+            end,
+            everybody: None,
+        }
+    }
+
+    /// Who has this socket, asked of these first.
+    pub(super) fn of_socket(&mut self, inode: u64, first: &[i32]) -> Option<i32> {
+        self.all(Thing::Socket(inode), first).first().copied()
+    }
+
+    /// Who has that end of this pipe, asked of these first.
+    pub(super) fn of_pipe(&mut self, inode: u64, end: End, first: &[i32]) -> Vec<i32> {
+        self.all(Thing::Pipe(inode, end), first)
+    }
+
+    fn all(&mut self, thing: Thing, first: &[i32]) -> Vec<i32> {
+        let near = first.iter().copied();
+        let near: Vec<i32> = near
+            .filter(|pid| things_of(*pid).any(|one| one == thing))
+            .collect();
+        if !near.is_empty() {
+            return near;
+        }
+        let end = self.end;
+        let everybody = self.everybody.get_or_insert_with(|| everybody(end));
+        everybody.get(&thing).cloned().unwrap_or_default()
+    }
+}
+
+fn everybody(end: Instant) -> HashMap<Thing, Vec<i32>> {
+    let mut holders: HashMap<Thing, Vec<i32>> = HashMap::new();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    for pid in pids.take_while(|_| Instant::now() < end) {
+        for thing in things_of(pid) {
+            let pids = holders.entry(thing).or_default();
+            if pids.last() != Some(&pid) {
+                pids.push(pid);
+            }
+        }
+    }
+    holders
+}
+
+fn things_of(pid: i32) -> impl Iterator<Item = Thing> {
+    let open = find::descriptors(pid).unwrap_or_default().into_iter();
+    open.flat_map(|one| things(&one))
+}
+
+fn things(one: &FDInfo) -> Vec<Thing> {
+    match one.target {
+        FDTarget::Socket(inode) => vec![Thing::Socket(inode)],
+        FDTarget::Pipe(inode) => {
+            let mode = one.mode();
+            let ends = [
+                (FDPermissions::READ, End::Read),
+                (FDPermissions::WRITE, End::Write),
+            ];
+            let held = ends.into_iter().filter(|(bit, _)| mode.contains(*bit));
+            held.map(|(_, end)| Thing::Pipe(inode, end)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn inode(descriptor: &impl AsRawFd) -> u64 {
+        let link = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+        let link = std::fs::read_link(link).unwrap();
+        let digits = link
+            .to_str()
+            .unwrap()
+            .trim_matches(|c: char| !c.is_ascii_digit());
+        digits.parse().unwrap()
+    }
+
+    #[test]
+    fn each_end_of_a_pipe_has_its_holders() {
+        let ours = nix::unistd::getpid().as_raw();
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let pipe = inode(child.stdin.as_ref().unwrap());
+        let mut holders = Holders::until(Instant::now() + Duration::from_secs(60));
+        assert_eq!(holders.of_pipe(pipe, End::Read, &[]), [pid]);
+        assert_eq!(holders.of_pipe(pipe, End::Write, &[]), [ours]);
+        assert_eq!(holders.of_pipe(pipe, End::Write, &[pid, ours]), [ours]);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(holders.of_socket(inode(&listener), &[ours]), Some(ours));
+        let mut late = Holders::until(Instant::now());
+        assert_eq!(late.of_socket(inode(&listener), &[]), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

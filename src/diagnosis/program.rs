@@ -1,0 +1,205 @@
+//! One process of the server: what /proc shows of it (`proc(5)`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use procfs::net::TcpState;
+use procfs::process::{FDTarget, Stat};
+
+use super::call::doing;
+use super::evidence::{Other, Program, Thread, Wait};
+use super::holders::Holders;
+use super::limits;
+use super::look::{Sockets, other, plainly};
+use super::machine::number_after;
+use super::wait::Around;
+use crate::process::find::{self, Process};
+use crate::secrets;
+
+/// What is waited for is looked up for so many threads at most.
+const MOST_THREADS: usize = 200;
+/// As many functions of the kernel are named.
+const MOST_FRAMES: usize = 8;
+
+/// What can be seen of a process without any risk that the look stops there.
+pub(super) fn outline(process: &Process) -> Option<Program> {
+    let pid = process.pid;
+    let stat = find::stat_at(&format!("/proc/{pid}/stat"))?;
+    let ticks = procfs::ticks_per_second().max(1);
+    let kernel = std::fs::read_to_string(format!("/proc/{pid}/wchan")).ok();
+    Some(Program {
+        pid,
+        command: secrets::without(&process.command),
+        state: stat.state,
+        kernel: kernel.filter(|name| !matches!(name.as_str(), "" | "0")),
+        stack: if stat.state == 'D' {
+            stack(pid)
+        } else {
+            Vec::new()
+        },
+        age: find::age(pid).unwrap_or_default(),
+        cpu: Duration::from_secs((stat.utime + stat.stime) / ticks),
+        ..Program::default()
+    })
+}
+
+/// Everything, and its open files that can be logs or data.
+pub(super) fn look(
+    process: &Process,
+    sockets: &Sockets,
+    holders: &mut Holders,
+) -> Option<(Program, Vec<PathBuf>)> {
+    let pid = process.pid;
+    let mut program = outline(process)?;
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let status = read("status").unwrap_or_default();
+    let rlimits = read("limits").unwrap_or_default();
+    let kibibytes = |name: &str| number_after::<u64>(&status, name).unwrap_or_default();
+    program.resident = kibibytes("VmRSS:") * 1024;
+    program.swapped = kibibytes("VmSwap:") * 1024;
+    program.tracer = number_after(&status, "TracerPid:")
+        .filter(|pid| *pid > 0)
+        .and_then(other);
+    program.children = children(pid);
+    let open = find::descriptors(pid);
+    // Their number shows to those who may not see what they are.
+    let listed = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    program.descriptors = listed.ok().map(Iterator::count);
+    program.most_descriptors = number_after(&rlimits, "Max open files");
+    let mut paths = Vec::new();
+    let mut targets = HashMap::new();
+    for one in open.into_iter().flatten() {
+        if let FDTarget::Path(path) = &one.target {
+            paths.push(path.clone());
+        }
+        targets.insert(one.fd, one.target);
+    }
+    (program.sockets, program.listens) = tcp(&targets, sockets);
+    program.limits = limits::near(pid, &status, &rlimits);
+    let mut around = Around {
+        pid,
+        targets: &targets,
+        sockets,
+        children: &program.children,
+        holders,
+        asks_on: true,
+    };
+    program.threads = threads(pid, &mut around);
+    Some((program, paths))
+}
+
+/// What a process's main thread waits for.
+pub(super) fn wait_of(pid: i32, sockets: &Sockets, holders: &mut Holders) -> Wait {
+    let open = find::descriptors(pid).into_iter().flatten();
+    let targets = open.map(|one| (one.fd, one.target)).collect();
+    let mut around = Around {
+        pid,
+        targets: &targets,
+        sockets,
+        children: &[],
+        holders,
+        asks_on: false,
+    };
+    around.wait(&doing(pid, pid))
+}
+
+/// CPU ticks that a thread has used.
+pub(super) fn ticks(pid: i32, tid: i32) -> Option<u64> {
+    thread_stat(pid, tid).map(|stat| stat.utime + stat.stime)
+}
+
+fn thread_stat(pid: i32, tid: i32) -> Option<Stat> {
+    find::stat_at(&format!("/proc/{pid}/task/{tid}/stat"))
+}
+
+fn numbers_in(directory: &str) -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn threads(pid: i32, around: &mut Around) -> Vec<Thread> {
+    let mut threads = Vec::new();
+    for tid in numbers_in(&format!("/proc/{pid}/task")) {
+        let Some(stat) = thread_stat(pid, tid) else {
+            continue;
+        };
+        let doing = doing(pid, tid);
+        let wait = if threads.len() < MOST_THREADS {
+            around.wait(&doing)
+        } else {
+            Wait::Hidden
+        };
+        threads.push(Thread {
+            tid,
+            name: stat.comm,
+            state: stat.state,
+            doing,
+            wait,
+            ticks: stat.utime + stat.stime,
+            percent: 0,
+        });
+    }
+    threads
+}
+
+/// The children of all threads, as they were started.
+pub(super) fn children(pid: i32) -> Vec<Other> {
+    let mut children = Vec::new();
+    for tid in numbers_in(&format!("/proc/{pid}/task")) {
+        let list = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/children"));
+        let list = list.unwrap_or_default();
+        let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
+        children.extend(pids.filter_map(other));
+    }
+    children
+}
+
+type Tcp = (
+    BTreeMap<&'static str, usize>,
+    Vec<(std::net::SocketAddr, u32)>,
+);
+
+fn tcp(targets: &HashMap<i32, FDTarget>, sockets: &Sockets) -> Tcp {
+    let (mut states, mut listens) = (BTreeMap::new(), Vec::new());
+    let rows = targets.values().filter_map(|target| match target {
+        FDTarget::Socket(inode) => sockets.by_inode(*inode),
+        _ => None,
+    });
+    for row in rows {
+        *states.entry(named(&row.state)).or_default() += 1;
+        if row.state == TcpState::Listen {
+            listens.push((plainly(row.local_address), row.rx_queue));
+        }
+    }
+    listens.sort_unstable();
+    (states, listens)
+}
+
+/// A state of a TCP socket as tcp(7) and ss(8) name it.
+fn named(state: &TcpState) -> &'static str {
+    match state {
+        TcpState::Established => "ESTABLISHED",
+        TcpState::SynSent => "SYN_SENT",
+        TcpState::SynRecv | TcpState::NewSynRecv => "SYN_RECV",
+        TcpState::FinWait1 => "FIN_WAIT1",
+        TcpState::FinWait2 => "FIN_WAIT2",
+        TcpState::TimeWait => "TIME_WAIT",
+        TcpState::Close => "CLOSE",
+        TcpState::CloseWait => "CLOSE_WAIT",
+        TcpState::LastAck => "LAST_ACK",
+        TcpState::Listen => "LISTEN",
+        TcpState::Closing => "CLOSING",
+    }
+}
+
+/// The functions of the kernel that a process is in; root alone may see them.
+fn stack(pid: i32) -> Vec<String> {
+    let stack = std::fs::read_to_string(format!("/proc/{pid}/stack")).unwrap_or_default();
+    // `[<0>] rpc_wait_bit_killable+0x24/0x40 [sunrpc]`
+    let frames = stack.lines().filter_map(|line| {
+        let (_, function) = line.split_once("] ")?;
+        function.split('+').next().map(str::to_owned)
+    });
+    frames.take(MOST_FRAMES).collect()
+}

@@ -1,0 +1,87 @@
+//! The dump command: run beside a server that hangs, for a bounded time, with what it says kept.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, pipe2};
+use tokio::net::unix::pipe;
+
+use super::exit::Exit;
+use super::start::shell;
+
+/// As much of its output is kept, in bytes; what comes after it is read and dropped.
+const MOST_KEPT: usize = 64 << 10;
+
+/// A dump command that was started.
+#[derive(Debug)]
+pub(crate) struct Dump {
+    child: Child,
+    exit: Exit,
+    output: pipe::Receiver,
+    kept: Vec<u8>,
+    is_closed: bool,
+}
+
+impl Dump {
+    /// Starts the command in a process group of its own.
+    pub(crate) fn start(command: &str) -> io::Result<Self> {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+        let child = Command::new(shell())
+            .arg("-c")
+            .arg(command)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .process_group(0)
+            .spawn()?;
+        Ok(Self {
+            exit: Exit::of(i32::try_from(child.id()).unwrap_or_default()),
+            child,
+            output: pipe::Receiver::from_owned_fd(reader)?,
+            kept: Vec::new(),
+            is_closed: false,
+        })
+    }
+
+    /// Waits for the command to end, whoever else still holds its output.
+    pub(crate) async fn ended(&mut self) {
+        while matches!(self.child.try_wait(), Ok(None)) {
+            tokio::select! {
+                () = self.exit.near() => (),
+                _ = self.output.readable(), if !self.is_closed => self.take(),
+            }
+        }
+    }
+
+    /// Ends what is left of it, its children too, and returns what it has said.
+    pub(crate) fn end(mut self) -> String {
+        if let Ok(group) = i32::try_from(self.child.id()) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        self.take();
+        let _ = self.child.try_wait();
+        String::from_utf8_lossy(&self.kept).into_owned()
+    }
+
+    /// Takes what there is to read.
+    fn take(&mut self) {
+        let mut bytes = [0; 4096];
+        // Whoever writes without end is left to the next turn.
+        for _ in 0..MOST_KEPT / bytes.len() {
+            match self.output.try_read(&mut bytes) {
+                Ok(0) => {
+                    self.is_closed = true;
+                    return;
+                }
+                Ok(count) => {
+                    let left = MOST_KEPT - self.kept.len();
+                    self.kept.extend(&bytes[..count.min(left)]);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+}

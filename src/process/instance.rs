@@ -1,0 +1,183 @@
+//! Which of the MyVNC servers of this machine is the one that the URL asks for: a pure function.
+//! Every doubt spares.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+
+use super::find::{Found, Process};
+
+/// A process whose arguments are a MyVNC server's.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) process: Process,
+    /// Where it listens; none where we may not see that.
+    pub(super) listens: Option<HashSet<SocketAddr>>,
+    /// Whether it lives in another network namespace than we do.
+    pub(super) is_elsewhere: bool,
+}
+
+impl Candidate {
+    /// Whether it is seen to listen where this holds.
+    fn listens_where(&self, holds: impl Fn(&SocketAddr) -> bool) -> bool {
+        self.listens
+            .as_ref()
+            .is_some_and(|addresses| addresses.iter().any(holds))
+    }
+
+    fn listens(&self) -> bool {
+        self.listens_where(|_| true)
+    }
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// The URL's port.
+    pub(super) port: u16,
+    /// The addresses of its host; none where they are not known.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Where anything at all listens.
+    pub(super) taken: Vec<SocketAddr>,
+    /// Whether the administrator has named the server (`--process-pattern`).
+    pub(super) is_named: bool,
+    /// Whether only the port tells it from another server of the configuration file.
+    pub(super) by_port_alone: bool,
+}
+
+impl Asked {
+    /// Whether what listens there takes connections to the URL.
+    fn is_at(&self, listening: &SocketAddr) -> bool {
+        listening.port() == self.port && takes(listening.ip(), &self.addresses)
+    }
+}
+
+/// Whether a socket that is bound to this address takes connections to one of those; to any, where
+/// they are not known. `::` takes IPv4 too (ipv6(7)).
+pub(crate) fn takes(bound: IpAddr, asked: &[IpAddr]) -> bool {
+    let bound = bound.to_canonical();
+    let is_taken = |asked: &IpAddr| match bound {
+        IpAddr::V4(any) if any.is_unspecified() => asked.is_ipv4(),
+        _ => bound.is_unspecified() || *asked == bound,
+    };
+    // A client that asks for `0.0.0.0` or `::` is led to this host's loopback.
+    asked.is_empty()
+        || asked
+            .iter()
+            .map(IpAddr::to_canonical)
+            .any(|asked| asked.is_unspecified() || is_taken(&asked))
+}
+
+/// Those that listen on the port and their matching kin are the server. Where none is seen to:
+/// what the administrator has named, or the one family that it can be.
+pub(super) fn choose(candidates: Vec<Candidate>, asked: &Asked) -> Found {
+    let families = families(&candidates);
+    let family = |one: &Candidate| families[&one.process.pid];
+    let port = asked.port;
+    let on_port: BTreeSet<i32> = candidates
+        .iter()
+        .filter(|one| one.listens_where(|address| asked.is_at(address)))
+        .map(|one| one.process.pid)
+        .collect();
+    if !on_port.is_empty() {
+        let kin: HashSet<i32> = on_port.iter().map(|pid| families[pid]).collect();
+        let mut found = part(candidates, |one| {
+            let is_kin = kin.contains(&family(one))
+                && (on_port.contains(&one.process.pid) || !one.listens());
+            (!is_kin).then(|| {
+                format!(
+                    "another process of its kind listens on port {port}: this is another instance"
+                )
+            })
+        });
+        found.listening = on_port.into_iter().collect();
+        return found;
+    }
+    if asked.by_port_alone {
+        return part(candidates, |_| {
+            Some(format!(
+                "it does not listen on port {port}, by which alone this server is told from another of the configuration; a process-pattern for each says otherwise"
+            ))
+        });
+    }
+    if asked.is_named {
+        return part(candidates, |_| None);
+    }
+    let of = |holds: fn(&Candidate) -> bool| -> HashSet<i32> {
+        let holding = candidates.iter().filter(|one| holds(one));
+        holding.map(family).collect()
+    };
+    let elsewhere = of(|one| one.is_elsewhere);
+    let listening = of(Candidate::listens);
+    let hidden = of(|one| one.listens.is_none());
+    let all = of(|one| !one.is_elsewhere);
+    // What cannot be seen may be what listens there; what is seen to listen elsewhere can only be
+    // behind a proxy.
+    let behind = if hidden.is_empty() { &all } else { &hidden };
+    let is_taken = asked.taken.iter().any(|address| asked.is_at(address));
+    part(candidates, |one| {
+        let family = family(one);
+        if elsewhere.contains(&family) {
+            return Some("it lives in another network namespace".to_owned());
+        }
+        if is_taken {
+            return if behind.len() > 1 {
+                Some(format!(
+                    "which of several servers is behind port {port} cannot be seen; --process-pattern or --user says which"
+                ))
+            } else {
+                (!behind.contains(&family))
+                    .then(|| format!("it does not listen on port {port}: this is another instance"))
+            };
+        }
+        if listening.contains(&family) {
+            return Some(format!(
+                "it listens, but not where the URL asks, on port {port}: this is another instance; --url or --process-pattern says otherwise"
+            ));
+        }
+        if hidden.contains(&family) {
+            return Some(format!(
+                "nothing listens on port {port}, and whether it listens on another is shown to its owner and to root alone"
+            ));
+        }
+        one.process.is_manager.then(|| {
+            "manage.py starts and stops a server, and one that listens on no port is none; --process-pattern says otherwise".to_owned()
+        })
+    })
+}
+
+/// Parts the server from what is left alone for a reason.
+fn part(candidates: Vec<Candidate>, spare: impl Fn(&Candidate) -> Option<String>) -> Found {
+    let mut found = Found::default();
+    for one in candidates {
+        match spare(&one) {
+            Some(reason) => found.spared.push((one.process, reason)),
+            None => found.server.push(one.process),
+        }
+    }
+    found
+}
+
+/// Each process's topmost ancestor that matches without a gap.
+fn families(candidates: &[Candidate]) -> HashMap<i32, i32> {
+    let parents: HashMap<i32, i32> = candidates
+        .iter()
+        .map(|one| (one.process.pid, one.process.parent))
+        .collect();
+    let topmost = |mut pid: i32| {
+        // A PID that was given away meanwhile could lead in a circle.
+        for _ in 0..parents.len() {
+            match parents
+                .get(&pid)
+                .filter(|parent| parents.contains_key(parent))
+            {
+                Some(parent) => pid = *parent,
+                None => break,
+            }
+        }
+        pid
+    };
+    parents.keys().map(|pid| (*pid, topmost(*pid))).collect()
+}
+
+#[cfg(test)]
+mod tests;
