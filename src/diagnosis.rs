@@ -43,8 +43,6 @@ pub(crate) struct Question {
     pub(crate) tls: bool,
     /// What the check saw.
     pub(crate) seen: Seen,
-    /// How many checks saw so.
-    pub(crate) checks: u32,
     /// How long ago the last healthy check was.
     pub(crate) since_healthy: Option<Duration>,
     /// The server as it was last started.

@@ -13,6 +13,7 @@ use self::starting::Restart;
 use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, Journal, Level, complain, plain, seconds};
 use crate::lock::{Reserved, RunLock, Taken, TargetFile, TargetLock};
+use crate::process::find::Process;
 use crate::process::stop::Held;
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::settings::Settings;
@@ -114,8 +115,6 @@ struct Run<'a> {
     told_to_stop: bool,
     /// When the check began whose verdict holds.
     checked: SystemTime,
-    /// How many checks did not end healthy.
-    checks: u32,
     /// The status of the last healthy answer.
     status: u16,
     /// What the last unhealthy check saw.
@@ -128,6 +127,8 @@ struct Run<'a> {
     /// When the server answered last; when it was asked first, where that is not known.
     away_since: Option<SystemTime>,
     held: Vec<Held>,
+    /// Other instances, which are none of our business.
+    spared: Vec<Process>,
     restart: Option<Restart>,
     /// When this phase is over.
     deadline: Instant,
@@ -145,7 +146,6 @@ impl<'a> Run<'a> {
                 .map_err(|reason| format!("cannot catch signals: {}", plain(&reason)))?,
             told_to_stop: false,
             checked: SystemTime::now(),
-            checks: 0,
             status: 0,
             trouble: None,
             last_healthy: LastHealthy::at(target.beside(".healthy")),
@@ -154,6 +154,7 @@ impl<'a> Run<'a> {
             target,
             reserved: None,
             held: Vec::new(),
+            spared: Vec::new(),
             restart: None,
             deadline: Instant::now(),
         })
@@ -276,7 +277,6 @@ impl<'a> Run<'a> {
                         .debug(&format!("Server responded with status {status}"));
                 }
                 self.trouble = Some(trouble);
-                self.checks += 1;
                 if self.away_since.is_none() {
                     let last = self.last_healthy.ago();
                     self.away_since = last

@@ -28,24 +28,32 @@ pub(crate) struct Known {
     pub(crate) pids: Vec<i32>,
     /// Its control group, and how many processes the OOM killer had ended in it by then.
     pub(crate) group: Option<(String, u64)>,
+    /// Its own log.
+    pub(crate) log: Option<PathBuf>,
 }
 
 impl Known {
-    /// What these processes are.
-    pub(crate) fn of(pids: Vec<i32>) -> Self {
+    /// What these processes are, and their log.
+    pub(crate) fn of(pids: Vec<i32>, log: Option<PathBuf>) -> Self {
         let group = pids.first().and_then(|pid| {
             let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
             let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
             Some((group.to_owned(), oom_kills(group)?))
         });
-        Self { pids, group }
+        Self { pids, group, log }
     }
 
     fn text(&self) -> String {
         let pids: Vec<String> = self.pids.iter().map(ToString::to_string).collect();
         let group = self.group.as_ref();
-        let group = group.map(|(group, kills)| format!("{kills} {group}\n"));
-        format!("{}\n{}", pids.join(" "), group.unwrap_or_default())
+        let group = group.map(|(group, kills)| format!("{kills} {group}"));
+        let log = self.log.as_ref().map(|log| log.display().to_string());
+        format!(
+            "{}\n{}\n{}\n",
+            pids.join(" "),
+            group.unwrap_or_default(),
+            log.unwrap_or_default()
+        )
     }
 
     fn parse(text: &str) -> Self {
@@ -55,6 +63,10 @@ impl Known {
         Self {
             pids: pids.filter_map(|pid| pid.parse().ok()).collect(),
             group: group.and_then(|(kills, group)| Some((group.to_owned(), kills.parse().ok()?))),
+            log: lines
+                .next()
+                .filter(|line| !line.is_empty())
+                .map(PathBuf::from),
         }
     }
 }
@@ -157,13 +169,14 @@ mod tests {
             let known = Known {
                 pids: vec![72451, 72452],
                 group,
+                log: Some("/var/log/myvnc_1.log".into()),
             };
             last.note_started(&known);
             last.note();
             assert_eq!(last.known(), known);
         }
         assert_eq!(
-            Known::of(vec![std::process::id().try_into().unwrap()])
+            Known::of(vec![std::process::id().try_into().unwrap()], None)
                 .pids
                 .len(),
             1

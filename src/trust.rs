@@ -16,6 +16,7 @@ use rustls::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use self::fault::is_own_authority;
 pub(crate) use self::fault::{Fault, fault};
 use crate::regular;
 
@@ -227,13 +228,7 @@ fn common_names(subject: &[u8]) -> Vec<String> {
 }
 
 fn is_ca_as_server(error: &Error) -> bool {
-    let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
-        return false;
-    };
-    matches!(
-        other.0.downcast_ref::<webpki::Error>(),
-        Some(webpki::Error::CaUsedAsEndEntity)
-    )
+    matches!(error, Error::InvalidCertificate(CertificateError::Other(other)) if is_own_authority(other))
 }
 
 impl Verifier {

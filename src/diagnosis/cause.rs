@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Seen;
 use super::call::Doing;
-use super::evidence::{Evidence, Limit, LimitKind, Listener, Looked, Program, Thread, Wait};
+use super::evidence::{Evidence, Limit, LimitKind, Listener, Looked, Other, Program, Thread, Wait};
 use super::look::plainly;
 use super::oom::Victim;
 use super::record::described;
@@ -17,6 +17,8 @@ use crate::process::instance::takes;
 const CLOSE_WAIT: &str = "CLOSE_WAIT";
 /// So many of them are no accident.
 const MANY_CLOSING: usize = 10;
+/// A request needs more than these: its socket, and a file or a pipe.
+const FEW_DESCRIPTORS: u64 = 2;
 /// Longer ago than this, where no healthy check is known, the OOM killer's victim was another.
 const RECENT: Duration = Duration::from_secs(600);
 /// No more threads are named beside the first.
@@ -51,8 +53,7 @@ pub(super) fn causes(evidence: &Evidence) -> Vec<String> {
     found.extend(proxied(evidence));
     if evidence.looked > Looked::Port {
         found.extend(misplaced(evidence));
-        let listeners = evidence.listeners.iter();
-        found.extend(listeners.filter_map(|listener| queued(listener, evidence.checks)));
+        found.extend(evidence.listeners.iter().filter_map(queued));
     }
     found.extend(programs.iter().filter_map(closing));
     found.extend(programs.iter().flat_map(short_of_memory));
@@ -236,10 +237,17 @@ fn file(wait: &Wait) -> Option<String> {
 fn out_of(program: &Program) -> Vec<String> {
     let pid = program.pid;
     let mut found = Vec::new();
-    if let (Some(open), Some(most)) = (program.descriptors, program.most_descriptors) {
-        if u64::try_from(open).is_ok_and(|open| open >= most) {
+    let open = program
+        .descriptors
+        .and_then(|open| u64::try_from(open).ok());
+    if let (Some(open), Some(most)) = (open, program.most_descriptors) {
+        if open >= most {
             found.push(format!(
                 "PID {pid} is out of file descriptors: {open} of {most}"
+            ));
+        } else if open + FEW_DESCRIPTORS >= most {
+            found.push(format!(
+                "PID {pid} has too few file descriptors left for a request: {open} of {most} are open"
             ));
         }
     }
@@ -308,15 +316,18 @@ pub(super) fn waiting_for(wait: &Wait, evidence: &Evidence) -> Option<String> {
     match wait {
         Wait::Client {
             peer,
+            program,
             writing: true,
             queued,
             ..
         } => Some(format!(
-            "blocked writing to client {peer}, which does not read: {queued} bytes wait to be sent"
+            "blocked writing to client {peer}{}, which does not read: {queued} bytes wait to be sent",
+            of(program.as_ref())
         )),
         Wait::Client {
             local,
             peer,
+            program,
             received,
             ..
         } => {
@@ -324,13 +335,20 @@ pub(super) fn waiting_for(wait: &Wait, evidence: &Evidence) -> Option<String> {
             let tls = evidence.tls && local.port() == evidence.port;
             let what = match (tls, received) {
                 (false, _) => "reading from",
-                // Not a byte came, so no handshake was begun.
-                (true, Some(Received { bytes: 0, .. })) => "in a TLS handshake with",
+                // The server has not said its part yet.
+                (
+                    true,
+                    Some(Received {
+                        was_answered: false,
+                        ..
+                    }),
+                ) => "in a TLS handshake with",
                 (true, _) => "in a TLS handshake or read with",
             };
+            let program = of(program.as_ref());
+            let silence = silence(*received);
             Some(format!(
-                "blocked {what} idle client {peer}, {}",
-                silence(*received)
+                "blocked {what} idle client {peer}{program}, {silence}"
             ))
         }
         Wait::Remote {
@@ -367,6 +385,13 @@ pub(super) fn waiting_for(wait: &Wait, evidence: &Evidence) -> Option<String> {
         | Wait::Sleeping
         | Wait::Unknown(_) => None,
     }
+}
+
+/// ` (PID 42: nc vm 9143)`, where a client is a process of this machine.
+fn of(program: Option<&Other>) -> String {
+    program.map_or(String::new(), |program| {
+        format!(" (PID {}: {})", program.pid, program.command)
+    })
 }
 
 fn silence(received: Option<Received>) -> String {
@@ -501,19 +526,20 @@ fn absent(evidence: &Evidence) -> Vec<String> {
     found
 }
 
-/// Clients that wait to be accepted, beside our own checks, which have been given up.
-fn queued(listener: &Listener, checks: u32) -> Option<String> {
-    let (waiting, address) = (listener.waiting, plainly(listener.address));
-    let others = waiting.saturating_sub(checks);
+/// Clients that wait to be accepted. Our own checks have given up by then.
+fn queued(listener: &Listener) -> Option<String> {
+    let (waiting, clients) = (listener.waiting, listener.clients);
+    let address = plainly(listener.address);
     match listener.backlog {
-        _ if !listener.ours || others == 0 => None,
+        _ if !listener.ours => None,
         // The kernel takes one more than was asked for (listen(2)).
         Some(backlog) if waiting > backlog => Some(format!(
-            "the accept queue of {address} is full: {waiting} clients wait in it, and its backlog is {backlog}"
+            "the accept queue of {address} is full: {waiting} connections wait in it, {clients} of them with a client, and its backlog is {backlog}"
         )),
-        _ => Some(format!(
-            "{others} clients wait in the accept queue of {address}"
+        _ if clients > 0 => Some(format!(
+            "{clients} clients wait in the accept queue of {address}"
         )),
+        _ => None,
     }
 }
 

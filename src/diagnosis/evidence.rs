@@ -20,8 +20,6 @@ pub(crate) struct Evidence {
     pub(crate) elsewhere: bool,
     pub(crate) tls: bool,
     pub(crate) seen: Seen,
-    /// How many checks were given up: each can wait in the accept queue.
-    pub(crate) checks: u32,
     pub(crate) since_healthy: Option<Duration>,
     /// Whether processes of the server were found, whatever else was seen of them.
     pub(crate) is_running: bool,
@@ -166,6 +164,8 @@ pub(crate) enum Wait {
         /// The server's end.
         local: SocketAddr,
         peer: SocketAddr,
+        /// Which process that is, where it is one of this machine.
+        program: Option<Other>,
         writing: bool,
         queued: u32,
         received: Option<Received>,
@@ -220,6 +220,8 @@ pub(crate) struct Listener {
     /// Connections that wait to be accepted, and how many may.
     pub(crate) waiting: u32,
     pub(crate) backlog: Option<u32>,
+    /// Those of them whose client has not given up.
+    pub(crate) clients: usize,
     /// Connections that the peer has closed and the server has not, accepted or not.
     pub(crate) closing: usize,
     /// Who listens, and whether that is one of the server's processes.

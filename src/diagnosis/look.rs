@@ -37,7 +37,6 @@ impl<'a> Look<'a> {
             elsewhere: false,
             tls: question.tls,
             seen: question.seen.clone(),
-            checks: question.checks,
             since_healthy: question.since_healthy,
             is_running: !question.server.is_empty(),
             programs: Vec::new(),
@@ -133,6 +132,15 @@ impl Sockets {
         self.listening_ports.contains(&port)
     }
 
+    /// The other end of a connection, where it is of this machine.
+    pub(super) fn other_end(&self, row: &TcpNetEntry) -> Option<&TcpNetEntry> {
+        let ends = |row: &TcpNetEntry| (plainly(row.local_address), plainly(row.remote_address));
+        let (local, remote) = ends(row);
+        self.rows
+            .iter()
+            .find(|other| ends(other) == (remote, local))
+    }
+
     pub(super) fn by_inode(&self, inode: u64) -> Option<&TcpNetEntry> {
         self.rows.get(*self.by_inode.get(&inode)?)
     }
@@ -156,15 +164,21 @@ fn listeners(
     let rows = sockets.rows.iter().filter(listening);
     rows.map(|row| {
         let holder = holders.of_socket(row.inode, &pids);
-        let closing = sockets.rows.iter().filter(|other| {
-            other.state == TcpState::CloseWait
-                && other.local_address.port() == row.local_address.port()
-        });
+        let on_port = |state, is_queued: bool| {
+            let is_it = |other: &&TcpNetEntry| {
+                other.state == state
+                    && other.local_address.port() == row.local_address.port()
+                    && (!is_queued || other.inode == 0)
+            };
+            sockets.rows.iter().filter(is_it).count()
+        };
         Listener {
             address: row.local_address,
             waiting: row.rx_queue,
             backlog: sock_diag::backlog(row.local_address, row.inode),
-            closing: closing.count(),
+            // What is accepted has an inode.
+            clients: on_port(TcpState::Established, true),
+            closing: on_port(TcpState::CloseWait, false),
             ours: holder.is_some_and(|holder| pids.contains(&holder)),
             holder: holder.and_then(other),
         }
@@ -205,7 +219,7 @@ fn sample(programs: &mut [Program], began: Instant) {
         for thread in &mut program.threads {
             let after = program::ticks(program.pid, thread.tid).unwrap_or(thread.ticks);
             let used = after.saturating_sub(thread.ticks);
-            thread.percent = used.saturating_mul(100_000) / hertz / took;
+            thread.percent = (used.saturating_mul(100_000) / hertz / took).min(100);
         }
     }
 }

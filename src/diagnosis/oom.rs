@@ -89,7 +89,7 @@ mod tests {
         let uptime = Duration::from_secs(100);
         let known = Known {
             pids: vec![9],
-            group: None,
+            ..Known::default()
         };
         let of = |record: &str| match victim(record, uptime, &known) {
             Some(Victim::Process {

@@ -8,9 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use chrono::{Local, NaiveDateTime, TimeDelta};
 use nix::libc;
+use procfs::process::FDTarget;
 
 use crate::defaults;
 use crate::lock::RunLock;
+use crate::process::find;
 
 /// No more lines are taken.
 const MOST_LINES: usize = 200;
@@ -20,6 +22,8 @@ const TAIL: u64 = 256 << 10;
 /// Where the server's log is looked for, and what of it is wanted.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
+    /// The log that the server had when it was last started.
+    pub(crate) known: Option<PathBuf>,
     /// Files to look at where the server holds no log open (`glob(7)`).
     pub(crate) pattern: Option<String>,
     /// How far back.
@@ -33,13 +37,27 @@ pub(crate) struct Wanted {
 /// The newest log of the server and its lines; none where there is none. It is looked for among the
 /// server's open files, then where the administrator says, then where MyVNC puts it.
 pub(super) fn last(open: &[PathBuf], wanted: &Wanted) -> Option<(PathBuf, Vec<String>)> {
-    let is_log = |path: &&PathBuf| path.extension().is_some_and(|kind| kind == "log");
-    let open: Vec<PathBuf> = open.iter().filter(is_log).cloned().collect();
+    let open: Vec<PathBuf> = open.iter().filter(|path| is_log(path)).cloned().collect();
     let named = wanted.pattern.iter().map(String::as_str).flat_map(matches);
     let usual = defaults::SERVER_LOGS.into_iter().flat_map(matches);
     newest(open, wanted)
+        .or_else(|| newest(wanted.known.clone(), wanted))
         .or_else(|| newest(named, wanted))
         .or_else(|| newest(usual, wanted))
+}
+
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == "log")
+}
+
+/// The log that a process holds open.
+pub(crate) fn open_log(pid: i32) -> Option<PathBuf> {
+    let open = find::descriptors(pid)?.into_iter();
+    let mut paths = open.filter_map(|one| match one.target {
+        FDTarget::Path(path) => Some(path),
+        _ => None,
+    });
+    paths.find(|path| is_log(path) && !is_a_monitors(path))
 }
 
 fn matches(pattern: &str) -> impl Iterator<Item = PathBuf> {
@@ -149,6 +167,7 @@ mod tests {
 
     fn wanted(ours: &Path) -> Wanted {
         Wanted {
+            known: None,
             pattern: None,
             history: Duration::from_secs(120),
             ours: vec![ours.to_owned()],

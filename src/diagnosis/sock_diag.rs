@@ -24,6 +24,8 @@ pub(crate) struct Received {
     pub(crate) ago: Duration,
     /// How many bytes it has sent in all.
     pub(crate) bytes: u64,
+    /// Whether it was ever sent any.
+    pub(crate) was_answered: bool,
 }
 
 /// What the peer of this connection has sent.
@@ -103,7 +105,8 @@ fn request(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
     request
 }
 
-/// `tcpi_last_data_recv` (milliseconds) and `tcpi_bytes_received` of `struct tcp_info` (linux/tcp.h).
+/// `tcpi_last_data_recv` (milliseconds), `tcpi_bytes_received` and `tcpi_data_segs_out` of `struct
+/// tcp_info` (linux/tcp.h).
 fn info(answer: &[u8]) -> Option<Received> {
     let mut attributes = answer.get(HEADERS..)?;
     loop {
@@ -116,6 +119,7 @@ fn info(answer: &[u8]) -> Option<Received> {
             return Some(Received {
                 ago: Duration::from_millis(ago.into()),
                 bytes,
+                was_answered: number(info, 156)? > 0,
             });
         }
         attributes = attributes.get(length.next_multiple_of(4)..)?;
@@ -138,13 +142,16 @@ mod tests {
                 continue;
             };
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let (server, peer) = listener.accept().unwrap();
-            let ask = || received(server.local_addr().unwrap(), peer).unwrap();
+            let (mut server, peer) = listener.accept().unwrap();
+            let local = server.local_addr().unwrap();
+            let ask = || received(local, peer).unwrap();
             assert_eq!(ask().bytes, 0);
             client.write_all(b"GET").unwrap();
             server.peek(&mut [0; 3]).unwrap();
             assert_eq!(ask().bytes, 3);
-            assert!(ask().ago < Duration::from_secs(60));
+            assert!(ask().ago < Duration::from_secs(60) && !ask().was_answered);
+            server.write_all(b"HTTP").unwrap();
+            assert!(ask().was_answered);
         }
     }
 

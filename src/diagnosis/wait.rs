@@ -106,7 +106,7 @@ impl Around<'_> {
         }
     }
 
-    fn socket(&self, inode: u64, deed: Deed) -> Wait {
+    fn socket(&mut self, inode: u64, deed: Deed) -> Wait {
         let Some(row) = self.sockets.by_inode(inode) else {
             return datagrams(inode);
         };
@@ -114,9 +114,12 @@ impl Around<'_> {
         if row.state == TcpState::Listen {
             Wait::Idle
         } else if self.sockets.is_listened_to(local.port()) {
+            let other_end = self.sockets.other_end(row).map(|row| row.inode);
+            let program = other_end.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Client {
                 local: plainly(local),
                 peer: plainly(peer),
+                program: program.and_then(other),
                 writing: deed == Deed::Writing,
                 queued: row.tx_queue,
                 received: sock_diag::received(local, peer),

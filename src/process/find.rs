@@ -2,11 +2,13 @@
 //! those whose arguments match.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::Uid;
@@ -17,6 +19,7 @@ use regex_lite::Regex;
 
 use super::identity;
 use super::instance::{self, Asked, Candidate};
+use crate::regular;
 
 /// As much of a process's arguments is read, in bytes.
 const LONGEST_CMDLINE: u64 = 1 << 20;
@@ -43,6 +46,8 @@ pub(crate) struct Process {
 pub(crate) struct Search {
     /// In place of the built-in rule.
     pub(crate) pattern: Option<Regex>,
+    /// The configuration that the restart command starts the server with, where it says so.
+    pub(crate) config_dir: Option<PathBuf>,
     /// Only this user's.
     pub(crate) user: Option<Uid>,
     /// Whether another server is told from this one by its port alone.
@@ -109,6 +114,7 @@ fn narrow(matching: Vec<Process>, search: &Search) -> Found {
             listens: listens(process.pid, &listeners),
             is_elsewhere: self::network(process.pid)
                 .is_some_and(|other| network.as_ref().is_some_and(|ours| *ours != other)),
+            config_dir: config_dir_of(&process),
             process,
         })
         .collect();
@@ -117,9 +123,29 @@ fn narrow(matching: Vec<Process>, search: &Search) -> Found {
         addresses: search.addresses.clone(),
         taken: listeners.values().copied().collect(),
         is_named: search.pattern.is_some(),
+        config_dir: search.config_dir.clone().map(real),
         by_port_alone: search.by_port_alone,
     };
     instance::choose(candidates, &asked)
+}
+
+/// The configuration that a server was started with, where we may see that: `manage.py` tells it
+/// its server in the environment.
+fn config_dir_of(process: &Process) -> Option<PathBuf> {
+    let named = instance::config_dir(&process.command).or_else(|| {
+        let environment =
+            regular::read(Path::new(&format!("/proc/{}/environ", process.pid))).ok()?;
+        let mut variables = environment.split(|byte| *byte == 0);
+        let value = variables.find_map(|one| one.strip_prefix(b"MYVNC_CONFIG_DIR="))?;
+        Some(OsStr::from_bytes(value).into())
+    });
+    // A path that is not absolute depends on where its program stood when it was started.
+    named.filter(|directory| directory.is_absolute()).map(real)
+}
+
+/// A path without its links, where it is there.
+fn real(path: PathBuf) -> PathBuf {
+    std::fs::canonicalize(&path).unwrap_or(path)
 }
 
 /// The network namespace that a process lives in (`network_namespaces(7)`), where that can be seen.

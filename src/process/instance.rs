@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use super::find::{Found, Process};
 
@@ -14,6 +15,8 @@ pub(super) struct Candidate {
     pub(super) listens: Option<HashSet<SocketAddr>>,
     /// Whether it lives in another network namespace than we do.
     pub(super) is_elsewhere: bool,
+    /// The configuration that it was started with, where we may see that.
+    pub(super) config_dir: Option<PathBuf>,
 }
 
 impl Candidate {
@@ -40,11 +43,18 @@ pub(super) struct Asked {
     pub(super) taken: Vec<SocketAddr>,
     /// Whether the administrator has named the server (`--process-pattern`).
     pub(super) is_named: bool,
+    /// The configuration that the restart command starts the server with, where it says so.
+    pub(super) config_dir: Option<PathBuf>,
     /// Whether only the port tells it from another server of the configuration file.
     pub(super) by_port_alone: bool,
 }
 
 impl Asked {
+    /// Whether a process was started with another configuration than the restart command's.
+    fn differs(&self, one: &Candidate) -> bool {
+        matches!((&self.config_dir, &one.config_dir), (Some(ours), Some(its)) if ours != its)
+    }
+
     /// Whether what listens there takes connections to the URL.
     fn is_at(&self, listening: &SocketAddr) -> bool {
         listening.port() == self.port && takes(listening.ip(), &self.addresses)
@@ -107,17 +117,35 @@ pub(super) fn choose(candidates: Vec<Candidate>, asked: &Asked) -> Found {
         holding.map(family).collect()
     };
     let elsewhere = of(|one| one.is_elsewhere);
+    let configured: HashSet<i32> = {
+        let others = candidates.iter().filter(|one| asked.differs(one));
+        others.map(family).collect()
+    };
     let listening = of(Candidate::listens);
     let hidden = of(|one| one.listens.is_none());
-    let all = of(|one| !one.is_elsewhere);
+    let all: HashSet<i32> = candidates.iter().map(family).collect();
     // What cannot be seen may be what listens there; what is seen to listen elsewhere can only be
     // behind a proxy.
-    let behind = if hidden.is_empty() { &all } else { &hidden };
+    let behind = if hidden.is_empty() {
+        all
+    } else {
+        hidden.clone()
+    };
+    let behind: HashSet<i32> = behind
+        .into_iter()
+        .filter(|one| !elsewhere.contains(one) && !configured.contains(one))
+        .collect();
     let is_taken = asked.taken.iter().any(|address| asked.is_at(address));
     part(candidates, |one| {
         let family = family(one);
         if elsewhere.contains(&family) {
             return Some("it lives in another network namespace".to_owned());
+        }
+        if configured.contains(&family) {
+            return Some(
+                "it was started with another --config_dir than the restart command's: this is another instance"
+                    .to_owned(),
+            );
         }
         if is_taken {
             return if behind.len() > 1 {
@@ -143,6 +171,27 @@ pub(super) fn choose(candidates: Vec<Candidate>, asked: &Asked) -> Found {
             "manage.py starts and stops a server, and one that listens on no port is none; --process-pattern says otherwise".to_owned()
         })
     })
+}
+
+/// The configuration that a command line names, of those that `manage.py` takes.
+pub(crate) fn config_dir(command: &str) -> Option<PathBuf> {
+    let words = shlex::split(command)?;
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let Some(value) = word.strip_prefix("--config_dir") else {
+            continue;
+        };
+        let value = match value.strip_prefix('=') {
+            Some(value) => value,
+            None if value.is_empty() => words.next()?,
+            None => continue,
+        };
+        // What the shell would expand, or what depends on where it stands, is not known here.
+        let path = Path::new(value);
+        let is_plain = path.is_absolute() && !value.contains(['$', '`', '*', '?', '~']);
+        return is_plain.then(|| path.components().collect());
+    }
+    None
 }
 
 /// Parts the server from what is left alone for a reason.

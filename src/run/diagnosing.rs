@@ -19,6 +19,7 @@ impl Run<'_> {
     /// Looks at the server and writes down what there is to see, within its budget.
     pub(super) async fn diagnose(&mut self, found: &Found) {
         let others = found.spared.iter().map(|(process, _)| process.clone());
+        let known = self.last_healthy.known();
         let question = Question {
             server: found.server.clone(),
             others: others.collect(),
@@ -26,15 +27,15 @@ impl Run<'_> {
             addresses: self.checker.addresses(),
             tls: self.settings.url.scheme() == "https",
             seen: self.seen(),
-            checks: self.checks,
             since_healthy: self.last_healthy.ago(),
-            known: self.last_healthy.known(),
             log: Wanted {
+                known: known.log.clone(),
                 pattern: self.settings.server_log.clone(),
                 history: self.settings.log_history,
                 ours: vec![self.settings.logfile.clone()],
                 owner: found.server.first().map(|process| process.owner.as_raw()),
             },
+            known,
         };
         let Diagnosis { causes, record } = diagnosis::look(&question).await;
         for line in [BANNER, "DIAGNOSIS", BANNER] {

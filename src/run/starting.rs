@@ -8,8 +8,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Run;
+use crate::diagnosis::server_log;
 use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, plain, seconds};
+use crate::process::find;
 use crate::process::start::{self, Running};
 use crate::recovery::{Event, Outcome, Phase};
 use crate::secrets;
@@ -161,6 +163,16 @@ impl Run<'_> {
 
     /// Says how a start ended, and what an administrator should look at.
     pub(super) async fn report_start(&self, outcome: Outcome) {
+        let ended = self
+            .spared
+            .iter()
+            .filter(|one| !find::is_alive(one.pid, one.start_time));
+        for process in ended {
+            self.journal.warning(&format!(
+                "PID {} was left alone as another instance, and has ended since: look whether the restart command ends it",
+                process.pid
+            ));
+        }
         match outcome {
             Outcome::Restarted => {
                 let failed = self
@@ -175,7 +187,9 @@ impl Run<'_> {
                 self.journal.info(BANNER);
                 self.sum_up();
                 let pids = self.restart.as_ref().map(|restart| restart.pids.clone());
-                let started = Known::of(pids.unwrap_or_default());
+                let pids = pids.unwrap_or_default();
+                let log = pids.first().and_then(|pid| server_log::open_log(*pid));
+                let started = Known::of(pids, log);
                 self.last_healthy.note_started(&started);
                 return;
             }
@@ -185,15 +199,17 @@ impl Run<'_> {
                     .warning("The server was started; stopping as told");
                 return;
             }
-            Outcome::CommandFailed => self.log_output(),
+            Outcome::CommandFailed => {
+                self.journal
+                    .error(&format!("Still no answer: {}", self.last_trouble()));
+                self.log_output();
+            }
             _ => self.report_silence().await,
         }
         self.failed();
     }
 
     fn log_output(&self) {
-        self.journal
-            .error(&format!("Still no answer: {}", self.last_trouble()));
         let Some(restart) = &self.restart else {
             return;
         };
@@ -219,13 +235,14 @@ impl Run<'_> {
         let Some(restart) = &self.restart else {
             return;
         };
+        let pids = self.server_pids().await;
         let text = match restart.status {
             None => format!(
                 "The server did not become responsive within {waited} seconds ({last}); the restart command \
                  (PID {}) still runs and is left alone",
                 restart.command.pid()
             ),
-            Some(_) if self.server_pids().await.is_empty() => format!(
+            Some(_) if pids.is_empty() => format!(
                 "The restart command exited with status 0, but there is no server process and nothing answered \
                  within {waited} seconds ({last}); does it lack a verb such as start or restart?"
             ),
@@ -234,6 +251,9 @@ impl Run<'_> {
             ),
         };
         self.journal.error(&text);
+        if restart.status.is_some() && pids.is_empty() {
+            self.log_output();
+        }
     }
 }
 

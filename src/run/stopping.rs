@@ -13,6 +13,7 @@ use crate::health::{Stage, Trouble};
 use crate::journal::{BANNER, Level, plain, seconds};
 use crate::process::aside;
 use crate::process::find::{self, Found, Process, Search};
+use crate::process::instance::config_dir;
 use crate::process::start;
 use crate::process::stop::Held;
 use crate::recovery::{Event, Phase, Purpose};
@@ -63,6 +64,11 @@ impl Run<'_> {
             self.journal
                 .warning(&format!("Left alone: {}: {reason}", describe(process)));
         }
+        self.spared = found
+            .spared
+            .into_iter()
+            .map(|(process, _)| process)
+            .collect();
         self.held = found.server.into_iter().filter_map(Held::new).collect();
         let forbidden: Vec<_> = self
             .held
@@ -133,6 +139,7 @@ impl Run<'_> {
     pub(super) async fn find(&self) -> Result<Found, String> {
         let search = Search {
             pattern: self.settings.process_pattern.clone(),
+            config_dir: config_dir(&self.settings.restart_cmd),
             user: self.settings.user,
             by_port_alone: self.settings.by_port_alone,
             port: self.port(),

@@ -2,7 +2,9 @@
 
 use std::error::Error as StdError;
 
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+use rustls::{
+    AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
+};
 
 use crate::journal::date;
 
@@ -82,8 +84,19 @@ fn untrusted(error: &CertificateError) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "it is not meant for a server (extended key usage)".into()
         }
+        CertificateError::Other(other) if is_own_authority(other) => {
+            "self-signed (give it with --ca-cert FILE, or --no-verify-ssl to trust anybody)".into()
+        }
         other => other.to_string(),
     }
+}
+
+/// Whether a server shows a certificate that says that it is a CA's, as `openssl req -x509` makes it.
+pub(super) fn is_own_authority(error: &OtherError) -> bool {
+    matches!(
+        error.0.downcast_ref::<webpki::Error>(),
+        Some(webpki::Error::CaUsedAsEndEntity)
+    )
 }
 
 /// The name in `DnsName("myvnc.example.com")` or `IpAddress(10.0.0.1)`, as webpki writes it.

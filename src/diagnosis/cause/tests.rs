@@ -1,6 +1,6 @@
 use super::*;
 use crate::diagnosis::call::Deed;
-use crate::diagnosis::evidence::{Full, Limit, Machine, Other, Pressure};
+use crate::diagnosis::evidence::{Full, Machine, Pressure};
 
 fn peer() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 7], 51234))
@@ -54,10 +54,12 @@ fn hung(program: Program) -> Evidence {
         elsewhere: false,
         tls: false,
         seen: Seen::Silent,
-        checks: 1,
         since_healthy: Some(Duration::from_secs(180)),
         is_running: true,
-        listeners: vec![listener("python3", 1, true)],
+        listeners: vec![Listener {
+            clients: 0,
+            ..listener("python3", 1, true)
+        }],
         programs: vec![program],
         instances: Vec::new(),
         full: Vec::new(),
@@ -73,6 +75,7 @@ fn listener(holder: &str, waiting: u32, ours: bool) -> Listener {
         address: address(9143),
         waiting,
         backlog: Some(5),
+        clients: 2,
         closing: 0,
         holder: Some(other(42, holder)),
         ours,
@@ -96,11 +99,13 @@ fn client(writing: bool, queued: u32, bytes: u64) -> Wait {
     Wait::Client {
         local: address(9143),
         peer: peer(),
+        program: None,
         writing,
         queued,
         received: Some(Received {
             ago: Duration::from_secs(74),
             bytes,
+            was_answered: bytes > 500,
         }),
     }
 }
@@ -185,8 +190,23 @@ fn each_evidence_has_its_sentence() {
             "blocked in a TLS handshake with idle client 10.0.0.7:51234, connected for 74 s and sent nothing (PID 7)",
         ),
         (
+            tls(waits(client(false, 0, 7))),
+            "blocked in a TLS handshake with idle client 10.0.0.7:51234, silent for 74 s after 7 bytes (PID 7)",
+        ),
+        (
             tls(waits(client(false, 0, 700))),
             "blocked in a TLS handshake or read with idle client 10.0.0.7:51234, silent for 74 s after 700 bytes (PID 7)",
+        ),
+        (
+            waits(Wait::Client {
+                local: address(9143),
+                peer: peer(),
+                program: Some(other(42, "nc vm 9143")),
+                writing: false,
+                queued: 0,
+                received: None,
+            }),
+            "blocked reading from idle client 10.0.0.7:51234 (PID 42: nc vm 9143), silent (PID 7)",
         ),
         (
             Evidence {
@@ -297,6 +317,14 @@ fn each_evidence_has_its_sentence() {
             "PID 7 is out of file descriptors: 1024 of 1024",
         ),
         (
+            hung(Program {
+                descriptors: Some(1022),
+                most_descriptors: Some(1024),
+                ..program(Wait::Idle)
+            }),
+            "PID 7 has too few file descriptors left for a request: 1022 of 1024 are open",
+        ),
+        (
             limited(LimitKind::GroupMemory, 4 << 30, 4 << 30),
             "PID 7 is at the memory limit of its control group: 4096 of 4096 MiB",
         ),
@@ -328,7 +356,7 @@ fn each_evidence_has_its_sentence() {
                 listeners: vec![listener("python3", 6, true)],
                 ..waits(Wait::Idle)
             },
-            "the accept queue of 0.0.0.0:9143 is full: 6 clients wait in it, and its backlog is 5",
+            "the accept queue of 0.0.0.0:9143 is full: 6 connections wait in it, 2 of them with a client, and its backlog is 5",
         ),
         (
             Evidence {

@@ -12,6 +12,7 @@ fn asked(is_taken: bool) -> Asked {
         addresses: vec![LOOPBACK.into()],
         taken: taken.into_iter().collect(),
         is_named: false,
+        config_dir: None,
         by_port_alone: false,
     }
 }
@@ -37,6 +38,7 @@ fn at(pid: i32, parent: i32, listens: Option<&[SocketAddr]>) -> Candidate {
         },
         listens: listens.map(|listens| listens.iter().copied().collect()),
         is_elsewhere: false,
+        config_dir: None,
     }
 }
 
@@ -228,6 +230,53 @@ fn what_lives_in_another_network_namespace_is_another_server() {
         let found = choose(vec![other, one(7, 1, Some(&[]))], &asked);
         assert_eq!(found.server[0].pid, 7);
         assert_eq!(found.spared[0].0.pid, 8);
+    }
+}
+
+#[test]
+fn what_was_started_with_another_configuration_is_another_server() {
+    let configured = |pid, directory: &str| Candidate {
+        config_dir: Some(directory.into()),
+        ..one(pid, 1, Some(&[]))
+    };
+    for asked in [free(), taken()] {
+        let asked = Asked {
+            config_dir: Some("/etc/one".into()),
+            ..asked
+        };
+        let both = vec![configured(7, "/etc/one"), configured(8, "/etc/two")];
+        let found = choose(both, &asked);
+        assert_eq!((found.server.len(), found.server[0].pid), (1, 7));
+        assert_eq!(
+            choose(vec![configured(8, "/etc/two")], &asked).spared.len(),
+            1
+        );
+        assert_eq!(choose(vec![one(8, 1, Some(&[]))], &asked).server.len(), 1);
+    }
+    for (command, expected) in [
+        (
+            "/opt/manage.py --config_dir=/etc/one start",
+            Some("/etc/one"),
+        ),
+        (
+            "/opt/manage.py --config_dir /etc/one/ start",
+            Some("/etc/one"),
+        ),
+        (
+            "'/opt/manage.py' '--config_dir=/etc/my one' start",
+            Some("/etc/my one"),
+        ),
+        ("/opt/manage.py --config_dir=conf start", None),
+        ("/opt/manage.py --config_dir=$HOME/x start", None),
+        ("/opt/manage.py --config_dirs=/x start", None),
+        ("systemctl restart myvnc", None),
+        ("it's", None),
+    ] {
+        assert_eq!(
+            config_dir(command),
+            expected.map(PathBuf::from),
+            "{command}"
+        );
     }
 }
 
