@@ -330,7 +330,7 @@ A log for each day:
 # DIAGNOSTICS
 
 Each line of the log has its time, its severity and a message. What was wrong with the server stands
-behind "Server is unresponsive:".
+behind "✗ Server is unresponsive:".
 
 - ✓ Server is healthy (status: N)
 Nothing to do.
@@ -345,29 +345,44 @@ The name is wrong, or name resolution is. The server is restarted as if it were 
 The server hangs, or the machine is slow; STAGE is how far the check came. Where the server is just
 slow, give a longer `--timeout`, or `--retries`.
 
-- Connection error: connection reset by the server, closed without an answer
+- Connection error: connection reset by the server (STAGE)
+- Connection error: connection closed without an answer (STAGE)
 The server, or a proxy before it, ended the connection.
 
-- Connection error: the answer is not HTTP
+- Connection error: the answer is not HTTP: REASON
 Something else listens on that port, or the URL's scheme is wrong.
 
 - SSL certificate error: unknown issuer
 Give the CA, or the server's own self-signed certificate, with `--ca-cert`.
 
-- SSL certificate error: expired on DATE, name mismatch with HOST
-Renew the certificate, or use a name in the URL that the certificate has.
+- SSL certificate error: expired on DATE
+- SSL certificate error: not valid before DATE
+Renew the certificate, or set the clock.
 
+- SSL certificate error: name mismatch with HOST
+Use one of the certificate's names, which the message gives, in the URL.
+
+- SSL certificate error: REASON
 - SSL error: REASON
-The TLS handshake failed; the reason is the server's or the protocol's.
+The certificate is no good, or the TLS handshake failed, for the reason given.
 
-- Server returned error status: N, Request error: REASON
+- Server returned error status: N
+- Request error: REASON
 The server answers, but with an error. When a restart does not cure it, look into its own log.
 
 - Check N of M failed: REASON; next in S seconds
-One of the further checks of `--retries`.
+One of the checks of `--retries`.
+
+- Cannot look for the server's processes in /proc: REASON
+/proc is not mounted, or not to be read by this user: correct that, or run as root. Nothing was
+touched.
 
 - Stopping server processes: [PID, ...]
 Each is sent SIGTERM; "All processes terminated successfully" ends it.
+
+- Cannot send SIGTERM to PID N: REASON
+Something (a security module, for example) forbids what was permitted a moment before. Where the
+process does not end, the lines below say so.
 
 - Processes still running after Ns: [PID, ...]
 They ignore SIGTERM: SIGKILL follows. When that is usual, give the server a longer `--stop-timeout`.
@@ -380,7 +395,12 @@ or with a reboot; each further run looks again.
 The process looks like a MyVNC server, but is not this one. When it is, give `--process-pattern`.
 
 - No server process found
-The server was not running.
+The server was not running. When it is, it is none by the rule of HOW THE SERVER IS FOUND: give
+`--process-pattern`.
+
+- Cannot run COMMAND: REASON
+The command of `--dump-cmd` did not work or took more than 10 seconds. The restart goes on without its
+output.
 
 - Cannot signal PID N (COMMAND) of user OWNER: REASON
 Run the monitor as root or as that user, or narrow the search with `--user`. Nothing was touched.
@@ -388,8 +408,18 @@ Run the monitor as root or as that user, or narrow the search with `--user`. Not
 - The restart command cannot be run: REASON
 The command's file is missing or not executable: correct `--restart-cmd`. Nothing was touched.
 
-- The restart command exited with status N, was killed by signal N
-Its last 50 lines of output stand below this one, each behind "Restart command:".
+- Cannot run the restart command: REASON
+- Cannot wait for the restart command: REASON
+The machine is short of memory or of processes. The server was stopped; the next run tries again.
+
+- Its output is lost: cannot write FILE: REASON
+The disk is full, or STEM.restart.log cannot be written. The server is started all the same.
+
+- The restart command exited with status N after S seconds
+- The restart command was killed by signal N after S seconds
+It failed. When the server does not answer either, "Still no answer:" says how, and the last 50 lines
+of the command's output stand below, each behind "Restart command:", or else "The restart command
+wrote nothing" or "Cannot read its output:".
 
 - The restart command exited with status 0, but there is no server
 The command lacks its verb (manage.py start), or the server ended again at once: see its own log.
@@ -407,28 +437,43 @@ Such as `manage.py start` where somebody else was quicker.
 The restart worked.
 
 - Server restart failed
+- Server restart failed: nothing was touched
 The run ended with status 1; the lines above say why.
 
 - Another run holds the lock (PID: N, for S seconds)
 Normal while a restart goes on. After ten minutes it is a WARNING: look at that process.
 
 - Another run is restarting this server
+- Another run has just restarted this server: checking again
 Two monitors watch the same server, with different logs. Remove one.
 
-- cannot lock FILE: REASON, cannot log to FILE: REASON
+- cannot lock FILE: REASON
+- cannot log to FILE: REASON
 On stderr, with status 1: the log's directory cannot be used. Give another `--logfile`.
 
 - cannot write the log FILE: REASON; going on without it
 On stderr, even with `--quiet`: the disk is full or the log is not writable. The run goes on.
 
 - Cannot take the restart lock FILE: REASON
+- cannot use the restart lock FILE: REASON; give --state-dir DIR
 The state directory cannot be used: give `--state-dir`.
 
-- Received SIGTERM: stopping at once, nothing was done
-Somebody ended the monitor; after the first signal to the server it starts the server before it ends.
+- cannot set up the check: REASON
+- cannot catch signals: REASON
+- cannot set up event handling: REASON
+The machine is short of memory or descriptors. Nothing was done; the next run tries again.
 
-- servers A and B cannot be told apart
-See monitor_myvnc.toml(5).
+- Received SIGTERM: stopping at once, nothing was done
+- Received SIGTERM: stopping once the server is started
+Somebody ended the monitor. After the first signal to the server it starts the server before it ends
+("The server was started; stopping as told").
+
+- Would stop: [PID, ...]
+- Would run: COMMAND
+What `--dry-run` did not do.
+
+- REASON (see --help)
+On stderr, with status 2: a flag or the configuration file is wrong, see monitor_myvnc.toml(5).
 
 # SEE ALSO
 
@@ -474,7 +519,8 @@ not known. All of them are told at once; the exit status is 2, and nothing was t
 - unknown key KEY: the nearest valid key is OTHER
 A spelling mistake, or a setting of a newer version.
 
-- others can write it, it is not root's
+- others can write it, and it holds commands that root runs
+- it is not root's, and it holds commands that root runs
 Give the file to root, with mode 644, 640 or 600.
 
 - servers A and B cannot be told apart

@@ -3,8 +3,8 @@
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
 /// Renders one page. In its text, blocks stand between empty lines: `# ` begins a section, `- ` a
-/// term with its explanation on the lines below, four spaces a literal example; the rest are
-/// paragraphs. What stands in backticks is bold.
+/// term (or several, each on such a line) with its explanation on the lines below, four spaces a
+/// literal example; the rest are paragraphs. What stands in backticks is bold.
 pub(crate) fn page(title: &str, section: &str, date: &str, text: &str) -> String {
     let source = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
     let manual = if section == "1" {
@@ -20,10 +20,19 @@ pub(crate) fn page(title: &str, section: &str, date: &str, text: &str) -> String
         if let Some(heading) = block.strip_prefix("# ") {
             roff.control("SH", [heading]);
         } else if let Some(item) = block.strip_prefix("- ") {
-            let (term, explanation) = item.split_once('\n').unwrap_or((item, ""));
-            roff.control("TP", None::<&str>);
-            roff.text(inlines(term));
-            roff.text(inlines(explanation));
+            let mut request = "TP";
+            let mut rest = item;
+            loop {
+                let (term, below) = rest.split_once('\n').unwrap_or((rest, ""));
+                roff.control(request, None::<&str>);
+                roff.text(inlines(term));
+                request = "TQ";
+                rest = below.strip_prefix("- ").unwrap_or_default();
+                if rest.is_empty() {
+                    roff.text(inlines(below));
+                    break;
+                }
+            }
         } else if block.starts_with("    ") {
             if !after_heading {
                 roff.control("sp", None::<&str>);
@@ -68,7 +77,7 @@ pub(crate) fn tidy(page: &str) -> String {
         } else {
             wrap(line, &mut text);
         }
-        term = *line == ".TP";
+        term = matches!(*line, ".TP" | ".TQ");
     }
     text
 }

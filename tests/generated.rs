@@ -136,6 +136,88 @@ fn the_manual_fits_80_columns() {
     }
 }
 
+/// A page's source as its text, without fonts and escapes.
+fn unescaped(page: &str) -> String {
+    [
+        (r"\-", "-"),
+        (r"\fB", ""),
+        (r"\fR", ""),
+        (r"\&", ""),
+        (r"\*(Aq", "'"),
+    ]
+    .iter()
+    .fold(read(page), |text, (escape, plain)| {
+        text.replace(escape, plain)
+    })
+}
+
+/// All that the program can say, each literal on one line.
+fn sources() -> String {
+    fn collect(directory: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, text);
+            } else {
+                text.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut text = String::new();
+    collect(&Path::new(TREE).join("src"), &mut text);
+    let joined = regex_lite::Regex::new(r"\\\n\s*").unwrap();
+    joined.replace_all(&text, "").into_owned()
+}
+
+#[test]
+fn every_diagnostic_is_a_message_of_the_program() {
+    let sources = sources();
+    // An upper-case word stands for what differs.
+    let differs =
+        regex_lite::Regex::new(r"\[PID, \.\.\.\]|PID N \(COMMAND\)|\bNs\b|\b[A-Z]+\b").unwrap();
+    for page in ["man/monitor_myvnc.1", "man/monitor_myvnc.toml.5"] {
+        let text = unescaped(page);
+        let (_, section) = text.split_once(".SH DIAGNOSTICS\n").unwrap();
+        let (section, _) = section.split_once(".SH ").unwrap();
+        let lines: Vec<&str> = section.lines().collect();
+        let terms = lines
+            .windows(2)
+            .filter(|pair| matches!(pair[0], ".TP" | ".TQ"));
+        for term in terms.map(|pair| pair[1]) {
+            // The explanation stands behind what is left of a term that is wrapped.
+            assert!(term.chars().count() <= 70, "{page}: {term}");
+            // The system's word, and what is put together of two messages.
+            let term = term
+                .replace(": Connection refused", "")
+                .replace("SSL certificate error: ", "")
+                .replace("The restart command was", "was");
+            for said in differs.split(&term) {
+                let said = said.trim_matches(|c: char| !c.is_alphanumeric());
+                assert!(sources.contains(said), "{page}: {said}, of {term}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_complaint_of_a_run_is_in_the_manual() {
+    let manual = unescaped("man/monitor_myvnc.1").replace('\n', " ");
+    let complaint = regex_lite::Regex::new(
+        r#"journal\s*\.(?:warning|error|critical)\((?:&format!\()?\s*"([^"{]{4,})["{]"#,
+    )
+    .unwrap();
+    let sources = sources();
+    let complaints: Vec<_> = complaint
+        .captures_iter(&sources)
+        .map(|found| found.get(1).unwrap().as_str().trim_end())
+        .filter(|said| !["warning", "error", "critical", "lost"].contains(said))
+        .collect();
+    assert!(complaints.len() >= 20, "{complaints:?}");
+    for said in complaints {
+        assert!(manual.contains(said), "{said}");
+    }
+}
+
 #[test]
 fn the_completion_for_bash_completes_options_files_and_users() {
     let complete = |words: &str| {
