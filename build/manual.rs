@@ -5,7 +5,7 @@ use std::error::Error;
 use clap::{Arg, Command};
 use clap_mangen::Man;
 
-use crate::cli::{is_number, is_switch, keys};
+use crate::cli::{is_switch, keys};
 use crate::defaults;
 use crate::page::{page, tidy};
 use crate::sample;
@@ -50,13 +50,7 @@ fn explained(command: &Command) -> String {
 
 fn key(arg: &Arg) -> String {
     let name = arg.get_long().unwrap_or_default();
-    let kind = if is_switch(arg) {
-        "true or false"
-    } else if is_number(arg) {
-        "number"
-    } else {
-        "text"
-    };
+    let kind = sample::unit(arg);
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     let help = help.split(" [default:").next().unwrap_or_default();
     let default = match (name, arg.get_default_values().first()) {
@@ -90,6 +84,7 @@ fn filled(text: &str) -> String {
         text.replace(&format!("{{{name}}}"), value)
     })
     .replace("{TIMER_SECONDS}", &defaults::TIMER_SECONDS.to_string())
+    .replace("{LONGEST_SECONDS}", &defaults::LONGEST_SECONDS.to_string())
 }
 
 const PROGRAM_HEAD: &str = r"
@@ -491,7 +486,8 @@ A file in TOML, which monitor_myvnc(1) reads with `--config`; that of the packag
 Its keys are the long options' names without the dashes. What stands before the first table holds
 for every server; each table `[server.NAME]` is a server of this host, and its keys override those.
 Flags on the command line override both. A NAME is made of
-letters, digits and the signs `_-.` but does not begin with a dot.
+letters, digits and the signs `_-.` but does not begin with a dot. Seconds are whole or decimal, more
+than 0 and at most {LONGEST_SECONDS}.
 
 As root, the file is read only when it is root's and nobody else can write it, for it holds commands
 that root runs. A file without a server is no error: there is nothing to watch then.

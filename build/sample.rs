@@ -1,8 +1,9 @@
 //! The sample configuration: every key, commented out, with its default.
 
+use clap::builder::PossibleValue;
 use clap::{Arg, Command};
 
-use crate::cli::{is_number, is_switch, keys};
+use crate::cli::{is_number, is_seconds, is_switch, keys};
 use crate::defaults;
 
 /// Keys that each server has for itself, with an example of each.
@@ -68,9 +69,28 @@ fn example(arg: &Arg) -> Option<&'static str> {
     own.map(|(_, example)| *example)
 }
 
+/// What a key may hold, where its name and its default do not say it.
+pub(crate) fn unit(arg: &Arg) -> String {
+    let levels = arg.get_possible_values();
+    let levels: Vec<&str> = levels.iter().map(PossibleValue::get_name).collect();
+    match levels[..] {
+        _ if is_switch(arg) => "true or false".to_owned(),
+        [ref others @ .., last] if !others.is_empty() => {
+            format!("{} or {last}", others.join(", "))
+        }
+        _ if is_seconds(arg) => "seconds".to_owned(),
+        _ if is_number(arg) => "number".to_owned(),
+        _ => "text".to_owned(),
+    }
+}
+
 fn entry(arg: &Arg) -> String {
     let key = arg.get_long().unwrap_or_default();
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let help = match unit(arg).as_str() {
+        "true or false" | "number" | "text" => help,
+        unit => format!("{help} ({unit})"),
+    };
     let mut text = String::from("\n#");
     let mut width = 1;
     for word in help.split_whitespace() {

@@ -170,10 +170,17 @@ pub(crate) fn is_switch(arg: &Arg) -> bool {
 
 /// Whether an option takes a number.
 pub(crate) fn is_number(arg: &Arg) -> bool {
-    let kinds = arg.get_value_names().unwrap_or_default();
-    kinds
-        .iter()
-        .any(|kind| matches!(kind.as_str(), "SECONDS" | "NUMBER"))
+    is_seconds(arg) || is_named(arg, "NUMBER")
+}
+
+/// Whether an option takes seconds.
+pub(crate) fn is_seconds(arg: &Arg) -> bool {
+    is_named(arg, "SECONDS")
+}
+
+fn is_named(arg: &Arg, value: &str) -> bool {
+    let names = arg.get_value_names().unwrap_or_default();
+    names.iter().any(|name| name == value)
 }
 
 /// Severity of a log line, as `--log-level` names it.
