@@ -10,7 +10,7 @@ pub(crate) fn scripts(command: &Command) -> Result<Vec<(&'static str, String)>, 
     Ok(vec![
         (
             "completions/monitor_myvnc.bash",
-            with_users(&script(command, Shell::Bash)?)?,
+            with_users(&with_equals_signs(&script(command, Shell::Bash)?)?)?,
         ),
         ("completions/_monitor_myvnc", script(command, Shell::Zsh)?),
         (
@@ -29,6 +29,19 @@ fn script(command: &Command, shell: Shell) -> Result<String, Box<dyn Error>> {
         &mut text,
     );
     Ok(String::from_utf8(text)?)
+}
+
+/// To bash, an equals sign is a word of its own: `--user=` is completed as `--user ` is.
+fn with_equals_signs(script: &str) -> Result<String, Box<dyn Error>> {
+    let previous = "    prev=\"$3\"\n";
+    let (before, after) = script
+        .split_once(previous)
+        .ok_or("the completion for bash does not look at the previous word")?;
+    Ok(format!(
+        "{before}{previous}    \
+         [[ ${{cur}} == = ]] && cur=\"\"\n    \
+         [[ ${{prev}} == = ]] && prev=\"${{COMP_WORDS[COMP_CWORD-2]}}\"\n{after}"
+    ))
 }
 
 /// clap_complete knows no users for bash: `compgen -u` does.

@@ -236,6 +236,11 @@ fn the_completion_for_bash_completes_options_files_and_users() {
         ("--ca-cert /etc/passw", "/etc/passwd\n"),
         ("--config /etc/passw", "/etc/passwd\n"),
         ("--log-level cr", "critical\n"),
+        // As bash splits --log-level=cr.
+        ("--log-level = cr", "critical\n"),
+        ("--user = roo", "root\n"),
+        ("--user =", "root\n"),
+        ("--ca-cert = /etc/passw", "/etc/passwd\n"),
     ] {
         let Some(said) = complete(words) else { return };
         for line in expected.lines() {
