@@ -35,15 +35,29 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// logrotate(8) refuses a file that two patterns match, so the logs are each `*.log` that does not
 /// end in `.restart.log`.
 fn logrotate() -> String {
-    let mut logs = vec![format!("{MANUAL_LOG_STEM}.log")];
-    for stem in [format!("{LOG_DIR}/"), MANUAL_LOG_STEM.to_owned()] {
-        logs.extend(all_but(".restart", &stem));
+    let ours = format!("{LOG_DIR}/");
+    let mut text = format!(
+        "\
+# The logs of monitor_myvnc: each *.log but *.restart.log, whose turn is below it.
+# Where {LOG_DIR} is not root's, `su OWNER GROUP` in its two blocks
+# rotates them as their owner.
+"
+    );
+    for (stem, own) in [(ours.as_str(), None), (MANUAL_LOG_STEM, Some(".log"))] {
+        let own = own.map(|own| format!("{stem}{own}"));
+        let logs: Vec<_> = own.into_iter().chain(all_but(".restart", stem)).collect();
+        text += &rotation(&logs.join("\n"), "create");
+        text += "\n# What the restart command writes; the server that it started holds it open.\n";
+        text += &rotation(&format!("{stem}*.restart.log"), "copytruncate");
+        text.push('\n');
     }
-    let logs = logs.join("\n");
+    text.truncate(text.trim_end().len() + 1);
+    text
+}
+
+fn rotation(logs: &str, how: &str) -> String {
     format!(
         "\
-# The logs of monitor_myvnc: each *.log here but *.restart.log, whose turn is below.
-# Where the directory is not root's, logrotate wants `su OWNER GROUP` in both blocks.
 {logs}
 {{
     daily
@@ -52,20 +66,7 @@ fn logrotate() -> String {
     delaycompress
     missingok
     notifempty
-    create
-}}
-
-# What the restart command writes; the server that it started holds it open.
-{LOG_DIR}/*.restart.log
-{MANUAL_LOG_STEM}*.restart.log
-{{
-    daily
-    rotate 30
-    compress
-    delaycompress
-    missingok
-    notifempty
-    copytruncate
+    {how}
 }}
 "
     )
