@@ -258,7 +258,8 @@ Beside each log: the run lock, which holds the PID of the run, and the restart c
 The restart lock and the time of the last healthy check, for root and for others.
 
 - /etc/cron.d/monitor_myvnc, /etc/logrotate.d/monitor_myvnc
-The job, and the rotation of {LOG_DIR}/*.log and {MANUAL_LOG_STEM}*.log.
+The job, and the rotation of {LOG_DIR}/*.log and {MANUAL_LOG_STEM}*.log. Another file in
+/etc/logrotate.d that names one of these, such as that of the Python monitor's manual, must go.
 
 # EXIT STATUS
 
@@ -436,7 +437,8 @@ The restart worked.
 The run ended with status 1; the lines above say why.
 
 - Another run holds the lock (PID: N, for S seconds)
-Normal while a restart goes on. After ten minutes it is a WARNING: look at that process.
+Normal while a restart goes on. After ten minutes it is a WARNING: look at that process. The lock goes
+with it; leave the file.
 
 - Another run is restarting this server
 - Another run has just restarted this server: checking again
@@ -537,7 +539,7 @@ Their logs have the same name but for the extension: give each a `logfile` of it
     url = "http://localhost:9143"
     restart-cmd = "systemctl restart myvnc-test"
     user = "myvnctest"
-    logfile = "/var/log/myvnc-test.log"
+    logfile = "{MANUAL_LOG_STEM}-test.log"
 
 # FILES
 
