@@ -512,7 +512,8 @@ is left alone, for it may be the other. Servers that nothing tells apart are an 
 # DIAGNOSTICS
 
 Errors stand on stderr, as FILE:LINE:COLUMN: what is wrong, and the nearest valid key where one is
-not known. All of them are told at once; the exit status is 2, and nothing was touched.
+not known. All unknown keys and values of a wrong kind are told at once, then the first value of each
+server that cannot be used; the exit status is 2, and nothing was touched.
 
 - unknown key KEY: the nearest valid key is OTHER
 A spelling mistake, or a setting of a newer version.
