@@ -98,9 +98,10 @@ Type=oneshot
 ExecStart={PROGRAM} --quiet --config {CONFIG_FILE}
 # The server that the restart command starts lives on after this service.
 KillMode=process
-# Every run is in the program's own log; the journal has its errors.
-SyslogLevel=notice
-LogLevelMax=notice
+# Every run is in the program's own log; the journal has what goes wrong. At a lower
+# level systemd warns of the server that lives on each time this service starts.
+SyslogLevel=err
+LogLevelMax=err
 # A started server inherits what stands here, and so do the commands that it runs:
 # only what none of them needs is taken away.
 LockPersonality=yes
