@@ -150,8 +150,9 @@ const PROGRAM_TAIL: &str = r#"
 A process is the server when it is an interpreter (python*, pypy*) whose script argument is named
 main.py, run_server.py or manage.py, with "myvnc" (any case) in a component of the script's absolute
 path or of its working directory; or an interpreter with `-m myvnc`, or with a module of that
-package. An editor, a tail -f, a grep, a shell with the path in a string, and another project's
-manage.py are none of that.
+package other than its command line and its desktop client. An editor, a tail -f, a grep, a shell with
+the path in a string, and another project's manage.py are none of that, and neither is manage.py stop
+or manage.py status.
 
 `--process-pattern` replaces this rule: a process is the server when the regular expression matches
 its arguments, joined by spaces. `--user` narrows either.
