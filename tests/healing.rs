@@ -464,34 +464,12 @@ fn the_restart_command_runs_in_a_session_of_its_own_without_our_descriptors() {
     assert!(descriptors.starts_with("/dev/null\n"), "{descriptors}");
 }
 
-/// A server in state D: frozen by the freezer of cgroup v1, it cannot act on SIGKILL.
-struct Frozen(std::path::PathBuf);
-
-impl Frozen {
-    fn new(pid: i32) -> Option<Self> {
-        let group =
-            std::path::Path::new("/sys/fs/cgroup/freezer").join(format!("monitor-test-{pid}"));
-        fs::create_dir(&group).ok()?;
-        let frozen = Self(group);
-        fs::write(frozen.0.join("cgroup.procs"), pid.to_string()).ok()?;
-        fs::write(frozen.0.join("freezer.state"), "FROZEN").ok()?;
-        Some(frozen)
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        let _ = fs::write(self.0.join("freezer.state"), "THAWED");
-        wait_until("the group is empty", || fs::remove_dir(&self.0).is_ok());
-    }
-}
-
 #[test]
 fn hazard_6_a_server_that_outlives_sigkill_is_named_and_nothing_is_started() {
     let site = Site::new("");
     let mut server = site.start();
     let before = site.servers();
-    let Some(frozen) = Frozen::new(before[0]) else {
+    let Some(frozen) = rig::Frozen::new(before[0]) else {
         return rig::skip("no cgroup v1 freezer to hold a process in state D");
     };
     let failed = run(site

@@ -5,7 +5,8 @@
 //! `manage.py VERB` starts it as the real one does: `start` and `restart` leave it detached and exit,
 //! `foreground` becomes it, `fail` prints lines and exits with status 3, no verb does nothing.
 //!
-//! `hang = MODE` in `main.py` makes the first request hang it: see `hang`.
+//! `hang = MODE` in `main.py` makes the first request hang it: see `hang`. `tls = yes` lets it read from
+//! a client as a server does that waits for a TLS handshake, which never ends.
 //!
 //! With `STAND_IN_DECOY` in the environment it only waits, whatever its argv says.
 #![allow(
@@ -18,11 +19,15 @@
 // The real one leaves its server to init, and so must this.
 #![allow(clippy::zombie_processes)]
 
+mod hang;
+mod threads;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::IntoRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, exit};
@@ -165,11 +170,8 @@ fn serve(python: &OsString, script: &Script, rest: &[OsString]) {
             });
         }
     }
-    // Only now: a thread that was there before would take the signal.
-    std::thread::spawn(|| {
-        std::thread::sleep(LIFETIME);
-        exit(9);
-    });
+    // SIGALRM ends it: a thread that waited for that would be one that is no server's.
+    nix::unistd::alarm::set(u32::try_from(LIFETIME.as_secs()).unwrap());
     if std::env::var_os("STAND_IN_WORKER").is_some() {
         script.sign("worker");
         loop {
@@ -211,9 +213,28 @@ fn serve(python: &OsString, script: &Script, rest: &[OsString]) {
     let _only = take_port(script);
     let listener = listen(address.parse().unwrap());
     script.sign("listening");
+    if let Some(path) = script.text("log") {
+        let log = File::options().append(true).create(true).open(path);
+        let _ = log.unwrap().into_raw_fd();
+    }
+    if script.text("first-thread") == Some("ends") {
+        let script = Script::read(&script.path);
+        std::thread::spawn(move || accept(&listener, &script));
+        nix::unistd::alarm::cancel();
+        threads::end_this_one();
+    }
+    accept(&listener, script);
+}
+
+fn accept(listener: &TcpListener, script: &Script) {
     let status = script.text("status").unwrap_or("200 OK");
     for client in listener.incoming() {
-        answer(client.unwrap(), status, script);
+        let client = client.unwrap();
+        match script.text("tls") {
+            Some(_) => drop(nix::unistd::read(&client, &mut [0; 5])),
+            None if script.text("hang") == Some("event-loop") => hang::event_loop(listener, client),
+            None => answer(client, status, script),
+        }
     }
 }
 
@@ -237,36 +258,6 @@ fn listen(address: SocketAddr) -> TcpListener {
     socket.into()
 }
 
-/// Never returns, as the real one does not in such a case.
-fn hang(mode: &str, client: &mut TcpStream, script: &Script) {
-    let mut bjobs = Command::new("/bin/sleep");
-    bjobs.arg0("bjobs").arg("299");
-    let lock = std::sync::Mutex::new(());
-    match mode {
-        "write" => while client.write_all(&[b'x'; 1 << 12]).is_ok() {},
-        "child" => drop(bjobs.status()),
-        "captured" => drop(bjobs.output()),
-        "remote" => {
-            let mut peer = TcpStream::connect(script.text("peer").unwrap()).unwrap();
-            let _ = peer.read(&mut [0]);
-        }
-        "spin" => loop {
-            std::hint::spin_loop();
-        },
-        "deadlock" => {
-            let _held = lock.lock().unwrap();
-            drop(lock.lock());
-        }
-        "descriptors" => {
-            let opened: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-            std::thread::sleep(LIFETIME);
-            drop(opened);
-        }
-        "fifo" => drop(File::open(script.site().join("fifo"))),
-        _ => panic!("no way to hang: {mode}"),
-    }
-}
-
 /// Reads one request and answers it; nobody else is served meanwhile.
 fn answer(mut client: TcpStream, status: &str, script: &Script) {
     let mut lines = BufReader::new(client.try_clone().unwrap());
@@ -274,7 +265,7 @@ fn answer(mut client: TcpStream, status: &str, script: &Script) {
     while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
         if line == "\r\n" {
             if let Some(mode) = script.text("hang") {
-                hang(mode, &mut client, script);
+                hang::hang(mode, &mut client, script);
             }
             let _ = client.write_all(
                 format!("HTTP/1.0 {status}\r\nServer: stand-in\r\n\r\nMyVNC\n").as_bytes(),

@@ -59,7 +59,8 @@ pub(super) fn look(
     program.resident = kibibytes("VmRSS:") * 1024;
     program.swapped = kibibytes("VmSwap:") * 1024;
     program.tracer = number_after(&status, "TracerPid:")
-        .filter(|pid| *pid > 0)
+        .filter(|tid| *tid > 0)
+        .and_then(process_of)
         .and_then(other);
     program.children = children(pid);
     let open = find::descriptors(pid);
@@ -102,6 +103,12 @@ pub(super) fn wait_of(pid: i32, sockets: &Sockets, holders: &mut Holders) -> Wai
         asks_on: false,
     };
     around.wait(&doing(pid, pid))
+}
+
+/// The process that a thread is one of.
+fn process_of(tid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    number_after(&status, "Tgid:")
 }
 
 /// CPU ticks that a thread has used.

@@ -189,6 +189,14 @@ impl Site {
         copy
     }
 
+    /// Lets a server of another user than root's run here.
+    pub fn give_to(&self, user: u32) {
+        let owner = Some(nix::unistd::Uid::from_raw(user));
+        nix::unistd::chown(&self.path("myvnc"), owner, None).unwrap();
+        // `SO_REUSEPORT` is for sockets of one user.
+        nix::unistd::fchown(&self.reserved, owner, None).unwrap();
+    }
+
     /// The monitor from that path, without a restart command and without a pattern.
     pub fn bare_monitor_at(&self, program: &Path) -> Command {
         let mut monitor = Command::new(program);
@@ -375,6 +383,27 @@ pub fn get(address: SocketAddr, limit: Duration) -> Option<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
+}
+
+/// A server in state D: frozen by the freezer of cgroup v1, it cannot act on SIGKILL.
+pub struct Frozen(PathBuf);
+
+impl Frozen {
+    pub fn new(pid: i32) -> Option<Self> {
+        let group = Path::new("/sys/fs/cgroup/freezer").join(format!("monitor-test-{pid}"));
+        fs::create_dir(&group).ok()?;
+        let frozen = Self(group);
+        fs::write(frozen.0.join("cgroup.procs"), pid.to_string()).ok()?;
+        fs::write(frozen.0.join("freezer.state"), "FROZEN").ok()?;
+        Some(frozen)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("freezer.state"), "THAWED");
+        wait_until("the group is empty", || fs::remove_dir(&self.0).is_ok());
+    }
 }
 
 /// A free port of 127.0.0.1, kept: nobody is given it while the socket lives, and only a

@@ -1,0 +1,877 @@
+//! Each cause of a hang, injected for real, and the sentence that names it.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod rig;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rig::{Run, Site, run};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// A look at the site, which leaves it alone.
+fn collect(site: &Site) -> Run {
+    let collected = run(site
+        .monitor()
+        .args(["--collect-diagnostics", "--timeout", "0.5"]));
+    assert_eq!(collected.code(), Some(0), "{}", site.log());
+    assert!(!site.log().contains("RESTARTING"), "{}", site.log());
+    collected
+}
+
+/// The causes in the log, the first one first.
+fn causes(site: &Site) -> Vec<String> {
+    let log = site.log();
+    let lines = log
+        .lines()
+        .filter_map(|line| line.split_once("[WARNING] Cause: "));
+    let causes = lines.map(|(_, cause)| cause.to_owned());
+    // The machine that runs the tests may be overloaded by them.
+    causes
+        .filter(|cause| !cause.starts_with("the machine "))
+        .collect()
+}
+
+/// The first cause of a server that the monitor's own check makes hang so.
+fn cause_of(site: &Site) -> String {
+    collect(site);
+    let causes = causes(site);
+    causes
+        .first()
+        .unwrap_or_else(|| panic!("no cause: {}", site.log()))
+        .clone()
+}
+
+fn hung(settings: &str) -> (Site, rig::Server) {
+    let site = Site::new(settings);
+    let server = site.start();
+    (site, server)
+}
+
+#[test]
+fn cause_1_not_running_and_since_when() {
+    let site = Site::new("");
+    assert_eq!(cause_of(&site), "the server is not running");
+    let server = site.start();
+    assert_eq!(run(&mut site.monitor()).code(), Some(0));
+    drop(server);
+    rig::wait_until("it is gone", || !site.answers());
+    collect(&site);
+    let last = causes(&site).pop().unwrap();
+    assert!(
+        last.starts_with("the server is not running; it last answered "),
+        "{last}"
+    );
+    assert!(last.ends_with(" s ago"), "{last}");
+}
+
+#[test]
+fn cause_2_blocked_reading_from_an_idle_client() {
+    let (site, _server) = hung("");
+    let client = site.idle_client();
+    let peer = client.local_addr().unwrap();
+    let pid = site.servers()[0];
+    let cause = cause_of(&site);
+    let ours = client_here();
+    let start = format!("blocked reading from idle client {peer}{ours}, connected for ");
+    assert!(cause.starts_with(&start), "{cause}");
+    assert!(
+        cause.ends_with(&format!(" s and sent nothing (PID {pid})")),
+        "{cause}"
+    );
+}
+
+#[test]
+fn cause_2_an_idle_client_that_began_its_request() {
+    let (site, _server) = hung("");
+    let mut client = site.idle_client();
+    client.write_all(b"GET / HT").unwrap();
+    let cause = cause_of(&site);
+    assert!(cause.contains(" after 8 bytes (PID "), "{cause}");
+}
+
+#[test]
+fn cause_4_blocked_writing_to_a_client_that_does_not_read() {
+    let (site, _server) = hung("hang = write");
+    let mut client = site.idle_client();
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let peer = client.local_addr().unwrap();
+    let cause = cause_of(&site);
+    let ours = client_here();
+    let start = format!("blocked writing to client {peer}{ours}, which does not read: ");
+    assert!(cause.starts_with(&start), "{cause}");
+    assert!(!cause.contains(" 0 bytes"), "{cause}");
+}
+
+#[test]
+fn cause_2_by_poll_select_and_epoll_as_well_and_by_another_thread() {
+    for mode in ["poll", "epoll", "thread"] {
+        let (site, _server) = hung(&format!("hang = {mode}"));
+        let mut client = site.idle_client();
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let cause = cause_of(&site);
+        let peer = client.local_addr().unwrap();
+        let start = format!("blocked reading from idle client {peer}");
+        assert!(cause.starts_with(&start), "{mode}: {cause}");
+        let by_thread = cause.ends_with("while its main thread waits for a lock)");
+        assert_eq!(by_thread, mode == "thread", "{mode}: {cause}");
+    }
+}
+
+#[test]
+fn cause_2_an_idle_client_beside_new_ones_is_no_cause() {
+    let (site, _server) = hung("hang = event-loop");
+    let _clients = [site.idle_client(), site.idle_client()];
+    let cause = cause_of(&site);
+    assert!(
+        cause.ends_with("waits for clients as a healthy server does: it may be slow, or the check may not reach it"),
+        "{cause}"
+    );
+    assert!(!site.log().contains("idle client"), "{}", site.log());
+}
+
+#[test]
+fn cause_3_in_a_tls_handshake_with_a_silent_client() {
+    let (site, _server) = hung("tls = yes");
+    let client = site.idle_client();
+    let url = format!("https://127.0.0.1:{}", site.port);
+    let looked = run(site.monitor().args([
+        "--collect-diagnostics",
+        "--no-verify-ssl",
+        "--timeout",
+        "0.5",
+        "--url",
+        &url,
+    ]));
+    assert_eq!(looked.code(), Some(0));
+    let cause = causes(&site).remove(0);
+    let start = format!(
+        "blocked in a TLS handshake with idle client {}",
+        client.local_addr().unwrap()
+    );
+    assert!(
+        cause.starts_with(&start) && cause.contains(" and sent nothing (PID "),
+        "{cause}"
+    );
+}
+
+#[test]
+fn cause_4_by_poll_as_well() {
+    let (site, _server) = hung("hang = poll-write");
+    let mut client = site.idle_client();
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let cause = cause_of(&site);
+    assert!(cause.starts_with("blocked writing to client "), "{cause}");
+    assert!(cause.contains("which does not read: "), "{cause}");
+}
+
+#[test]
+fn cause_5_waiting_for_a_child() {
+    for mode in ["child", "captured"] {
+        let (site, _server) = hung(&format!("hang = {mode}"));
+        let cause = cause_of(&site);
+        let pid = site.servers()[0];
+        assert!(cause.starts_with("waiting for PID "), "{mode}: {cause}");
+        let end = format!("): bjobs 299 (PID {pid})");
+        assert!(cause.ends_with(&end), "{mode}: {cause}");
+        assert!(cause.contains("(state S, for "), "{mode}: {cause}");
+        end_children(pid);
+    }
+}
+
+#[test]
+fn cause_5_a_wrapper_is_named_with_what_it_waits_for() {
+    let (site, _server) = hung("hang = wrapped");
+    let cause = cause_of(&site);
+    let pid = site.servers()[0];
+    assert!(
+        cause.contains("): /bin/sh -c /bin/sleep 299; :, which waits for PID "),
+        "{cause}"
+    );
+    assert!(
+        cause.ends_with(&format!("): /bin/sleep 299 (PID {pid})")),
+        "{cause}"
+    );
+    end_children(pid);
+}
+
+#[test]
+fn cause_5_where_any_of_several_children_is_waited_for_none_is_blamed() {
+    let (site, _server) = hung("hang = children");
+    let cause = cause_of(&site);
+    let pid = site.servers()[0];
+    assert!(
+        cause.starts_with("waiting for the first to end of its children, PID "),
+        "{cause}"
+    );
+    assert!(
+        cause.contains("helper 299; PID ") && cause.ends_with(&format!("bjobs 299 (PID {pid})")),
+        "{cause}"
+    );
+    end_children(pid);
+}
+
+#[test]
+fn cause_5_a_child_that_does_not_get_to_its_program() {
+    let (site, _server) = hung("hang = forked");
+    let cause = cause_of(&site);
+    let pid = site.servers()[0];
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert!(state.contains(") D "), "{state}");
+    assert!(cause.starts_with("waiting for PID "), "{cause}");
+    assert!(cause.ends_with(&format!(" (PID {pid})")), "{cause}");
+    end_children(pid);
+}
+
+/// Ends what the stand-in waits for, which would outlive it.
+fn end_children(pid: i32) {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    for child in list.split_whitespace() {
+        kill(Pid::from_raw(child.parse().unwrap()), Signal::SIGKILL).unwrap();
+    }
+}
+
+#[test]
+fn cause_6_waiting_on_another_host() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = silent.local_addr().unwrap();
+    let (site, _server) = hung(&format!("hang = remote\npeer = {peer}"));
+    let cause = cause_of(&site);
+    assert!(
+        cause.starts_with(&format!("waiting for an answer of {peer}")),
+        "{cause}"
+    );
+}
+
+#[test]
+fn cause_6_a_name_server_is_another_host_too() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let peer = silent.local_addr().unwrap();
+    let (site, _server) = hung(&format!("hang = datagram\npeer = {peer}"));
+    let cause = cause_of(&site);
+    assert!(
+        cause.starts_with(&format!("waiting for an answer of {peer}")),
+        "{cause}"
+    );
+}
+
+#[test]
+fn cause_6_a_host_that_lets_nobody_connect() {
+    // Its accept queue is full, and the kernel drops who comes then.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    full.listen(0).unwrap();
+    let peer = full.local_addr().unwrap().as_socket().unwrap();
+    let _first = TcpStream::connect(peer).unwrap();
+    let (site, _server) = hung(&format!("hang = connect\npeer = {peer}"));
+    let cause = cause_of(&site);
+    let start = format!("waiting for a connection to {peer}, which does not answer (PID ");
+    assert!(cause.starts_with(&start), "{cause}");
+}
+
+/// What a sentence says of a client that is this test.
+fn client_here() -> String {
+    let ours = std::process::id();
+    let command = fs::read_to_string("/proc/self/cmdline").unwrap();
+    let command = command.trim_end_matches('\0').replace('\0', " ");
+    format!(" (PID {ours}: {command})")
+}
+
+#[test]
+fn cause_7_blocked_in_a_file() {
+    let (site, _server) = hung("hang = fifo");
+    let fifo = site.path("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let cause = cause_of(&site);
+    assert!(
+        cause.starts_with(&format!("blocked opening {} (PID ", fifo.display())),
+        "{cause}"
+    );
+}
+
+#[test]
+fn cause_7_stuck_in_the_kernel() {
+    let (site, mut server) = hung("");
+    let pid = site.servers()[0];
+    let Some(frozen) = rig::Frozen::new(pid) else {
+        return rig::skip("no cgroup v1 freezer to hold a process in state D");
+    };
+    let cause = cause_of(&site);
+    let start = format!("PID {pid} is stuck in the kernel (state D), in ");
+    assert!(cause.starts_with(&start), "{cause}");
+    // Only root may see in which functions.
+    let record = format!("PID {pid}: state D, ");
+    let line = site.log();
+    let line = line.lines().find(|line| line.contains(&record)).unwrap();
+    assert!(line.contains(" < "), "{line}");
+    assert!(server.is_alive());
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    drop(frozen);
+}
+
+#[test]
+fn cause_7_a_thread_outlives_the_first() {
+    let (site, _server) = hung("first-thread = ends");
+    let pid = site.pids("server")[0];
+    let _client = site.idle_client();
+    collect(&site);
+    let record = format!("PID {pid}: state Z, ");
+    assert!(site.log().contains(&record), "{}", site.log());
+    let threads = format!("PID {pid}, thread ");
+    assert!(site.log().contains(&threads), "{}", site.log());
+}
+
+#[test]
+fn cause_8_traced_and_by_whom() {
+    let (site, _server) = hung("");
+    let pid = site.servers()[0];
+    let traced = Pid::from_raw(pid);
+    if let Err(reason) = nix::sys::ptrace::attach(traced) {
+        return rig::skip(&format!("no process may be traced here: {reason}"));
+    }
+    nix::sys::wait::waitpid(traced, None).unwrap();
+    let cause = cause_of(&site);
+    nix::sys::ptrace::detach(traced, None).unwrap();
+    let ours = std::process::id();
+    let start = format!("PID {pid} is stopped by its tracer, PID {ours} (state ");
+    assert!(cause.starts_with(&start), "{cause}");
+}
+
+#[test]
+fn cause_8_stopped() {
+    let (site, _server) = hung("");
+    let pid = site.servers()[0];
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    rig::wait_until("it is stopped", || {
+        fs::read_to_string(format!("/proc/{pid}/stat"))
+            .unwrap()
+            .contains(") T ")
+    });
+    let _clients: Vec<TcpStream> = (0..3).map(|_| site.idle_client()).collect();
+    let cause = cause_of(&site);
+    assert_eq!(
+        cause,
+        format!("PID {pid} is stopped (SIGSTOP or job control)")
+    );
+    let expected = format!(
+        "3 clients wait in the accept queue of 127.0.0.1:{}",
+        site.port
+    );
+    assert!(
+        causes(&site).contains(&expected),
+        "cause 11: {}",
+        site.log()
+    );
+}
+
+#[test]
+fn cause_11_a_full_accept_queue_and_clients_that_have_left() {
+    let (site, _server) = hung("hang = sleep");
+    let mut first = site.idle_client();
+    first.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    rig::wait_until("the first is accepted", || waiting(&site) == 0);
+    let stay: Vec<TcpStream> = (0..4).map(|_| site.idle_client()).collect();
+    drop([site.idle_client(), site.idle_client()]);
+    rig::wait_until("all of them wait", || waiting(&site) == 6);
+    collect(&site);
+    let expected = format!(
+        "the accept queue of 127.0.0.1:{} is full: 6 connections wait in it, {} of them with a client, and its backlog is 5",
+        site.port,
+        stay.len()
+    );
+    assert!(causes(&site).contains(&expected), "{}", site.log());
+}
+
+/// How many connections wait in the accept queue of a site's server.
+fn waiting(site: &Site) -> u32 {
+    let rows = procfs::net::tcp().unwrap().into_iter();
+    let mut listening = rows.filter(|row| {
+        row.state == procfs::net::TcpState::Listen && row.local_address.port() == site.port
+    });
+    listening.next().unwrap().rx_queue
+}
+
+#[test]
+fn cause_9_spinning() {
+    let (site, _server) = hung("hang = spin");
+    let cause = cause_of(&site);
+    let pid = site.servers()[0];
+    assert!(
+        cause.starts_with(&format!("PID {pid} spins: thread {pid} (")),
+        "{cause}"
+    );
+}
+
+#[test]
+fn cause_10_out_of_descriptors() {
+    let site = Site::new("hang = descriptors");
+    let mut limited = Command::new("/bin/sh");
+    limited.args(["-c", "ulimit -n 64; exec \"$@\"", "sh"]);
+    limited
+        .arg(site.path("bin/python3"))
+        .arg(site.path("myvnc/main.py"));
+    let mut server = limited
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    rig::wait_until("it listens", || !site.pids("listening").is_empty());
+    let cause = cause_of(&site);
+    let pid = site.servers()[0];
+    // One more where the suite left the shell a descriptor above its limit.
+    let start = format!("PID {pid} is out of file descriptors: 6");
+    assert!(
+        cause.starts_with(&start) && cause.ends_with(" of 64"),
+        "{cause}"
+    );
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[test]
+fn cause_10_out_of_threads() {
+    let site = Site::new("hang = sleep");
+    let program = site.reachable_copy(&rig::stand_in());
+    let mut limited = Command::new("prlimit");
+    limited
+        .arg("--nproc=1")
+        .arg(&program)
+        .arg(site.path("myvnc/main.py"));
+    if rig::is_root() {
+        // Root is held to no such limit.
+        site.give_to(61_234);
+        limited.uid(61_234).gid(61_234);
+    }
+    let mut server = limited
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    rig::wait_until("it listens", || !site.pids("listening").is_empty());
+    let pattern = format!("{} .*/myvnc/main[.]py", program.display());
+    let looked = run(site.monitor().args([
+        "--collect-diagnostics",
+        "--timeout",
+        "0.5",
+        "--process-pattern",
+        &pattern,
+    ]));
+    assert_eq!(looked.code(), Some(0));
+    let pid = site.servers()[0];
+    let start = format!("PID {pid} is out of threads: its user has ");
+    let cause = causes(&site).remove(0);
+    assert!(
+        cause.starts_with(&start) && cause.ends_with(" of 1"),
+        "{cause}"
+    );
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[test]
+fn cause_10_too_few_descriptors_for_a_request() {
+    let (site, _server) = hung("hang = sleep");
+    let pid = site.servers()[0];
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let limited = Command::new("prlimit")
+        .args([format!("--pid={pid}"), format!("--nofile={}", open + 3)])
+        .status();
+    if !limited.is_ok_and(|status| status.success()) {
+        return rig::skip("there is no prlimit");
+    }
+    collect(&site);
+    let expected = format!(
+        "PID {pid} has too few file descriptors left for a request: {} of {} are open",
+        open + 2,
+        open + 3
+    );
+    assert!(causes(&site).contains(&expected), "{}", site.log());
+}
+
+#[test]
+fn cause_12_deadlock() {
+    let (site, _server) = hung("hang = deadlock");
+    let cause = cause_of(&site);
+    assert!(
+        cause.starts_with("deadlock: the main thread of PID "),
+        "{cause}"
+    );
+}
+
+#[test]
+fn cause_13_the_port_is_held_by_another_process() {
+    let site = Site::new("");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let looked =
+        run(site
+            .monitor()
+            .args(["--collect-diagnostics", "--timeout", "0.3", "--url", &url]));
+    assert_eq!(looked.code(), Some(0));
+    let ours = std::process::id();
+    let cause = causes(&site).remove(0);
+    let start = format!(
+        "{} is held by another process, PID {ours} (",
+        listener.local_addr().unwrap()
+    );
+    assert!(cause.starts_with(&start), "{cause}");
+}
+
+#[test]
+fn cause_14_listening_where_the_url_does_not_ask() {
+    let site = Site::new("");
+    site.configure(&format!("listen = 127.0.0.2:{}", site.port));
+    let _server = site.start();
+    let cause = cause_of(&site);
+    let expected = format!(
+        "the server listens on 127.0.0.2:{}, which is not where the URL asks",
+        site.port
+    );
+    assert_eq!(cause, expected);
+}
+
+#[test]
+fn cause_14_the_url_is_another_hosts() {
+    let (site, _server) = hung("");
+    let elsewhere = [
+        "--collect-diagnostics",
+        "--timeout",
+        "0.2",
+        "--url",
+        "http://192.0.2.1:1",
+    ];
+    assert_eq!(run(site.monitor().args(elsewhere)).code(), Some(0));
+    assert!(
+        causes(&site)[0].starts_with("the URL's host is another machine"),
+        "{}",
+        site.log()
+    );
+}
+
+#[test]
+fn cause_14_another_instance_on_another_port() {
+    let site = Site::new("");
+    let another = Site::new("");
+    rig::in_private_namespace("cause_14_another_instance_on_another_port", || {
+        let _server = another.start();
+        let mut monitor = site.bare_monitor();
+        monitor.args(["--restart-cmd", "true", "--collect-diagnostics"]);
+        assert_eq!(run(&mut monitor).code(), Some(0), "{}", site.log());
+        let cause = causes(&site).remove(0);
+        let start = format!(
+            "the URL asks for port {}, and a MyVNC server listens on 127.0.0.1:{}, PID ",
+            site.port, another.port
+        );
+        assert!(cause.starts_with(&start), "{cause}");
+    });
+}
+
+#[test]
+fn cause_14_the_urls_name_has_no_address() {
+    let (site, _server) = hung("");
+    let url = format!("http://no-such-host.invalid:{}", site.port);
+    let looked = run(site
+        .monitor()
+        .args(["--collect-diagnostics", "--url", &url]));
+    assert_eq!(looked.code(), Some(0));
+    let cause = causes(&site).remove(0);
+    let pid = site.servers()[0];
+    assert!(
+        cause.starts_with("the URL's host cannot be resolved: "),
+        "{cause}"
+    );
+    let end = format!(
+        "; the server (PID {pid}, which listens on 127.0.0.1:{}) was not asked",
+        site.port
+    );
+    assert!(cause.ends_with(&end), "{cause}");
+}
+
+#[test]
+fn cause_15_an_error_status() {
+    for (status, shown) in [
+        ("503 Service Unavailable", 503),
+        ("500 Internal Server Error", 500),
+    ] {
+        let (site, _server) = hung(&format!("status = {status}"));
+        let expected = format!("the server answers, but with status {shown}");
+        assert_eq!(cause_of(&site), expected);
+    }
+}
+
+/// Answers each connection so, in a thread of the test.
+fn answering(answer: impl Fn(TcpStream) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            answer(client);
+        }
+    });
+    port
+}
+
+#[test]
+fn cause_15_a_proxy_in_front_while_the_server_is_up_or_down() {
+    let port = answering(|mut client| {
+        let _ = client.read(&mut [0; 1024]);
+        let _ = client.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n");
+    });
+    let url = format!("http://127.0.0.1:{port}");
+    let (site, server) = hung("");
+    let look = || {
+        let looked = run(site
+            .monitor()
+            .args(["--collect-diagnostics", "--url", &url]));
+        assert_eq!(looked.code(), Some(0));
+        causes(&site).pop().unwrap()
+    };
+    let (ours, pid) = (std::process::id(), site.servers()[0]);
+    let up = look();
+    assert!(
+        up.starts_with(&format!("a proxy, PID {ours} (state ")),
+        "{up}"
+    );
+    let end = format!(
+        ", answers with status 502 in the server's place; the server itself is up: PID {pid}, which listens on 127.0.0.1:{}",
+        site.port
+    );
+    assert!(up.ends_with(&end), "{up}");
+    drop(server);
+    let down = look();
+    assert!(
+        down.contains(" answers with status 502 in the server's place; the server is not running"),
+        "{down}"
+    );
+}
+
+#[test]
+fn cause_15_a_certificate_that_has_expired() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    parameters.not_after = rcgen::date_time_ymd(2020, 6, 15);
+    let certificate = parameters.self_signed(&key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            key.serialize_der().try_into().unwrap(),
+        )
+        .unwrap();
+    let config = Arc::new(config);
+    let port = answering(move |client| {
+        let session = ServerConnection::new(config.clone()).unwrap();
+        let _ = StreamOwned::new(session, client).read(&mut [0; 1024]);
+    });
+    let site = Site::new("");
+    let authority = site.path("own.pem");
+    fs::write(&authority, certificate.pem()).unwrap();
+    let url = format!("https://127.0.0.1:{port}");
+    let looked = run(site
+        .monitor()
+        .args(["--collect-diagnostics", "--url", &url, "--ca-cert"])
+        .arg(&authority));
+    assert_eq!(looked.code(), Some(0));
+    let cause = causes(&site).remove(0);
+    assert!(
+        cause.starts_with("the server's certificate is not accepted: expired on 2020-06-1"),
+        "{cause}"
+    );
+}
+
+#[test]
+fn cause_15_what_answers_is_no_myvnc_server() {
+    let port = answering(|mut client| {
+        let _ = client.read(&mut [0; 1024]);
+        let _ = client.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n");
+    });
+    let site = Site::new("");
+    let url = format!("http://127.0.0.1:{port}");
+    let looked = run(site
+        .monitor()
+        .args(["--collect-diagnostics", "--url", &url]));
+    assert_eq!(looked.code(), Some(0));
+    let cause = causes(&site).remove(0);
+    let start = "what answers is no MyVNC server: it does not begin with HTTP/1.0 or HTTP/1.1";
+    assert!(cause.starts_with(start), "{cause}");
+}
+
+#[test]
+fn cause_16_the_disk_of_its_log_is_full() {
+    rig::in_private_namespace("cause_16_the_disk_of_its_log_is_full", || {
+        let site = Site::new("");
+        let disk = site.path("disk");
+        fs::create_dir(&disk).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+            .arg(&disk)
+            .status();
+        assert!(mounted.unwrap().success());
+        site.configure(&format!("log = {}", disk.join("myvnc_7.log").display()));
+        let server = site.start();
+        let _ = fs::write(disk.join("ballast"), vec![b'x'; 1 << 20]);
+        let _client = site.idle_client();
+        collect(&site);
+        let expected = format!("the disk of {} is full", disk.display());
+        assert!(causes(&site).contains(&expected), "{}", site.log());
+        drop(server);
+        let unmounted = Command::new("umount").arg("-l").arg(&disk).status();
+        assert!(unmounted.unwrap().success());
+    });
+}
+
+#[test]
+fn cause_17_pressure_and_load_are_in_the_record() {
+    let (site, _server) = hung("");
+    collect(&site);
+    let log = site.log();
+    let machine = log
+        .lines()
+        .find_map(|line| line.split_once("Machine: load "))
+        .unwrap()
+        .1;
+    let cpus = format!(
+        " on {} CPUs, ",
+        nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
+            .unwrap()
+            .unwrap()
+    );
+    for part in [&cpus, " MiB memory available", ", pressure of CPU "] {
+        assert!(machine.contains(part), "{machine}");
+    }
+}
+
+/// A server of that user, hung so, and a look at it as that user or as another.
+fn as_users(settings: &str, server: u32, monitor: u32) -> (Site, Vec<String>) {
+    let site = Site::new(settings);
+    let program = site.reachable_copy(&rig::stand_in());
+    site.give_to(server);
+    let mut command = Command::new(&program);
+    command
+        .arg0("python3")
+        .arg(site.path("myvnc/main.py"))
+        .uid(server)
+        .gid(server);
+    let mut server = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    rig::wait_until("it listens", || !site.pids("listening").is_empty());
+    let client = site.idle_client();
+    if settings.contains("hang") {
+        (&client).write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    }
+    let program = site.reachable_copy(std::path::Path::new(rig::MONITOR));
+    let mut command = site.bare_monitor_at(&program);
+    let pattern = format!("^python3 {}myvnc/main[.]py", site.path("").display());
+    command.args(["--restart-cmd", "true", "--process-pattern", &pattern]);
+    command
+        .args(["--collect-diagnostics", "--timeout", "0.5"])
+        .uid(monitor)
+        .gid(monitor);
+    assert_eq!(run(&mut command).code(), Some(0), "{}", site.log());
+    let causes = causes(&site);
+    for pid in site.servers() {
+        end_children(pid);
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    (site, causes)
+}
+
+/// Hangs, and how their sentences begin.
+const HANGS: [(&str, &str); 7] = [
+    ("", "blocked reading from idle client "),
+    ("hang = write", "blocked writing to client "),
+    ("hang = child", "waiting for PID "),
+    ("hang = captured", "waiting for PID "),
+    ("hang = epoll", "blocked reading from idle client "),
+    ("hang = spin", "PID "),
+    ("hang = deadlock", "deadlock: the main thread of PID "),
+];
+
+#[test]
+fn as_the_servers_own_user_it_says_the_same() {
+    if !rig::is_root() {
+        return rig::skip("only root can be another user: the other tests run as the server's own");
+    }
+    for (settings, start) in HANGS {
+        let (site, causes) = as_users(settings, 61_235, 61_235);
+        assert!(
+            causes[0].starts_with(start) && !causes[0].contains("not visible"),
+            "{settings}: {}",
+            site.log()
+        );
+    }
+}
+
+#[test]
+fn as_another_user_it_says_what_it_could_not_see_and_does_not_guess() {
+    if !rig::is_root() {
+        return rig::skip("only root can be another user");
+    }
+    for (settings, _) in HANGS {
+        let (site, causes) = as_users(settings, 61_235, 61_236);
+        // What spins is no secret.
+        let start = if settings.contains("spin") {
+            "PID "
+        } else {
+            "not visible: "
+        };
+        assert!(causes[0].starts_with(start), "{settings}: {}", site.log());
+        let guesses = [
+            "idle client",
+            "not running",
+            "held by another",
+            "deadlock",
+            "waiting for",
+        ];
+        for cause in &causes {
+            assert!(
+                !guesses.iter().any(|guess| cause.contains(guess)),
+                "{cause}"
+            );
+        }
+    }
+}
+
+#[test]
+fn as_another_user_a_server_that_is_not_recognised_is_not_called_dead() {
+    if !rig::is_root() {
+        return rig::skip("only root can be another user");
+    }
+    for hangs in [true, false] {
+        let (site, _server) = hung("");
+        let _client = hangs.then(|| site.idle_client());
+        let program = site.reachable_copy(std::path::Path::new(rig::MONITOR));
+        let mut monitor = site.bare_monitor_at(&program);
+        monitor.args([
+            "--restart-cmd",
+            "true",
+            "--process-pattern",
+            "no process is called so",
+        ]);
+        monitor
+            .args(["--collect-diagnostics", "--timeout", "0.5"])
+            .uid(65534)
+            .gid(65534);
+        assert_eq!(run(&mut monitor).code(), Some(0), "{}", site.log());
+        let expected = format!(
+            "not visible: who listens on 127.0.0.1:{} is shown to its owner and to root alone",
+            site.port
+        );
+        let expected = hangs.then_some(expected);
+        assert_eq!(causes(&site).first(), expected.as_ref(), "{}", site.log());
+    }
+}
