@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -60,11 +60,11 @@ impl RunLock {
         for _ in 0..MOST_TRIES {
             let file = open_private(path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(mut held) => {
+                Ok(held) => {
                     // The manual lets an administrator remove the file: what we hold must be what others open.
                     if is_still_at(&held, path) {
                         // On a full disk the PID is missing and the lock holds all the same.
-                        let _ = write_pid(&mut held);
+                        let _ = write_pid(&held);
                         return Ok(Taken::Ours(Self { _held: held }));
                     }
                 }
@@ -108,10 +108,15 @@ fn is_still_at(file: &File, path: &Path) -> bool {
     }
 }
 
-fn write_pid(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())
+fn write_pid(file: &File) -> io::Result<()> {
+    let text = format!("{}\n", std::process::id());
+    file.write_all_at(text.as_bytes(), 0)?;
+    // Not emptied first: what was emptied, ext4 writes to the disk when it is closed.
+    let length = text.len() as u64;
+    if file.metadata()?.len() > length {
+        file.set_len(length)?;
+    }
+    Ok(())
 }
 
 /// Who holds the lock: the kernel knows (`proc_locks(5)`), else the file says.
@@ -234,7 +239,7 @@ impl TargetFile {
     fn reserve_among_processes(&self, checked: SystemTime) -> io::Result<Reserved> {
         let options = FileOptions::new().read(true).write(true).create(true);
         match FileLock::lock(&self.path, false, options) {
-            Ok(mut held) => {
+            Ok(held) => {
                 // The file's time is that of the last restart's end; a new file has seen none.
                 let used = held.file.metadata()?;
                 let ended = if used.len() > 0 {
@@ -242,7 +247,7 @@ impl TargetFile {
                 } else {
                     SystemTime::UNIX_EPOCH
                 };
-                let _ = write_pid(&mut held.file);
+                let _ = write_pid(&held.file);
                 held.file.set_modified(ended)?;
                 Ok(Reserved::Ours {
                     lock: TargetLock {
