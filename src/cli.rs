@@ -24,6 +24,8 @@ use crate::defaults;
         monitor_myvnc --config FILE [--server NAME]... [OPTIONS]",
     args_override_self = true
 )]
+// clap would keep a group of all options, which nothing asks about.
+#[group(skip)]
 pub(crate) struct Cli {
     /// URL of the MyVNC server to monitor (http or https)
     #[arg(long, value_name = "URL", required_unless_present = "config", value_hint = ValueHint::Url)]
