@@ -26,7 +26,9 @@ pub(crate) enum Order {
 
 /// Reads the command line and the file that it names, or says all that is wrong with them.
 pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<String>> {
-    let mut given = match Cli::command().try_get_matches_from(arguments) {
+    // Freeing it, piece by piece, would gain nothing before the process ends.
+    let command = Box::leak(Box::new(Cli::command()));
+    let mut given = match command.try_get_matches_from_mut(arguments) {
         Ok(given) => given,
         Err(error)
             if matches!(
