@@ -2,22 +2,39 @@
 
 use std::error::Error;
 
-use clap::Command;
+use clap::builder::Str;
+use clap::{Arg, Command, ValueHint};
 use clap_complete::{Shell, generate};
 
 /// Each script, with its path in the tree.
 pub(crate) fn scripts(command: &Command) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
+    let command = command.clone().mut_args(hinted);
     Ok(vec![
         (
             "completions/monitor_myvnc.bash",
-            with_users(&with_equals_signs(&script(command, Shell::Bash)?)?)?,
+            with_users(&with_equals_signs(&script(&command, Shell::Bash)?)?)?,
         ),
-        ("completions/_monitor_myvnc", script(command, Shell::Zsh)?),
+        ("completions/_monitor_myvnc", script(&command, Shell::Zsh)?),
         (
             "completions/monitor_myvnc.fish",
-            script(command, Shell::Fish)?,
+            script(&command, Shell::Fish)?,
         ),
     ])
+}
+
+/// An option that says what its value is: the shells need to know it, each run does not.
+fn hinted(arg: Arg) -> Arg {
+    let kind = arg.get_value_names().and_then(<[_]>::first);
+    let hint = match (arg.get_long(), kind.map(Str::as_str)) {
+        (Some("user"), _) => ValueHint::Username,
+        (_, Some("URL")) => ValueHint::Url,
+        (_, Some("FILE" | "GLOB")) => ValueHint::FilePath,
+        (_, Some("DIR")) => ValueHint::DirPath,
+        (_, Some("COMMAND")) => ValueHint::CommandString,
+        (_, Some("NAME" | "SECONDS" | "NUMBER" | "REGEX")) => ValueHint::Other,
+        _ => return arg,
+    };
+    arg.value_hint(hint)
 }
 
 fn script(command: &Command, shell: Shell) -> Result<String, Box<dyn Error>> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, Command, Parser, ValueEnum, ValueHint};
+use clap::{Arg, ArgAction, Command, Parser, ValueEnum};
 
 use crate::defaults;
 
@@ -28,12 +28,12 @@ use crate::defaults;
 #[group(skip)]
 pub(crate) struct Cli {
     /// URL of the MyVNC server to monitor (http or https)
-    #[arg(long, value_name = "URL", required_unless_present = "config", value_hint = ValueHint::Url)]
+    #[arg(long, value_name = "URL", required_unless_present = "config")]
     pub(crate) url: Option<String>,
 
     /// Log file; the run lock .STEM.lock and the restart command's output
     /// STEM.restart.log stand beside it
-    #[arg(long, value_name = "FILE", required_unless_present = "config", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
     pub(crate) logfile: Option<PathBuf>,
 
     /// Command that starts the server, run by bash (or sh)
@@ -41,16 +41,17 @@ pub(crate) struct Cli {
         long,
         value_name = "COMMAND",
         allow_hyphen_values = true,
-        required_unless_present = "config", value_hint = ValueHint::CommandString)]
+        required_unless_present = "config"
+    )]
     pub(crate) restart_cmd: Option<String>,
 
     /// Read settings from this TOML file, whose keys are these options' names;
     /// flags override it
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
     /// Watch only this server of the configuration file; may be repeated
-    #[arg(long, value_name = "NAME", requires = "config", action = clap::ArgAction::Append, value_hint = ValueHint::Other)]
+    #[arg(long, value_name = "NAME", requires = "config", action = clap::ArgAction::Append)]
     pub(crate) server: Vec<String>,
 
     /// Print the resolved settings of each server, or what is wrong with them
@@ -72,7 +73,7 @@ pub(crate) struct Cli {
 
     /// Bound on one health check: name resolution, connect, TLS and headers
     #[arg(long, value_name = "SECONDS", default_value = defaults::TIMEOUT,
-          value_parser = seconds, allow_negative_numbers = true, value_hint = ValueHint::Other)]
+          value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Duration,
 
     /// Do not verify the server's TLS certificate
@@ -81,7 +82,7 @@ pub(crate) struct Cli {
 
     /// Also trust the certificates in this PEM file: a CA, or the server's own
     /// self-signed certificate; name and expiry are still checked
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE")]
     pub(crate) ca_cert: Option<PathBuf>,
 
     /// Log every detail, whatever --log-level says
@@ -94,58 +95,53 @@ pub(crate) struct Cli {
 
     /// Time from SIGTERM to SIGKILL
     #[arg(long, value_name = "SECONDS", default_value = defaults::STOP_TIMEOUT,
-          value_parser = seconds, allow_negative_numbers = true, value_hint = ValueHint::Other)]
+          value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) stop_timeout: Duration,
 
     /// Time for the server to answer once the restart command runs
     #[arg(long, value_name = "SECONDS", default_value = defaults::START_TIMEOUT,
-          value_parser = seconds, allow_negative_numbers = true, value_hint = ValueHint::Other)]
+          value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) start_timeout: Duration,
 
     /// Further checks before the server counts as down
     #[arg(long, value_name = "NUMBER", default_value = defaults::RETRIES,
           value_parser = clap::value_parser!(u32).range(0..=defaults::MOST_RETRIES),
-          allow_negative_numbers = true, value_hint = ValueHint::Other)]
+          allow_negative_numbers = true)]
     pub(crate) retries: u32,
 
     /// Time between these checks
     #[arg(long, value_name = "SECONDS", default_value = defaults::RETRY_DELAY,
-          value_parser = seconds, allow_negative_numbers = true, value_hint = ValueHint::Other)]
+          value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) retry_delay: Duration,
 
     /// The server is what matches this on its arguments joined by spaces, in
     /// place of the built-in rule (Python running main.py, run_server.py or
     /// manage.py of a MyVNC)
-    #[arg(long, value_name = "REGEX", allow_hyphen_values = true, value_hint = ValueHint::Other)]
+    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
     pub(crate) process_pattern: Option<String>,
 
     /// Only processes of this user are the server
-    #[arg(long, value_name = "NAME", value_hint = ValueHint::Username)]
+    #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
 
     /// Minutes of the server's own log that a diagnosis shows, at most 200 lines
     #[arg(long, value_name = "NUMBER", default_value = defaults::LOG_HISTORY_MINUTES,
           value_parser = clap::value_parser!(u32).range(1..=defaults::MOST_HISTORY_MINUTES),
-          allow_negative_numbers = true, value_hint = ValueHint::Other)]
+          allow_negative_numbers = true)]
     pub(crate) log_history_minutes: u32,
 
     /// The server's own log, where it holds none open; the newest that matches
-    #[arg(long, value_name = "GLOB", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "GLOB")]
     pub(crate) server_log: Option<String>,
 
     /// Command to run before the server is stopped, 10 seconds at most, with its
     /// output in the log; {pid} in it is the server's PID
-    #[arg(
-        long,
-        value_name = "COMMAND",
-        allow_hyphen_values = true,
-        value_hint = ValueHint::CommandString
-    )]
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     pub(crate) dump_cmd: Option<String>,
 
     /// Directory of the restart lock and of the time of the last healthy check [default: /var/lib/monitor_myvnc for root,
     /// ~/.local/state/monitor_myvnc for others]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 }
 
