@@ -118,7 +118,7 @@ impl Journal {
         }
         let line = format!(
             "[{}] [{}] {}\n",
-            Local::now().format("%Y-%m-%d %H:%M:%S"),
+            Local::now().naive_local().format("%Y-%m-%d %H:%M:%S"),
             level.name(),
             one_line(text)
         );
@@ -190,16 +190,11 @@ pub(crate) fn complain(text: &str) {
 /// Text from outside as one printable line: control characters, line separators and
 /// characters that turn the writing direction become `?`; at most `LONGEST_LINE` characters.
 pub(crate) fn one_line(text: &str) -> String {
-    let mut line: String = text
-        .chars()
-        .take(LONGEST_LINE)
-        .map(|c| if is_hostile(c) { '?' } else { c })
-        .collect();
-    if text.chars().nth(LONGEST_LINE).is_some() {
-        line.pop();
-        line.push('…');
+    let mut starts = text.char_indices().skip(LONGEST_LINE - 1);
+    match (starts.next(), starts.next()) {
+        (Some((last, _)), Some(_)) => text[..last].replace(is_hostile, "?") + "…",
+        _ => text.replace(is_hostile, "?"),
     }
-    line
 }
 
 fn is_hostile(c: char) -> bool {
