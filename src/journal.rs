@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::{DateTime, Local};
+use chrono::{DateTime, Local, SubsecRound};
 use nix::libc;
 
 use crate::cli::LogLevel;
@@ -118,7 +118,7 @@ impl Journal {
         }
         let line = format!(
             "[{}] [{}] {}\n",
-            Local::now().naive_local().format("%Y-%m-%d %H:%M:%S"),
+            Local::now().naive_local().trunc_subsecs(0),
             level.name(),
             one_line(text)
         );
