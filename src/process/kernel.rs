@@ -69,15 +69,26 @@ pub(super) fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<Pid>
                 // SAFETY: both are open descriptors, and nothing here owns the standard ones.
                 unsafe { libc::dup2(null.as_raw_fd(), standard) };
             }
-            for descriptor in inherited {
-                if descriptor != keep.as_raw_fd() {
-                    // SAFETY: their owners are never dropped here, for this process ends without that.
-                    unsafe { libc::close(descriptor) };
-                }
-            }
+            close_all_but(keep.as_raw_fd(), &inherited);
             work(keep);
             // SAFETY: ends this process, without running what the parent registered for its own end.
             unsafe { libc::_exit(0) }
         }
+    }
+}
+
+/// Closes what another thread may have opened since `inherited` was read, too (`close_range(2)`, Linux 5.9).
+fn close_all_but(keep: RawFd, inherited: &[RawFd]) {
+    let first = libc::STDERR_FILENO + 1;
+    let close = |from: RawFd, to: RawFd| {
+        // SAFETY: the owners of these descriptors are never dropped in this process.
+        from > to || unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } == 0
+    };
+    if close(first, keep - 1) && close(keep + 1, RawFd::MAX) {
+        return;
+    }
+    for descriptor in inherited.iter().filter(|descriptor| **descriptor != keep) {
+        // SAFETY: as above.
+        unsafe { libc::close(*descriptor) };
     }
 }
