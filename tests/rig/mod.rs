@@ -15,6 +15,8 @@
     clippy::must_use_candidate
 )]
 
+pub mod dead_disk;
+
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
