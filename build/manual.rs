@@ -83,6 +83,7 @@ fn filled(text: &str) -> String {
     .fold(text.to_owned(), |text, (name, value)| {
         text.replace(&format!("{{{name}}}"), value)
     })
+    .replace("{SERVER_LOGS}", &defaults::SERVER_LOGS.join("\n- "))
     .replace("{TIMER_SECONDS}", &defaults::TIMER_SECONDS.to_string())
     .replace("{LONGEST_SECONDS}", &defaults::LONGEST_SECONDS.to_string())
 }
@@ -122,11 +123,13 @@ from restarting the same server at the same time.
 - 4. Survey
 The restart command, the server's processes and the permission to signal each of them are looked at
 before anything is touched. What would keep the restart from working ends the run with status 1,
-with the server as it was.
+with the server as it was; so does a URL whose name has no address while a server runs here, for
+that server was not asked.
 
 - 5. Diagnose
 The server's processes are looked at through /proc for half a second at most, and the log says in one
-sentence why the server does not answer, and who or what is behind it; see CAUSES.
+sentence why the server does not answer, and who or what is behind it; see CAUSES. With `--dump-cmd`,
+that command is run, and the server is asked once more.
 
 - 6. Stop
 SIGTERM, and SIGCONT so that a stopped process can act on it; after `--stop-timeout` ({STOP_TIMEOUT}
@@ -141,7 +144,8 @@ The run ends as soon as the server answers, at most `--start-timeout` ({START_TI
 the start. A command that still runs then is left alone.
 
 Told to stop (SIGTERM, SIGINT, SIGHUP) before the first signal to the server, a run stops at once;
-after it, it starts the server first.
+after it, it starts the server first. A run cannot be suspended (SIGTSTP), for it would keep its lock.
+With `--dry-run` and `--collect-diagnostics` a run takes no lock and touches nothing.
 ";
 
 const PROGRAM_TAIL: &str = r#"
@@ -157,11 +161,28 @@ or manage.py status.
 `--process-pattern` replaces this rule: a process is the server when the regular expression matches
 its arguments, joined by spaces. `--user` narrows either.
 
-Never signalled are the monitor, its ancestors, PID 1, zombies, kernel threads and processes of
-another PID namespace. When some of the processes found listen on the URL's port of this host, these
-and their matching parents and descendants are the server; the others are another instance. When the
-URL is another host's, nothing here is signalled without `--process-pattern`. The log says which
-processes were left alone, and why.
+Never signalled are the monitor, its ancestors, PID 1, zombies, kernel threads, processes of another
+PID namespace, and other monitors and their shells (whose arguments hold a `--process-pattern`).
+
+Where several servers run on this host, these rules say which one the URL asks for. Every doubt spares:
+
+- Somebody of them listens where the URL asks
+These processes and their matching parents and descendants are the server; the others are another
+instance. The address counts as well as the port.
+
+- Nothing listens there
+What listens elsewhere is another instance. So is what was started with another `--config_dir` than
+that of the restart command, what lives in another network namespace, what may not be seen, and a
+manage.py.
+
+- Something else listens there, such as a proxy
+When there is one server, it is that; when there are several, none is.
+
+- The URL is another host's
+Nothing here is signalled.
+
+With `--process-pattern` every match is the server, unless some of them listen where the URL asks. The
+log says which processes were left alone, and why.
 
 # CAUSES
 
@@ -173,22 +194,33 @@ to root and to their owner alone) is said and not guessed. Named are:
 - the server is not running; it last answered N ago
 Nothing matches, and nothing listens. The time is that of the last healthy check.
 
+- the kernel's OOM killer ended the server
+Also, where that is less sure, "the server is not running; the kernel's OOM killer ended PID N, which
+may have been it", or "ended a process of its control group". Give the server more memory, or look for
+what uses it up.
+
 - blocked reading from idle client ADDRESS
-The server serves one client at a time, and this one has connected and sends nothing. On https it may
-not have finished its TLS handshake. Find out who it is; a proxy before the server keeps such clients
-away from it.
+- blocked in a TLS handshake with idle client ADDRESS
+- blocked in a TLS handshake or read with idle client ADDRESS
+The server serves one client at a time, and this one has connected and sends nothing. Where the client
+is a process of this machine, its PID and command are named. Find out who it is; a proxy before the
+server keeps such clients away from it.
 
 - blocked writing to client ADDRESS, which does not read
 The same, at the other end of the answer.
 
-- PID N waits for PID M (state S, for T): COMMAND
-A child that does not end, such as bjobs when the scheduler does not answer.
+- waiting for PID N (state S, for T): COMMAND
+- waiting for the first to end of its children
+A child that does not end, such as bjobs when the scheduler does not answer; where it waits for
+another itself, that is named behind it, and the host or file that the last of them waits for.
 
-- waiting for an answer of ADDRESS, waiting for a connection to ADDRESS
-Another host does not answer: a scheduler, a directory server.
+- waiting for an answer of ADDRESS
+- waiting for a connection to ADDRESS
+Another host does not answer: a scheduler, a directory server, a name server.
 
-- PID N is blocked opening FILE, reading FILE, locking FILE
-A dead file server, a FIFO without a writer, a lock that another process holds.
+- blocked opening FILE
+A dead file server, a FIFO without a writer, a lock that another process holds; "reading", "locking",
+"examining", "listing" and the like as well. A network file system is named with its server.
 
 - PID N is stuck in the kernel (state D)
 It cannot be stopped before the kernel lets it go: look at the file server or the disk.
@@ -199,30 +231,59 @@ By SIGSTOP, or by a tracer, which is named.
 - PID N spins: thread T used P % of a CPU
 It runs in circles.
 
-- deadlock
-The main thread waits for a lock, and no thread runs.
+- deadlock: the main thread of PID N waits for a lock
+No thread runs. Without "deadlock:", some of them sleep for a time.
 
-- PID N is out of file descriptors, is at the memory limit, is swapped out
+- PID N is out of file descriptors
+- PID N has too few file descriptors left for a request
+- PID N is out of threads
 Raise the limit, or look for the leak.
 
-- N clients wait in the accept queue, N connections in CLOSE_WAIT
+- PID N is at the memory limit of its control group
+- PID N is swapped out
+Raise the limit, or look for what uses up the memory.
+
+- the accept queue of ADDRESS is full
+- N clients wait in the accept queue
+- PID N has N connections in CLOSE_WAIT
 How many are waiting for the server, or were left unclosed by it.
 
-- ADDRESS is held by another process, the server listens on ADDRESS
+- ADDRESS is held by another process
+- ADDRESS is not the server's
+- the server listens on ADDRESS, which is not where the URL asks
+- the server runs, but nothing listens on port N
+- the URL asks for port N, and a MyVNC server listens on ADDRESS
 The port is somebody else's, or the URL does not name where the server listens.
 
 - the URL's host is another machine
-Nothing here can be its server.
+- the URL's host cannot be resolved
+Nothing here can be its server, or the server was not asked.
 
-- a proxy answers with status N, the server answers, but with status N
-What was wrong is in the server's own log.
+- a proxy answers with status N in the server's place
+The proxy is named where it runs here, and whether the server itself is up.
 
-- the disk of DIRECTORY is full, the machine is out of memory, or overloaded
+- the server answers, but with status N
+- the server's certificate is not accepted
+- what answers is no MyVNC server
+The reason stands behind it; that of a status is in the server's own log.
+
+- the disk of DIRECTORY is full
+- the disk of DIRECTORY has no free inode
+- the machine is out of memory
+- the machine is out of threads
+- the machine is overloaded
+- the machine waits for its disks
 A restart will not cure it.
 
+- not visible
+- not known
+- no further process can be started
+What could not be seen, and why.
+
 Behind the evidence stand the last minutes of the server's own log (`--log-history-minutes`): of the
-newest *.log file that the server holds open, else of the newest that `--server-log` matches. Passwords
-and tokens in command lines, URLs and these lines are shown as ***.
+newest *.log file that the server holds open, else of the log that it had when it was last started, of
+the newest that `--server-log` matches, or of the newest in the places of FILES. Passwords and tokens
+in command lines, URLs and these lines are shown as ***.
 
 With `--dump-cmd`, a command is run before the server is stopped, such as `py-spy dump --pid {pid}`, and
 its output stands behind "Dump:".
@@ -256,7 +317,11 @@ The log of a server of that configuration.
 Beside each log: the run lock, which holds the PID of the run, and the restart command's output.
 
 - {STATE_DIR}, ~/{USER_STATE_DIR}
-The restart lock and the time of the last healthy check, for root and for others.
+The restart lock, the time of the last healthy check and the processes of the last start, for root
+and for others.
+
+- {SERVER_LOGS}
+Where the server's own log is looked for.
 
 - /etc/cron.d/monitor_myvnc, /etc/logrotate.d/monitor_myvnc
 The job, and the rotation of {LOG_DIR}/*.log and {MANUAL_LOG_STEM}*.log. Another file in
@@ -336,7 +401,8 @@ Nothing to do.
 Nothing listens there: the server is not running, or the URL has another port than the server.
 
 - Connection error: cannot resolve HOST: REASON
-The name is wrong, or name resolution is. The server is restarted as if it were down.
+The name is wrong, or name resolution is. A server that runs here is left alone; where none does, it
+is started.
 
 - Server request timed out after N seconds (STAGE)
 The server hangs, or the machine is slow; STAGE is how far the check came. Where the server is just
@@ -350,6 +416,7 @@ The server, or a proxy before it, ended the connection.
 Something else listens on that port, or the URL's scheme is wrong.
 
 - SSL certificate error: unknown issuer
+- SSL certificate error: self-signed
 Give the CA, or the server's own self-signed certificate, with `--ca-cert`.
 
 - SSL certificate error: expired on DATE
@@ -396,8 +463,16 @@ The server was not running. When it is, it is none by the rule of HOW THE SERVER
 `--process-pattern`.
 
 - Cannot run COMMAND: REASON
-The command of `--dump-cmd` did not work or took more than 10 seconds. The restart goes on without its
-output.
+- COMMAND did not end within N s, and was ended
+The command of `--dump-cmd` did not work, or took too long. The restart goes on.
+
+- The URL's host has no address, so the server was not asked
+A server runs here, and may be well. Correct `--url` or the name service, or name the server with `--process-pattern`: then it is restarted
+all the same. Nothing was touched.
+
+- PID N was left alone as another instance, and has ended since
+The restart command has ended another instance: `manage.py restart` takes any server of its user for
+its own. Give each instance a user or a restart command of its own.
 
 - Cannot signal PID N (COMMAND) of user OWNER: REASON
 Run the monitor as root or as that user, or narrow the search with `--user`. Nothing was touched.
@@ -419,7 +494,8 @@ of the command's output stand below, each behind "Restart command:", or else "Th
 wrote nothing" or "Cannot read its output:".
 
 - The restart command exited with status 0, but there is no server
-The command lacks its verb (manage.py start), or the server ended again at once: see its own log.
+The command lacks its verb (manage.py start), or the server ended again at once: what the command said
+stands below, and more in the server's own log.
 
 - Server started but did not become responsive within N seconds
 Look for a port conflict and into the server's own log, or give a longer `--start-timeout`.

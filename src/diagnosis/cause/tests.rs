@@ -477,7 +477,40 @@ fn each_evidence_has_its_sentence() {
             Some(expected),
             "{evidence:?}"
         );
+        for cause in &causes {
+            assert!(is_in_the_manual(cause), "{cause}");
+        }
     }
+}
+
+/// Whether a term of the manual's CAUSES begins as a sentence does; what differs has an upper-case word there.
+fn is_in_the_manual(cause: &str) -> bool {
+    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/man/monitor_myvnc.1");
+    let manual = std::fs::read_to_string(manual).unwrap_or_default();
+    let manual = manual.replace("\\-", "-").replace("\\*(Aq", "'");
+    let (_, section) = manual.split_once(".SH CAUSES\n").unwrap_or_default();
+    let (section, _) = section.split_once(".SH ").unwrap_or_default();
+    let lines: Vec<&str> = section.lines().collect();
+    let pairs = lines.windows(2);
+    let mut terms = pairs
+        .filter(|pair| matches!(pair[0], ".TP" | ".TQ"))
+        .map(|pair| pair[1]);
+    terms.any(|term| {
+        let pieces = term.split(|c: char| c.is_ascii_uppercase());
+        let mut rest = cause;
+        let mut pieces = pieces
+            .map(str::trim)
+            .filter(|piece| !piece.is_empty())
+            .peekable();
+        pieces.peek().is_some()
+            && pieces.all(|piece| match rest.split_once(piece) {
+                Some((before, after)) => {
+                    rest = after;
+                    before.len() < 60
+                }
+                None => false,
+            })
+    })
 }
 
 #[test]
