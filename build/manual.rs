@@ -232,6 +232,7 @@ By SIGSTOP, or by a tracer, which is named.
 It runs in circles.
 
 - deadlock: the main thread of PID N waits for a lock
+- the main thread of PID N waits for a lock
 No thread runs. Without "deadlock:", some of them sleep for a time.
 
 - PID N is out of file descriptors
@@ -466,7 +467,7 @@ The server was not running. When it is, it is none by the rule of HOW THE SERVER
 - COMMAND did not end within N s, and was ended
 The command of `--dump-cmd` did not work, or took too long. The restart goes on.
 
-- The URL's host has no address, so the server was not asked
+- The URL's host has no address, so the server was not asked: PID N
 A server runs here, and may be well. Correct `--url` or the name service, or name the server with `--process-pattern`: then it is restarted
 all the same. Nothing was touched.
 

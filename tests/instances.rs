@@ -143,7 +143,7 @@ fn a_healthy_server_where_the_urls_name_has_no_address() {
             let log = site.log();
             assert!(
                 log.contains(
-                    "[ERROR] The URL's host has no address, so the server was not asked, and PID "
+                    "[ERROR] The URL's host has no address, so the server was not asked: PID "
                 ),
                 "{log}"
             );

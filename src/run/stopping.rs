@@ -48,7 +48,7 @@ impl Run<'_> {
             && self.settings.process_pattern.is_none()
         {
             self.journal.error(&format!(
-                "The URL's host has no address, so the server was not asked, and {} may be it and well: left alone; \
+                "The URL's host has no address, so the server was not asked: {} may be well, and is left alone; \
                  correct --url or the name service, or say with --process-pattern that it is the server",
                 describe(&found.server[0])
             ));
