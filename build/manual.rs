@@ -118,7 +118,7 @@ counts as down only when every further check fails too.
 
 - 3. Reserve
 A second lock, of the URL's host and port in the state directory, keeps runs that have other logs
-from restarting the same server at the same time.
+from restarting the same server at the same time; this host is one, whatever name it has in the URL.
 
 - 4. Survey
 The restart command, the server's processes and the permission to signal each of them are looked at
@@ -230,6 +230,9 @@ By SIGSTOP, or by a tracer, which is named.
 
 - PID N spins: thread T used P % of a CPU
 It runs in circles.
+
+- PID N waits for clients as a healthy server does
+Nothing about it is wrong to see. A firewall, or a server that was slow, may be the cause.
 
 - deadlock: the main thread of PID N waits for a lock
 - the main thread of PID N waits for a lock

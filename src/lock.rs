@@ -13,7 +13,6 @@ use file_lock::{FileLock, FileOptions};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
-use url::Url;
 
 use crate::journal::plain;
 use crate::owner;
@@ -188,8 +187,8 @@ pub(crate) enum Reserved {
 }
 
 impl TargetFile {
-    /// Makes the state directory and the lock file of the URL's host and port in it.
-    pub(crate) fn prepare(directory: &Path, url: &Url) -> Result<Self, String> {
+    /// Makes the state directory and the lock file of that host and port in it.
+    pub(crate) fn prepare(directory: &Path, host: &str, port: u16) -> Result<Self, String> {
         let cannot = |path: &Path, reason: &io::Error| {
             format!(
                 "cannot use the restart lock {}: {}; give --state-dir DIR",
@@ -202,8 +201,8 @@ impl TargetFile {
             .mode(0o700)
             .create(directory)
             .map_err(|reason| cannot(directory, &reason))?;
-        let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
         let host: String = host
+            .to_ascii_lowercase()
             .chars()
             .map(|c| {
                 if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') {
@@ -213,7 +212,6 @@ impl TargetFile {
                 }
             })
             .collect();
-        let port = url.port_or_known_default().unwrap_or_default();
         let path = directory.join(format!("{host:.200}_{port}.lock"));
         // To close a file gives back a record lock that another of our servers has on it.
         let taken = reserved();

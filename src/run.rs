@@ -13,13 +13,15 @@ use self::starting::Restart;
 use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, Journal, Level, complain, plain, seconds};
 use crate::lock::{Reserved, RunLock, Taken, TargetFile, TargetLock};
-use crate::process::find::Process;
+use crate::process::find::{self, Process};
 use crate::process::stop::Held;
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::settings::Settings;
 use crate::signals::Signals;
 use crate::state::LastHealthy;
 
+/// The host in the name of the restart lock of a server of this host.
+const THIS_HOST: &str = "localhost";
 /// A run that holds its lock for longer than this is worth a warning.
 const LONG_RUN: Duration = Duration::from_secs(600);
 
@@ -136,7 +138,8 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(settings: &'a Settings, journal: &'a Journal) -> Result<Self, String> {
-        let target = TargetFile::prepare(&settings.state_dir, &settings.url)?;
+        let host = settings.url.host_str().unwrap_or_default();
+        let target = TargetFile::prepare(&settings.state_dir, host, settings.port())?;
         Ok(Self {
             settings,
             journal,
@@ -290,6 +293,17 @@ impl<'a> Run<'a> {
 
     fn reserve(&mut self) -> Event {
         self.say_unresponsive();
+        // One server of this host has many names.
+        if find::is_here(&self.checker.addresses()) {
+            let (state, port) = (&self.settings.state_dir, self.settings.port());
+            match TargetFile::prepare(state, THIS_HOST, port) {
+                Ok(target) => self.target = target,
+                Err(reason) => {
+                    self.journal.error(&reason);
+                    return Event::Unable;
+                }
+            }
+        }
         match self.target.reserve(self.checked) {
             Ok(Reserved::Ours { lock, late }) => {
                 self.reserved = Some(lock);

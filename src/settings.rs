@@ -119,6 +119,13 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The URL's port.
+    pub(crate) fn port(&self) -> u16 {
+        self.url.port_or_known_default().unwrap_or_default()
+    }
+}
+
 fn parse_url(text: &str) -> Result<Url, String> {
     let shown = redact(text);
     let url = Url::parse(text).map_err(|reason| {

@@ -195,7 +195,8 @@ fn a_command_that_starts_nothing_is_told_as_such() {
     assert_eq!(failed.code(), Some(1));
     let expected = "[ERROR] The restart command exited with status 0, but there is no server process and nothing \
         answered within 0.5 seconds (Connection error: 127.0.0.1:PORT: Connection refused); does it lack a verb such as \
-        start or restart?\n";
+        start or restart?\n\
+        [ERROR] Restart command: usage: manage.py {start,stop,restart,status}\n";
     assert!(
         site.transcript().ends_with(&format!("{expected}{FAILED}")),
         "{}",

@@ -264,6 +264,29 @@ fn twenty_monitors_with_twenty_logs_restart_a_dead_server_once() {
 }
 
 #[test]
+fn two_names_of_this_host_are_one_target() {
+    let site = Site::new("bind-after = 1500");
+    let started = |name: &str| {
+        let mut monitor = site.monitor();
+        let url = format!("http://{name}:{}", site.port);
+        monitor
+            .args(["--url", &url, "--logfile"])
+            .arg(site.path(&format!("{name}.log")));
+        rig::assert_harmless(&monitor);
+        monitor
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut monitors = [started("localhost"), started("127.0.0.1")];
+    for monitor in &mut monitors {
+        assert_eq!(wait_for(monitor).code(), Some(0));
+    }
+    assert_eq!(site.pids("manage").len(), 1);
+}
+
+#[test]
 fn a_run_that_comes_late_checks_again_before_it_restarts() {
     let site = Site::new("");
     let _server = site.start();

@@ -344,6 +344,11 @@ pub(crate) fn is_elsewhere(addresses: &[IpAddr]) -> bool {
     place(addresses) == Place::Elsewhere
 }
 
+/// Whether one of these addresses is this machine's.
+pub(crate) fn is_here(addresses: &[IpAddr]) -> bool {
+    place(addresses) == Place::Here
+}
+
 /// Where the URL's host is.
 #[derive(Debug, Eq, PartialEq)]
 enum Place {

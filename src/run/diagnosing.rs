@@ -23,7 +23,7 @@ impl Run<'_> {
         let question = Question {
             server: found.server.clone(),
             others: others.collect(),
-            port: self.port(),
+            port: self.settings.port(),
             addresses: self.checker.addresses(),
             tls: self.settings.url.scheme() == "https",
             seen: self.seen(),

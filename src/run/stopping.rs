@@ -142,7 +142,7 @@ impl Run<'_> {
             config_dir: config_dir(&self.settings.restart_cmd),
             user: self.settings.user,
             by_port_alone: self.settings.by_port_alone,
-            port: self.port(),
+            port: self.settings.port(),
             addresses: self.checker.addresses(),
         };
         let found = aside::in_thread(FIND_TIMEOUT, move || find::find(&search)).await;
@@ -167,13 +167,6 @@ impl Run<'_> {
                     }
             )
         )
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.settings
-            .url
-            .port_or_known_default()
-            .unwrap_or_default()
     }
 
     pub(super) fn terminate(&mut self) {

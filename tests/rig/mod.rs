@@ -187,7 +187,10 @@ impl Site {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(self.path(""), fs::Permissions::from_mode(0o777)).unwrap();
         let copy = self.path(program.file_name().unwrap().to_str().unwrap());
-        fs::copy(program, &copy).unwrap();
+        // By another process: a child that another test starts meanwhile would have our descriptor,
+        // and a program that is open for writing cannot be run.
+        let copied = Command::new("cp").arg(program).arg(&copy).status();
+        assert!(copied.unwrap().success());
         copy
     }
 
