@@ -248,7 +248,7 @@ Raise the limit, or look for the leak.
 Raise the limit, or look for what uses up the memory.
 
 - the accept queue of ADDRESS is full
-- N clients wait in the accept queue
+- N clients wait in the accept queue of ADDRESS
 - PID N has N connections in CLOSE_WAIT
 How many are waiting for the server, or were left unclosed by it.
 

@@ -480,6 +480,10 @@ fn misplaced(evidence: &Evidence) -> Vec<String> {
 fn taken(listener: &Listener, evidence: &Evidence) -> Vec<String> {
     let address = plainly(listener.address);
     let Some(holder) = &listener.holder else {
+        // It may be the server's own socket, of whose processes more is to be said.
+        if evidence.is_running {
+            return Vec::new();
+        }
         return vec![format!(
             "not visible: who listens on {address} is shown to its owner and to root alone"
         )];
@@ -536,6 +540,7 @@ fn queued(listener: &Listener) -> Option<String> {
         Some(backlog) if waiting > backlog => Some(format!(
             "the accept queue of {address} is full: {waiting} connections wait in it, {clients} of them with a client, and its backlog is {backlog}"
         )),
+        _ if clients == 1 => Some(format!("1 client waits in the accept queue of {address}")),
         _ if clients > 0 => Some(format!(
             "{clients} clients wait in the accept queue of {address}"
         )),

@@ -18,6 +18,8 @@ use crate::secrets;
 
 /// Looking through other processes for who holds a pipe or a port ends after this time.
 const SEARCH: Duration = Duration::from_millis(250);
+/// So many characters of another process's command line are shown.
+const LONGEST_COMMAND: usize = 200;
 /// From one reading of the CPU times to the next at least, where a thread runs.
 const SAMPLE: Duration = Duration::from_millis(100);
 
@@ -235,8 +237,16 @@ pub(super) fn other(pid: i32) -> Option<Other> {
     };
     Some(Other {
         pid,
-        command: secrets::without(&command),
+        command: shortened(secrets::without(&command)),
         state: stat.state,
         age: find::age(pid).unwrap_or_default(),
     })
+}
+
+/// A command line that is longer than a sentence needs ends in `…`.
+fn shortened(command: String) -> String {
+    match command.char_indices().nth(LONGEST_COMMAND) {
+        Some((end, _)) => format!("{}…", &command[..end]),
+        None => command,
+    }
 }

@@ -286,14 +286,19 @@ fn look(pid: i32, argv: &[u8]) -> Option<Process> {
     // Its first line is the program's name, which can be any bytes.
     let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
     let status = String::from_utf8_lossy(&status);
-    let status = procfs::process::Status::from_read(status.as_bytes()).ok()?;
-    // NSpid (proc_pid_status(5)): one number for each PID namespace from ours down to its own.
-    let elsewhere = status.nspid.is_some_and(|pids| pids.len() > 1);
+    let fields = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().split_whitespace()
+    };
+    // Real and effective user ID (proc_pid_status(5)).
+    let owner = fields("Uid:").nth(1)?.parse().ok()?;
+    // One number for each PID namespace from ours down to its own.
+    let elsewhere = fields("NSpid:").count() > 1;
     (!elsewhere).then(|| Process {
         pid,
         parent: stat.ppid,
         start_time: stat.starttime,
-        owner: Uid::from_raw(status.euid),
+        owner: Uid::from_raw(owner),
         is_manager: identity::is_manager(argv.split(|byte| *byte == 0)),
         command: joined(argv),
     })
