@@ -200,6 +200,12 @@ impl Checker {
             .http1_allow_spaces_after_header_name_in_responses(true)
             .http1_allow_obsolete_multiline_headers_in_responses(true)
             .pool_max_idle_per_host(0)
+            // One request, under a deadline: there is nothing to keep alive.
+            .tcp_keepalive(None)
+            .tcp_keepalive_interval(None)
+            .tcp_keepalive_retries(None)
+            .tcp_user_timeout(None)
+            .tcp_nodelay(false)
             .user_agent(concat!(
                 env!("CARGO_PKG_NAME"),
                 "/",

@@ -74,10 +74,10 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the log for appending. A log that cannot be opened is no error.
-    pub(crate) fn open(path: &Path, quiet: bool, least: Level) -> Self {
-        // Root writes nowhere but here in a directory in which somebody else can lay links.
-        let owner = owner::beside_root(path);
+    /// Opens the log for appending. A log that cannot be opened is no error. As root, it is given to
+    /// the directory's `owner`, where that is somebody else.
+    pub(crate) fn open(path: &Path, owner: Option<u32>, quiet: bool, least: Level) -> Self {
+        // Root writes nowhere else than here, where somebody else can lay links.
         let no_link = owner.map_or(0, |_| libc::O_NOFOLLOW);
         // O_NONBLOCK: a FIFO without a reader must not hold the run.
         let opened = OpenOptions::new()
@@ -258,7 +258,7 @@ mod tests {
     fn written(least: Level, log: impl Fn(&Journal)) -> String {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m.log");
-        log(&Journal::open(&path, true, least));
+        log(&Journal::open(&path, None, true, least));
         std::fs::read_to_string(path).unwrap()
     }
 
@@ -364,7 +364,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m.log");
         for text in ["first", "second"] {
-            Journal::open(&path, true, Level::Info).info(text);
+            Journal::open(&path, None, true, Level::Info).info(text);
         }
         let log = std::fs::read_to_string(path).unwrap();
         assert_eq!(log.lines().count(), 2);
@@ -376,7 +376,7 @@ mod tests {
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         for path in [directory.path(), &fifo, Path::new("/nowhere/at/all.log")] {
-            let journal = Journal::open(path, true, Level::Debug);
+            let journal = Journal::open(path, None, true, Level::Debug);
             journal.critical("lost");
             assert!(journal.complained.get(), "{}", path.display());
         }

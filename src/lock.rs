@@ -55,9 +55,10 @@ impl RunLock {
     }
 
     /// Takes the lock without waiting, and writes our PID into it once it is held.
-    pub(crate) fn take(path: &Path) -> io::Result<Taken> {
+    /// As root, the file is given to the directory's `owner`, where that is somebody else.
+    pub(crate) fn take(path: &Path, owner: Option<u32>) -> io::Result<Taken> {
         for _ in 0..MOST_TRIES {
-            let file = open_private(path)?;
+            let file = open_private(path, owner)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(held) => {
                     // The manual lets an administrator remove the file: what we hold must be what others open.
@@ -76,7 +77,7 @@ impl RunLock {
 }
 
 /// Opens or makes a lock file that only its owner can open, and follows no symlink to it.
-fn open_private(path: &Path) -> io::Result<File> {
+fn open_private(path: &Path, owner: Option<u32>) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -90,7 +91,7 @@ fn open_private(path: &Path) -> io::Result<File> {
         return Err(io::Error::other("not a regular file"));
     }
     let ours = nix::unistd::geteuid();
-    if let Some(owner) = owner::beside_root(path) {
+    if let Some(owner) = owner {
         owner::give(&file, owner)?;
     }
     if metadata.mode() & 0o077 != 0 && (ours.is_root() || metadata.uid() == ours.as_raw()) {
@@ -196,11 +197,6 @@ impl TargetFile {
                 plain(reason)
             )
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|reason| cannot(directory, &reason))?;
         let host: String = host
             .to_ascii_lowercase()
             .chars()
@@ -215,9 +211,19 @@ impl TargetFile {
         let path = directory.join(format!("{host:.200}_{port}.lock"));
         // To close a file gives back a record lock that another of our servers has on it.
         let taken = reserved();
-        if !taken.contains(&path) {
-            open_private(&path).map_err(|reason| cannot(&path, &reason))?;
+        if taken.contains(&path) {
+            return Ok(Self { path });
         }
+        let opened = match open_private(&path, None) {
+            Err(reason) if reason.kind() == io::ErrorKind::NotFound => {
+                let mut directories = DirBuilder::new();
+                let made = directories.recursive(true).mode(0o700).create(directory);
+                made.map_err(|reason| cannot(directory, &reason))?;
+                open_private(&path, None)
+            }
+            opened => opened,
+        };
+        opened.map_err(|reason| cannot(&path, &reason))?;
         Ok(Self { path })
     }
 

@@ -88,7 +88,12 @@ fn watch(server: &Settings) -> bool {
         .event_interval(1)
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run::run(server)),
+        Ok(runtime) => {
+            let is_success = runtime.block_on(run::run(server));
+            // To take it down, piece by piece, would gain nothing before the process ends.
+            std::mem::forget(runtime);
+            is_success
+        }
         Err(reason) => {
             complain(&format!(
                 "cannot set up event handling: {}; nothing was done",

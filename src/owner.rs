@@ -1,18 +1,14 @@
 //! Files that root makes in somebody else's directory: they are that one's, whose own runs need them,
 //! and no link laid there leads root elsewhere.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-/// Whose the directory of a file is, where we are root and somebody else owns it.
-pub(crate) fn beside_root(path: &Path) -> Option<u32> {
-    if !nix::unistd::geteuid().is_root() {
-        return None;
-    }
-    let directory = std::fs::metadata(path.parent()?).ok()?;
-    Some(directory.uid()).filter(|owner| *owner != 0)
+/// Whose a directory is, where we are root and somebody else owns it.
+pub(crate) fn beside_root(directory: &Metadata) -> Option<u32> {
+    let owner = directory.uid();
+    (owner != 0 && nix::unistd::geteuid().is_root()).then_some(owner)
 }
 
 /// Gives an open file to that owner, if root has made it: a second link would be to a file of

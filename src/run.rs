@@ -13,6 +13,7 @@ use self::starting::Restart;
 use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, Journal, Level, complain, plain, seconds};
 use crate::lock::{Reserved, RunLock, Taken, TargetFile, TargetLock};
+use crate::owner;
 use crate::process::find::{self, Process};
 use crate::process::stop::Held;
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
@@ -28,7 +29,9 @@ const LONG_RUN: Duration = Duration::from_secs(600);
 /// Runs once over one server; whether that was a success.
 pub(crate) async fn run(settings: &Settings) -> bool {
     let lock_path = RunLock::path(&settings.logfile);
-    let taken = match make_room(settings).and_then(|()| take_lock(settings, &lock_path)) {
+    let taken =
+        make_room(settings).and_then(|owner| Ok((take_lock(settings, &lock_path, owner)?, owner)));
+    let (taken, owner) = match taken {
         Ok(taken) => taken,
         Err(reason) => {
             complain(&format!(
@@ -39,6 +42,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
     };
     let mut journal = Journal::open(
         &settings.logfile,
+        owner,
         settings.quiet,
         Level::least(settings.log_level, settings.debug),
     );
@@ -73,27 +77,38 @@ pub(crate) async fn run(settings: &Settings) -> bool {
 }
 
 /// Takes the run lock; not for a run that only looks, which may look while another restarts.
-fn take_lock(settings: &Settings, path: &Path) -> Result<Option<Taken>, String> {
+fn take_lock(
+    settings: &Settings,
+    path: &Path,
+    owner: Option<u32>,
+) -> Result<Option<Taken>, String> {
     if settings.purpose != Purpose::Heal {
         return Ok(None);
     }
-    let taken = RunLock::take(path);
+    let taken = RunLock::take(path, owner);
     taken
         .map(Some)
         .map_err(|reason| format!("cannot lock {}: {}", path.display(), plain(&reason)))
 }
 
-/// Makes the directory of the log, and says when the path can never be a log.
-fn make_room(settings: &Settings) -> Result<(), String> {
-    let cannot = |reason: &str| format!("cannot log to {}: {reason}", settings.logfile.display());
-    if let Some(directory) = settings.logfile.parent() {
-        std::fs::create_dir_all(directory).map_err(|reason| cannot(&plain(&reason)))?;
+/// Makes the directory of the log, and says when the path can never be a log. Returns whose the
+/// directory is, where we are root and somebody else owns it.
+fn make_room(settings: &Settings) -> Result<Option<u32>, String> {
+    let log = &settings.logfile;
+    let cannot = |reason: &str| format!("cannot log to {}: {reason}", log.display());
+    let directory = log.parent().unwrap_or(Path::new("/"));
+    let metadata = std::fs::metadata(directory).or_else(|_| {
+        std::fs::create_dir_all(directory)?;
+        std::fs::metadata(directory)
+    });
+    let metadata = metadata.map_err(|reason| cannot(&plain(&reason)))?;
+    if !metadata.is_dir() {
+        return Err(cannot("Not a directory"));
     }
-    if settings.logfile.is_dir() {
-        Err(cannot("Is a directory"))
-    } else {
-        Ok(())
+    if log.is_dir() {
+        return Err(cannot("Is a directory"));
     }
+    Ok(owner::beside_root(&metadata))
 }
 
 fn say_busy(journal: &Journal, pid: Option<i32>, since: Option<Duration>) {

@@ -11,13 +11,13 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
-    _caught: [Signal; 3],
+    _caught: [Signal; 2],
 }
 
 impl Signals {
     /// Catches them, and others, which then do nothing: SIGXFSZ, for a log at the limit of its size
     /// (`setrlimit(2)`) is an error of its write and no end of the run; SIGTSTP, for a run that stands
-    /// still keeps its lock; SIGCHLD, for where our parent ignored it no child's exit status is kept.
+    /// still keeps its lock.
     pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -26,9 +26,14 @@ impl Signals {
             _caught: [
                 signal(SignalKind::from_raw(libc::SIGXFSZ))?,
                 signal(SignalKind::from_raw(libc::SIGTSTP))?,
-                signal(SignalKind::child())?,
             ],
         })
+    }
+
+    /// Catches SIGCHLD, from now on: where our parent ignored it, the kernel keeps no exit status of a
+    /// child (`wait(2)`).
+    pub(crate) fn catch_children() -> io::Result<()> {
+        signal(SignalKind::child()).map(drop)
     }
 
     /// Waits for the next one and names it.

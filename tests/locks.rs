@@ -300,7 +300,7 @@ fn a_run_that_comes_late_checks_again_before_it_restarts() {
         site.log().contains("Checking server health")
     });
     // Another run restarted the server meanwhile: its mark is the time of the lock file.
-    let lock = site.path(&format!("state/127.0.0.1_{}.lock", site.port));
+    let lock = site.path(&format!("state/localhost_{}.lock", site.port));
     fs::write(&lock, "1\n").unwrap();
     wait_until("the verdict", || site.log().contains("unresponsive"));
     drop(client);

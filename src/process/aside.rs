@@ -41,7 +41,7 @@ pub(crate) async fn in_process(
     let mut written = Vec::new();
     let reading = async {
         let output = pipe::Receiver::from_owned_fd(reader)?;
-        let mut bytes = [0; 4096];
+        let mut bytes = vec![0; 4096];
         loop {
             output.readable().await?;
             match output.try_read(&mut bytes) {

@@ -18,6 +18,7 @@ use crate::process::start;
 use crate::process::stop::Held;
 use crate::recovery::{Event, Phase, Purpose};
 use crate::secrets;
+use crate::signals::Signals;
 
 /// A search of /proc takes no longer.
 const FIND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,6 +28,11 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 impl Run<'_> {
     /// Looks at everything that can keep a restart from working, before anything is touched.
     pub(super) async fn survey(&mut self) -> Event {
+        if let Err(reason) = Signals::catch_children() {
+            self.journal
+                .error(&format!("cannot catch signals: {}", plain(&reason)));
+            return Event::Unable;
+        }
         if self.settings.purpose != Purpose::Heal && self.trouble.is_some() {
             self.say_unresponsive();
         }
