@@ -334,7 +334,8 @@ The job, and the rotation of {LOG_DIR}/*.log and {MANUAL_LOG_STEM}*.log. Another
 # EXIT STATUS
 
 - 0
-The server is healthy, it was restarted, or another run is at work.
+The server is healthy, it was restarted, another run is at work, or a look (`--dry-run`,
+`--collect-diagnostics`) was taken.
 
 - 1
 The restart failed, the run was told to stop, or something unexpected happened; the log says what.

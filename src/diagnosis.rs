@@ -22,7 +22,7 @@ use self::evidence::Evidence;
 use self::look::Look;
 use crate::journal::{one_line, plain};
 use crate::process::aside;
-use crate::process::find::Process;
+use crate::process::found::Process;
 use crate::state::Known;
 
 /// No look takes longer.

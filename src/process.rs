@@ -4,6 +4,7 @@ pub(crate) mod aside;
 pub(crate) mod dump;
 mod exit;
 pub(crate) mod find;
+pub(crate) mod found;
 pub(crate) mod identity;
 pub(crate) mod instance;
 mod kernel;

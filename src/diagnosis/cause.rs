@@ -417,12 +417,19 @@ fn waits_for_one_of(program: &Program, evidence: &Evidence) -> bool {
     chain.iter().any(|other| is_program(other.pid))
 }
 
+/// A thread that always runs, or would if it had a CPU.
 fn spinning(program: &Program) -> Option<String> {
-    let busiest = program.threads.iter().max_by_key(|thread| thread.percent)?;
-    (busiest.percent >= 80).then(|| {
+    let busy = |thread: &Thread| thread.ran + thread.waited;
+    let busiest = program.threads.iter().max_by_key(|thread| busy(thread))?;
+    let is_waiting = if busiest.waited >= 10 {
+        " and waited for one the rest of the time"
+    } else {
+        ""
+    };
+    (busy(busiest) >= 80 && busiest.ran >= 5).then(|| {
         format!(
-            "PID {} spins: thread {} ({}) used {} % of a CPU during the look",
-            program.pid, busiest.tid, busiest.name, busiest.percent
+            "PID {} spins: thread {} ({}) used {} % of a CPU during the look{is_waiting}",
+            program.pid, busiest.tid, busiest.name, busiest.ran
         )
     })
 }

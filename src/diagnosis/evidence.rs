@@ -146,10 +146,19 @@ pub(crate) struct Thread {
     pub(crate) state: char,
     pub(crate) doing: Doing,
     pub(crate) wait: Wait,
-    /// CPU time that it had used when the look began, in clock ticks.
-    pub(crate) ticks: u64,
-    /// Percent of a CPU that it used during the look.
-    pub(crate) percent: u64,
+    /// What it had had of the CPUs when the look began.
+    pub(crate) cpu: Cpu,
+    /// Percent of the look in which it ran, and in which it waited for a CPU.
+    pub(crate) ran: u128,
+    pub(crate) waited: u128,
+}
+
+/// What a thread has had of the CPUs in its life.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Cpu {
+    pub(crate) ran: Duration,
+    /// Ready to run, while others ran.
+    pub(crate) waited: Duration,
 }
 
 /// What a thread waits for, with what stands behind its descriptor.

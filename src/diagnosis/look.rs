@@ -13,7 +13,8 @@ use super::Question;
 use super::evidence::{Evidence, Listener, Looked, Machine, Other, Program};
 use super::holders::Holders;
 use super::{disks, machine, oom, program, server_log, sock_diag};
-use crate::process::find::{self, Process};
+use crate::process::find;
+use crate::process::found::Process;
 use crate::secrets;
 
 /// Looking through other processes for who holds a pipe or a port ends after this time.
@@ -211,17 +212,16 @@ fn sample(programs: &mut [Program], began: Instant) {
         std::thread::sleep(SAMPLE.saturating_sub(began.elapsed()));
     }
     let took = began.elapsed();
-    // The kernel counts in ticks: less than a few of them prove nothing.
+    // What was seen for less than some turns of the scheduler proves nothing.
     if took < SAMPLE {
         return;
     }
-    let hertz = procfs::ticks_per_second().max(1);
-    let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+    let percent = |part: Duration| (part.as_nanos() * 100 / took.as_nanos().max(1)).min(100);
     for program in programs {
         for thread in &mut program.threads {
-            let after = program::ticks(program.pid, thread.tid).unwrap_or(thread.ticks);
-            let used = after.saturating_sub(thread.ticks);
-            thread.percent = (used.saturating_mul(100_000) / hertz / took).min(100);
+            let after = program::cpu(program.pid, thread.tid).unwrap_or(thread.cpu);
+            thread.ran = percent(after.ran.saturating_sub(thread.cpu.ran));
+            thread.waited = percent(after.waited.saturating_sub(thread.cpu.waited));
         }
     }
 }

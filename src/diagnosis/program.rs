@@ -8,13 +8,14 @@ use procfs::net::TcpState;
 use procfs::process::{FDTarget, Stat};
 
 use super::call::doing;
-use super::evidence::{Other, Program, Thread, Wait};
+use super::evidence::{Cpu, Other, Program, Thread, Wait};
 use super::holders::Holders;
 use super::limits;
 use super::look::{Sockets, other, plainly};
 use super::machine::number_after;
 use super::wait::Around;
-use crate::process::find::{self, Process};
+use crate::process::find;
+use crate::process::found::Process;
 use crate::secrets;
 
 /// What is waited for is looked up for so many threads at most.
@@ -111,9 +112,24 @@ fn process_of(tid: i32) -> Option<i32> {
     number_after(&status, "Tgid:")
 }
 
-/// CPU ticks that a thread has used.
-pub(super) fn ticks(pid: i32, tid: i32) -> Option<u64> {
-    thread_stat(pid, tid).map(|stat| stat.utime + stat.stime)
+/// What a thread has had of the CPUs (Documentation/scheduler/sched-stats.rst); in clock ticks alone,
+/// where the kernel keeps no more.
+pub(super) fn cpu(pid: i32, tid: i32) -> Option<Cpu> {
+    let path = format!("/proc/{pid}/task/{tid}/schedstat");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut numbers = text.split_whitespace().map_while(|one| one.parse().ok());
+    if let (Some(ran), Some(waited)) = (numbers.next(), numbers.next()) {
+        return Some(Cpu {
+            ran: Duration::from_nanos(ran),
+            waited: Duration::from_nanos(waited),
+        });
+    }
+    let stat = thread_stat(pid, tid)?;
+    let tick = 1000 / procfs::ticks_per_second().max(1);
+    Some(Cpu {
+        ran: Duration::from_millis((stat.utime + stat.stime) * tick),
+        waited: Duration::ZERO,
+    })
 }
 
 fn thread_stat(pid: i32, tid: i32) -> Option<Stat> {
@@ -143,8 +159,9 @@ fn threads(pid: i32, around: &mut Around) -> Vec<Thread> {
             state: stat.state,
             doing,
             wait,
-            ticks: stat.utime + stat.stime,
-            percent: 0,
+            cpu: cpu(pid, tid).unwrap_or_default(),
+            ran: 0,
+            waited: 0,
         });
     }
     threads

@@ -17,29 +17,14 @@ use procfs::process::{FDInfo, FDTarget, Stat};
 use procfs::{FromRead, ProcError};
 use regex_lite::Regex;
 
-use super::identity;
+use super::found::{Found, Process};
 use super::instance::{self, Asked, Candidate};
+use super::{aside, identity};
+use crate::journal::plain;
 use crate::regular;
 
 /// As much of a process's arguments is read, in bytes.
 const LONGEST_CMDLINE: u64 = 1 << 20;
-
-/// A process, as (PID, start time): the PID alone may be another's by now.
-#[derive(Clone, Debug)]
-pub(crate) struct Process {
-    /// The process ID in our PID namespace.
-    pub(crate) pid: i32,
-    /// Its parent's.
-    pub(crate) parent: i32,
-    /// Clock ticks from boot to its start (`proc_pid_stat(5)`, field 22).
-    pub(crate) start_time: u64,
-    /// Whose it is (effective user ID).
-    pub(crate) owner: Uid,
-    /// Its arguments, joined by spaces.
-    pub(crate) command: String,
-    /// Whether it is `manage.py`, which starts and stops a server and seldom is one.
-    pub(crate) is_manager: bool,
-}
 
 /// Which processes are the server.
 #[derive(Clone, Debug)]
@@ -58,32 +43,35 @@ pub(crate) struct Search {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
-/// What was found.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    /// The server's processes, in the order of their PIDs.
-    pub(crate) server: Vec<Process>,
-    /// Those of them that listen on the URL's port, where that can be seen.
-    pub(crate) listening: Vec<i32>,
-    /// What matches and is not this server, each with the reason.
-    pub(crate) spared: Vec<(Process, String)>,
-}
+/// A search takes no longer.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-impl Found {
-    /// No server, for all that matches is left alone for this reason.
-    pub(super) fn none_but(matching: Vec<Process>, reason: &str) -> Self {
-        let spared = matching
-            .into_iter()
-            .map(|process| (process, reason.to_owned()));
-        Self {
-            spared: spared.collect(),
-            ..Self::default()
-        }
+/// Looks for the server, or says why that cannot be done. A process in state D can hold whoever reads
+/// of it, and so can its disk: the search is a process of its own.
+pub(crate) async fn find(search: &Search) -> Result<Found, String> {
+    let searching = aside::in_process(TIMEOUT, |out| {
+        let _ = match search_here(search) {
+            Ok(found) => found.write(out),
+            Err(reason) => out.write_all(plain(&reason).as_bytes()),
+        };
+    });
+    let Ok(said) = searching.await else {
+        // No process can be had: the server may have used them up.
+        return search_here(search).map_err(|reason| plain(&reason));
+    };
+    let said = String::from_utf8_lossy(&said);
+    match Found::read(&said) {
+        Some(found) => Ok(found),
+        None if said.is_empty() => Err(format!(
+            "no answer within {} seconds; look for processes in state D",
+            TIMEOUT.as_secs()
+        )),
+        None => Err(said.into_owned()),
     }
 }
 
-/// Looks for the server. Fails only where /proc itself cannot be read.
-pub(crate) fn find(search: &Search) -> io::Result<Found> {
+/// Fails only where /proc itself cannot be read.
+fn search_here(search: &Search) -> io::Result<Found> {
     let matching = matching(search)?;
     if matching.is_empty() {
         return Ok(Found::default());

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::find::{Found, Process};
+use super::found::{Found, Process};
 
 /// A process whose arguments are a MyVNC server's.
 #[derive(Debug)]

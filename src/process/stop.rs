@@ -7,7 +7,8 @@ use nix::unistd::Pid;
 use rustix::process::Signal;
 
 use super::exit::Exit;
-use super::find::{self, Process};
+use super::find;
+use super::found::Process;
 use crate::journal::plain;
 
 /// A process that is held on to: no other is signalled in its place.

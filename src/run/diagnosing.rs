@@ -8,7 +8,7 @@ use crate::diagnosis::{self, Diagnosis, Question, Seen};
 use crate::health::{Stage, Trouble};
 use crate::journal::{BANNER, plain, seconds};
 use crate::process::dump::Dump;
-use crate::process::find::Found;
+use crate::process::found::Found;
 use crate::recovery::Phase;
 use crate::secrets;
 

@@ -11,8 +11,8 @@ use super::Run;
 use crate::account;
 use crate::health::{Stage, Trouble};
 use crate::journal::{BANNER, Level, plain, seconds};
-use crate::process::aside;
-use crate::process::find::{self, Found, Process, Search};
+use crate::process::find::{self, Search};
+use crate::process::found::{Found, Process};
 use crate::process::instance::config_dir;
 use crate::process::start;
 use crate::process::stop::Held;
@@ -20,8 +20,6 @@ use crate::recovery::{Event, Phase, Purpose};
 use crate::secrets;
 use crate::signals::Signals;
 
-/// A search of /proc takes no longer.
-const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between SIGKILL and giving up.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -141,24 +139,16 @@ impl Run<'_> {
         ));
     }
 
-    /// Looks for the server, for no longer than a process in state D may hold whoever looks at it.
     pub(super) async fn find(&self) -> Result<Found, String> {
-        let search = Search {
+        find::find(&Search {
             pattern: self.settings.process_pattern.clone(),
             config_dir: config_dir(&self.settings.restart_cmd),
             user: self.settings.user,
             by_port_alone: self.settings.by_port_alone,
             port: self.settings.port(),
             addresses: self.checker.addresses(),
-        };
-        let found = aside::in_thread(FIND_TIMEOUT, move || find::find(&search)).await;
-        match found {
-            Some(found) => found.map_err(|reason| plain(&reason)),
-            None => Err(format!(
-                "no answer within {} seconds; look for processes in state D",
-                FIND_TIMEOUT.as_secs()
-            )),
-        }
+        })
+        .await
     }
 
     /// Whether the last check ended with the name of the URL's host.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::diagnosis::call::Deed;
-use crate::diagnosis::evidence::{Full, Machine, Pressure};
+use crate::diagnosis::evidence::{Cpu, Full, Machine, Pressure};
 
 fn peer() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 7], 51234))
@@ -19,15 +19,16 @@ fn other(pid: i32, command: &str) -> Other {
     }
 }
 
-fn thread(tid: i32, doing: Doing, wait: Wait, percent: u64) -> Thread {
+fn thread(tid: i32, doing: Doing, wait: Wait, ran: u128) -> Thread {
     Thread {
         tid,
         name: "python3".to_owned(),
         state: 'S',
         doing,
         wait,
-        ticks: 0,
-        percent,
+        cpu: Cpu::default(),
+        ran,
+        waited: 0,
     }
 }
 
@@ -272,6 +273,13 @@ fn each_evidence_has_its_sentence() {
         (
             threaded(vec![thread(8, Doing::Running, Wait::Running, 99)]),
             "PID 7 spins: thread 8 (python3) used 99 % of a CPU during the look",
+        ),
+        (
+            threaded(vec![Thread {
+                waited: 70,
+                ..thread(8, Doing::Running, Wait::Running, 25)
+            }]),
+            "PID 7 spins: thread 8 (python3) used 25 % of a CPU during the look and waited for one the rest of the time",
         ),
         (
             threaded(vec![thread(8, Doing::Lock, Wait::Lock, 0)]),
