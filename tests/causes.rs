@@ -25,27 +25,11 @@ fn collect(site: &Site) -> Run {
     collected
 }
 
-/// The causes in the log, the first one first.
-fn causes(site: &Site) -> Vec<String> {
-    let log = site.log();
-    let lines = log
-        .lines()
-        .filter_map(|line| line.split_once("[WARNING] Cause: "));
-    let causes = lines.map(|(_, cause)| cause.to_owned());
-    // The machine that runs the tests may be overloaded by them.
-    causes
-        .filter(|cause| !cause.starts_with("the machine "))
-        .collect()
-}
-
 /// The first cause of a server that the monitor's own check makes hang so.
 fn cause_of(site: &Site) -> String {
     collect(site);
-    let causes = causes(site);
-    causes
-        .first()
-        .unwrap_or_else(|| panic!("no cause: {}", site.log()))
-        .clone()
+    let first = site.causes().into_iter().next();
+    first.unwrap_or_else(|| panic!("no cause: {}", site.log()))
 }
 
 fn hung(settings: &str) -> (Site, rig::Server) {
@@ -63,7 +47,7 @@ fn cause_1_not_running_and_since_when() {
     drop(server);
     rig::wait_until("it is gone", || !site.answers());
     collect(&site);
-    let last = causes(&site).pop().unwrap();
+    let last = site.causes().pop().unwrap();
     assert!(
         last.starts_with("the server is not running; it last answered "),
         "{last}"
@@ -150,7 +134,7 @@ fn cause_3_in_a_tls_handshake_with_a_silent_client() {
         &url,
     ]));
     assert_eq!(looked.code(), Some(0));
-    let cause = causes(&site).remove(0);
+    let cause = site.causes().remove(0);
     let start = format!(
         "blocked in a TLS handshake with idle client {}",
         client.local_addr().unwrap()
@@ -181,7 +165,7 @@ fn cause_5_waiting_for_a_child() {
         let end = format!("): bjobs 299 (PID {pid})");
         assert!(cause.ends_with(&end), "{mode}: {cause}");
         assert!(cause.contains("(state S, for "), "{mode}: {cause}");
-        end_children(pid);
+        rig::end_children(pid);
     }
 }
 
@@ -198,7 +182,7 @@ fn cause_5_a_wrapper_is_named_with_what_it_waits_for() {
         cause.ends_with(&format!("): /bin/sleep 299 (PID {pid})")),
         "{cause}"
     );
-    end_children(pid);
+    rig::end_children(pid);
 }
 
 #[test]
@@ -214,7 +198,7 @@ fn cause_5_where_any_of_several_children_is_waited_for_none_is_blamed() {
         cause.contains("helper 299; PID ") && cause.ends_with(&format!("bjobs 299 (PID {pid})")),
         "{cause}"
     );
-    end_children(pid);
+    rig::end_children(pid);
 }
 
 #[test]
@@ -226,15 +210,7 @@ fn cause_5_a_child_that_does_not_get_to_its_program() {
     assert!(state.contains(") D "), "{state}");
     assert!(cause.starts_with("waiting for PID "), "{cause}");
     assert!(cause.ends_with(&format!(" (PID {pid})")), "{cause}");
-    end_children(pid);
-}
-
-/// Ends what the stand-in waits for, which would outlive it.
-fn end_children(pid: i32) {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    for child in list.split_whitespace() {
-        kill(Pid::from_raw(child.parse().unwrap()), Signal::SIGKILL).unwrap();
-    }
+    rig::end_children(pid);
 }
 
 #[test]
@@ -365,7 +341,7 @@ fn cause_8_stopped() {
         site.port
     );
     assert!(
-        causes(&site).contains(&expected),
+        site.causes().contains(&expected),
         "cause 11: {}",
         site.log()
     );
@@ -386,7 +362,7 @@ fn cause_11_a_full_accept_queue_and_clients_that_have_left() {
         site.port,
         stay.len()
     );
-    assert!(causes(&site).contains(&expected), "{}", site.log());
+    assert!(site.causes().contains(&expected), "{}", site.log());
 }
 
 /// How many connections wait in the accept queue of a site's server.
@@ -466,7 +442,7 @@ fn cause_10_out_of_threads() {
     assert_eq!(looked.code(), Some(0));
     let pid = site.servers()[0];
     let start = format!("PID {pid} is out of threads: its user has ");
-    let cause = causes(&site).remove(0);
+    let cause = site.causes().remove(0);
     assert!(
         cause.starts_with(&start) && cause.ends_with(" of 1"),
         "{cause}"
@@ -492,7 +468,7 @@ fn cause_10_too_few_descriptors_for_a_request() {
         open + 2,
         open + 3
     );
-    assert!(causes(&site).contains(&expected), "{}", site.log());
+    assert!(site.causes().contains(&expected), "{}", site.log());
 }
 
 #[test]
@@ -516,7 +492,7 @@ fn cause_13_the_port_is_held_by_another_process() {
             .args(["--collect-diagnostics", "--timeout", "0.3", "--url", &url]));
     assert_eq!(looked.code(), Some(0));
     let ours = std::process::id();
-    let cause = causes(&site).remove(0);
+    let cause = site.causes().remove(0);
     let start = format!(
         "{} is held by another process, PID {ours} (",
         listener.local_addr().unwrap()
@@ -549,7 +525,7 @@ fn cause_14_the_url_is_another_hosts() {
     ];
     assert_eq!(run(site.monitor().args(elsewhere)).code(), Some(0));
     assert!(
-        causes(&site)[0].starts_with("the URL's host is another machine"),
+        site.causes()[0].starts_with("the URL's host is another machine"),
         "{}",
         site.log()
     );
@@ -564,7 +540,7 @@ fn cause_14_another_instance_on_another_port() {
         let mut monitor = site.bare_monitor();
         monitor.args(["--restart-cmd", "true", "--collect-diagnostics"]);
         assert_eq!(run(&mut monitor).code(), Some(0), "{}", site.log());
-        let cause = causes(&site).remove(0);
+        let cause = site.causes().remove(0);
         let start = format!(
             "the URL asks for port {}, and a MyVNC server listens on 127.0.0.1:{}, PID ",
             site.port, another.port
@@ -581,7 +557,7 @@ fn cause_14_the_urls_name_has_no_address() {
         .monitor()
         .args(["--collect-diagnostics", "--url", &url]));
     assert_eq!(looked.code(), Some(0));
-    let cause = causes(&site).remove(0);
+    let cause = site.causes().remove(0);
     let pid = site.servers()[0];
     assert!(
         cause.starts_with("the URL's host cannot be resolved: "),
@@ -631,7 +607,7 @@ fn cause_15_a_proxy_in_front_while_the_server_is_up_or_down() {
             .monitor()
             .args(["--collect-diagnostics", "--url", &url]));
         assert_eq!(looked.code(), Some(0));
-        causes(&site).pop().unwrap()
+        site.causes().pop().unwrap()
     };
     let (ours, pid) = (std::process::id(), site.servers()[0]);
     let up = look();
@@ -682,7 +658,7 @@ fn cause_15_a_certificate_that_has_expired() {
         .args(["--collect-diagnostics", "--url", &url, "--ca-cert"])
         .arg(&authority));
     assert_eq!(looked.code(), Some(0));
-    let cause = causes(&site).remove(0);
+    let cause = site.causes().remove(0);
     assert!(
         cause.starts_with("the server's certificate is not accepted: expired on 2020-06-1"),
         "{cause}"
@@ -701,7 +677,7 @@ fn cause_15_what_answers_is_no_myvnc_server() {
         .monitor()
         .args(["--collect-diagnostics", "--url", &url]));
     assert_eq!(looked.code(), Some(0));
-    let cause = causes(&site).remove(0);
+    let cause = site.causes().remove(0);
     let start = "what answers is no MyVNC server: it does not begin with HTTP/1.0 or HTTP/1.1";
     assert!(cause.starts_with(start), "{cause}");
 }
@@ -723,7 +699,7 @@ fn cause_16_the_disk_of_its_log_is_full() {
         let _client = site.idle_client();
         collect(&site);
         let expected = format!("the disk of {} is full", disk.display());
-        assert!(causes(&site).contains(&expected), "{}", site.log());
+        assert!(site.causes().contains(&expected), "{}", site.log());
         drop(server);
         let unmounted = Command::new("umount").arg("-l").arg(&disk).status();
         assert!(unmounted.unwrap().success());
@@ -751,42 +727,11 @@ fn cause_17_pressure_and_load_are_in_the_record() {
     }
 }
 
-/// A server of that user, hung so, and a look at it as that user or as another.
+/// The causes that a look as that user names of a server of that user, hung so.
 fn as_users(settings: &str, server: u32, monitor: u32) -> (Site, Vec<String>) {
     let site = Site::new(settings);
-    let program = site.reachable_copy(&rig::stand_in());
-    site.give_to(server);
-    let mut command = Command::new(&program);
-    command
-        .arg0("python3")
-        .arg(site.path("myvnc/main.py"))
-        .uid(server)
-        .gid(server);
-    let mut server = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    rig::wait_until("it listens", || !site.pids("listening").is_empty());
-    let client = site.idle_client();
-    if settings.contains("hang") {
-        (&client).write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-    }
-    let program = site.reachable_copy(std::path::Path::new(rig::MONITOR));
-    let mut command = site.bare_monitor_at(&program);
-    let pattern = format!("^python3 {}myvnc/main[.]py", site.path("").display());
-    command.args(["--restart-cmd", "true", "--process-pattern", &pattern]);
-    command
-        .args(["--collect-diagnostics", "--timeout", "0.5"])
-        .uid(monitor)
-        .gid(monitor);
-    assert_eq!(run(&mut command).code(), Some(0), "{}", site.log());
-    let causes = causes(&site);
-    for pid in site.servers() {
-        end_children(pid);
-    }
-    server.kill().unwrap();
-    server.wait().unwrap();
+    site.look_as(server, monitor);
+    let causes = site.causes();
     (site, causes)
 }
 
@@ -872,6 +817,6 @@ fn as_another_user_a_server_that_is_not_recognised_is_not_called_dead() {
             site.port
         );
         let expected = hangs.then_some(expected);
-        assert_eq!(causes(&site).first(), expected.as_ref(), "{}", site.log());
+        assert_eq!(site.causes().first(), expected.as_ref(), "{}", site.log());
     }
 }

@@ -17,19 +17,6 @@ fn collect(site: &Site) -> Run {
     collected
 }
 
-/// The causes in the log, the first one first.
-fn causes(site: &Site) -> Vec<String> {
-    let log = site.log();
-    let lines = log
-        .lines()
-        .filter_map(|line| line.split_once("[WARNING] Cause: "));
-    let causes = lines.map(|(_, cause)| cause.to_owned());
-    // The machine that runs the tests may be overloaded by them.
-    causes
-        .filter(|cause| !cause.starts_with("the machine "))
-        .collect()
-}
-
 fn hung(settings: &str) -> (Site, rig::Server) {
     let site = Site::new(settings);
     let server = site.start();
@@ -41,7 +28,7 @@ fn a_healthy_server_can_be_looked_at() {
     let (site, mut server) = hung("");
     let collected = collect(&site);
     let pid = site.servers()[0];
-    assert_eq!(causes(&site), Vec::<String>::new());
+    assert_eq!(site.causes(), Vec::<String>::new());
     assert!(
         collected
             .stdout

@@ -15,6 +15,7 @@ mod child;
 mod crowd;
 mod healing;
 mod healthy;
+mod look;
 mod peers;
 #[path = "../../tests/rig/mod.rs"]
 mod rig;
@@ -27,7 +28,7 @@ use table::{Row, Table};
 /// What one section measures, by the name that chooses it.
 type Section = (&'static str, fn(&mut Table));
 
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 10] = [
     ("size", size),
     ("http", healthy::http),
     ("https", healthy::https),
@@ -36,6 +37,8 @@ const SECTIONS: [Section; 8] = [
     ("timeout", bounded::timeouts),
     ("restart", healing::restarts),
     ("search", crowd::search),
+    ("look", look::times),
+    ("sentences", look::sentences),
 ];
 
 /// The most that the stripped binary may have, in bytes.
@@ -49,6 +52,9 @@ fn main() {
         .collect();
     if chosen.iter().any(|name| name == crowd::INSIDE) {
         return crowd::inside();
+    }
+    if chosen.iter().any(|name| name == look::INSIDE) {
+        return look::inside();
     }
     for name in &chosen {
         assert!(

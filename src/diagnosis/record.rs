@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use super::cause::{ago, mebibytes, waiting_for};
+use super::cause::process::waiting_for;
+use super::cause::{ago, mebibytes};
 use super::evidence::{Evidence, Looked, Other, Program};
 use crate::secrets;
 

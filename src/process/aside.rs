@@ -12,6 +12,7 @@ use nix::unistd::pipe2;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
+use super::exit::Exit;
 use super::kernel;
 
 /// Works in a thread of its own, for no longer than the limit; `None` when it is not done by then.
@@ -38,6 +39,7 @@ pub(crate) async fn in_process(
 ) -> io::Result<Vec<u8>> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     let child = kernel::fork(writer, |writer| work(&mut File::from(writer)))?;
+    let exit = Exit::of(child.as_raw());
     let mut written = Vec::new();
     let reading = async {
         let output = pipe::Receiver::from_owned_fd(reader)?;
@@ -45,7 +47,10 @@ pub(crate) async fn in_process(
         loop {
             output.readable().await?;
             match output.try_read(&mut bytes) {
-                Ok(0) => return Ok(()),
+                Ok(0) => {
+                    exit.near().await;
+                    return Ok(());
+                }
                 Ok(count) => written.extend(&bytes[..count]),
                 Err(reason) if reason.kind() == io::ErrorKind::WouldBlock => (),
                 Err(reason) => return Err(reason),

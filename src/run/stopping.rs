@@ -101,7 +101,11 @@ impl Run<'_> {
         if self.settings.purpose == Purpose::Rehearse {
             return Event::Running;
         }
-        if self.dump(&found.listening).await {
+        let was_dumped = self.dump(&found.listening).await;
+        if self.told_to_stop {
+            return Event::Interrupted;
+        }
+        if was_dumped {
             // It took its time, in which the server can have come back.
             let event = self.check(Phase::Surveying, Duration::ZERO).await;
             if event != Event::Silent {

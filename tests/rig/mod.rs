@@ -219,6 +219,55 @@ impl Site {
         fs::read_to_string(self.path("monitor.log")).unwrap_or_default()
     }
 
+    /// The causes in the log, the first one first.
+    pub fn causes(&self) -> Vec<String> {
+        let log = self.log();
+        let lines = log
+            .lines()
+            .filter_map(|line| line.split_once("[WARNING] Cause: "));
+        let causes = lines.map(|(_, cause)| cause.to_owned());
+        // The machine that runs the tests may be overloaded by them.
+        causes
+            .filter(|cause| !cause.starts_with("the machine "))
+            .collect()
+    }
+
+    /// Starts a server of that user, lets it hang, and looks at it as that user or as another: the
+    /// causes are in the log then.
+    pub fn look_as(&self, server: u32, monitor: u32) {
+        let program = self.reachable_copy(&stand_in());
+        self.give_to(server);
+        let mut command = Command::new(&program);
+        command
+            .arg0("python3")
+            .arg(self.path("myvnc/main.py"))
+            .uid(server)
+            .gid(server);
+        let server = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Server(server);
+        wait_until("it listens", || !self.pids("listening").is_empty());
+        let mut client = self.idle_client();
+        let script = fs::read_to_string(self.path("myvnc/main.py")).unwrap();
+        if script.contains("hang") {
+            client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        }
+        let program = self.reachable_copy(Path::new(MONITOR));
+        let mut command = self.bare_monitor_at(&program);
+        let pattern = format!("^python3 {}myvnc/main[.]py", self.path("").display());
+        command.args(["--restart-cmd", "true", "--process-pattern", &pattern]);
+        command
+            .args(["--collect-diagnostics", "--timeout", "0.5"])
+            .uid(monitor)
+            .gid(monitor);
+        assert_eq!(run(&mut command).code(), Some(0), "{}", self.log());
+        self.servers().into_iter().for_each(end_children);
+        drop(server);
+    }
+
     /// The log without what differs from run to run: times, PIDs, port and temp dir, and without
     /// the diagnosis.
     pub fn transcript(&self) -> String {
@@ -488,6 +537,15 @@ pub fn in_private_namespace(test: &str, body: impl FnOnce()) {
         "no test of the name {test} ran:\n{}",
         run.stdout
     );
+}
+
+/// Ends what a stand-in waits for, which would outlive it.
+pub fn end_children(pid: i32) {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    for child in list.split_whitespace() {
+        let child = nix::unistd::Pid::from_raw(child.parse().unwrap());
+        nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
 }
 
 /// A command in a session of its own.

@@ -1,6 +1,9 @@
 use super::*;
-use crate::diagnosis::call::Deed;
-use crate::diagnosis::evidence::{Cpu, Full, Machine, Pressure};
+use crate::diagnosis::call::{Deed, Doing};
+use crate::diagnosis::evidence::{
+    Cpu, Full, Limit, LimitKind, Machine, Other, Pressure, Thread, Wait,
+};
+use crate::diagnosis::sock_diag::Received;
 
 fn peer() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 7], 51234))
@@ -354,7 +357,7 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             hung(Program {
-                sockets: [(CLOSE_WAIT, 40)].into(),
+                sockets: [("CLOSE_WAIT", 40)].into(),
                 ..program(Wait::Idle)
             }),
             "PID 7 has 40 connections in CLOSE_WAIT: it does not close what its clients have left",
