@@ -1,10 +1,9 @@
 //! The time of a look at a hung server, among how many processes and sockets, and what it says of each
 //! hang that the stand-in can bring about: as root, as the server's own user, as another.
 
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
-
-use nix::sys::resource::{Resource, setrlimit};
 
 use crate::child::{bare, installed, median};
 use crate::rig::{self, Site};
@@ -12,6 +11,11 @@ use crate::table::{Row, Table};
 
 /// The argument that the bench gives itself in the namespaces.
 pub(crate) const INSIDE: &str = "look-inside-the-namespaces";
+
+/// The argument that it gives itself to hold sockets.
+pub(crate) const HOLD: &str = "hold-sockets";
+/// So many in one process.
+const EACH: usize = 2_000;
 
 const CROWDS: [usize; 3] = [10, 1_000, 5_000];
 const SOCKETS: [usize; 2] = [2_000, 50_000];
@@ -64,39 +68,63 @@ pub(crate) fn inside() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let most = SOCKETS[1] as u64 * 2;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
-    let mut open: Vec<(TcpStream, TcpStream)> = Vec::new();
+    let mut holders: Vec<Child> = Vec::new();
     for count in SOCKETS {
-        while open.len() * 2 < count {
-            // One address has not so many ports.
-            let address = format!("127.0.0.{}:0", 2 + open.len() / 10_000);
-            let listener = TcpListener::bind(address).unwrap();
-            for _ in 0..1_000 {
-                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-                open.push((client, listener.accept().unwrap().0));
-            }
+        while holders.len() * EACH < count {
+            holders.push(holder());
         }
         println!("{count} sockets {}", look(&site));
+    }
+    for holder in &mut holders {
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+    }
+}
+
+/// A process that holds sockets, from when this returns on.
+fn holder() -> Child {
+    let mut holder = bare(std::env::current_exe().unwrap());
+    let mut holder = holder.arg(HOLD).stdout(Stdio::piped()).spawn().unwrap();
+    let ready = holder.stdout.take().unwrap().read(&mut [0]).unwrap();
+    assert_eq!(ready, 1);
+    holder
+}
+
+/// In such a process: opens them, says so, and stays.
+pub(crate) fn hold() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let open = (0..EACH / 2).map(|_| {
+        let client = TcpStream::connect(address).unwrap();
+        (client, listener.accept().unwrap())
+    });
+    let open: Vec<_> = open.collect();
+    println!();
+    loop {
+        std::thread::park();
+        assert_eq!(open.len(), EACH / 2);
     }
 }
 
 fn look(site: &Site) -> f64 {
     let check = CHECK.to_string();
+    let named = || {
+        let causes = site.causes().into_iter();
+        causes
+            .filter(|cause| cause.starts_with("blocked reading from idle client "))
+            .count()
+    };
+    let before = named();
     let times = (0..RUNS).map(|_| {
         let looked = rig::run(
             site.monitor()
                 .args(["--collect-diagnostics", "--timeout", &check]),
         );
-        let said = site.causes();
-        assert!(
-            said.last()
-                .is_some_and(|cause| cause.starts_with("blocked reading from idle client")),
-            "{said:?}"
-        );
         (looked.took.as_secs_f64() - CHECK) * 1000.0
     });
-    median(times.collect())
+    let median = median(times.collect());
+    assert_eq!(named(), before + RUNS, "{}", site.log());
+    median
 }
 
 /// Prints what is said of each hang.

@@ -56,6 +56,9 @@ fn main() {
     if chosen.iter().any(|name| name == look::INSIDE) {
         return look::inside();
     }
+    if chosen.iter().any(|name| name == look::HOLD) {
+        return look::hold();
+    }
     for name in &chosen {
         assert!(
             SECTIONS.iter().any(|(section, _)| section == name),

@@ -280,14 +280,18 @@ fn queued(listener: &Listener) -> Option<String> {
 
 fn machine(evidence: &Evidence) -> Vec<String> {
     let machine = &evidence.machine;
-    let pressure = &machine.pressure;
+    let pressure = machine.pressure.unwrap_or_default();
     let mut found = Vec::new();
+    let still = |part: f32| match machine.pressure {
+        Some(_) => format!(", {part:.0} % of the last 10 s were spent waiting for it"),
+        None => String::new(),
+    };
     if machine.memory > 0 && (machine.available < machine.memory / 50 || pressure.memory >= 20.0) {
         found.push(format!(
-            "the machine is out of memory: {} of {} MiB available, everything stood still for {:.0} % of the last 10 s",
+            "the machine is out of memory: {} of {} MiB available{}",
             mebibytes(machine.available),
             mebibytes(machine.memory),
-            pressure.memory
+            still(pressure.memory)
         ));
     }
     if machine.most_threads > 0 && machine.threads >= machine.most_threads / 100 * 98 {
@@ -299,8 +303,9 @@ fn machine(evidence: &Evidence) -> Vec<String> {
     let cpus = u16::try_from(machine.cpus).unwrap_or(u16::MAX);
     if machine.load > 8.0 * f32::from(cpus) || pressure.cpu >= 90.0 {
         found.push(format!(
-            "the machine is overloaded: load {:.0} on {cpus} CPUs, something waited for a CPU {:.0} % of the last 10 s",
-            machine.load, pressure.cpu
+            "the machine is overloaded: load {:.0} on {cpus} CPUs{}",
+            machine.load,
+            still(pressure.cpu)
         ));
     }
     if pressure.io >= 50.0 {

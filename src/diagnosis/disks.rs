@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::evidence::Full;
 
@@ -25,6 +25,10 @@ fn is_disk(directory: &Path) -> bool {
 
 fn state(directory: PathBuf) -> Option<Full> {
     let room = statvfs(&directory).ok()?;
+    // An image that nobody writes to is always full.
+    if room.flags().contains(FsFlags::ST_RDONLY) {
+        return None;
+    }
     let blocks = room.blocks() > 0 && room.blocks_available() == 0;
     let inodes = room.files() > 0 && room.files_available() == 0;
     (blocks || inodes).then_some(Full {

@@ -253,7 +253,8 @@ pub(crate) struct Machine {
     /// Bytes of memory that can be had, of all.
     pub(crate) available: u64,
     pub(crate) memory: u64,
-    pub(crate) pressure: Pressure,
+    /// Where the kernel keeps it.
+    pub(crate) pressure: Option<Pressure>,
     /// Threads of all processes, and how many there can be.
     pub(crate) threads: u64,
     pub(crate) most_threads: u64,
@@ -261,7 +262,7 @@ pub(crate) struct Machine {
 
 /// Percent of the last 10 seconds that something stood still for want of it
 /// (Documentation/accounting/psi.rst).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pressure {
     /// Everything, for memory.
     pub(crate) memory: f32,

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use nix::unistd::{SysconfVar, sysconf};
+
 use super::evidence::{Machine, Pressure};
 
 /// Looks at the machine.
@@ -9,20 +11,25 @@ pub(super) fn look() -> Machine {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{name}")).unwrap_or_default();
     let (memory, load) = (read("meminfo"), read("loadavg"));
     let kibibytes = |name: &str| number_after::<u64>(&memory, name).unwrap_or_default();
-    let pressure = |name: &str, what: &str| {
-        number_after(&read(&format!("pressure/{name}")), what).unwrap_or_default()
-    };
+    let pressure =
+        |name: &str, what: &str| number_after::<f32>(&read(&format!("pressure/{name}")), what);
     let most = |name: &str| number_after::<u64>(&read(&format!("sys/kernel/{name}")), "");
     Machine {
         load: number_after(&load, "").unwrap_or_default(),
-        cpus: std::thread::available_parallelism().map_or(1, Into::into),
+        // All that are there, and not those that we may use.
+        cpus: sysconf(SysconfVar::_NPROCESSORS_ONLN)
+            .ok()
+            .flatten()
+            .and_then(|count| usize::try_from(count).ok())
+            .unwrap_or(1),
         available: kibibytes("MemAvailable:") * 1024,
         memory: kibibytes("MemTotal:") * 1024,
-        pressure: Pressure {
-            memory: pressure("memory", "full avg10="),
-            cpu: pressure("cpu", "some avg10="),
-            io: pressure("io", "full avg10="),
-        },
+        // Not every kernel keeps it.
+        pressure: pressure("memory", "full avg10=").map(|memory| Pressure {
+            memory,
+            cpu: pressure("cpu", "some avg10=").unwrap_or_default(),
+            io: pressure("io", "full avg10=").unwrap_or_default(),
+        }),
         // `RUNNING/ALL` is the fourth field.
         threads: number_after(&load, "/").unwrap_or_default(),
         most_threads: most("threads-max").min(most("pid_max")).unwrap_or_default(),

@@ -139,7 +139,7 @@ fn port(evidence: &Evidence) -> String {
             let _ = write!(line, " (backlog {backlog})");
         }
         if listener.closing > 0 {
-            let _ = write!(line, ", {} connections in CLOSE_WAIT", listener.closing);
+            let _ = write!(line, ", {} in CLOSE_WAIT", listener.closing);
         }
     }
     line
@@ -157,15 +157,19 @@ fn instance((process, listens): &(Other, Vec<std::net::SocketAddr>)) -> String {
 
 fn machine(evidence: &Evidence) -> String {
     let machine = &evidence.machine;
-    let pressure = &machine.pressure;
-    format!(
-        "Machine: load {:.2} on {} CPUs, {} of {} MiB memory available, pressure of CPU {:.0} %, memory {:.0} %, disk {:.0} %",
+    let mut line = format!(
+        "Machine: load {:.2} on {} CPUs, {} of {} MiB memory available",
         machine.load,
         machine.cpus,
         mebibytes(machine.available),
         mebibytes(machine.memory),
-        pressure.cpu,
-        pressure.memory,
-        pressure.io,
-    )
+    );
+    if let Some(pressure) = machine.pressure {
+        let _ = write!(
+            line,
+            ", stood still for a CPU {:.0} %, for memory {:.0} %, for a disk {:.0} % of the last 10 s",
+            pressure.cpu, pressure.memory, pressure.io
+        );
+    }
+    line
 }

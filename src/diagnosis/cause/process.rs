@@ -278,10 +278,13 @@ pub(super) fn deadlocked(program: &Program) -> Option<String> {
     } else {
         return None;
     };
+    let others = match program.threads.len() {
+        1 => "it has no other thread".to_owned(),
+        count => format!("none of its {count} threads runs"),
+    };
     Some(format!(
-        "{what} main thread of PID {} waits for a lock, and none of its {} threads runs",
-        program.pid,
-        program.threads.len()
+        "{what} main thread of PID {} waits for a lock, and {others}",
+        program.pid
     ))
 }
 

@@ -289,6 +289,10 @@ fn each_evidence_has_its_sentence() {
             "deadlock: the main thread of PID 7 waits for a lock, and none of its 2 threads runs",
         ),
         (
+            waits(Wait::Lock),
+            "deadlock: the main thread of PID 7 waits for a lock, and it has no other thread",
+        ),
+        (
             threaded(vec![
                 thread(8, Doing::Lock, Wait::Lock, 0),
                 thread(9, Doing::Running, remote(false), 0),
@@ -435,7 +439,7 @@ fn each_evidence_has_its_sentence() {
                 memory: 8 << 30,
                 ..Machine::default()
             }),
-            "the machine is out of memory: 0 of 8192 MiB available, everything stood still for 0 % of the last 10 s",
+            "the machine is out of memory: 0 of 8192 MiB available",
         ),
         (
             on_machine(Machine {
@@ -443,7 +447,18 @@ fn each_evidence_has_its_sentence() {
                 cpus: 2,
                 ..Machine::default()
             }),
-            "the machine is overloaded: load 99 on 2 CPUs, something waited for a CPU 0 % of the last 10 s",
+            "the machine is overloaded: load 99 on 2 CPUs",
+        ),
+        (
+            on_machine(Machine {
+                cpus: 2,
+                pressure: Some(Pressure {
+                    cpu: 95.0,
+                    ..Pressure::default()
+                }),
+                ..Machine::default()
+            }),
+            "the machine is overloaded: load 0 on 2 CPUs, 95 % of the last 10 s were spent waiting for it",
         ),
         (
             on_machine(Machine {
@@ -455,10 +470,10 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             on_machine(Machine {
-                pressure: Pressure {
+                pressure: Some(Pressure {
                     io: 80.0,
                     ..Pressure::default()
-                },
+                }),
                 ..Machine::default()
             }),
             "the machine waits for its disks: everything stood still for 80 % of the last 10 s",
