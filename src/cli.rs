@@ -231,6 +231,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_help_has_the_paths_of_the_defaults() {
+        use clap::CommandFactory;
+        let command = Cli::command();
+        let mut all = command.get_arguments();
+        let state = all.find(|arg| arg.get_long() == Some("state-dir"));
+        let help = state
+            .and_then(Arg::get_long_help)
+            .or(state.and_then(Arg::get_help));
+        let help = help.map(ToString::to_string).unwrap_or_default();
+        for path in [defaults::STATE_DIR, defaults::USER_STATE_DIR] {
+            assert!(help.contains(path), "{help}");
+        }
+    }
+
+    #[test]
     fn seconds_are_whole_or_decimal_positive_and_bounded() {
         for (text, millis) in [
             ("10", 10_000),

@@ -105,10 +105,12 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// What the main thread waits for.
+    /// What the main thread waits for; where that has ended, the first that lives.
     pub(crate) fn wait(&self) -> &Wait {
-        let main = self.threads.iter().find(|thread| thread.tid == self.pid);
-        main.map_or(&Wait::Hidden, |thread| &thread.wait)
+        let mut living = self.threads.iter().filter(|thread| thread.state != 'Z');
+        let main = living.clone().find(|thread| thread.tid == self.pid);
+        main.or_else(|| living.next())
+            .map_or(&Wait::Hidden, |thread| &thread.wait)
     }
 }
 

@@ -311,13 +311,14 @@ pub(crate) fn tcp_sockets() -> Vec<TcpNetEntry> {
 /// What a process's descriptors are; none where we may not see them. One that is closed
 /// meanwhile is no reason to see none.
 pub(crate) fn descriptors(pid: i32) -> Option<Vec<FDInfo>> {
-    let open = descriptors_of(pid)?;
-    if open.is_empty() {
+    let open = descriptors_of(pid);
+    // A first thread that has ended has none.
+    if open.as_ref().is_none_or(Vec::is_empty) {
         if let Some(thread) = living_thread(pid) {
             return descriptors_of(thread);
         }
     }
-    Some(open)
+    open
 }
 
 fn descriptors_of(pid: i32) -> Option<Vec<FDInfo>> {
