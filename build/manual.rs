@@ -171,8 +171,8 @@ These processes and their matching parents and descendants are the server; the o
 instance. The address counts as well as the port.
 
 - Nothing listens there
-What listens elsewhere is another instance. So is what was started with another `--config_dir` than
-that of the restart command, what lives in another network namespace, what may not be seen, and a
+What listens elsewhere is another instance. So is what was started with another `--config_dir` (or
+MYVNC_CONFIG_DIR) than that of the restart command, what lives in another network namespace, what may not be seen, and a
 manage.py.
 
 - Something else listens there, such as a proxy

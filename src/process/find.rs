@@ -124,7 +124,10 @@ fn config_dir_of(process: &Process) -> Option<PathBuf> {
         let environment =
             regular::read(Path::new(&format!("/proc/{}/environ", process.pid))).ok()?;
         let mut variables = environment.split(|byte| *byte == 0);
-        let value = variables.find_map(|one| one.strip_prefix(b"MYVNC_CONFIG_DIR="))?;
+        let value = variables.find_map(|one| {
+            let value = one.strip_prefix(instance::CONFIG_VARIABLE.as_bytes())?;
+            value.strip_prefix(b"=")
+        })?;
         Some(OsStr::from_bytes(value).into())
     });
     // A path that is not absolute depends on where its program stood when it was started.

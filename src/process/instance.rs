@@ -173,18 +173,19 @@ pub(super) fn choose(candidates: Vec<Candidate>, asked: &Asked) -> Found {
     })
 }
 
-/// The configuration that a command line names, of those that `manage.py` takes.
+/// How `manage.py` and `main.py` are told their configuration.
+const CONFIG_OPTION: &str = "--config_dir";
+pub(super) const CONFIG_VARIABLE: &str = "MYVNC_CONFIG_DIR";
+
+/// The configuration that a command line names, for `manage.py` or for the server itself.
 pub(crate) fn config_dir(command: &str) -> Option<PathBuf> {
     let words = shlex::split(command)?;
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let Some(value) = word.strip_prefix("--config_dir") else {
-            continue;
-        };
-        let value = match value.strip_prefix('=') {
-            Some(value) => value,
-            None if value.is_empty() => words.next()?,
-            None => continue,
+        let value = match word.split_once('=') {
+            Some((CONFIG_OPTION | CONFIG_VARIABLE, value)) => value,
+            None if word == CONFIG_OPTION => words.next()?,
+            _ => continue,
         };
         // What the shell would expand, or what depends on where it stands, is not known here.
         let path = Path::new(value);

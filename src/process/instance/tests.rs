@@ -266,6 +266,14 @@ fn what_was_started_with_another_configuration_is_another_server() {
             "'/opt/manage.py' '--config_dir=/etc/my one' start",
             Some("/etc/my one"),
         ),
+        (
+            "env MYVNC_CONFIG_DIR=/etc/one setsid -f python3 /opt/main.py",
+            Some("/etc/one"),
+        ),
+        (
+            "OTHER=/x MYVNC_CONFIG_DIR=/etc/one /opt/main.py",
+            Some("/etc/one"),
+        ),
         ("/opt/manage.py --config_dir=conf start", None),
         ("/opt/manage.py --config_dir=$HOME/x start", None),
         ("/opt/manage.py --config_dirs=/x start", None),
