@@ -11,7 +11,6 @@ use chrono::{DateTime, Local, SubsecRound};
 use nix::libc;
 
 use crate::cli::LogLevel;
-use crate::owner;
 use crate::terminal;
 
 /// The longest text of one line, in characters; what is longer ends in `…`.
@@ -74,22 +73,20 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the log for appending. A log that cannot be opened is no error. As root, it is given to
-    /// the directory's `owner`, where that is somebody else.
-    pub(crate) fn open(path: &Path, owner: Option<u32>, quiet: bool, least: Level) -> Self {
-        // Root writes nowhere else than here, where somebody else can lay links.
-        let no_link = owner.map_or(0, |_| libc::O_NOFOLLOW);
+    /// Everybody may read it.
+    pub(crate) const MODE: u32 = 0o644;
+
+    /// Opens the log for appending. A log that cannot be opened is no error. Where somebody else can
+    /// lay `links`, none is followed.
+    pub(crate) fn open(path: &Path, links: bool, quiet: bool, least: Level) -> Self {
+        let no_link = if links { libc::O_NOFOLLOW } else { 0 };
         // O_NONBLOCK: a FIFO without a reader must not hold the run.
         let opened = OpenOptions::new()
             .append(true)
             .create(true)
-            .mode(0o644)
+            .mode(Self::MODE)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | no_link)
             .open(path);
-        if let (Ok(file), Some(owner)) = (&opened, owner) {
-            // A log that stays root's is one that only root writes.
-            let _ = owner::give(file, owner);
-        }
         let mut journal = Self {
             path: path.to_owned(),
             file: None,
@@ -258,7 +255,7 @@ mod tests {
     fn written(least: Level, log: impl Fn(&Journal)) -> String {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m.log");
-        log(&Journal::open(&path, None, true, least));
+        log(&Journal::open(&path, false, true, least));
         std::fs::read_to_string(path).unwrap()
     }
 
@@ -364,7 +361,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m.log");
         for text in ["first", "second"] {
-            Journal::open(&path, None, true, Level::Info).info(text);
+            Journal::open(&path, false, true, Level::Info).info(text);
         }
         let log = std::fs::read_to_string(path).unwrap();
         assert_eq!(log.lines().count(), 2);
@@ -376,7 +373,7 @@ mod tests {
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         for path in [directory.path(), &fifo, Path::new("/nowhere/at/all.log")] {
-            let journal = Journal::open(path, None, true, Level::Debug);
+            let journal = Journal::open(path, false, true, Level::Debug);
             journal.critical("lost");
             assert!(journal.complained.get(), "{}", path.display());
         }

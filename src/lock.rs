@@ -15,7 +15,6 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
 use crate::journal::plain;
-use crate::owner;
 use crate::process::find;
 
 /// So often a lock is taken again whose file was removed meanwhile.
@@ -46,6 +45,9 @@ pub(crate) enum Taken {
 }
 
 impl RunLock {
+    /// Only its owner can open it, and hold it.
+    pub(crate) const MODE: u32 = 0o600;
+
     /// `.<stem>.lock` beside the log, as the Python monitor has it.
     pub(crate) fn path(logfile: &Path) -> PathBuf {
         let mut name = std::ffi::OsString::from(".");
@@ -55,10 +57,9 @@ impl RunLock {
     }
 
     /// Takes the lock without waiting, and writes our PID into it once it is held.
-    /// As root, the file is given to the directory's `owner`, where that is somebody else.
-    pub(crate) fn take(path: &Path, owner: Option<u32>) -> io::Result<Taken> {
+    pub(crate) fn take(path: &Path) -> io::Result<Taken> {
         for _ in 0..MOST_TRIES {
-            let file = open_private(path, owner)?;
+            let file = open_private(path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(held) => {
                     // The manual lets an administrator remove the file: what we hold must be what others open.
@@ -77,13 +78,13 @@ impl RunLock {
 }
 
 /// Opens or makes a lock file that only its owner can open, and follows no symlink to it.
-fn open_private(path: &Path, owner: Option<u32>) -> io::Result<File> {
+fn open_private(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o600)
+        .mode(RunLock::MODE)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)?;
     let metadata = file.metadata()?;
@@ -91,9 +92,6 @@ fn open_private(path: &Path, owner: Option<u32>) -> io::Result<File> {
         return Err(io::Error::other("not a regular file"));
     }
     let ours = nix::unistd::geteuid();
-    if let Some(owner) = owner {
-        owner::give(&file, owner)?;
-    }
     if metadata.mode() & 0o077 != 0 && (ours.is_root() || metadata.uid() == ours.as_raw()) {
         // The Python monitor left it readable, and who can open it can hold it.
         file.set_permissions(Permissions::from_mode(0o600))?;
@@ -214,12 +212,12 @@ impl TargetFile {
         if taken.contains(&path) {
             return Ok(Self { path });
         }
-        let opened = match open_private(&path, None) {
+        let opened = match open_private(&path) {
             Err(reason) if reason.kind() == io::ErrorKind::NotFound => {
                 let mut directories = DirBuilder::new();
                 let made = directories.recursive(true).mode(0o700).create(directory);
                 made.map_err(|reason| cannot(directory, &reason))?;
-                open_private(&path, None)
+                open_private(&path)
             }
             opened => opened,
         };

@@ -16,6 +16,7 @@ use crate::lock::{Reserved, RunLock, Taken, TargetFile, TargetLock};
 use crate::owner;
 use crate::process::find;
 use crate::process::found::Process;
+use crate::process::start;
 use crate::process::stop::Held;
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::settings::Settings;
@@ -30,8 +31,14 @@ const LONG_RUN: Duration = Duration::from_secs(600);
 /// Runs once over one server; whether that was a success.
 pub(crate) async fn run(settings: &Settings) -> bool {
     let lock_path = RunLock::path(&settings.logfile);
-    let taken =
-        make_room(settings).and_then(|owner| Ok((take_lock(settings, &lock_path, owner)?, owner)));
+    let taken = make_room(settings).and_then(|owner| {
+        if let Some(owner) = owner {
+            owner::make(&settings.logfile, Journal::MODE, owner);
+            owner::make(&lock_path, RunLock::MODE, owner);
+            owner::make(&settings.output(), start::OUTPUT_MODE, owner);
+        }
+        Ok((take_lock(settings, &lock_path)?, owner))
+    });
     let (taken, owner) = match taken {
         Ok(taken) => taken,
         Err(reason) => {
@@ -43,7 +50,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
     };
     let mut journal = Journal::open(
         &settings.logfile,
-        owner,
+        owner.is_some(),
         settings.quiet,
         Level::least(settings.log_level, settings.debug),
     );
@@ -78,15 +85,11 @@ pub(crate) async fn run(settings: &Settings) -> bool {
 }
 
 /// Takes the run lock; not for a run that only looks, which may look while another restarts.
-fn take_lock(
-    settings: &Settings,
-    path: &Path,
-    owner: Option<u32>,
-) -> Result<Option<Taken>, String> {
+fn take_lock(settings: &Settings, path: &Path) -> Result<Option<Taken>, String> {
     if settings.purpose != Purpose::Heal {
         return Ok(None);
     }
-    let taken = RunLock::take(path, owner);
+    let taken = RunLock::take(path);
     taken
         .map(Some)
         .map_err(|reason| format!("cannot lock {}: {}", path.display(), plain(&reason)))

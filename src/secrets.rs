@@ -12,12 +12,17 @@ const SECRET: [&str; 9] = [
     "authorization",
     "cookie",
 ];
-/// What comes before credentials in an HTTP header.
+/// How such a name can end, too.
+const ENDINGS: [&str; 2] = ["_pwd", "pass"];
+/// Headers whose whole value is a secret.
+const HEADERS: [&str; 2] = ["authorization:", "cookie:"];
+/// What comes before credentials.
 const SCHEMES: [&str; 3] = ["basic", "bearer", "negotiate"];
 /// Programs that take a password after a short option.
 const SHORT: [(&str, &str); 3] = [("ldap", "-w"), ("sshpass", "-p"), ("smbclient", "-U")];
 /// Options whose value is `USER:PASSWORD`.
 const CREDENTIALS: [&str; 2] = ["-u", "--user"];
+const HIDDEN: &str = "***";
 
 /// What the next word is.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -25,94 +30,116 @@ enum Next {
     Harmless,
     Secret,
     Credentials,
+    /// Nothing more is shown.
+    Nothing,
 }
 
 /// A command line or a line of a log with each secret as `***`: `--password=x`, `--token x`,
-/// `NAME_TOKEN=x`, `password: x`, `Bearer x`, `user:x@host`, `?token=x`.
+/// `NAME_TOKEN=x`, `password: x`, `Bearer x`, `Cookie: x`, `user:x@host`, `?token=x`, `{"password":"x"}`.
 pub(crate) fn without(text: &str) -> String {
-    let program = text.split(' ').next().unwrap_or_default();
-    let program = program.rsplit('/').next().unwrap_or_default();
     let mut next = Next::Harmless;
-    let shown: Vec<String> = text
-        .split(' ')
-        .map(|word| {
-            let (shown, after) = without_in(word, next, program);
-            next = after;
-            shown
-        })
-        .collect();
+    let (mut shown, mut programs): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
+    for word in text.split(' ') {
+        let (word_shown, after) = without_in(word, next, &programs);
+        shown.push(word_shown);
+        next = after;
+        if next == Next::Nothing {
+            shown.push(HIDDEN.to_owned());
+            break;
+        }
+        let bare = word.trim_matches(['"', '\'']);
+        programs.extend(bare.rsplit('/').next());
+    }
     shown.join(" ")
 }
 
-fn without_in(word: &str, expected: Next, program: &str) -> (String, Next) {
+/// One word, after the programs that it can be an option of.
+fn without_in(word: &str, expected: Next, programs: &[&str]) -> (String, Next) {
     let bare = word.trim_matches(['"', '\'', ',', ';']);
     let lower = bare.to_ascii_lowercase();
+    if HEADERS.contains(&lower.as_str()) {
+        return (word.to_owned(), Next::Nothing);
+    }
     if SCHEMES.contains(&lower.as_str()) {
         return (word.to_owned(), Next::Secret);
     }
     match expected {
         Next::Secret if bare.is_empty() => return (word.to_owned(), Next::Secret),
-        Next::Secret if !word.starts_with('-') => return ("***".to_owned(), Next::Harmless),
-        Next::Credentials => {
-            if let Some((user, _)) = word.split_once(':').filter(|_| !word.contains('@')) {
-                return (format!("{user}:***"), Next::Harmless);
-            }
+        Next::Secret if !word.starts_with('-') => return (HIDDEN.to_owned(), Next::Harmless),
+        Next::Credentials if !word.contains('@') => {
+            return (without_password(word), Next::Harmless);
         }
-        Next::Secret | Next::Harmless => (),
+        _ => (),
     }
-    let short = SHORT
-        .iter()
-        .find(|(name, flag)| program.starts_with(name) && word.starts_with(flag));
-    if let Some((_, flag)) = short {
+    let is_of = |name: &str| programs.iter().any(|program| program.starts_with(name));
+    let mut short = SHORT.iter();
+    if let Some((_, flag)) = short.find(|(name, flag)| word.starts_with(flag) && is_of(name)) {
         return match word.strip_prefix(flag) {
             Some("") => (word.to_owned(), Next::Secret),
-            _ => (format!("{flag}***"), Next::Harmless),
+            _ => (format!("{flag}{HIDDEN}"), Next::Harmless),
         };
     }
     if CREDENTIALS.contains(&word) {
         return (word.to_owned(), Next::Credentials);
     }
+    if let Some(value) = word
+        .strip_prefix("--user=")
+        .filter(|value| !value.contains('@'))
+    {
+        return (
+            format!("--user={}", without_password(value)),
+            Next::Harmless,
+        );
+    }
     // `--password x` and `password: x`, but not `passwords were checked`.
-    let names = is_secret(&lower) && !bare.contains(['=', '/']);
-    if names && (bare.starts_with('-') || bare.ends_with(':') || bare.ends_with("\":")) {
+    let name = lower.trim_end_matches([':', '"']);
+    let names = is_secret(name) && !bare.contains(['=', '/']);
+    if names && (bare.starts_with('-') || bare.ends_with(':')) {
         return (word.to_owned(), Next::Secret);
     }
     (without_values(&without_userinfo(word)), Next::Harmless)
 }
 
-fn is_secret(lower: &str) -> bool {
-    SECRET.iter().any(|secret| lower.contains(secret))
+fn without_password(credentials: &str) -> String {
+    match credentials.split_once(':') {
+        Some((user, _)) => format!("{user}:{HIDDEN}"),
+        None => credentials.to_owned(),
+    }
 }
 
-/// `NAME=VALUE` and `NAME:VALUE`, where the name says that the value is a secret; of an address,
-/// each of its parameters.
+fn is_secret(lower: &str) -> bool {
+    SECRET.iter().any(|secret| lower.contains(secret))
+        || ENDINGS.iter().any(|ending| lower.ends_with(ending))
+}
+
+/// `NAME=VALUE` and `NAME:VALUE`, where the name says that the value is a secret. Of an address only
+/// that parameter is hidden; of anything else all that follows, for a secret can hold any sign.
 fn without_values(word: &str) -> String {
     let is_address = word.contains("://") || word.contains('?');
-    let ends: &[char] = if is_address {
-        &['?', '&', ';', '#']
-    } else {
-        &[]
-    };
-    let parts = word.split_inclusive(ends);
-    let shown = parts.map(|part| {
-        let (part, end) = match part.char_indices().next_back() {
-            Some((at, last)) if ends.contains(&last) => part.split_at(at),
-            _ => (part, ""),
-        };
+    let ends = ['?', '&', ';', '#', ',', '{'];
+    let mut shown = String::new();
+    for part in word.split_inclusive(ends) {
+        let text = part.trim_end_matches(ends);
         let by = |mark| {
-            part.split_once(mark)
+            text.split_once(mark)
                 .filter(|(_, value): &(&str, &str)| !value.is_empty())
         };
         let named = by('=').map(|(name, _)| (name, '='));
-        let named = named.or_else(|| by(':').filter(|_| !is_address).map(|(name, _)| (name, ':')));
-        match named {
-            Some((name, mark)) if is_secret(&name.to_ascii_lowercase()) => {
-                format!("{name}{mark}***{end}")
+        let named = named.or_else(|| by(':').map(|(name, _)| (name, ':')));
+        let is_name = |name: &str| {
+            let name = name.trim_matches(['"', '\'']);
+            is_secret(&name.to_ascii_lowercase())
+        };
+        match named.filter(|(name, _)| is_name(name)) {
+            Some((name, mark)) if is_address => {
+                let named = &text[..name.len() + mark.len_utf8()];
+                shown.extend([named, HIDDEN, &part[text.len()..]]);
             }
-            _ => format!("{part}{end}"),
+            Some((name, mark)) => return format!("{shown}{name}{mark}{HIDDEN}"),
+            None => shown += part,
         }
-    });
-    shown.collect()
+    }
+    shown
 }
 
 /// `user:x@host`, after a scheme or without one.
@@ -130,7 +157,7 @@ fn without_userinfo(word: &str) -> String {
         return word.to_owned();
     };
     match user.split_once(':') {
-        Some((name, _)) => format!("{before}{name}:***@{host}{after}"),
+        Some((name, _)) => format!("{before}{name}:{HIDDEN}@{host}{after}"),
         None => word.to_owned(),
     }
 }
@@ -179,8 +206,8 @@ mod tests {
                 "GET /login?password=*** HTTP/1.1",
             ),
             (
-                "curl -H 'Authorization: Bearer xyz'",
-                "curl -H 'Authorization: Bearer ***",
+                "curl -H 'Authorization: Bearer xyz' vm",
+                "curl -H 'Authorization: ***",
             ),
             ("sent Bearer xyz to vm", "sent Bearer *** to vm"),
             (
@@ -190,6 +217,25 @@ mod tests {
             (
                 "password:x and password: x",
                 "password:*** and password: ***",
+            ),
+            ("sent Cookie: a=1; session=x", "sent Cookie: ***"),
+            (
+                "{\"username\":\"ada\",\"password\":\"x\"}",
+                "{\"username\":\"ada\",\"password\":***",
+            ),
+            ("username=ada&password=x&y", "username=ada&password=***"),
+            ("curl --user=ada:pw vm", "curl --user=ada:*** vm"),
+            (
+                "MYSQL_PWD=x DB_PASS=y PWD=/z a",
+                "MYSQL_PWD=*** DB_PASS=*** PWD=/z a",
+            ),
+            ("a --pass x", "a --pass ***"),
+            ("sudo sshpass -p pw ssh vm", "sudo sshpass -p *** ssh vm"),
+            ("sh -c 'ldapsearch -w pw'", "sh -c 'ldapsearch -w ***"),
+            ("https://vm:9143/x?a=b", "https://vm:9143/x?a=b"),
+            (
+                "listens on 0.0.0.0:9143, 1 waiting",
+                "listens on 0.0.0.0:9143, 1 waiting",
             ),
             ("ssh ada@vm", "ssh ada@vm"),
             ("a --Secret=ß", "a --Secret=***"),

@@ -120,6 +120,11 @@ impl Settings {
 }
 
 impl Settings {
+    /// Where the restart command's output goes.
+    pub(crate) fn output(&self) -> PathBuf {
+        self.logfile.with_extension("restart.log")
+    }
+
     /// The URL's port.
     pub(crate) fn port(&self) -> u16 {
         self.url.port_or_known_default().unwrap_or_default()

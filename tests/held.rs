@@ -299,7 +299,7 @@ fn what_root_makes_in_somebody_elses_directory_is_theirs() {
     let log = directory.join("m.log");
     let healed = run(site.monitor().arg("--logfile").arg(&log));
     assert_eq!(healed.code(), Some(0), "{}", healed.stderr);
-    for name in ["m.log", ".m.lock"] {
+    for name in ["m.log", ".m.lock", "m.restart.log"] {
         assert_eq!(
             fs::metadata(directory.join(name)).unwrap().uid(),
             user,

@@ -85,7 +85,13 @@ pub(crate) fn hang(mode: &str, client: &mut TcpStream, script: &Script) {
             drop(opened);
         }
         "sleep" => std::thread::sleep(LIFETIME),
-        "fifo" => drop(File::open(script.site().join("fifo"))),
+        "open" => drop(File::open(script.text("file").unwrap())),
+        "memory" => {
+            let mut taken: Vec<Vec<u8>> = Vec::new();
+            loop {
+                taken.push(vec![1; 1 << 20]);
+            }
+        }
         _ => panic!("no way to hang: {mode}"),
     }
 }

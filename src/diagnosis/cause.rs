@@ -151,29 +151,41 @@ fn gone(evidence: &Evidence) -> String {
     format!("the server is not running{}", since.unwrap_or_default())
 }
 
+/// What is known of its end, since it answered last.
 fn ended(evidence: &Evidence) -> Option<String> {
-    match evidence.victim.as_ref()? {
-        Victim::Process {
-            pid,
-            name,
-            ago: since,
-            is_known: true,
-        } => Some(format!(
-            "the kernel's OOM killer ended the server, PID {pid} ({name}), {} ago",
-            ago(*since)
-        )),
-        Victim::Process {
-            pid, name, ago: since, ..
-        } => (*since <= evidence.since_healthy.unwrap_or(RECENT)).then(|| {
+    let Victim::Process {
+        pid,
+        name,
+        ago: since,
+        is_known,
+    } = evidence.victim.as_ref()?
+    else {
+        return None;
+    };
+    let victim = format!("PID {pid} ({name})");
+    (*since <= evidence.since_healthy.unwrap_or(RECENT)).then(|| {
+        if *is_known {
             format!(
-                "the server is not running; the kernel's OOM killer ended PID {pid} ({name}) {} ago, which may have been it",
+                "the kernel's OOM killer ended the server, {victim}, {} ago",
                 ago(*since)
             )
-        }),
-        Victim::InGroup(group) => Some(format!(
-            "the server is not running; the kernel's OOM killer ended a process of its control group {group} since it was started"
-        )),
-    }
+        } else {
+            format!(
+                "the server is not running; the kernel's OOM killer ended {victim} {} ago, which may have been it",
+                ago(*since)
+            )
+        }
+    })
+}
+
+/// Any process of its group may have been the one that the OOM killer ended.
+fn ended_in_group(evidence: &Evidence) -> Option<String> {
+    let Victim::InGroup(group) = evidence.victim.as_ref()? else {
+        return None;
+    };
+    Some(format!(
+        "the kernel's OOM killer ended a process of its control group {group} since the server was started"
+    ))
 }
 
 /// The server is not there, the port is another's, or the server is on another port or address.
@@ -252,6 +264,7 @@ fn absent(evidence: &Evidence) -> Vec<String> {
     });
     // The URL was right once, if it was ever answered.
     let mut found = vec![gone];
+    found.extend(ended_in_group(evidence));
     if evidence.since_healthy.is_some() {
         found.extend(elsewhere);
     } else {
@@ -301,7 +314,12 @@ fn machine(evidence: &Evidence) -> Vec<String> {
         ));
     }
     let cpus = u16::try_from(machine.cpus).unwrap_or(u16::MAX);
-    if machine.load > 8.0 * f32::from(cpus) || pressure.cpu >= 90.0 {
+    // Processes that wait for a disk count for the load, too.
+    let is_overloaded = match machine.pressure {
+        Some(pressure) => pressure.cpu >= 90.0,
+        None => machine.load > 8.0 * f32::from(cpus),
+    };
+    if is_overloaded {
         found.push(format!(
             "the machine is overloaded: load {:.0} on {cpus} CPUs{}",
             machine.load,

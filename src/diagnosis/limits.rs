@@ -66,9 +66,10 @@ fn of_group(kept: &Kept, groups: &str, root: &Path) -> Option<Limit> {
         .take_while(|group| group.starts_with(root));
     groups
         .filter_map(|group| {
+            let used: u64 = number_in(&group.join(used))?;
             Some(Limit {
                 kind: kept.kind,
-                used: number_in(&group.join(used))?,
+                used: used.saturating_sub(cached(kept, group)),
                 most: number_in(&group.join(most))?,
             })
         })
@@ -76,6 +77,18 @@ fn of_group(kept: &Kept, groups: &str, root: &Path) -> Option<Limit> {
             LimitKind::GroupMemory => limit.used >= limit.most / 100 * NEAR,
             _ => limit.used >= limit.most,
         })
+}
+
+/// What of a group's memory the kernel can have back at any time: files that nobody uses.
+fn cached(kept: &Kept, group: &Path) -> u64 {
+    if kept.kind != LimitKind::GroupMemory {
+        return 0;
+    }
+    let stat = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let mut lines = stat.lines();
+    let line = lines.find_map(|line| line.strip_prefix("inactive_file "));
+    line.and_then(|bytes| bytes.parse().ok())
+        .unwrap_or_default()
 }
 
 /// A line of /proc/PID/cgroup is `0::/path` in version 2, `NUMBER:CONTROLLERS:/path` in version 1.
@@ -139,6 +152,11 @@ mod tests {
         let limit = |kind, used, most| Some(Limit { kind, used, most });
         let found = of_group(memory, two, root);
         assert_eq!(found, limit(LimitKind::GroupMemory, 990, 1000));
+        write(
+            "site/myvnc.service/memory.stat",
+            "anon 1\ninactive_file 500\n",
+        );
+        assert_eq!(of_group(memory, two, root), None);
         write("site/myvnc.service/memory.max", "max\n");
         assert_eq!(of_group(memory, two, root), None);
         write("site/memory.current", "5000\n");

@@ -1,7 +1,9 @@
 //! The last minutes of the server's own log.
 
+use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -12,12 +14,15 @@ use procfs::process::FDTarget;
 
 use crate::defaults;
 use crate::lock::RunLock;
-use crate::process::find;
+use crate::process::{aside, find};
 
 /// No more lines are taken.
 const MOST_LINES: usize = 200;
 /// As much of the end of a log is read, in bytes.
 const TAIL: u64 = 256 << 10;
+
+/// Looking for a log that is open takes no longer.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Where the server's log is looked for, and what of it is wanted.
 #[derive(Clone, Debug)]
@@ -50,14 +55,20 @@ fn is_log(path: &Path) -> bool {
     path.extension().is_some_and(|kind| kind == "log")
 }
 
-/// The log that a process holds open.
-pub(crate) fn open_log(pid: i32) -> Option<PathBuf> {
-    let open = find::descriptors(pid)?.into_iter();
-    let mut paths = open.filter_map(|one| match one.target {
-        FDTarget::Path(path) => Some(path),
-        _ => None,
+/// The log that a process holds open; none where its disk does not answer in time.
+pub(crate) async fn open_log(pid: i32) -> Option<PathBuf> {
+    let looking = aside::in_process(LOOK_TIMEOUT, |out| {
+        let open = find::descriptors(pid).unwrap_or_default().into_iter();
+        let mut paths = open.filter_map(|one| match one.target {
+            FDTarget::Path(path) => Some(path),
+            _ => None,
+        });
+        if let Some(path) = paths.find(|path| is_log(path) && !is_a_monitors(path)) {
+            let _ = out.write_all(path.as_os_str().as_bytes());
+        }
     });
-    paths.find(|path| is_log(path) && !is_a_monitors(path))
+    let path = PathBuf::from(OsString::from_vec(looking.await.ok()?));
+    is_log(&path).then_some(path)
 }
 
 fn matches(pattern: &str) -> impl Iterator<Item = PathBuf> {

@@ -15,6 +15,9 @@ use tokio::sync::oneshot;
 use super::exit::Exit;
 use super::kernel;
 
+/// Between what a process has said and its end.
+const LAST_BREATH: Duration = Duration::from_millis(100);
+
 /// Works in a thread of its own, for no longer than the limit; `None` when it is not done by then.
 /// Where no thread can be had, it is done here, however long it takes.
 pub(crate) async fn in_thread<T: Send + 'static>(
@@ -48,7 +51,8 @@ pub(crate) async fn in_process(
             output.readable().await?;
             match output.try_read(&mut bytes) {
                 Ok(0) => {
-                    exit.near().await;
+                    // It ends now, unless a thread of it is held.
+                    let _ = tokio::time::timeout(LAST_BREATH, exit.near()).await;
                     return Ok(());
                 }
                 Ok(count) => written.extend(&bytes[..count]),

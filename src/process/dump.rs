@@ -51,7 +51,9 @@ impl Dump {
         while matches!(self.child.try_wait(), Ok(None)) {
             tokio::select! {
                 () = self.exit.near() => (),
-                _ = self.output.readable(), if !self.is_closed => self.take(),
+                _ = self.output.readable(), if !self.is_closed => {
+                    self.take(pipe::Receiver::try_read);
+                }
             }
         }
     }
@@ -61,17 +63,18 @@ impl Dump {
         if let Ok(group) = i32::try_from(self.child.id()) {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
-        self.take();
+        // What it said last may not have been announced yet.
+        self.take(|output, bytes| Ok(nix::unistd::read(output, bytes)?));
         let _ = self.child.try_wait();
         String::from_utf8_lossy(&self.kept).into_owned()
     }
 
     /// Takes what there is to read.
-    fn take(&mut self) {
+    fn take(&mut self, read: impl Fn(&pipe::Receiver, &mut [u8]) -> io::Result<usize>) {
         let mut bytes = [0; 4096];
         // Whoever writes without end is left to the next turn.
         for _ in 0..MOST_KEPT / bytes.len() {
-            match self.output.try_read(&mut bytes) {
+            match read(&self.output, &mut bytes) {
                 Ok(0) => {
                     self.is_closed = true;
                     return;

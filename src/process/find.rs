@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use nix::unistd::Uid;
@@ -18,7 +19,7 @@ use procfs::{FromRead, ProcError};
 use regex_lite::Regex;
 
 use super::found::{Found, Process};
-use super::instance::{self, Asked, Candidate};
+use super::instance::{self, Asked, Candidate, Configured};
 use super::{aside, identity};
 use crate::journal::plain;
 use crate::regular;
@@ -43,6 +44,8 @@ pub(crate) struct Search {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
+/// Following the links of one path takes no longer.
+const LINKS_TIMEOUT: Duration = Duration::from_millis(200);
 /// A search takes no longer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -56,8 +59,12 @@ pub(crate) async fn find(search: &Search) -> Result<Found, String> {
         };
     });
     let Ok(said) = searching.await else {
-        // No process can be had: the server may have used them up.
-        return search_here(search).map_err(|reason| plain(&reason));
+        // No process can be had: the server may have used them up. What can hold us is not asked.
+        let search = Search {
+            config_dir: None,
+            ..search.clone()
+        };
+        return search_here(&search).map_err(|reason| plain(&reason));
     };
     let said = String::from_utf8_lossy(&said);
     match Found::read(&said) {
@@ -92,17 +99,18 @@ fn search_here(search: &Search) -> io::Result<Found> {
     }
 }
 
-/// Which of the matching processes are the server that is asked for, by what they listen on.
+/// Which of the matching processes are the server that is asked for, by what they listen on; where
+/// that does not tell, by their configuration.
 fn narrow(matching: Vec<Process>, search: &Search) -> Found {
     let listeners = listening_sockets();
     let network = network(nix::unistd::getpid().as_raw());
-    let candidates = matching
+    let mut candidates: Vec<Candidate> = matching
         .into_iter()
         .map(|process| Candidate {
             listens: listens(process.pid, &listeners),
             is_elsewhere: self::network(process.pid)
                 .is_some_and(|other| network.as_ref().is_some_and(|ours| *ours != other)),
-            config_dir: config_dir_of(&process),
+            configured: Configured::Unknown,
             process,
         })
         .collect();
@@ -111,18 +119,35 @@ fn narrow(matching: Vec<Process>, search: &Search) -> Found {
         addresses: search.addresses.clone(),
         taken: listeners.values().copied().collect(),
         is_named: search.pattern.is_some(),
-        config_dir: search.config_dir.clone().map(real),
         by_port_alone: search.by_port_alone,
     };
+    if let Some(ours) = &search.config_dir {
+        for one in &mut candidates {
+            one.configured = configured(&one.process, ours);
+        }
+    }
     instance::choose(candidates, &asked)
+}
+
+/// Whether a process was started with this configuration. A disk that does not answer decides nothing.
+fn configured(process: &Process, ours: &Path) -> Configured {
+    match config_dir_of(process) {
+        None if environment(process.pid).is_none() => Configured::Unknown,
+        None => Configured::Otherwise,
+        Some(its) if its == ours => Configured::Alike,
+        Some(its) => match (real(its), real(ours.to_owned())) {
+            (Some(its), Some(ours)) if its == ours => Configured::Alike,
+            (Some(_), Some(_)) => Configured::Apart,
+            _ => Configured::Unknown,
+        },
+    }
 }
 
 /// The configuration that a server was started with, where we may see that: `manage.py` tells it
 /// its server in the environment.
 fn config_dir_of(process: &Process) -> Option<PathBuf> {
     let named = instance::config_dir(&process.command).or_else(|| {
-        let environment =
-            regular::read(Path::new(&format!("/proc/{}/environ", process.pid))).ok()?;
+        let environment = environment(process.pid)?;
         let mut variables = environment.split(|byte| *byte == 0);
         let value = variables.find_map(|one| {
             let value = one.strip_prefix(instance::CONFIG_VARIABLE.as_bytes())?;
@@ -131,12 +156,21 @@ fn config_dir_of(process: &Process) -> Option<PathBuf> {
         Some(OsStr::from_bytes(value).into())
     });
     // A path that is not absolute depends on where its program stood when it was started.
-    named.filter(|directory| directory.is_absolute()).map(real)
+    named.filter(|directory| directory.is_absolute())
 }
 
-/// A path without its links, where it is there.
-fn real(path: PathBuf) -> PathBuf {
-    std::fs::canonicalize(&path).unwrap_or(path)
+fn environment(pid: i32) -> Option<Vec<u8>> {
+    regular::read(Path::new(&format!("/proc/{pid}/environ"))).ok()
+}
+
+/// A path without its links, or as it is where it is not there; none where its disk does not answer
+/// in time.
+fn real(path: PathBuf) -> Option<PathBuf> {
+    let (answer, wait) = mpsc::channel();
+    std::thread::Builder::new()
+        .spawn(move || answer.send(std::fs::canonicalize(&path).unwrap_or(path)))
+        .ok()?;
+    wait.recv_timeout(LINKS_TIMEOUT).ok()
 }
 
 /// The network namespace that a process lives in (`network_namespaces(7)`), where that can be seen.
@@ -201,6 +235,7 @@ pub(crate) fn state(pid: i32) -> String {
 
 fn matching(search: &Search) -> io::Result<Vec<Process>> {
     let untouchable = ourselves();
+    let own = program(nix::unistd::getpid().as_raw());
     let mut found = Vec::new();
     let mut cmdline = Vec::with_capacity(4096);
     for entry in std::fs::read_dir("/proc")? {
@@ -219,7 +254,8 @@ fn matching(search: &Search) -> io::Result<Vec<Process>> {
         }
         if !cmdline.is_empty() && !untouchable.contains(&pid) {
             let argv = cmdline.strip_suffix(b"\0").unwrap_or(&cmdline);
-            if arguments_match(search.pattern.as_ref(), argv, pid) {
+            let is_monitor = || own.is_some() && program(pid) == own;
+            if arguments_match(search.pattern.as_ref(), argv, pid) && !is_monitor() {
                 found.extend(
                     look(pid, argv)
                         .filter(|process| search.user.is_none_or(|user| user == process.owner)),
@@ -239,6 +275,11 @@ fn read_cmdline(pid: i32, cmdline: &mut Vec<u8>) {
     if read.is_err() {
         cmdline.clear();
     }
+}
+
+/// The file that a process runs: other monitors, and what they have left behind, are no server.
+fn program(pid: i32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
 /// Ourselves, our ancestors, and init.

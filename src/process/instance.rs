@@ -15,8 +15,20 @@ pub(super) struct Candidate {
     pub(super) listens: Option<HashSet<SocketAddr>>,
     /// Whether it lives in another network namespace than we do.
     pub(super) is_elsewhere: bool,
-    /// The configuration that it was started with, where we may see that.
-    pub(super) config_dir: Option<PathBuf>,
+    pub(super) configured: Configured,
+}
+
+/// With which configuration a process was started, as against that of the restart command.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Configured {
+    /// One of the two is not known.
+    Unknown,
+    /// The same.
+    Alike,
+    /// Another one.
+    Apart,
+    /// It was told none, and the restart command tells one.
+    Otherwise,
 }
 
 impl Candidate {
@@ -43,18 +55,11 @@ pub(super) struct Asked {
     pub(super) taken: Vec<SocketAddr>,
     /// Whether the administrator has named the server (`--process-pattern`).
     pub(super) is_named: bool,
-    /// The configuration that the restart command starts the server with, where it says so.
-    pub(super) config_dir: Option<PathBuf>,
     /// Whether only the port tells it from another server of the configuration file.
     pub(super) by_port_alone: bool,
 }
 
 impl Asked {
-    /// Whether a process was started with another configuration than the restart command's.
-    fn differs(&self, one: &Candidate) -> bool {
-        matches!((&self.config_dir, &one.config_dir), (Some(ours), Some(its)) if ours != its)
-    }
-
     /// Whether what listens there takes connections to the URL.
     fn is_at(&self, listening: &SocketAddr) -> bool {
         listening.port() == self.port && takes(listening.ip(), &self.addresses)
@@ -90,16 +95,19 @@ pub(super) fn choose(candidates: Vec<Candidate>, asked: &Asked) -> Found {
         .collect();
     if !on_port.is_empty() {
         let kin: HashSet<i32> = on_port.iter().map(|pid| families[pid]).collect();
+        let kin = the_one_of(kin, &candidates, &families, asked);
         let mut found = part(candidates, |one| {
             let is_kin = kin.contains(&family(one))
                 && (on_port.contains(&one.process.pid) || !one.listens());
             (!is_kin).then(|| {
-                format!(
-                    "another process of its kind listens on port {port}: this is another instance"
-                )
+                if kin.is_empty() {
+                    return format!("several servers listen where the URL asks, on port {port}; --process-pattern or --user says which");
+                }
+                format!("another process of its kind listens on port {port}: this is another instance")
             })
         });
-        found.listening = on_port.into_iter().collect();
+        let server = found.server.iter().map(|process| process.pid);
+        found.listening = server.filter(|pid| on_port.contains(pid)).collect();
         return found;
     }
     if asked.by_port_alone {
@@ -112,14 +120,20 @@ pub(super) fn choose(candidates: Vec<Candidate>, asked: &Asked) -> Found {
     if asked.is_named {
         return part(candidates, |_| None);
     }
+    let is_taken = asked.taken.iter().any(|address| asked.is_at(address));
     let of = |holds: fn(&Candidate) -> bool| -> HashSet<i32> {
         let holding = candidates.iter().filter(|one| holds(one));
         holding.map(family).collect()
     };
     let elsewhere = of(|one| one.is_elsewhere);
     let configured: HashSet<i32> = {
-        let others = candidates.iter().filter(|one| asked.differs(one));
-        others.map(family).collect()
+        let is_apart = |one: &&Candidate| match one.configured {
+            Configured::Apart => true,
+            // Where only a proxy speaks for it, what is told nothing is another's.
+            Configured::Otherwise => is_taken,
+            Configured::Alike | Configured::Unknown => false,
+        };
+        candidates.iter().filter(is_apart).map(family).collect()
     };
     let listening = of(Candidate::listens);
     let hidden = of(|one| one.listens.is_none());
@@ -135,7 +149,6 @@ pub(super) fn choose(candidates: Vec<Candidate>, asked: &Asked) -> Found {
         .into_iter()
         .filter(|one| !elsewhere.contains(one) && !configured.contains(one))
         .collect();
-    let is_taken = asked.taken.iter().any(|address| asked.is_at(address));
     part(candidates, |one| {
         let family = family(one);
         if elsewhere.contains(&family) {
@@ -144,6 +157,12 @@ pub(super) fn choose(candidates: Vec<Candidate>, asked: &Asked) -> Found {
         if configured.contains(&family) {
             return Some(
                 "it was started with another --config_dir than the restart command's: this is another instance"
+                    .to_owned(),
+            );
+        }
+        if one.process.is_manager && !listening.contains(&family) {
+            return Some(
+                "manage.py starts and stops a server, and one that listens on no port is none; --process-pattern says otherwise"
                     .to_owned(),
             );
         }
@@ -167,10 +186,44 @@ pub(super) fn choose(candidates: Vec<Candidate>, asked: &Asked) -> Found {
                 "nothing listens on port {port}, and whether it listens on another is shown to its owner and to root alone"
             ));
         }
-        one.process.is_manager.then(|| {
-            "manage.py starts and stops a server, and one that listens on no port is none; --process-pattern says otherwise".to_owned()
-        })
+        None
     })
+}
+
+/// Of several families that listen where the URL asks, on sockets of their own, the one that has the
+/// restart command's configuration; none of them where that does not tell.
+fn the_one_of(
+    kin: HashSet<i32>,
+    candidates: &[Candidate],
+    families: &HashMap<i32, i32>,
+    asked: &Asked,
+) -> HashSet<i32> {
+    let sockets = |family: i32| -> BTreeSet<SocketAddr> {
+        let members = candidates
+            .iter()
+            .filter(|one| families[&one.process.pid] == family);
+        let listens = members.filter_map(|one| one.listens.as_ref()).flatten();
+        listens
+            .filter(|address| asked.is_at(address))
+            .copied()
+            .collect()
+    };
+    let shared: BTreeSet<_> = kin.iter().map(|family| sockets(*family)).collect();
+    if shared.len() < 2 || asked.is_named {
+        return kin;
+    }
+    let is_alike = |family: &i32| {
+        let mut members = candidates
+            .iter()
+            .filter(|one| families[&one.process.pid] == *family);
+        members.any(|one| one.configured == Configured::Alike)
+    };
+    let alike: HashSet<i32> = kin.into_iter().filter(is_alike).collect();
+    if alike.len() == 1 {
+        alike
+    } else {
+        HashSet::new()
+    }
 }
 
 /// How `manage.py` and `main.py` are told their configuration.
@@ -189,7 +242,7 @@ pub(crate) fn config_dir(command: &str) -> Option<PathBuf> {
         };
         // What the shell would expand, or what depends on where it stands, is not known here.
         let path = Path::new(value);
-        let is_plain = path.is_absolute() && !value.contains(['$', '`', '*', '?', '~']);
+        let is_plain = path.is_absolute() && !value.contains(|c| "$`*?~;&|<>(){}[]#!".contains(c));
         return is_plain.then(|| path.components().collect());
     }
     None

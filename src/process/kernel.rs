@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use nix::libc;
@@ -56,7 +57,6 @@ pub(super) fn detach(command: &mut Command) {
 
 /// Does the work in a child process, which has no descriptor of ours but this one, and ends it then.
 pub(super) fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<Pid> {
-    let inherited = inherited_descriptors();
     let null = File::options().read(true).write(true).open("/dev/null")?;
     // SAFETY: the child runs on with this thread alone. The C library leaves its allocator usable in
     // it (fork(2), pthread_atfork(3)), and the other threads that there can be, which resolve names
@@ -69,16 +69,17 @@ pub(super) fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<Pid>
                 // SAFETY: both are open descriptors, and nothing here owns the standard ones.
                 unsafe { libc::dup2(null.as_raw_fd(), standard) };
             }
-            close_all_but(keep.as_raw_fd(), &inherited);
-            work(keep);
+            close_all_but(keep.as_raw_fd());
+            // Where panics unwind, none may leave through our caller, who is another process.
+            let _ = catch_unwind(AssertUnwindSafe(|| work(keep)));
             // SAFETY: ends this process, without running what the parent registered for its own end.
             unsafe { libc::_exit(0) }
         }
     }
 }
 
-/// Closes what another thread may have opened since `inherited` was read, too (`close_range(2)`, Linux 5.9).
-fn close_all_but(keep: RawFd, inherited: &[RawFd]) {
+/// Closes every other descriptor (`close_range(2)`, Linux 5.9).
+fn close_all_but(keep: RawFd) {
     let first = libc::STDERR_FILENO + 1;
     let close = |from: RawFd, to: RawFd| {
         // SAFETY: the owners of these descriptors are never dropped in this process.
@@ -87,8 +88,10 @@ fn close_all_but(keep: RawFd, inherited: &[RawFd]) {
     if close(first, keep - 1) && close(keep + 1, RawFd::MAX) {
         return;
     }
-    for descriptor in inherited.iter().filter(|descriptor| **descriptor != keep) {
-        // SAFETY: as above.
-        unsafe { libc::close(*descriptor) };
+    for descriptor in inherited_descriptors() {
+        if descriptor != keep {
+            // SAFETY: as above.
+            unsafe { libc::close(descriptor) };
+        }
     }
 }

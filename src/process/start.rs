@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -22,6 +22,8 @@ use crate::journal::plain;
 pub(crate) const LAST_LINES: usize = 50;
 /// As many bytes of them are read at most.
 const LAST_BYTES: u64 = 64 * 1024;
+/// Who may read their output.
+pub(crate) const OUTPUT_MODE: u32 = 0o640;
 /// Where commands are looked for when PATH is not set.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The shells that run the command, the best first: the manual promises `source`.
@@ -41,7 +43,7 @@ pub(crate) async fn unusable(command: &str) -> Option<String> {
     });
     let reason = match looking.await {
         Ok(said) => String::from_utf8_lossy(&said).into_owned(),
-        Err(_) => unusable_program(&program).unwrap_or_default(),
+        Err(_) => return None,
     };
     (!reason.is_empty()).then(|| format!("{}: {reason}", program.display()))
 }
@@ -89,7 +91,8 @@ fn first_path(command: &str) -> Option<PathBuf> {
 pub(crate) struct Running {
     child: Child,
     exit: Exit,
-    output: Option<(PathBuf, u64)>,
+    /// Where its output goes, and where in it that begins.
+    output: Option<(File, u64)>,
 }
 
 /// Starts the command detached: a session of its own, nothing on stdin, its output appended
@@ -100,10 +103,10 @@ pub(crate) fn start(command: &str, output: &Path) -> io::Result<(Running, Option
         Ok(file) => (Some(file), None),
         Err(reason) => (None, Some(reason)),
     };
-    let position = file
-        .as_ref()
-        .and_then(|file| file.metadata().ok())
-        .map(|metadata| (output.to_owned(), metadata.len()));
+    let position = match &file {
+        Some(file) => Some((file.try_clone()?, file.metadata()?.len())),
+        None => None,
+    };
     let mut shell = Command::new(shell());
     shell
         .arg("-c")
@@ -145,14 +148,16 @@ impl Running {
 
     /// The last lines that the command wrote.
     pub(crate) fn last_lines(&self) -> io::Result<Vec<String>> {
-        let Some((path, from)) = &self.output else {
+        let Some((file, from)) = &self.output else {
             return Ok(Vec::new());
         };
-        let mut file = File::open(path)?;
+        // By the file that we opened: the path may lead elsewhere by now.
         let end = file.metadata()?.len();
-        file.seek(SeekFrom::Start((*from).max(end.saturating_sub(LAST_BYTES))))?;
-        let mut bytes = Vec::new();
-        file.take(LAST_BYTES).read_to_end(&mut bytes)?;
+        let start = (*from).max(end.saturating_sub(LAST_BYTES));
+        let length = usize::try_from(end.saturating_sub(start)).unwrap_or_default();
+        let mut bytes = vec![0; length];
+        let read = file.read_at(&mut bytes, start)?;
+        bytes.truncate(read);
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().collect();
         Ok(lines[lines.len().saturating_sub(LAST_LINES)..]
@@ -166,9 +171,10 @@ fn open_output(path: &Path) -> io::Result<File> {
     // O_NONBLOCK keeps a FIFO from holding us; it means nothing to a regular file, and
     // nothing else is taken, for the server would inherit it.
     let file = OpenOptions::new()
+        .read(true)
         .append(true)
         .create(true)
-        .mode(0o640)
+        .mode(OUTPUT_MODE)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)?;
     if !file.metadata()?.is_file() {

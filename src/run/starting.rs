@@ -39,7 +39,7 @@ impl Run<'_> {
             "Starting server with command: {}",
             secrets::without(&self.settings.restart_cmd)
         ));
-        let output = self.settings.logfile.with_extension("restart.log");
+        let output = self.settings.output();
         let (command, lost) =
             start::start(&self.settings.restart_cmd, &output).map_err(|reason| plain(&reason))?;
         let began = Instant::now();
@@ -188,7 +188,10 @@ impl Run<'_> {
                 self.sum_up();
                 let pids = self.restart.as_ref().map(|restart| restart.pids.clone());
                 let pids = pids.unwrap_or_default();
-                let log = pids.first().and_then(|pid| server_log::open_log(*pid));
+                let log = match pids.first() {
+                    Some(pid) => server_log::open_log(*pid).await,
+                    None => None,
+                };
                 let started = Known::of(pids, log);
                 self.last_healthy.note_started(&started);
                 return;

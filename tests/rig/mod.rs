@@ -439,24 +439,57 @@ pub fn get(address: SocketAddr, limit: Duration) -> Option<String> {
     Some(answer)
 }
 
+/// A control group of version 1 with one process in it, which it may outlive.
+pub struct Group(PathBuf);
+
+impl Group {
+    /// Such a group of that controller, where one can be made.
+    pub fn new(controller: &str, pid: i32) -> Option<Self> {
+        let root = Path::new("/sys/fs/cgroup").join(controller);
+        let group = root.join(format!("monitor-test-{pid}"));
+        fs::create_dir(&group).ok()?;
+        let group = Self(group);
+        group.write("cgroup.procs", &pid.to_string()).ok()?;
+        Some(group)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> std::io::Result<()> {
+        fs::write(self.path(name), text)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for pid in self.read("cgroup.procs").split_whitespace() {
+            let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        wait_until("the group is empty", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
 /// A server in state D: frozen by the freezer of cgroup v1, it cannot act on SIGKILL.
-pub struct Frozen(PathBuf);
+pub struct Frozen(Group);
 
 impl Frozen {
     pub fn new(pid: i32) -> Option<Self> {
-        let group = Path::new("/sys/fs/cgroup/freezer").join(format!("monitor-test-{pid}"));
-        fs::create_dir(&group).ok()?;
-        let frozen = Self(group);
-        fs::write(frozen.0.join("cgroup.procs"), pid.to_string()).ok()?;
-        fs::write(frozen.0.join("freezer.state"), "FROZEN").ok()?;
-        Some(frozen)
+        let group = Group::new("freezer", pid)?;
+        group.write("freezer.state", "FROZEN").ok()?;
+        Some(Self(group))
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        let _ = fs::write(self.0.join("freezer.state"), "THAWED");
-        wait_until("the group is empty", || fs::remove_dir(&self.0).is_ok());
+        let _ = self.0.write("freezer.state", "THAWED");
     }
 }
 

@@ -1,5 +1,6 @@
 use nix::unistd::Uid;
 
+use super::Configured::{Alike, Apart, Otherwise, Unknown};
 use super::*;
 
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
@@ -12,7 +13,6 @@ fn asked(is_taken: bool) -> Asked {
         addresses: vec![LOOPBACK.into()],
         taken: taken.into_iter().collect(),
         is_named: false,
-        config_dir: None,
         by_port_alone: false,
     }
 }
@@ -38,7 +38,7 @@ fn at(pid: i32, parent: i32, listens: Option<&[SocketAddr]>) -> Candidate {
         },
         listens: listens.map(|listens| listens.iter().copied().collect()),
         is_elsewhere: false,
-        config_dir: None,
+        configured: Unknown,
     }
 }
 
@@ -117,6 +117,12 @@ fn every_doubt_spares() {
             vec![one(7, 1, none())],
             free(),
             &[7],
+        ),
+        (
+            "manage.py that starts another behind a proxy",
+            vec![manager(one(7, 1, none()))],
+            taken(),
+            &[],
         ),
         (
             "manage.py that starts another",
@@ -235,24 +241,38 @@ fn what_lives_in_another_network_namespace_is_another_server() {
 
 #[test]
 fn what_was_started_with_another_configuration_is_another_server() {
-    let configured = |pid, directory: &str| Candidate {
-        config_dir: Some(directory.into()),
+    let with = |pid, configured| Candidate {
+        configured,
         ..one(pid, 1, Some(&[]))
     };
-    for asked in [free(), taken()] {
-        let asked = Asked {
-            config_dir: Some("/etc/one".into()),
-            ..asked
-        };
-        let both = vec![configured(7, "/etc/one"), configured(8, "/etc/two")];
-        let found = choose(both, &asked);
-        assert_eq!((found.server.len(), found.server[0].pid), (1, 7));
-        assert_eq!(
-            choose(vec![configured(8, "/etc/two")], &asked).spared.len(),
-            1
-        );
-        assert_eq!(choose(vec![one(8, 1, Some(&[]))], &asked).server.len(), 1);
+    for (asked, others) in [(free(), vec![Apart]), (taken(), vec![Apart, Otherwise])] {
+        for other in others {
+            let found = choose(vec![with(7, Alike), with(8, other)], &asked);
+            assert_eq!((found.server.len(), found.server[0].pid), (1, 7));
+            assert_eq!(choose(vec![with(8, other)], &asked).spared.len(), 1);
+        }
+        assert_eq!(choose(vec![with(8, Unknown)], &asked).server.len(), 1);
     }
+    assert_eq!(choose(vec![with(8, Otherwise)], &free()).server.len(), 1);
+    // Both where a name leads: `localhost` has two addresses.
+    let both = Asked {
+        addresses: vec![LOOPBACK.into(), std::net::Ipv6Addr::LOCALHOST.into()],
+        ..taken()
+    };
+    let on = |pid, address: SocketAddr, configured| Candidate {
+        configured,
+        ..at(pid, 1, Some(&[address]))
+    };
+    let (v4, v6) = (
+        SocketAddr::from((LOOPBACK, 9143)),
+        SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 9143)),
+    );
+    let found = choose(vec![on(7, v4, Alike), on(8, v6, Apart)], &both);
+    assert_eq!((found.server.len(), found.listening), (1, vec![7]));
+    let found = choose(vec![on(7, v4, Unknown), on(8, v6, Unknown)], &both);
+    assert_eq!((found.server.len(), found.spared.len()), (0, 2));
+    let one_socket = vec![on(7, v4, Unknown), on(8, v4, Unknown)];
+    assert_eq!(choose(one_socket, &both).server.len(), 2);
     for (command, expected) in [
         (
             "/opt/manage.py --config_dir=/etc/one start",
@@ -277,6 +297,7 @@ fn what_was_started_with_another_configuration_is_another_server() {
         ("/opt/manage.py --config_dir=conf start", None),
         ("/opt/manage.py --config_dir=$HOME/x start", None),
         ("/opt/manage.py --config_dirs=/x start", None),
+        ("export MYVNC_CONFIG_DIR=/etc/one; manage.py start", None),
         ("systemctl restart myvnc", None),
         ("it's", None),
     ] {
