@@ -168,7 +168,8 @@ Where several servers run on this host, these rules say which one the URL asks f
 
 - Somebody of them listens where the URL asks
 These processes and their matching parents and descendants are the server; the others are another
-instance. The address counts as well as the port.
+instance. The address counts as well as the port. Where several servers do so, each on an address of
+its own, it is the one that was started with the restart command's `--config_dir`, or none.
 
 - Nothing listens there
 What listens elsewhere is another instance. So is what was started with another `--config_dir` (or
@@ -176,7 +177,8 @@ MYVNC_CONFIG_DIR) than that of the restart command, what lives in another networ
 manage.py.
 
 - Something else listens there, such as a proxy
-When there is one server, it is that; when there are several, none is.
+When there is one server that can be behind it, it is that; when there are several, none is. One with
+another `--config_dir` than the restart command's, or with none where that names one, cannot.
 
 - The URL is another host's
 Nothing here is signalled.
