@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use chrono::{Local, NaiveDateTime, TimeDelta};
+use chrono::{Local, NaiveDate, NaiveDateTime, TimeDelta};
 use nix::libc;
 use procfs::process::FDTarget;
 
@@ -147,10 +147,14 @@ fn recent(text: &str, since: NaiveDateTime, is_fresh: bool) -> Vec<String> {
     last.iter().map(|line| (*line).to_owned()).collect()
 }
 
-/// The date that a line begins with, with or without a bracket before it.
+/// The date that a line begins with, with or without a bracket before it: `2026-11-17 12:28:45`.
 fn date(line: &str) -> Option<NaiveDateTime> {
     let text = line.trim_start_matches('[').get(..19)?;
-    NaiveDateTime::parse_from_str(&text.replace('T', " "), "%Y-%m-%d %H:%M:%S").ok()
+    let mut numbers = text.split(['-', ' ', 'T', ':']).map(str::parse);
+    let mut number = || numbers.next()?.ok();
+    let (year, month, day): (u32, u32, u32) = (number()?, number()?, number()?);
+    let day = NaiveDate::from_ymd_opt(year.try_into().ok()?, month, day)?;
+    day.and_hms_opt(number()?, number()?, number()?)
 }
 
 #[cfg(test)]
@@ -174,6 +178,14 @@ mod tests {
         let many = "2026-01-01 10:00:00 x\n".repeat(500);
         assert_eq!(recent(&many, since, true).len(), MOST_LINES);
         assert!(recent("", since, true).is_empty());
+        for none in [
+            "2026-13-01 10:00:00",
+            "2026-01-01 10:00",
+            "10:00:00 2026-01-01",
+            "a-b-c d:e:f g h i j",
+        ] {
+            assert_eq!(date(none), None, "{none}");
+        }
     }
 
     fn wanted(ours: &Path) -> Wanted {
