@@ -1,6 +1,7 @@
 //! The server's processes: which they are, how they are stopped and started.
 
 pub(crate) mod aside;
+mod configured;
 pub(crate) mod dump;
 mod exit;
 pub(crate) mod find;

@@ -2,14 +2,11 @@
 //! those whose arguments match.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::unistd::Uid;
@@ -20,9 +17,8 @@ use regex_lite::Regex;
 
 use super::found::{Found, Process};
 use super::instance::{self, Asked, Candidate, Configured};
-use super::{aside, identity};
+use super::{aside, configured, identity};
 use crate::journal::plain;
-use crate::regular;
 
 /// As much of a process's arguments is read, in bytes.
 const LONGEST_CMDLINE: u64 = 1 << 20;
@@ -44,8 +40,6 @@ pub(crate) struct Search {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
-/// Following the links of one path takes no longer.
-const LINKS_TIMEOUT: Duration = Duration::from_millis(200);
 /// A search takes no longer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -123,54 +117,10 @@ fn narrow(matching: Vec<Process>, search: &Search) -> Found {
     };
     if let Some(ours) = &search.config_dir {
         for one in &mut candidates {
-            one.configured = configured(&one.process, ours);
+            one.configured = configured::as_against(&one.process, ours);
         }
     }
     instance::choose(candidates, &asked)
-}
-
-/// Whether a process was started with this configuration. A disk that does not answer decides nothing.
-fn configured(process: &Process, ours: &Path) -> Configured {
-    match config_dir_of(process) {
-        None if environment(process.pid).is_none() => Configured::Unknown,
-        None => Configured::Otherwise,
-        Some(its) if its == ours => Configured::Alike,
-        Some(its) => match (real(its), real(ours.to_owned())) {
-            (Some(its), Some(ours)) if its == ours => Configured::Alike,
-            (Some(_), Some(_)) => Configured::Apart,
-            _ => Configured::Unknown,
-        },
-    }
-}
-
-/// The configuration that a server was started with, where we may see that: `manage.py` tells it
-/// its server in the environment.
-fn config_dir_of(process: &Process) -> Option<PathBuf> {
-    let named = instance::config_dir(&process.command).or_else(|| {
-        let environment = environment(process.pid)?;
-        let mut variables = environment.split(|byte| *byte == 0);
-        let value = variables.find_map(|one| {
-            let value = one.strip_prefix(instance::CONFIG_VARIABLE.as_bytes())?;
-            value.strip_prefix(b"=")
-        })?;
-        Some(OsStr::from_bytes(value).into())
-    });
-    // A path that is not absolute depends on where its program stood when it was started.
-    named.filter(|directory| directory.is_absolute())
-}
-
-fn environment(pid: i32) -> Option<Vec<u8>> {
-    regular::read(Path::new(&format!("/proc/{pid}/environ"))).ok()
-}
-
-/// A path without its links, or as it is where it is not there; none where its disk does not answer
-/// in time.
-fn real(path: PathBuf) -> Option<PathBuf> {
-    let (answer, wait) = mpsc::channel();
-    std::thread::Builder::new()
-        .spawn(move || answer.send(std::fs::canonicalize(&path).unwrap_or(path)))
-        .ok()?;
-    wait.recv_timeout(LINKS_TIMEOUT).ok()
 }
 
 /// The network namespace that a process lives in (`network_namespaces(7)`), where that can be seen.
