@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, pipe2};
 use tokio::net::unix::pipe;
 
@@ -48,7 +49,7 @@ impl Dump {
 
     /// Waits for the command to end, whoever else still holds its output.
     pub(crate) async fn ended(&mut self) {
-        while matches!(self.child.try_wait(), Ok(None)) {
+        while !self.has_ended() {
             tokio::select! {
                 () = self.exit.near() => (),
                 _ = self.output.readable(), if !self.is_closed => {
@@ -56,6 +57,13 @@ impl Dump {
                 }
             }
         }
+    }
+
+    /// Whether it has ended. It stays a zombie: until its group is ended, nobody may be given its number.
+    fn has_ended(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let pid = i32::try_from(self.child.id()).map(Pid::from_raw);
+        pid.is_ok_and(|pid| waitid(Id::Pid(pid), flags) != Ok(WaitStatus::StillAlive))
     }
 
     /// Ends what is left of it, its children too, and returns what it has said.
