@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::cli::{self, Cli, is_number, is_switch, keys};
 use crate::journal::plain;
-use crate::regular;
+use crate::sys::files;
 
 /// The table that holds a table for each server.
 const SERVERS: &str = "server";
@@ -127,7 +127,7 @@ impl Config {
 /// nobody else can have written it.
 fn read_safely(path: &Path) -> Result<String, String> {
     let cannot = |reason: &str| format!("--config {}: {reason}", path.display());
-    let (mut file, metadata) = regular::open(path).map_err(|reason| cannot(&plain(&reason)))?;
+    let (mut file, metadata) = files::open(path).map_err(|reason| cannot(&plain(&reason)))?;
     if nix::unistd::geteuid().is_root() {
         if metadata.mode() & 0o022 != 0 {
             return Err(cannot(

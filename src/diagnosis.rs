@@ -1,18 +1,13 @@
 //! Why a server hangs: evidence from /proc, taken before anything is stopped, and what it means.
 
-mod call;
 mod cause;
 mod disks;
 mod evidence;
-mod holders;
-mod limits;
 mod look;
-mod machine;
 mod oom;
 mod program;
 mod record;
 pub(crate) mod server_log;
-mod sock_diag;
 mod wait;
 
 use std::net::IpAddr;
@@ -21,9 +16,9 @@ use std::time::Duration;
 use self::evidence::Evidence;
 use self::look::Look;
 use crate::journal::{one_line, plain};
-use crate::process::aside;
-use crate::process::found::Process;
+use crate::server::process::Process;
 use crate::state::Known;
+use crate::sys::bounded;
 
 /// No look takes longer.
 const BUDGET: Duration = Duration::from_millis(500);
@@ -123,7 +118,7 @@ impl Diagnosis {
 /// machine is ill, a disk holds whoever looks at it, so the look is a process of its own.
 pub(crate) async fn look(question: &Question) -> Diagnosis {
     let history = question.log.history;
-    let looking = aside::in_process(BUDGET, |out| {
+    let looking = bounded::in_process(BUDGET, |out| {
         let mut tell = |evidence: &Evidence| {
             let _ = out.write_all(Diagnosis::of(evidence, history).text().as_bytes());
         };

@@ -13,7 +13,7 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 use url::Url;
 
 use crate::journal::{plain, seconds};
-use crate::process::aside;
+use crate::sys::bounded;
 use crate::trust::{self, Fault, Trust};
 
 /// As many redirects on one host are followed.
@@ -381,7 +381,7 @@ impl Resolve for Resolver {
             progress.reach(Stage::Resolving);
             let host = name.as_str().to_owned();
             // Its answer is waited for until the deadline of the check.
-            let resolving = aside::in_thread(Duration::MAX, move || {
+            let resolving = bounded::in_thread(Duration::MAX, move || {
                 let found = (host.as_str(), 0).to_socket_addrs()?;
                 Ok::<Vec<SocketAddr>, io::Error>(found.collect())
             });

@@ -11,7 +11,7 @@ use chrono::{DateTime, Local, SubsecRound};
 use nix::libc;
 
 use crate::cli::LogLevel;
-use crate::terminal;
+use crate::sys::terminal;
 
 /// The longest text of one line, in characters; what is longer ends in `…`.
 pub(crate) const LONGEST_LINE: usize = 2000;

@@ -15,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
 use crate::journal::plain;
-use crate::process::find;
+use crate::proc::process::Proc;
 
 /// So often a lock is taken again whose file was removed meanwhile.
 const MOST_TRIES: u32 = 10;
@@ -137,7 +137,7 @@ fn holder(file: &mut File) -> Taken {
     match (by_kernel, by_file) {
         (Some(pid), written) if written != Some(pid) => Taken::Busy {
             pid: Some(pid),
-            since: find::age(pid),
+            since: Proc::here().age(pid),
         },
         (_, pid) => Taken::Busy {
             pid,

@@ -1,7 +1,6 @@
 //! A watchdog for a MyVNC server: asks it over HTTP whether it answers, and when it does
 //! not, stops its processes, starts it again, sees it answer, and writes down what was wrong.
 
-mod account;
 mod cli;
 mod config;
 mod defaults;
@@ -9,17 +8,15 @@ mod diagnosis;
 mod health;
 mod journal;
 mod lock;
-mod owner;
-mod process;
+mod proc;
 mod recovery;
-mod regular;
 mod run;
 mod secrets;
+mod server;
 mod servers;
 mod settings;
-mod signals;
 mod state;
-mod terminal;
+mod sys;
 mod trust;
 
 use std::io::Write;

@@ -13,15 +13,15 @@ use self::starting::Restart;
 use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, Journal, Level, complain, plain, seconds};
 use crate::lock::{Reserved, RunLock, Taken, TargetFile, TargetLock};
-use crate::owner;
-use crate::process::find;
-use crate::process::found::Process;
-use crate::process::start;
-use crate::process::stop::Held;
+use crate::proc::net;
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
+use crate::server::process::Process;
+use crate::server::restart_command;
+use crate::server::stop::Held;
 use crate::settings::Settings;
-use crate::signals::Signals;
 use crate::state::LastHealthy;
+use crate::sys::files;
+use crate::sys::signals::Signals;
 
 /// The host in the name of the restart lock of a server of this host.
 const THIS_HOST: &str = "localhost";
@@ -33,9 +33,9 @@ pub(crate) async fn run(settings: &Settings) -> bool {
     let lock_path = RunLock::path(&settings.logfile);
     let taken = make_room(settings).and_then(|owner| {
         if let Some(owner) = owner {
-            owner::make(&settings.logfile, Journal::MODE, owner);
-            owner::make(&lock_path, RunLock::MODE, owner);
-            owner::make(&settings.output(), start::OUTPUT_MODE, owner);
+            files::make(&settings.logfile, Journal::MODE, owner);
+            files::make(&lock_path, RunLock::MODE, owner);
+            files::make(&settings.output(), restart_command::OUTPUT_MODE, owner);
         }
         Ok((take_lock(settings, &lock_path)?, owner))
     });
@@ -112,7 +112,7 @@ fn make_room(settings: &Settings) -> Result<Option<u32>, String> {
     if log.is_dir() {
         return Err(cannot("Is a directory"));
     }
-    Ok(owner::beside_root(&metadata))
+    Ok(files::beside_root(&metadata))
 }
 
 fn say_busy(journal: &Journal, pid: Option<i32>, since: Option<Duration>) {
@@ -313,7 +313,7 @@ impl<'a> Run<'a> {
     fn reserve(&mut self) -> Event {
         self.say_unresponsive();
         // One server of this host has many names.
-        if find::is_here(&self.checker.addresses()) {
+        if net::place(&self.checker.addresses()) == net::Place::Here {
             let (state, port) = (&self.settings.state_dir, self.settings.port());
             match TargetFile::prepare(state, THIS_HOST, port) {
                 Ok(target) => self.target = target,

@@ -7,12 +7,12 @@ use nix::unistd::Uid;
 use regex_lite::Regex;
 use url::Url;
 
-use crate::account;
 use crate::cli::{Cli, LogLevel};
 use crate::defaults;
 use crate::journal::plain;
 use crate::recovery::Purpose;
 use crate::secrets;
+use crate::sys::account;
 use crate::trust::Trust;
 
 /// All that one run over one server needs, valid.

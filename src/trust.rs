@@ -18,7 +18,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use self::fault::is_own_authority;
 pub(crate) use self::fault::{Fault, fault};
-use crate::regular;
+use crate::sys::files;
 
 /// The bundles of the distributions: Debian, Red Hat, openSUSE, Alpine.
 const BUNDLES: [&str; 5] = [
@@ -55,7 +55,7 @@ pub(crate) enum Trust {
 impl Trust {
     /// The system's store and the certificates of a PEM file.
     pub(crate) fn system_and(file: &Path) -> Result<Self, String> {
-        let pem = regular::read(file).map_err(|reason| crate::journal::plain(&reason))?;
+        let pem = files::read(file).map_err(|reason| crate::journal::plain(&reason))?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
             .filter_map(Result::ok)
             .collect();
@@ -252,10 +252,10 @@ impl Verifier {
 fn read_bundle() -> Vec<CertificateDer<'static>> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let pem = match named {
-        Some(file) => regular::read(&file).ok(),
+        Some(file) => files::read(&file).ok(),
         None => BUNDLES
             .iter()
-            .find_map(|file| regular::read(Path::new(file)).ok()),
+            .find_map(|file| files::read(Path::new(file)).ok()),
     };
     certificates_of(&pem.unwrap_or_default())
 }
@@ -267,7 +267,7 @@ fn read_directories() -> Vec<CertificateDer<'static>> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter_map(|path| regular::read(&path).ok())
+        .filter_map(|path| files::read(&path).ok())
         .flat_map(|pem| certificates_of(&pem))
         .collect()
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use super::Seen;
 use super::evidence::{Evidence, Listener, Looked, Program};
-use super::look::plainly;
 use super::oom::Victim;
 use super::record::described;
-use crate::process::instance::takes;
+use crate::proc::net::{plainly, takes};
 
 /// Longer ago than this, where no healthy check is known, the OOM killer's victim was another.
 const RECENT: Duration = Duration::from_secs(600);

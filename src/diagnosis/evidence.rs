@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Seen;
-use super::call::{Deed, Doing};
 use super::oom::Victim;
-use super::sock_diag::Received;
+use crate::proc::cgroup::Limit;
+use crate::proc::machine::Machine;
+use crate::proc::sock_diag::Received;
+use crate::proc::syscall::{Deed, Doing};
 
 /// All that was seen.
 #[derive(Clone, Debug)]
@@ -112,24 +114,6 @@ impl Program {
         main.or_else(|| living.next())
             .map_or(&Wait::Hidden, |thread| &thread.wait)
     }
-}
-
-/// How much of something that is limited is in use.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Limit {
-    pub(crate) kind: LimitKind,
-    pub(crate) used: u64,
-    pub(crate) most: u64,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum LimitKind {
-    /// Bytes of memory of its control group.
-    GroupMemory,
-    /// Threads of its control group.
-    GroupThreads,
-    /// Threads of its user (`RLIMIT_NPROC`).
-    UserThreads,
 }
 
 /// Another process that has to do with it.
@@ -246,30 +230,4 @@ pub(crate) struct Full {
     pub(crate) directory: PathBuf,
     /// Whether there is room and no inode.
     pub(crate) inodes: bool,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Machine {
-    pub(crate) load: f32,
-    pub(crate) cpus: usize,
-    /// Bytes of memory that can be had, of all.
-    pub(crate) available: u64,
-    pub(crate) memory: u64,
-    /// Where the kernel keeps it.
-    pub(crate) pressure: Option<Pressure>,
-    /// Threads of all processes, and how many there can be.
-    pub(crate) threads: u64,
-    pub(crate) most_threads: u64,
-}
-
-/// Percent of the last 10 seconds that something stood still for want of it
-/// (Documentation/accounting/psi.rst).
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Pressure {
-    /// Everything, for memory.
-    pub(crate) memory: f32,
-    /// Something, for a CPU.
-    pub(crate) cpu: f32,
-    /// Everything, for a disk.
-    pub(crate) io: f32,
 }

@@ -10,15 +10,20 @@ use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::FDTarget;
 
 use super::Question;
-use super::evidence::{Evidence, Listener, Looked, Machine, Other, Program};
-use super::holders::Holders;
-use super::{disks, machine, oom, program, server_log, sock_diag};
-use crate::process::find;
-use crate::process::found::Process;
+use super::evidence::{Evidence, Listener, Looked, Other, Program};
+use super::{disks, oom, program, server_log};
+use crate::proc::fd_owners::Holders;
+use crate::proc::machine::Machine;
+use crate::proc::net::{self, plainly};
+use crate::proc::process::{Proc, joined};
+use crate::proc::{fd_owners, machine, sock_diag};
 use crate::secrets;
+use crate::server::process::Process;
 
 /// Looking through other processes for who holds a pipe or a port ends after this time.
 const SEARCH: Duration = Duration::from_millis(250);
+/// Read limit of another process's arguments, in bytes.
+const LONGEST_CMDLINE: u64 = 16 << 10;
 /// So many characters of another process's command line are shown.
 const LONGEST_COMMAND: usize = 200;
 /// From one reading of the CPU times to the next at least, where a thread runs.
@@ -68,7 +73,7 @@ impl<'a> Look<'a> {
         let question = self.question;
         let mut holders = Holders::until(Instant::now() + SEARCH);
         self.evidence.machine = machine::look();
-        self.evidence.elsewhere = find::is_elsewhere(&question.addresses);
+        self.evidence.elsewhere = net::place(&question.addresses) == net::Place::Elsewhere;
         let sockets = Sockets::read();
         let began = Instant::now();
         let (mut programs, mut paths) = (Vec::new(), Vec::new());
@@ -115,7 +120,7 @@ pub(super) struct Sockets {
 
 impl Sockets {
     fn read() -> Self {
-        let rows = find::tcp_sockets();
+        let rows = net::tcp_sockets();
         let numbered = rows.iter().enumerate();
         // What is not accepted yet, or closed already, has inode 0.
         let by_inode = numbered
@@ -147,11 +152,6 @@ impl Sockets {
     pub(super) fn by_inode(&self, inode: u64) -> Option<&TcpNetEntry> {
         self.rows.get(*self.by_inode.get(&inode)?)
     }
-}
-
-/// An address as an administrator writes it: a dual-stack socket has IPv4 addresses as IPv6 ones.
-pub(super) fn plainly(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 fn listeners(
@@ -191,7 +191,7 @@ fn listeners(
 
 fn instances(others: &[Process], sockets: &Sockets) -> Vec<(Other, Vec<SocketAddr>)> {
     let listens = |pid: i32| {
-        let open = find::descriptors(pid).into_iter().flatten();
+        let open = fd_owners::descriptors(pid).into_iter().flatten();
         let rows = open.filter_map(|one| match one.target {
             FDTarget::Socket(inode) => sockets.by_inode(inode),
             _ => None,
@@ -226,10 +226,19 @@ fn sample(programs: &mut [Program], began: Instant) {
     }
 }
 
+/// A process's arguments, joined by spaces; empty where it has none.
+fn command(pid: i32) -> String {
+    joined(
+        &Proc::here()
+            .cmdline(pid, LONGEST_CMDLINE)
+            .unwrap_or_default(),
+    )
+}
+
 /// A process as a sentence names it.
 pub(super) fn other(pid: i32) -> Option<Other> {
-    let stat = find::stat_at(&format!("/proc/{pid}/stat"))?;
-    let command = find::command(pid);
+    let stat = Proc::here().stat(pid).ok()?;
+    let command = command(pid);
     let command = if command.is_empty() {
         format!("[{}]", stat.comm)
     } else {
@@ -239,7 +248,7 @@ pub(super) fn other(pid: i32) -> Option<Other> {
         pid,
         command: shortened(secrets::without(&command)),
         state: stat.state,
-        age: find::age(pid).unwrap_or_default(),
+        age: Proc::here().age(pid).unwrap_or_default(),
     })
 }
 

@@ -7,16 +7,17 @@ use std::time::Duration;
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, Stat};
 
-use super::call::doing;
 use super::evidence::{Cpu, Other, Program, Thread, Wait};
-use super::holders::Holders;
-use super::limits;
-use super::look::{Sockets, other, plainly};
-use super::machine::number_after;
+use super::look::{Sockets, other};
 use super::wait::Around;
-use crate::process::find;
-use crate::process::found::Process;
+use crate::proc::fd_owners::Holders;
+use crate::proc::net::plainly;
+use crate::proc::parse::number_after;
+use crate::proc::process::Proc;
+use crate::proc::syscall::doing;
+use crate::proc::{cgroup, fd_owners};
 use crate::secrets;
+use crate::server::process::Process;
 
 /// What is waited for is looked up for so many threads at most.
 const MOST_THREADS: usize = 200;
@@ -26,7 +27,7 @@ const MOST_FRAMES: usize = 8;
 /// What can be seen of a process without any risk that the look stops there.
 pub(super) fn outline(process: &Process) -> Option<Program> {
     let pid = process.pid;
-    let stat = find::stat_at(&format!("/proc/{pid}/stat"))?;
+    let stat = Proc::here().stat(pid).ok()?;
     let ticks = procfs::ticks_per_second().max(1);
     let kernel = std::fs::read_to_string(format!("/proc/{pid}/wchan")).ok();
     Some(Program {
@@ -39,7 +40,7 @@ pub(super) fn outline(process: &Process) -> Option<Program> {
         } else {
             Vec::new()
         },
-        age: find::age(pid).unwrap_or_default(),
+        age: Proc::here().age(pid).unwrap_or_default(),
         cpu: Duration::from_secs((stat.utime + stat.stime) / ticks),
         ..Program::default()
     })
@@ -64,7 +65,7 @@ pub(super) fn look(
         .and_then(process_of)
         .and_then(other);
     program.children = children(pid);
-    let open = find::descriptors(pid);
+    let open = fd_owners::descriptors(pid);
     // Their number shows to those who may not see what they are.
     let listed = std::fs::read_dir(format!("/proc/{pid}/fd"));
     program.descriptors = listed.ok().map(Iterator::count);
@@ -78,7 +79,7 @@ pub(super) fn look(
         targets.insert(one.fd, one.target);
     }
     (program.sockets, program.listens) = tcp(&targets, sockets);
-    program.limits = limits::near(pid, &status, &rlimits);
+    program.limits = cgroup::near(pid, &status, &rlimits);
     let mut around = Around {
         pid,
         targets: &targets,
@@ -93,7 +94,7 @@ pub(super) fn look(
 
 /// What a process's main thread waits for.
 pub(super) fn wait_of(pid: i32, sockets: &Sockets, holders: &mut Holders) -> Wait {
-    let open = find::descriptors(pid).into_iter().flatten();
+    let open = fd_owners::descriptors(pid).into_iter().flatten();
     let targets = open.map(|one| (one.fd, one.target)).collect();
     let mut around = Around {
         pid,
@@ -133,7 +134,7 @@ pub(super) fn cpu(pid: i32, tid: i32) -> Option<Cpu> {
 }
 
 fn thread_stat(pid: i32, tid: i32) -> Option<Stat> {
-    find::stat_at(&format!("/proc/{pid}/task/{tid}/stat"))
+    Proc::here().thread_stat(pid, tid).ok()
 }
 
 fn numbers_in(directory: &str) -> impl Iterator<Item = i32> {

@@ -14,7 +14,8 @@ use procfs::process::FDTarget;
 
 use crate::defaults;
 use crate::lock::RunLock;
-use crate::process::{aside, find};
+use crate::proc::fd_owners;
+use crate::sys::bounded;
 
 /// No more lines are taken.
 const MOST_LINES: usize = 200;
@@ -57,8 +58,8 @@ fn is_log(path: &Path) -> bool {
 
 /// The log that a process holds open; none where its disk does not answer in time.
 pub(crate) async fn open_log(pid: i32) -> Option<PathBuf> {
-    let looking = aside::in_process(LOOK_TIMEOUT, |out| {
-        let open = find::descriptors(pid).unwrap_or_default().into_iter();
+    let looking = bounded::in_process(LOOK_TIMEOUT, |out| {
+        let open = fd_owners::descriptors(pid).unwrap_or_default().into_iter();
         let mut paths = open.filter_map(|one| match one.target {
             FDTarget::Path(path) => Some(path),
             _ => None,

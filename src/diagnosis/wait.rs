@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use procfs::net::{TcpState, UdpNetEntry};
 use procfs::process::FDTarget;
 
-use super::call::{Deed, Doing, Polled};
 use super::evidence::{Other, Wait};
-use super::holders::{End, Holders};
-use super::look::{Sockets, other, plainly};
-use super::{program, sock_diag};
+use super::look::{Sockets, other};
+use super::program;
+use crate::proc::fd_owners::{End, Holders};
+use crate::proc::net::plainly;
+use crate::proc::sock_diag;
+use crate::proc::syscall::{Deed, Doing, Polled};
 
 /// No longer chain of processes that wait for each other is followed.
 const LONGEST_CHAIN: usize = 6;

@@ -7,10 +7,10 @@ use crate::diagnosis::server_log::Wanted;
 use crate::diagnosis::{self, Diagnosis, Question, Seen};
 use crate::health::{Stage, Trouble};
 use crate::journal::{BANNER, plain, seconds};
-use crate::process::dump::Dump;
-use crate::process::found::Found;
 use crate::recovery::Phase;
 use crate::secrets;
+use crate::server::dump_command::Dump;
+use crate::server::process::Found;
 
 /// `--dump-cmd` is given this time.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(10);

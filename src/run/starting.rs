@@ -11,10 +11,10 @@ use super::Run;
 use crate::diagnosis::server_log;
 use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, plain, seconds};
-use crate::process::find;
-use crate::process::start::{self, Running};
+use crate::proc::process::Proc;
 use crate::recovery::{Event, Outcome, Phase};
 use crate::secrets;
+use crate::server::restart_command::{self, Running};
 use crate::state::Known;
 
 /// Between two checks of a server that is starting.
@@ -40,8 +40,8 @@ impl Run<'_> {
             secrets::without(&self.settings.restart_cmd)
         ));
         let output = self.settings.output();
-        let (command, lost) =
-            start::start(&self.settings.restart_cmd, &output).map_err(|reason| plain(&reason))?;
+        let (command, lost) = restart_command::start(&self.settings.restart_cmd, &output)
+            .map_err(|reason| plain(&reason))?;
         let began = Instant::now();
         if let Some(reason) = lost {
             self.journal.warning(&format!(
@@ -166,7 +166,7 @@ impl Run<'_> {
         let ended = self
             .spared
             .iter()
-            .filter(|one| !find::is_alive(one.pid, one.start_time));
+            .filter(|one| !Proc::here().is_alive(one.pid, one.start_time));
         for process in ended {
             self.journal.warning(&format!(
                 "PID {} was left alone as another instance, and has ended since: look whether the restart command ends it",

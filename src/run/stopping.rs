@@ -8,17 +8,18 @@ use nix::unistd::Uid;
 use tokio::time::Instant;
 
 use super::Run;
-use crate::account;
 use crate::health::{Stage, Trouble};
 use crate::journal::{BANNER, Level, plain, seconds};
-use crate::process::find::{self, Search};
-use crate::process::found::{Found, Process};
-use crate::process::instance::config_dir;
-use crate::process::start;
-use crate::process::stop::Held;
+use crate::proc::process::Proc;
 use crate::recovery::{Event, Phase, Purpose};
 use crate::secrets;
-use crate::signals::Signals;
+use crate::server::process::{Found, Process};
+use crate::server::restart_command;
+use crate::server::search::{self, Search};
+use crate::server::select::config_dir;
+use crate::server::stop::Held;
+use crate::sys::account;
+use crate::sys::signals::Signals;
 
 /// Between SIGKILL and giving up.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,7 +59,7 @@ impl Run<'_> {
             ));
             return Event::Unable;
         }
-        if let Some(reason) = start::unusable(&self.settings.restart_cmd).await {
+        if let Some(reason) = restart_command::unusable(&self.settings.restart_cmd).await {
             self.journal.error(&format!(
                 "The restart command cannot be run: {reason}; correct --restart-cmd"
             ));
@@ -144,7 +145,7 @@ impl Run<'_> {
     }
 
     pub(super) async fn find(&self) -> Result<Found, String> {
-        find::find(&Search {
+        search::find(&Search {
             pattern: self.settings.process_pattern.clone(),
             config_dir: config_dir(&self.settings.restart_cmd),
             user: self.settings.user,
@@ -229,7 +230,7 @@ impl Run<'_> {
                     self.journal.critical(&format!(
                         "PID {pid} is still there {}s after SIGKILL, in state {}: nothing was started",
                         KILL_TIMEOUT.as_secs(),
-                        find::state(pid)
+                        Proc::here().state(pid)
                     ));
                 }
                 Event::Expired

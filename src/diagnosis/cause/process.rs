@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use super::{ago, mebibytes};
-use crate::diagnosis::call::Doing;
-use crate::diagnosis::evidence::{Evidence, Limit, LimitKind, Other, Program, Thread, Wait};
+use crate::diagnosis::evidence::{Evidence, Other, Program, Thread, Wait};
 use crate::diagnosis::record::described;
-use crate::diagnosis::sock_diag::Received;
+use crate::proc::cgroup::{Limit, LimitKind};
+use crate::proc::sock_diag::Received;
+use crate::proc::syscall::Doing;
 
 /// The kernel's name for a socket whose peer has closed while the server has not.
 const CLOSE_WAIT: &str = "CLOSE_WAIT";

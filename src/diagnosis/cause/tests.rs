@@ -1,9 +1,9 @@
 use super::*;
-use crate::diagnosis::call::{Deed, Doing};
-use crate::diagnosis::evidence::{
-    Cpu, Full, Limit, LimitKind, Machine, Other, Pressure, Thread, Wait,
-};
-use crate::diagnosis::sock_diag::Received;
+use crate::diagnosis::evidence::{Cpu, Full, Other, Thread, Wait};
+use crate::proc::cgroup::{Limit, LimitKind};
+use crate::proc::machine::{Machine, Pressure};
+use crate::proc::sock_diag::Received;
+use crate::proc::syscall::{Deed, Doing};
 
 fn peer() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 7], 51234))

@@ -1,13 +1,38 @@
 //! What is wrong with the machine, and not with the server: memory and load (`proc(5)`).
 
-use std::str::FromStr;
-
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::evidence::{Machine, Pressure};
+use super::parse::number_after;
+
+/// The machine that the server runs on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Machine {
+    pub(crate) load: f32,
+    pub(crate) cpus: usize,
+    /// Bytes of memory that can be had, of all.
+    pub(crate) available: u64,
+    pub(crate) memory: u64,
+    /// Where the kernel keeps it.
+    pub(crate) pressure: Option<Pressure>,
+    /// Threads of all processes, and how many there can be.
+    pub(crate) threads: u64,
+    pub(crate) most_threads: u64,
+}
+
+/// Percent of the last 10 seconds that something stood still for want of it
+/// (Documentation/accounting/psi.rst).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pressure {
+    /// Everything, for memory.
+    pub(crate) memory: f32,
+    /// Something, for a CPU.
+    pub(crate) cpu: f32,
+    /// Everything, for a disk.
+    pub(crate) io: f32,
+}
 
 /// Looks at the machine.
-pub(super) fn look() -> Machine {
+pub(crate) fn look() -> Machine {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{name}")).unwrap_or_default();
     let (memory, load) = (read("meminfo"), read("loadavg"));
     let kibibytes = |name: &str| number_after::<u64>(&memory, name).unwrap_or_default();
@@ -36,31 +61,9 @@ pub(super) fn look() -> Machine {
     }
 }
 
-/// The number that follows a name in a file of /proc.
-pub(super) fn number_after<T: FromStr>(text: &str, name: &str) -> Option<T> {
-    let (_, rest) = text.split_once(name)?;
-    rest.split_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_of_proc_are_read() {
-        let limits = "Max open files            1024                 524288               files\n";
-        assert_eq!(number_after(limits, "Max open files"), Some(1024));
-        assert_eq!(
-            number_after::<u64>("Max processes unlimited", "Max processes"),
-            None
-        );
-        assert_eq!(
-            number_after("some avg10=12.34 avg60=0", "some avg10="),
-            Some(12.34_f32)
-        );
-        assert_eq!(number_after("0.15 0.10 0.05 1/345 9", "/"), Some(345));
-        assert_eq!(number_after::<u64>("", "x"), None);
-    }
 
     #[test]
     fn this_machine_has_memory_and_threads() {

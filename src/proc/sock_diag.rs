@@ -29,12 +29,12 @@ pub(crate) struct Received {
 }
 
 /// What the peer of this connection has sent.
-pub(super) fn received(local: SocketAddr, peer: SocketAddr) -> Option<Received> {
+pub(crate) fn received(local: SocketAddr, peer: SocketAddr) -> Option<Received> {
     info(&ask(local, peer)?)
 }
 
 /// How many clients may wait in the accept queue of this listening socket (`listen(2)`).
-pub(super) fn backlog(local: SocketAddr, inode: u64) -> Option<u32> {
+pub(crate) fn backlog(local: SocketAddr, inode: u64) -> Option<u32> {
     let any = match local {
         SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
         SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),

@@ -5,8 +5,25 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::evidence::{Limit, LimitKind};
-use super::machine::number_after;
+use super::parse::number_after;
+
+/// How much of something that is limited is in use.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Limit {
+    pub(crate) kind: LimitKind,
+    pub(crate) used: u64,
+    pub(crate) most: u64,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum LimitKind {
+    /// Bytes of memory of its control group.
+    GroupMemory,
+    /// Threads of its control group.
+    GroupThreads,
+    /// Threads of its user (`RLIMIT_NPROC`).
+    UserThreads,
+}
 
 /// Percent of its limit at which memory is near its end.
 const NEAR: u64 = 98;
@@ -37,7 +54,7 @@ const KEPT: [Kept; 2] = [
 ];
 
 /// The limits that a process is near, by its `status` and `limits` (`proc(5)`).
-pub(super) fn near(pid: i32, status: &str, rlimits: &str) -> Vec<Limit> {
+pub(crate) fn near(pid: i32, status: &str, rlimits: &str) -> Vec<Limit> {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let mut near: Vec<Limit> = KEPT
         .iter()

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::found::Process;
-use super::instance::{CONFIG_VARIABLE, Configured, config_dir};
-use crate::regular;
+use super::process::Process;
+use super::select::{CONFIG_VARIABLE, Configured, config_dir};
+use crate::sys::files;
 
 /// Following the links of one path takes no longer.
 const LINKS_TIMEOUT: Duration = Duration::from_millis(200);
@@ -44,7 +44,7 @@ fn config_dir_of(process: &Process) -> Option<PathBuf> {
 }
 
 fn environment(pid: i32) -> Option<Vec<u8>> {
-    regular::read(Path::new(&format!("/proc/{pid}/environ"))).ok()
+    files::read(Path::new(&format!("/proc/{pid}/environ"))).ok()
 }
 
 /// A path without its links, or as it is where it is not there; none where its disk does not answer

@@ -6,24 +6,24 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 use rustix::process::Signal;
 
-use super::exit::Exit;
-use super::find;
-use super::found::Process;
+use super::process::Process;
 use crate::journal::plain;
+use crate::proc::process::Proc;
+use crate::sys::pidfd::Pidfd;
 
 /// A process that is held on to: no other is signalled in its place.
 #[derive(Debug)]
 pub(crate) struct Held {
     /// What is held.
     pub(crate) process: Process,
-    exit: Exit,
+    exit: Pidfd,
 }
 
 impl Held {
     /// Takes hold of a process; `None` when it has ended.
     pub(crate) fn new(process: Process) -> Option<Self> {
         let held = Self {
-            exit: Exit::of(process.pid),
+            exit: Pidfd::of(process.pid),
             process,
         };
         // The PID may be a successor's: compared once it is held.
@@ -55,7 +55,7 @@ impl Held {
 
     /// Whether it runs, and not as a zombie.
     pub(crate) fn is_alive(&self) -> bool {
-        find::is_alive(self.process.pid, self.process.start_time)
+        Proc::here().is_alive(self.process.pid, self.process.start_time)
     }
 
     /// Waits until it has ended.
@@ -96,7 +96,7 @@ mod tests {
     }
 
     fn process(child: &Child) -> Process {
-        find::process(i32::try_from(child.id()).unwrap()).unwrap()
+        crate::server::search::process(i32::try_from(child.id()).unwrap()).unwrap()
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -10,8 +10,8 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, pipe2};
 use tokio::net::unix::pipe;
 
-use super::exit::Exit;
-use super::start::shell;
+use super::restart_command::shell;
+use crate::sys::pidfd::Pidfd;
 
 /// As much of its output is kept, in bytes; what comes after it is read and dropped.
 const MOST_KEPT: usize = 64 << 10;
@@ -20,7 +20,7 @@ const MOST_KEPT: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Dump {
     child: Child,
-    exit: Exit,
+    exit: Pidfd,
     output: pipe::Receiver,
     kept: Vec<u8>,
     is_closed: bool,
@@ -39,7 +39,7 @@ impl Dump {
             .process_group(0)
             .spawn()?;
         Ok(Self {
-            exit: Exit::of(i32::try_from(child.id()).unwrap_or_default()),
+            exit: Pidfd::of(i32::try_from(child.id()).unwrap_or_default()),
             child,
             output: pipe::Receiver::from_owned_fd(reader)?,
             kept: Vec::new(),

@@ -13,10 +13,9 @@ use nix::libc;
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{AccessFlags, access, geteuid};
 
-use super::exit::Exit;
-use super::{aside, kernel};
-use crate::account;
 use crate::journal::plain;
+use crate::sys::pidfd::Pidfd;
+use crate::sys::{account, bounded, ffi};
 
 /// As many of its last lines of output tell why a command failed.
 pub(crate) const LAST_LINES: usize = 50;
@@ -36,7 +35,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// a path at which nothing can be executed. `None` also in every doubt.
 pub(crate) async fn unusable(command: &str) -> Option<String> {
     let program = first_path(command)?;
-    let looking = aside::in_process(LOOK_TIMEOUT, |out| {
+    let looking = bounded::in_process(LOOK_TIMEOUT, |out| {
         if let Some(reason) = unusable_program(&program) {
             let _ = out.write_all(reason.as_bytes());
         }
@@ -90,7 +89,7 @@ fn first_path(command: &str) -> Option<PathBuf> {
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
-    exit: Exit,
+    exit: Pidfd,
     /// Where its output goes, and where in it that begins.
     output: Option<(File, u64)>,
 }
@@ -117,9 +116,9 @@ pub(crate) fn start(command: &str, output: &Path) -> io::Result<(Running, Option
         Some(file) => shell.stdout(file.try_clone()?).stderr(file),
         None => shell.stdout(Stdio::null()).stderr(Stdio::null()),
     };
-    kernel::detach(&mut shell);
+    ffi::detach(&mut shell);
     let child = shell.spawn()?;
-    let exit = Exit::of(i32::try_from(child.id()).unwrap_or_default());
+    let exit = Pidfd::of(i32::try_from(child.id()).unwrap_or_default());
     Ok((
         Running {
             child,

@@ -12,8 +12,8 @@ use nix::unistd::pipe2;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
-use super::exit::Exit;
-use super::kernel;
+use super::ffi;
+use super::pidfd::Pidfd;
 
 /// Between what a process has said and its end.
 const LAST_BREATH: Duration = Duration::from_millis(100);
@@ -41,8 +41,8 @@ pub(crate) async fn in_process(
     work: impl FnOnce(&mut dyn Write),
 ) -> io::Result<Vec<u8>> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
-    let child = kernel::fork(writer, |writer| work(&mut File::from(writer)))?;
-    let exit = Exit::of(child.as_raw());
+    let child = ffi::fork(writer, |writer| work(&mut File::from(writer)))?;
+    let exit = Pidfd::of(child.as_raw());
     let mut written = Vec::new();
     let reading = async {
         let output = pipe::Receiver::from_owned_fd(reader)?;

@@ -7,24 +7,24 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
-use super::kernel;
+use super::ffi;
 
 /// How often a process is looked at where there are no pidfds.
 const POLL: Duration = Duration::from_millis(20);
 
 /// The end of one process.
 #[derive(Debug)]
-pub(crate) struct Exit {
+pub(crate) struct Pidfd {
     pid: Option<Pid>,
     pidfd: Option<AsyncFd<OwnedFd>>,
 }
 
-impl Exit {
+impl Pidfd {
     /// The end of what has this PID now.
     pub(crate) fn of(pid: i32) -> Self {
         let pid = Pid::from_raw(pid);
         let descriptor = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        let pidfd = descriptor.and_then(|pidfd| kernel::watch(pidfd).ok());
+        let pidfd = descriptor.and_then(|pidfd| ffi::watch(pidfd).ok());
         Self { pid, pidfd }
     }
 

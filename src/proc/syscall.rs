@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use nix::libc;
 
-use super::machine::number_after;
+use super::parse::number_after;
 
 /// No more descriptors of one `poll(2)`, `select(2)` or `epoll_wait(2)` are looked at.
 const MOST_POLLED: usize = 1024;
@@ -21,7 +21,7 @@ const READ_OR_WRITE: u32 = WRITE | 1;
 
 /// A system call that a thread is blocked in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// Its number.
     number: libc::c_long,
     /// Its first four arguments.
@@ -58,9 +58,9 @@ pub(crate) enum Doing {
 /// A descriptor that a thread waits for among others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Polled {
-    pub(super) descriptor: i32,
+    pub(crate) descriptor: i32,
     /// Whether it waits to write to it and not to read from it.
-    pub(super) writing: bool,
+    pub(crate) writing: bool,
 }
 
 /// What is done with a descriptor or a path.
@@ -109,7 +109,7 @@ impl fmt::Display for Deed {
 }
 
 /// Reads what a thread does.
-pub(super) fn doing(pid: i32, tid: i32) -> Doing {
+pub(crate) fn doing(pid: i32, tid: i32) -> Doing {
     match std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")) {
         Err(_) => Doing::Hidden,
         Ok(text) => parse(&text).map_or(Doing::Running, |call| meaning(pid, call)),

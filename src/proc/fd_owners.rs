@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use procfs::ProcError;
 use procfs::process::{FDInfo, FDPermissions, FDTarget};
 
-use crate::process::find;
+use super::process::Proc;
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -17,21 +18,21 @@ enum Thing {
 
 /// An end of a pipe.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(super) enum End {
+pub(crate) enum End {
     Read,
     Write,
 }
 
 /// The holders of sockets and pipes.
 #[derive(Debug)]
-pub(super) struct Holders {
+pub(crate) struct Holders {
     end: Instant,
     everybody: Option<HashMap<Thing, Vec<i32>>>,
 }
 
 impl Holders {
     /// Looks through other processes until then and no longer.
-    pub(super) fn until(end: Instant) -> Self {
+    pub(crate) fn until(end: Instant) -> Self {
         Self {
             end,
             everybody: None,
@@ -39,12 +40,12 @@ impl Holders {
     }
 
     /// Who has this socket, asked of these first.
-    pub(super) fn of_socket(&mut self, inode: u64, first: &[i32]) -> Option<i32> {
+    pub(crate) fn of_socket(&mut self, inode: u64, first: &[i32]) -> Option<i32> {
         self.all(Thing::Socket(inode), first).first().copied()
     }
 
     /// Who has that end of this pipe, asked of these first.
-    pub(super) fn of_pipe(&mut self, inode: u64, end: End, first: &[i32]) -> Vec<i32> {
+    pub(crate) fn of_pipe(&mut self, inode: u64, end: End, first: &[i32]) -> Vec<i32> {
         self.all(Thing::Pipe(inode, end), first)
     }
 
@@ -78,7 +79,7 @@ fn everybody(end: Instant) -> HashMap<Thing, Vec<i32>> {
 }
 
 fn things_of(pid: i32) -> impl Iterator<Item = Thing> {
-    let open = find::descriptors(pid).unwrap_or_default().into_iter();
+    let open = descriptors(pid).unwrap_or_default().into_iter();
     open.flat_map(|one| things(&one))
 }
 
@@ -96,6 +97,31 @@ fn things(one: &FDInfo) -> Vec<Thing> {
         }
         _ => Vec::new(),
     }
+}
+
+/// What a process's descriptors are; none where we may not see them. One that is closed
+/// meanwhile is no reason to see none.
+pub(crate) fn descriptors(pid: i32) -> Option<Vec<FDInfo>> {
+    let open = descriptors_of(pid);
+    // A first thread that has ended has none.
+    if open.as_ref().is_none_or(Vec::is_empty) {
+        if let Some(thread) = Proc::here().living_thread(pid) {
+            return descriptors_of(thread);
+        }
+    }
+    open
+}
+
+fn descriptors_of(pid: i32) -> Option<Vec<FDInfo>> {
+    let mut open = Vec::new();
+    for one in procfs::process::Process::new(pid).ok()?.fd().ok()? {
+        match one {
+            Ok(one) => open.push(one),
+            Err(ProcError::PermissionDenied(_)) => return None,
+            Err(_) => (),
+        }
+    }
+    Some(open)
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::found::{Found, Process};
+use crate::proc::net::takes;
+
+use super::process::{Found, Process};
 
 /// A process whose arguments are a MyVNC server's.
 #[derive(Debug)]
@@ -64,22 +66,6 @@ impl Asked {
     fn is_at(&self, listening: &SocketAddr) -> bool {
         listening.port() == self.port && takes(listening.ip(), &self.addresses)
     }
-}
-
-/// Whether a socket that is bound to this address takes connections to one of those; to any, where
-/// they are not known. `::` takes IPv4 too (ipv6(7)).
-pub(crate) fn takes(bound: IpAddr, asked: &[IpAddr]) -> bool {
-    let bound = bound.to_canonical();
-    let is_taken = |asked: &IpAddr| match bound {
-        IpAddr::V4(any) if any.is_unspecified() => asked.is_ipv4(),
-        _ => bound.is_unspecified() || *asked == bound,
-    };
-    // A client that asks for `0.0.0.0` or `::` is led to this host's loopback.
-    asked.is_empty()
-        || asked
-            .iter()
-            .map(IpAddr::to_canonical)
-            .any(|asked| asked.is_unspecified() || is_taken(&asked))
 }
 
 /// Those that listen on the port and their matching kin are the server. Where none is seen to:

@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Lets the event loop watch a descriptor for being readable (`epoll(7)`).
-pub(super) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the descriptor is open, is owned by the `AsyncFd`, and an `OwnedFd` keeps its number.
     let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
     Ok(watched?)
@@ -39,7 +39,7 @@ fn inherited_descriptors() -> Vec<RawFd> {
 
 /// Lets the command run in a session of its own (`setsid(2)`), with no descriptor of ours
 /// but stdin, stdout and stderr.
-pub(super) fn detach(command: &mut Command) {
+pub(crate) fn detach(command: &mut Command) {
     let inherited = inherited_descriptors();
     // SAFETY: between fork and exec the closure makes only system calls that are
     // async-signal-safe (fcntl, setsid) and allocates nothing.
@@ -56,7 +56,7 @@ pub(super) fn detach(command: &mut Command) {
 }
 
 /// Does the work in a child process, which has no descriptor of ours but this one, and ends it then.
-pub(super) fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<Pid> {
+pub(crate) fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<Pid> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     // SAFETY: the child runs on with this thread alone. The C library leaves its allocator usable in
     // it (fork(2), pthread_atfork(3)), and the other threads that there can be, which resolve names

@@ -1,0 +1,76 @@
+//! The TCP sockets of our network namespace, and which addresses are this machine's.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+
+use procfs::net::TcpNetEntry;
+
+/// The TCP sockets of our network namespace (`proc_pid_net(5)`).
+pub(crate) fn tcp_sockets() -> Vec<TcpNetEntry> {
+    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
+    tables.into_iter().flatten().flatten().collect()
+}
+
+/// Whether a socket that is bound to this address takes connections to one of those; to any, where
+/// they are not known. `::` takes IPv4 too (ipv6(7)).
+pub(crate) fn takes(bound: IpAddr, asked: &[IpAddr]) -> bool {
+    let bound = bound.to_canonical();
+    let is_taken = |asked: &IpAddr| match bound {
+        IpAddr::V4(any) if any.is_unspecified() => asked.is_ipv4(),
+        _ => bound.is_unspecified() || *asked == bound,
+    };
+    // A client that asks for `0.0.0.0` or `::` is led to this host's loopback.
+    asked.is_empty()
+        || asked
+            .iter()
+            .map(IpAddr::to_canonical)
+            .any(|asked| asked.is_unspecified() || is_taken(&asked))
+}
+
+/// An address as an administrator writes it: a dual-stack socket has IPv4 addresses as IPv6 ones.
+pub(crate) fn plainly(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Where addresses are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    /// One of them is this machine's.
+    Here,
+    /// They are another machine's.
+    Elsewhere,
+    /// None is known, or those of this machine cannot be asked for.
+    Unknown,
+}
+
+/// Where these addresses are.
+pub(crate) fn place(addresses: &[IpAddr]) -> Place {
+    if addresses.is_empty() {
+        return Place::Unknown;
+    }
+    let is_loopback = |address: &IpAddr| {
+        let address = address.to_canonical();
+        address.is_loopback() || address.is_unspecified()
+    };
+    if addresses.iter().any(is_loopback) {
+        return Place::Here;
+    }
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return Place::Unknown;
+    };
+    let ours: HashSet<IpAddr> = interfaces
+        .filter_map(|interface| interface.address)
+        .filter_map(|address| {
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        })
+        .collect();
+    if addresses
+        .iter()
+        .any(|address| ours.contains(&address.to_canonical()))
+    {
+        Place::Here
+    } else {
+        Place::Elsewhere
+    }
+}

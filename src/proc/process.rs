@@ -1,0 +1,371 @@
+//! One process, by its directory below /proc (`proc(5)`).
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::libc;
+use procfs::FromRead;
+use procfs::process::Stat;
+
+use super::parse::number_after;
+
+/// Read limit of a small file of /proc, in bytes.
+const SMALL: u64 = 64 << 10;
+
+/// A mounted /proc, or a captured directory that looks like one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proc<'a>(pub(crate) &'a Path);
+
+/// Who a process is (`proc_pid_status(5)`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Ids {
+    /// Effective user ID.
+    pub(crate) uid: u32,
+    /// Effective group ID.
+    pub(crate) gid: u32,
+    /// The thread group that a thread ID belongs to.
+    pub(crate) tgid: i32,
+    /// Whether it lives in another PID namespace than the reader.
+    pub(crate) is_in_other_namespace: bool,
+}
+
+/// Whether an error means that the process has ended. Every other error (EMFILE, EIO, EACCES) says
+/// nothing of the kind.
+pub(crate) fn means_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Whether nothing of a process is left but its exit status: its first thread can end before the
+/// others, and is a zombie as long as they live.
+pub(crate) fn is_dead(stat: &Stat) -> bool {
+    matches!(stat.state, 'Z' | 'X' | 'x') && stat.num_threads <= 1
+}
+
+impl Proc<'static> {
+    /// The machine's own.
+    pub(crate) fn here() -> Self {
+        Self(Path::new("/proc"))
+    }
+}
+
+impl Proc<'_> {
+    /// The path of a process's file.
+    pub(crate) fn path(self, pid: i32, name: &str) -> PathBuf {
+        self.0.join(pid.to_string()).join(name)
+    }
+
+    /// The numbers of all processes that are listed.
+    ///
+    /// # Errors
+    /// /proc cannot be opened or listed.
+    pub(crate) fn pids(self) -> io::Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        for entry in std::fs::read_dir(self.0)? {
+            let name = entry?.file_name();
+            pids.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
+        }
+        Ok(pids)
+    }
+
+    /// State, parent, start time and more (`proc_pid_stat(5)`).
+    ///
+    /// # Errors
+    /// The file cannot be read; see `means_gone`.
+    pub(crate) fn stat(self, pid: i32) -> io::Result<Stat> {
+        self.stat_at(&self.path(pid, "stat"))
+    }
+
+    /// The same of one thread.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn thread_stat(self, pid: i32, tid: i32) -> io::Result<Stat> {
+        self.stat_at(&self.path(pid, &format!("task/{tid}/stat")))
+    }
+
+    fn stat_at(self, path: &Path) -> io::Result<Stat> {
+        let bytes = read(path, SMALL)?;
+        Stat::from_read(&bytes[..]).map_err(io::Error::other)
+    }
+
+    /// Who it is.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn ids(self, pid: i32) -> io::Result<Ids> {
+        // Its first line is the program's name, which can be any bytes.
+        let status = read(&self.path(pid, "status"), SMALL)?;
+        ids(&String::from_utf8_lossy(&status))
+            .ok_or_else(|| io::Error::other("its status has no user"))
+    }
+
+    /// The arguments as the kernel keeps them, each ended by NUL, at most `limit` bytes; empty for
+    /// kernel threads and zombies.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn cmdline(self, pid: i32, limit: u64) -> io::Result<Vec<u8>> {
+        let bytes = read(&self.path(pid, "cmdline"), limit)?;
+        if bytes.is_empty() {
+            // A first thread that has ended has none.
+            if let Some(thread) = self.living_thread(pid) {
+                return read(&self.path(thread, "cmdline"), limit);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The environment that it was started with, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn environ(self, pid: i32, limit: u64) -> io::Result<Vec<u8>> {
+        read(&self.path(pid, "environ"), limit)
+    }
+
+    /// Its working directory.
+    ///
+    /// # Errors
+    /// The link cannot be read.
+    pub(crate) fn cwd(self, pid: i32) -> io::Result<PathBuf> {
+        std::fs::read_link(self.path(pid, "cwd")).or_else(|reason| {
+            let thread = self.living_thread(pid).ok_or(reason)?;
+            std::fs::read_link(self.path(thread, "cwd"))
+        })
+    }
+
+    /// The file that it runs; ` (deleted)` follows where that is gone.
+    ///
+    /// # Errors
+    /// The link cannot be read.
+    pub(crate) fn exe(self, pid: i32) -> io::Result<PathBuf> {
+        std::fs::read_link(self.path(pid, "exe"))
+    }
+
+    /// The network namespace that it lives in (`network_namespaces(7)`).
+    ///
+    /// # Errors
+    /// The link cannot be read.
+    pub(crate) fn network(self, pid: i32) -> io::Result<PathBuf> {
+        std::fs::read_link(self.path(pid, "ns/net"))
+    }
+
+    /// The inodes of its sockets.
+    ///
+    /// # Errors
+    /// The directory cannot be listed, or a link in it cannot be read: then nothing is known.
+    pub(crate) fn sockets(self, pid: i32) -> io::Result<Vec<u64>> {
+        let sockets = self.sockets_of(pid)?;
+        if sockets.is_empty() {
+            if let Some(thread) = self.living_thread(pid) {
+                return self.sockets_of(thread);
+            }
+        }
+        Ok(sockets)
+    }
+
+    fn sockets_of(self, pid: i32) -> io::Result<Vec<u64>> {
+        let mut inodes = Vec::new();
+        let directory = self.path(pid, "fd");
+        let directory = rustix::fs::open(
+            &directory,
+            rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )?;
+        let mut link = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&directory)? {
+            let entry = entry?;
+            if !entry.file_name().to_bytes().iter().all(u8::is_ascii_digit) {
+                continue;
+            }
+            match rustix::fs::readlinkat(&directory, entry.file_name(), link) {
+                Ok(target) => {
+                    inodes.extend(socket_inode(target.to_bytes()));
+                    link = target.into_bytes();
+                }
+                // One that was closed meanwhile is no reason to know nothing.
+                Err(rustix::io::Errno::NOENT) => link = Vec::new(),
+                Err(reason) => return Err(reason.into()),
+            }
+        }
+        Ok(inodes)
+    }
+
+    /// The children of all its threads; none where the kernel does not list them.
+    pub(crate) fn children(self, pid: i32) -> Vec<i32> {
+        let mut children = Vec::new();
+        for tid in numbers_in(&self.path(pid, "task")) {
+            let list = read(&self.path(pid, &format!("task/{tid}/children")), SMALL);
+            let list = String::from_utf8(list.unwrap_or_default()).unwrap_or_default();
+            children.extend(
+                list.split_whitespace()
+                    .filter_map(|pid| pid.parse::<i32>().ok()),
+            );
+        }
+        children
+    }
+
+    /// Whether this very process still runs, and not as a zombie. What cannot be read is alive.
+    pub(crate) fn is_alive(self, pid: i32, start_time: u64) -> bool {
+        match self.stat(pid) {
+            Ok(stat) => stat.starttime == start_time && !is_dead(&stat),
+            Err(reason) => !means_gone(&reason),
+        }
+    }
+
+    /// A thread by which /proc still shows a process whose first thread has ended.
+    pub(crate) fn living_thread(self, pid: i32) -> Option<i32> {
+        let tasks = self.path(pid, "task");
+        // A link for each thread, and two of the directory's own.
+        if std::fs::metadata(&tasks).ok()?.nlink() <= 3 {
+            return None;
+        }
+        let is_alive = |tid: &i32| self.stat(*tid).is_ok_and(|stat| !is_dead(&stat));
+        numbers_in(&tasks).filter(|tid| *tid != pid).find(is_alive)
+    }
+
+    /// How long a process has run, in whole seconds.
+    pub(crate) fn age(self, pid: i32) -> Option<Duration> {
+        let started = self.stat(pid).ok()?.starttime / procfs::ticks_per_second();
+        let uptime = std::fs::read_to_string(self.0.join("uptime")).ok()?;
+        let uptime: u64 = uptime.split('.').next()?.parse().ok()?;
+        Some(Duration::from_secs(uptime.saturating_sub(started)))
+    }
+
+    /// The state letter of a process (`proc_pid_stat(5)`) and the kernel function it waits in, where
+    /// that can be read.
+    pub(crate) fn state(self, pid: i32) -> String {
+        let pid = self
+            .living_thread(pid)
+            .filter(|_| self.stat(pid).is_ok_and(|stat| stat.state == 'Z'))
+            .unwrap_or(pid);
+        let letter = self.stat(pid).map_or('?', |stat| stat.state);
+        match std::fs::read_to_string(self.path(pid, "wchan")) {
+            Ok(wchan) if !matches!(wchan.trim(), "" | "0") => {
+                format!("{letter} in {}", wchan.trim())
+            }
+            _ => letter.to_string(),
+        }
+    }
+}
+
+/// Arguments as one line of text; what is not UTF-8 in them becomes U+FFFD.
+pub(crate) fn joined(cmdline: &[u8]) -> String {
+    let argv = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
+    String::from_utf8_lossy(argv).replace('\0', " ")
+}
+
+fn ids(status: &str) -> Option<Ids> {
+    let fields = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().split_whitespace()
+    };
+    Some(Ids {
+        // Real and effective.
+        uid: fields("Uid:").nth(1)?.parse().ok()?,
+        gid: fields("Gid:").nth(1)?.parse().ok()?,
+        tgid: number_after(status, "\nTgid:")?,
+        // One number for each PID namespace from the reader's down to its own.
+        is_in_other_namespace: fields("NSpid:").count() > 1,
+    })
+}
+
+/// `socket:[4711]`
+fn socket_inode(link: &[u8]) -> Option<u64> {
+    let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn numbers_in(directory: &Path) -> impl Iterator<Item = i32> + use<> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // O_NONBLOCK: something else can be mounted over a file of /proc, such as a FIFO.
+    let file: File = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A captured /proc with one process, 7, and these files.
+    fn captured(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = directory.path().join("7").join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        directory
+    }
+
+    const STATUS: &str = "Name:\tpython3\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t7\nPid:\t7\n\
+        Uid:\t0\t1000\t1000\t1000\nGid:\t0\t100\t100\t100\nNSpid:\t7\n";
+
+    #[test]
+    fn the_effective_user_counts_and_another_namespace_shows() {
+        let directory = captured(&[("status", STATUS)]);
+        let ids = Proc(directory.path()).ids(7).unwrap();
+        assert_eq!((ids.uid, ids.gid, ids.tgid), (1000, 100, 7));
+        assert!(!ids.is_in_other_namespace);
+        let inner = STATUS.replace("NSpid:\t7", "NSpid:\t7\t1");
+        assert!(super::ids(&inner).unwrap().is_in_other_namespace);
+        assert_eq!(super::ids("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn hazard_24_what_cannot_be_read_is_alive() {
+        let stat = "7 (my (odd) name) S 1 7 7 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 1 0 4242 1 1 \
+            18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+        let directory = captured(&[("stat", stat)]);
+        let proc = Proc(directory.path());
+        assert!(proc.is_alive(7, 4242));
+        assert!(!proc.is_alive(7, 4243), "another process has its number");
+        assert!(!proc.is_alive(8, 4242), "it is gone");
+        std::fs::write(directory.path().join("7/stat"), "garbage").unwrap();
+        assert!(proc.is_alive(7, 4242), "unreadable is alive");
+        std::fs::write(directory.path().join("7/stat"), stat.replace(" S ", " Z ")).unwrap();
+        assert!(!proc.is_alive(7, 4242), "a zombie is dead");
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_holds_nobody() {
+        let directory = captured(&[("status", STATUS)]);
+        let fifo = directory.path().join("7/cmdline");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(Proc(directory.path()).cmdline(7, 100).unwrap(), b"");
+    }
+
+    #[test]
+    fn sockets_are_told_from_other_descriptors() {
+        let directory = captured(&[("status", STATUS)]);
+        let fds = directory.path().join("7/fd");
+        std::fs::create_dir(&fds).unwrap();
+        for (number, target) in [("0", "/dev/null"), ("3", "socket:[99]"), ("4", "pipe:[5]")] {
+            std::os::unix::fs::symlink(target, fds.join(number)).unwrap();
+        }
+        assert_eq!(Proc(directory.path()).sockets(7).unwrap(), [99]);
+        assert!(Proc(directory.path()).sockets(8).is_err());
+    }
+
+    #[test]
+    fn arguments_are_cut_at_their_limit() {
+        let directory = captured(&[("cmdline", "python3\0/a/main.py\0")]);
+        let proc = Proc(directory.path());
+        assert_eq!(proc.cmdline(7, 100).unwrap(), b"python3\0/a/main.py\0");
+        assert_eq!(proc.cmdline(7, 9).unwrap(), b"python3\0/");
+        assert_eq!(joined(b"python3\0/a/main.py\0"), "python3 /a/main.py");
+    }
+}

@@ -1,0 +1,10 @@
+//! The server's processes: which they are, how they are stopped and started.
+
+pub(crate) mod argv;
+pub(crate) mod config_dir;
+pub(crate) mod dump_command;
+pub(crate) mod process;
+pub(crate) mod restart_command;
+pub(crate) mod search;
+pub(crate) mod select;
+pub(crate) mod stop;

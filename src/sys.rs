@@ -1,0 +1,9 @@
+//! System calls behind safe functions.
+
+pub(crate) mod account;
+pub(crate) mod bounded;
+pub(crate) mod ffi;
+pub(crate) mod files;
+pub(crate) mod pidfd;
+pub(crate) mod signals;
+pub(crate) mod terminal;
