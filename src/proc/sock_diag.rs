@@ -1,8 +1,12 @@
 //! What the kernel knows of one TCP socket: `sock_diag(7)`, asked by its addresses.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
+
+use nix::libc;
+use serde::{Deserialize, Serialize};
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
@@ -11,11 +15,25 @@ use nix::sys::socket::{
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
 const INET_DIAG_INFO: u16 = 2;
-/// `struct nlmsghdr` and `struct inet_diag_msg`.
-const HEADERS: usize = 16 + 72;
-/// `idiag_wqueue` and `idiag_inode` in them.
-const WRITE_QUEUE: usize = 16 + 60;
-const INODE: usize = 16 + 68;
+const NLM_F_DUMP: u16 = 0x300;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// `INET_DIAG_NOCOOKIE`: any socket at that address.
+const NO_COOKIE: u64 = u64::MAX;
+const ALL_STATES: u32 = u32::MAX;
+/// `1 << TCP_LISTEN`.
+const LISTENING: u32 = 1 << 10;
+/// Size of `struct nlmsghdr`, in bytes.
+const NETLINK_HEADER: usize = 16;
+/// Size of it and `struct inet_diag_msg`.
+const HEADERS: usize = NETLINK_HEADER + 72;
+/// `id.idiag_sport`, `id.idiag_src`, `id.idiag_cookie`, `idiag_wqueue`, `idiag_uid` and `idiag_inode` in them.
+const PORT: usize = NETLINK_HEADER + 4;
+const SOURCE: usize = NETLINK_HEADER + 8;
+const COOKIE: usize = NETLINK_HEADER + 44;
+const WRITE_QUEUE: usize = NETLINK_HEADER + 60;
+const UID: usize = NETLINK_HEADER + 64;
+const INODE: usize = NETLINK_HEADER + 68;
 
 /// What the kernel knows of what a peer sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,40 +48,139 @@ pub(crate) struct Received {
 
 /// What the peer of this connection has sent.
 pub(crate) fn received(local: SocketAddr, peer: SocketAddr) -> Option<Received> {
-    info(&ask(local, peer)?)
+    info(&ask(local, peer, NO_COOKIE).ok()??)
+}
+
+/// A listening TCP socket (`struct inet_diag_msg`).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Listener {
+    /// Where it is bound.
+    pub(crate) address: SocketAddr,
+    /// Effective user ID of the process that made it.
+    pub(crate) uid: u32,
+    /// By this a descriptor is recognised (`socket:[INODE]`).
+    pub(crate) inode: u64,
+    /// A number that no other socket of this boot and network namespace gets (`SO_COOKIE`, socket(7));
+    /// none where /proc/net/tcp was read instead.
+    pub(crate) cookie: Option<u64>,
 }
 
 /// How many clients may wait in the accept queue of this listening socket (`listen(2)`).
 pub(crate) fn backlog(local: SocketAddr, inode: u64) -> Option<u32> {
-    let any = match local {
-        SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
-        SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
-    };
-    let answer = ask(local, any)?;
+    let answer = ask(local, any(local), NO_COOKIE).ok()??;
     // Where several sockets listen on one address, the answer can be another's.
     let is_it = u64::from(number(&answer, INODE)?) == inode;
     is_it.then(|| number(&answer, WRITE_QUEUE)).flatten()
 }
 
-fn ask(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
-    let netlink = socket(
+/// The socket that listens at this address and has this cookie, if it is still there.
+///
+/// # Errors
+/// The kernel cannot be asked: a filter of system calls, no descriptor, no memory.
+pub(crate) fn listener(local: SocketAddr, cookie: u64) -> io::Result<Option<Listener>> {
+    Ok(ask(local, any(local), cookie)?.and_then(|answer| listening(&answer)))
+}
+
+/// All sockets of our network namespace that listen.
+///
+/// # Errors
+/// As `listener`.
+pub(crate) fn listeners() -> io::Result<Vec<Listener>> {
+    let netlink = open()?;
+    let mut found = Vec::new();
+    for unspecified in [
+        SocketAddr::from(([0; 4], 0)),
+        SocketAddr::from(([0_u16; 8], 0)),
+    ] {
+        let request = request(unspecified, unspecified, NO_COOKIE, NLM_F_DUMP, LISTENING);
+        send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+        let mut buffer = vec![0; 64 << 10];
+        'answers: loop {
+            let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            let mut rest = buffer.get(..length).unwrap_or_default();
+            while let Some(length) = number(rest, 0).and_then(|length| usize::try_from(length).ok())
+            {
+                let message = rest.get(..length).filter(|_| length >= NETLINK_HEADER);
+                let Some(message) = message else { break };
+                match kind(message) {
+                    Some(NLMSG_DONE) => break 'answers,
+                    Some(NLMSG_ERROR) => return Err(refusal(message)),
+                    _ => found.extend(listening(message)),
+                }
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+            if length == 0 {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn any(local: SocketAddr) -> SocketAddr {
+    match local {
+        SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
+    }
+}
+
+fn open() -> nix::Result<OwnedFd> {
+    socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkSockDiag,
     )
-    .ok()?;
-    send(
-        netlink.as_raw_fd(),
-        &request(local, peer),
-        MsgFlags::empty(),
-    )
-    .ok()?;
+}
+
+/// Asks for one socket; none where there is no such socket.
+fn ask(local: SocketAddr, peer: SocketAddr, cookie: u64) -> io::Result<Option<Vec<u8>>> {
+    let netlink = open()?;
+    let request = request(local, peer, cookie, 0, ALL_STATES);
+    send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
     let mut answer = vec![0; 1024];
-    let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT).ok()?;
+    let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
     answer.truncate(length);
-    let kind = answer.get(4..6)?.try_into().ok()?;
-    (u16::from_ne_bytes(kind) == SOCK_DIAG_BY_FAMILY).then_some(answer)
+    match kind(&answer) {
+        Some(SOCK_DIAG_BY_FAMILY) => Ok(Some(answer)),
+        Some(NLMSG_ERROR) => match refusal(&answer) {
+            reason if matches!(reason.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {
+                Ok(None)
+            }
+            reason => Err(reason),
+        },
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// The type of a netlink message (`struct nlmsghdr`, netlink(7)).
+fn kind(message: &[u8]) -> Option<u16> {
+    Some(u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?))
+}
+
+/// The error that a message of type NLMSG_ERROR holds.
+fn refusal(message: &[u8]) -> io::Error {
+    let negative = number(message, NETLINK_HEADER).map(u32::cast_signed);
+    io::Error::from_raw_os_error(negative.map_or(libc::EIO, |number| number.saturating_neg()))
+}
+
+fn listening(message: &[u8]) -> Option<Listener> {
+    let family = i32::from(*message.get(NETLINK_HEADER)?);
+    let state = *message.get(NETLINK_HEADER + 1)?;
+    let port = u16::from_be_bytes(message.get(PORT..PORT + 2)?.try_into().ok()?);
+    let source = message.get(SOURCE..SOURCE + 16)?;
+    let address: IpAddr = match family {
+        libc::AF_INET => <[u8; 4]>::try_from(&source[..4]).ok()?.into(),
+        libc::AF_INET6 => <[u8; 16]>::try_from(source).ok()?.into(),
+        _ => return None,
+    };
+    let cookie = u64::from(number(message, COOKIE)?) | u64::from(number(message, COOKIE + 4)?) << 32;
+    (1_u32 << state == LISTENING).then_some(Listener {
+        address: SocketAddr::new(address, port),
+        uid: number(message, UID)?,
+        inode: number(message, INODE)?.into(),
+        cookie: Some(cookie),
+    })
 }
 
 fn number(answer: &[u8], at: usize) -> Option<u32> {
@@ -71,11 +188,17 @@ fn number(answer: &[u8], at: usize) -> Option<u32> {
 }
 
 /// `struct inet_diag_req_v2` (linux/inet_diag.h) behind its netlink header.
-fn request(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
+fn request(
+    local: SocketAddr,
+    peer: SocketAddr,
+    cookie: u64,
+    flags: u16,
+    states: u32,
+) -> Vec<u8> {
     let family = if local.is_ipv4() {
-        nix::libc::AF_INET
+        libc::AF_INET
     } else {
-        nix::libc::AF_INET6
+        libc::AF_INET6
     };
     let mut body = vec![
         u8::try_from(family).unwrap_or_default(),
@@ -83,7 +206,7 @@ fn request(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
         1 << (INET_DIAG_INFO - 1),
         0,
     ];
-    body.extend([0xff; 4]);
+    body.extend(states.to_ne_bytes());
     body.extend(local.port().to_be_bytes());
     body.extend(peer.port().to_be_bytes());
     for address in [local.ip(), peer.ip()] {
@@ -95,11 +218,11 @@ fn request(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
         body.extend(sixteen);
     }
     body.extend([0; 4]);
-    body.extend([0xff; 8]);
-    let length = u32::try_from(16 + body.len()).unwrap_or_default();
+    body.extend(cookie.to_ne_bytes());
+    let length = u32::try_from(NETLINK_HEADER + body.len()).unwrap_or_default();
     let mut request = Vec::from(length.to_ne_bytes());
     request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request.extend(NLM_F_REQUEST.to_ne_bytes());
+    request.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     request.extend([0; 8]);
     request.extend(body);
     request
@@ -174,6 +297,25 @@ mod tests {
             let local = listener.local_addr().unwrap();
             assert_eq!(backlog(local, inode), Some(3), "{address}");
             assert_eq!(backlog(local, inode + 1), None, "{address}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_knows_who_listens_and_by_which_socket() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+            let Ok(socket) = TcpListener::bind(address) else {
+                println!("skipped: {address} is not there");
+                continue;
+            };
+            let local = socket.local_addr().unwrap();
+            let all = listeners().unwrap();
+            let found = all.iter().find(|one| one.address == local).unwrap();
+            assert_eq!(found.uid, nix::unistd::geteuid().as_raw());
+            let cookie = found.cookie.unwrap();
+            assert_eq!(listener(local, cookie).unwrap().as_ref(), Some(found));
+            assert_eq!(listener(local, cookie + 1).unwrap(), None);
+            drop(socket);
+            assert_eq!(listener(local, cookie).unwrap(), None);
         }
     }
 

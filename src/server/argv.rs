@@ -14,6 +14,17 @@ const PACKAGE: &[u8] = b"myvnc";
 const CLIENTS: [&[u8]; 3] = [b"myvnc.cli", b"myvnc.gui", b"myvnc.main"];
 /// Verbs of the terminal client, which `-m myvnc` starts too.
 const CLIENT_VERBS: [&[u8]; 3] = [b"list", b"create", b"kill"];
+/// Beginnings of the names of interpreters.
+const INTERPRETERS: [&[u8]; 3] = [b"python", b"pypy", b"platform-python"];
+/// Options of the dynamic loader that take a value (`ld.so(8)`).
+const LOADER_OPTIONS: [&[u8]; 6] = [
+    b"--library-path",
+    b"--preload",
+    b"--audit",
+    b"--argv0",
+    b"--inhibit-rpath",
+    b"--glibc-hwcaps-mask",
+];
 /// Verbs with which `manage.py` ends soon and is no server.
 const PASSING_VERBS: [&[u8]; 2] = [b"stop", b"status"];
 
@@ -25,7 +36,7 @@ pub(crate) fn is_server<'a>(
     mut argv: impl Iterator<Item = &'a [u8]>,
     cwd: impl FnOnce() -> Option<PathBuf>,
 ) -> bool {
-    if !argv.next().is_some_and(is_interpreter) {
+    if !runs_interpreter(&mut argv) {
         return false;
     }
     match program(&mut argv) {
@@ -44,7 +55,7 @@ pub(crate) fn is_server<'a>(
 
 /// Whether a process with these arguments is an interpreter that runs `manage.py`.
 pub(crate) fn is_manager<'a>(mut argv: impl Iterator<Item = &'a [u8]>) -> bool {
-    argv.next().is_some_and(is_interpreter)
+    runs_interpreter(&mut argv)
         && matches!(program(&mut argv), Some(Program::Script(script)) if basename(script) == MANAGER)
 }
 
@@ -54,6 +65,32 @@ pub(crate) fn names_a_pattern(command: &str) -> bool {
     command.contains("--process-pattern")
 }
 
+/// The script that an interpreter with these arguments runs, as an absolute path where the working
+/// directory it was started in is still its own.
+pub(crate) fn script<'a>(
+    mut argv: impl Iterator<Item = &'a [u8]>,
+    cwd: Option<&Path>,
+) -> Option<PathBuf> {
+    if !runs_interpreter(&mut argv) {
+        return None;
+    }
+    let Some(Program::Script(script)) = program(&mut argv) else {
+        return None;
+    };
+    let script = Path::new(OsStr::from_bytes(script));
+    let absolute = match cwd {
+        Some(cwd) => cwd.join(script),
+        None => script.to_owned(),
+    };
+    absolute.is_absolute().then(|| without_dots(&absolute))
+}
+
+/// Whether a path names one of MyVNC's scripts below a directory of that name.
+pub(crate) fn is_script(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    SCRIPTS.contains(&name) && names_myvnc(path)
+}
+
 /// What an interpreter was told to run.
 #[derive(Debug)]
 enum Program<'a> {
@@ -61,9 +98,35 @@ enum Program<'a> {
     Module(&'a [u8]),
 }
 
+/// Reads the beginning of the arguments up to the interpreter, which the dynamic loader can have been
+/// told to run (`ld.so(8)`).
+fn runs_interpreter<'a>(argv: &mut impl Iterator<Item = &'a [u8]>) -> bool {
+    let Some(first) = argv.next() else {
+        return false;
+    };
+    if !is_loader(first) {
+        return is_interpreter(first);
+    }
+    while let Some(argument) = argv.next() {
+        if LOADER_OPTIONS.contains(&argument) {
+            argv.next();
+        } else if !argument.starts_with(b"--") {
+            return is_interpreter(argument);
+        }
+    }
+    false
+}
+
+/// `python3.11`, `pypy3`, `platform-python` (Red Hat), `.python3-wrapped` (Nix).
 fn is_interpreter(argument: &[u8]) -> bool {
     let name = basename(argument);
-    name.starts_with(b"python") || name.starts_with(b"pypy")
+    let name = name.strip_prefix(b".").unwrap_or(name);
+    INTERPRETERS.iter().any(|one| name.starts_with(one))
+}
+
+fn is_loader(argument: &[u8]) -> bool {
+    let name = basename(argument);
+    name.starts_with(b"ld-") || name.starts_with(b"ld.so") || name.starts_with(b"ld64.so")
 }
 
 fn basename(path: &[u8]) -> &[u8] {
