@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -58,18 +57,16 @@ fn is_log(path: &Path) -> bool {
 
 /// The log that a process holds open; none where its disk does not answer in time.
 pub(crate) async fn open_log(pid: i32) -> Option<PathBuf> {
-    let looking = bounded::in_process(LOOK_TIMEOUT, |out| {
+    let looking = bounded::ask(LOOK_TIMEOUT, || {
         let open = fd_owners::descriptors(pid).unwrap_or_default().into_iter();
         let mut paths = open.filter_map(|one| match one.target {
             FDTarget::Path(path) => Some(path),
             _ => None,
         });
-        if let Some(path) = paths.find(|path| is_log(path) && !is_a_monitors(path)) {
-            let _ = out.write_all(path.as_os_str().as_bytes());
-        }
+        let log = paths.find(|path| is_log(path) && !is_a_monitors(path));
+        log.map(OsString::from)
     });
-    let path = PathBuf::from(OsString::from_vec(looking.await.ok()?));
-    is_log(&path).then_some(path)
+    looking.await.ok().flatten().flatten().map(PathBuf::from)
 }
 
 fn matches(pattern: &str) -> impl Iterator<Item = PathBuf> {

@@ -35,16 +35,9 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// a path at which nothing can be executed. `None` also in every doubt.
 pub(crate) async fn unusable(command: &str) -> Option<String> {
     let program = first_path(command)?;
-    let looking = bounded::in_process(LOOK_TIMEOUT, |out| {
-        if let Some(reason) = unusable_program(&program) {
-            let _ = out.write_all(reason.as_bytes());
-        }
-    });
-    let reason = match looking.await {
-        Ok(said) => String::from_utf8_lossy(&said).into_owned(),
-        Err(_) => return None,
-    };
-    (!reason.is_empty()).then(|| format!("{}: {reason}", program.display()))
+    let looked = bounded::ask(LOOK_TIMEOUT, || unusable_program(&program)).await;
+    let reason = looked.ok().flatten().flatten()?;
+    Some(format!("{}: {reason}", program.display()))
 }
 
 fn unusable_program(program: &Path) -> Option<String> {

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
@@ -20,27 +20,21 @@ pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(watched?)
 }
 
-/// Descriptors that we were started with and that would go on to the command.
-fn inherited_descriptors() -> Vec<RawFd> {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-        })
-        .filter(|descriptor| *descriptor > libc::STDERR_FILENO)
-        .collect()
+/// Open descriptors other than stdin, stdout and stderr.
+fn inherited_descriptors() -> io::Result<Vec<RawFd>> {
+    let mut descriptors = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        descriptors.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    descriptors.retain(|descriptor| *descriptor > libc::STDERR_FILENO);
+    Ok(descriptors)
 }
 
 /// Lets the command run in a session of its own (`setsid(2)`), with no descriptor of ours
 /// but stdin, stdout and stderr.
 pub(crate) fn detach(command: &mut Command) {
-    let inherited = inherited_descriptors();
+    let inherited = inherited_descriptors().unwrap_or_default();
     // SAFETY: between fork and exec the closure makes only system calls that are
     // async-signal-safe (fcntl, setsid) and allocates nothing.
     unsafe {
@@ -55,21 +49,34 @@ pub(crate) fn detach(command: &mut Command) {
     }
 }
 
-/// Does the work in a child process, which has no descriptor of ours but this one, and ends it then.
+/// Does the work in a child process, then ends the child. It has no descriptor of ours but `keep`
+/// (so no lock of ours, wherever it gets stuck), and /dev/null as stdin, stdout and stderr.
+///
+/// Contract for `work`: other threads of ours do not exist in the child, and a lock that one of them
+/// held at the fork stays locked there for ever. So it may allocate (glibc and musl keep the allocator
+/// usable, `pthread_atfork(3)`), read and write files, and use what it has brought along; it must not
+/// wait for another thread of ours, log, use tokio, or take a lock that another thread of ours may
+/// hold. Name services count as such a lock: ask them before the fork. A child that gets stuck all
+/// the same is abandoned by its parent.
+///
+/// # Errors
+/// As `fork(2)`: EAGAIN, ENOMEM, ENOSYS. Nothing was done.
 pub(crate) fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<Pid> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    // SAFETY: the child runs on with this thread alone. The C library leaves its allocator usable in
-    // it (fork(2), pthread_atfork(3)), and the other threads that there can be, which resolve names
-    // and watch other servers, hold no lock of ours for longer than a read; one that is held all the
-    // same holds the child alone, which its parent does not wait for.
+    // SAFETY: the child runs on with this thread alone, and only `work`, which the contract binds,
+    // and system calls follow.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            for standard in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-                // SAFETY: both are open descriptors, and nothing here owns the standard ones.
-                unsafe { libc::dup2(null.as_raw_fd(), standard) };
-            }
             close_all_but(keep.as_raw_fd());
+            // Not in the parent, which may have no descriptor to spare. The lowest free ones are 0, 1
+            // and 2.
+            if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+                let _ = null.into_raw_fd();
+                for standard in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+                    // SAFETY: nothing owns the standard descriptors here.
+                    unsafe { libc::dup2(libc::STDIN_FILENO, standard) };
+                }
+            }
             // Where panics unwind, none may leave through our caller, who is another process.
             let _ = catch_unwind(AssertUnwindSafe(|| work(keep)));
             // SAFETY: ends this process, without running what the parent registered for its own end.
@@ -78,20 +85,27 @@ pub(crate) fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<Pid>
     }
 }
 
-/// Closes every other descriptor (`close_range(2)`, Linux 5.9).
+/// Upper bound of the descriptors that are closed one by one where /proc does not list them.
+const MOST_DESCRIPTORS: RawFd = 1 << 16;
+
+/// Closes every other descriptor (`close_range(2)`, Linux 5.9), the standard ones too.
 fn close_all_but(keep: RawFd) {
-    let first = libc::STDERR_FILENO + 1;
-    let close = |from: RawFd, to: RawFd| {
+    let close_range = |from: RawFd, to: RawFd| {
         // SAFETY: the owners of these descriptors are never dropped in this process.
         from > to || unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } == 0
     };
-    if close(first, keep - 1) && close(keep + 1, RawFd::MAX) {
-        return;
-    }
-    for descriptor in inherited_descriptors() {
+    let close = |descriptor: RawFd| {
         if descriptor != keep {
             // SAFETY: as above.
             unsafe { libc::close(descriptor) };
         }
+    };
+    if close_range(0, keep - 1) && close_range(keep + 1, RawFd::MAX) {
+        return;
+    }
+    (0..=libc::STDERR_FILENO).for_each(close);
+    match inherited_descriptors() {
+        Ok(open) => open.into_iter().for_each(close),
+        Err(_) => (0..MOST_DESCRIPTORS).for_each(close),
     }
 }
