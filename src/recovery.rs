@@ -1,7 +1,9 @@
 //! What to do next: a pure function of what was seen, total over its inputs.
 //!
 //! A run goes down this list, and each arrow is a row of the test at the end:
-//! check → reserve the target → survey → terminate → kill → start → finish.
+//! check → recognise who answered; or
+//! check → reserve the server → search → ask the server itself → diagnose → prepare → dump →
+//! terminate → kill → start → identify who answers.
 
 /// What the settings say about the course of a run.
 #[derive(Clone, Copy, Debug)]
@@ -18,9 +20,66 @@ pub(crate) enum Purpose {
     /// To restart a server that does not answer.
     Heal,
     /// To say what would be done to it (`--dry-run`).
-    Rehearse,
+    DryRun,
     /// To look at it, whether it answers or not (`--collect-diagnostics`).
     Collect,
+}
+
+/// What a search came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Situation {
+    /// Whether there are processes to stop.
+    pub(crate) is_running: bool,
+    /// Who holds the server's address.
+    pub(crate) port: Held,
+    /// Whether a check reached the server, or failed on our own side.
+    pub(crate) was_asked: bool,
+    /// Whether the server listens at another address than the one that was asked.
+    pub(crate) is_elsewhere: bool,
+}
+
+/// Who holds the server's address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Held {
+    /// Nobody.
+    Free,
+    /// The server.
+    ByServer,
+    /// Somebody else.
+    ByOther,
+    /// Several that can be the server.
+    BySeveral,
+    /// It cannot be read.
+    Unknown,
+}
+
+/// What is to be done about a server that does not answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Plan {
+    /// Stop it, and start it.
+    Restart,
+    /// Start it.
+    Start,
+    /// Nothing: the run ends so.
+    Leave(Outcome),
+}
+
+impl Situation {
+    /// The plan for this situation: a process is stopped only where it is the server for certain, and
+    /// one is started only where the port is free for it.
+    fn plan(self) -> Plan {
+        match (self.was_asked, self.port, self.is_running) {
+            (false, Held::Free, false) => Plan::Start,
+            (false, _, _) => Plan::Leave(Outcome::NotAsked),
+            (true, Held::Free, false) => Plan::Start,
+            // A pattern of the administrator's names the server behind a proxy.
+            (true, Held::Free | Held::ByServer | Held::ByOther, true) => Plan::Restart,
+            (true, Held::ByOther, false) => Plan::Leave(Outcome::PortTaken),
+            (true, Held::ByServer | Held::BySeveral | Held::Unknown, _) => {
+                Plan::Leave(Outcome::Unproven)
+            }
+        }
+    }
 }
 
 /// Where a run stands.
@@ -31,20 +90,34 @@ pub(crate) enum Phase {
         /// Failed checks so far.
         failed: u32,
     },
-    /// The server is down: taking the lock of the target.
+    /// It answers: looking who that is.
+    Recognising,
+    /// The server is down: taking the restart lock.
     Reserving,
     /// Another run has restarted the server since we asked it: asking again.
     Rechecking,
-    /// Looking for processes to stop and at the command to run.
-    Surveying,
+    /// Looking for its processes and for who holds its address.
+    Searching,
+    /// It listens at another address than the URL's: asking there.
+    AskingItself(Situation),
+    /// Writing down why it does not answer.
+    Diagnosing(Plan),
+    /// Looking at everything that can keep a restart from working.
+    Preparing(Plan),
+    /// Running the dump command.
+    Dumping,
+    /// The dump took its time, in which the server can have come back: asking again.
+    Reasking,
     /// SIGTERM is sent. From here on the server is owed a start.
     Terminating,
     /// SIGKILL is sent.
     Killing,
-    /// The restart command runs or has succeeded; the server does not answer yet.
+    /// The restart command is to run, runs, or has succeeded; the server does not answer yet.
     Starting,
     /// The restart command failed: asking the server a last time.
     Confirming,
+    /// It answers after a start: looking who that is.
+    Identifying,
     /// Nothing is left to do.
     Finished,
 }
@@ -56,24 +129,44 @@ pub(crate) enum Event {
     Answers,
     /// A check did not.
     Silent,
-    /// The target lock is ours.
+    /// Whoever answers is the server.
+    Recognised,
+    /// Whoever answers is of a user who is not known to run the server.
+    TakenOver,
+    /// The server came back as another user than before.
+    OwnerChanged,
+    /// The restart command ended another instance.
+    InstanceEnded,
+    /// The restart lock is ours, or cannot be used, which costs only the lock.
     Reserved,
-    /// The target lock is ours, and another run had it since our check began.
+    /// The restart lock is ours, and another run had it since our check began.
     ReservedLate,
-    /// Another run holds the target lock.
+    /// Another run holds the restart lock.
     Busy,
-    /// The lock, /proc, a process or the restart command cannot be used, as was logged.
+    /// The search is done.
+    Searched(Situation),
+    /// The diagnosis is in the log.
+    Diagnosed,
+    /// A restart can work.
+    Prepared,
+    /// It cannot, as was logged.
     Unable,
-    /// There are processes to stop.
-    Running,
-    /// There are none.
-    Absent,
+    /// The dump command ran.
+    Dumped,
+    /// There was none to run.
+    NotDumped,
     /// All processes have ended.
     AllEnded,
+    /// Processes outlived SIGKILL, and hold the server's port.
+    Survived,
+    /// Processes outlived SIGKILL, and do not hold the port.
+    SurvivedElsewhere,
     /// The restart command ended with exit status 0.
     CommandSucceeded,
     /// The restart command could not be run, or failed.
     CommandFailed,
+    /// The restart command could not be run for lack of a resource.
+    Lacking,
     /// The time for this phase is over.
     Expired,
     /// SIGTERM, SIGINT or SIGHUP came for us.
@@ -87,16 +180,30 @@ pub(crate) enum Action {
     Check,
     /// Ask the server after the retry delay.
     CheckLater,
-    /// Take the target lock.
+    /// See who answered.
+    Recognise,
+    /// Take the restart lock.
     Reserve,
-    /// Look for processes, permissions and the command.
-    Survey,
+    /// Look for processes and for who holds the server's address.
+    Search,
+    /// Ask the server at its own address.
+    AskItself,
+    /// Write down what there is to see.
+    Diagnose,
+    /// Look at permissions, the command and the account, and get ready what the start needs.
+    Prepare(Plan),
+    /// Run the dump command.
+    Dump,
     /// Send SIGTERM.
     Terminate,
     /// Send SIGKILL.
     Kill,
     /// Run the restart command.
     Start,
+    /// Run it after a second.
+    StartLater,
+    /// See who answers after the start.
+    Identify,
     /// Wait for the next event of this phase.
     Wait,
     /// End the run.
@@ -114,9 +221,23 @@ pub(crate) enum Outcome {
     SteppedAside,
     /// It is down, and nothing could be done.
     Untouched,
+    /// It was not asked, and nothing was touched.
+    NotAsked,
+    /// Somebody else holds its port, and nothing was touched.
+    PortTaken,
+    /// Which process is the server cannot be proved, and nothing was touched.
+    Unproven,
+    /// It answers at its own address: what stands before it does not.
+    ProxyFails,
+    /// Somebody else answers in its place.
+    TakenOver,
+    /// It came back as another user.
+    OwnerChanged,
+    /// It came back, and another instance ended meanwhile.
+    InstanceEnded,
     /// Nothing was to be done but to look.
     Looked,
-    /// A process outlived SIGKILL; nothing was started.
+    /// A process outlived SIGKILL and holds the port; nothing was started.
     Unkillable,
     /// The restart command failed.
     CommandFailed,
@@ -141,66 +262,103 @@ impl Outcome {
 /// The first phase and action of a run.
 pub(crate) const BEGINNING: (Phase, Action) = (Phase::Checking { failed: 0 }, Action::Check);
 
-/// The next phase and action. `told_to_stop`: whether an `Interrupted` came so far.
+/// Whether the server was signalled, or its restart command run: a request to stop waits for its start.
+pub(crate) fn is_owed_a_start(phase: Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Terminating
+            | Phase::Killing
+            | Phase::Starting
+            | Phase::Confirming
+            | Phase::Identifying
+    )
+}
+
+/// The next phase and action. `is_stopping`: whether an `Interrupted` came so far.
 pub(crate) fn decide(
     policy: Policy,
     phase: Phase,
     event: Event,
-    told_to_stop: bool,
+    is_stopping: bool,
 ) -> (Phase, Action) {
     use Event as E;
     use Phase as P;
     let finish = |outcome| (P::Finished, Action::Finish(outcome));
+    let diagnose = |plan| (P::Diagnosing(plan), Action::Diagnose);
     match (phase, event) {
-        (P::Checking { .. } | P::Reserving | P::Rechecking | P::Surveying, _) if told_to_stop => {
-            finish(Outcome::Interrupted)
-        }
+        (phase, _) if is_stopping && !is_owed_a_start(phase) => finish(Outcome::Interrupted),
 
         (P::Checking { .. }, E::Answers) if policy.purpose == Purpose::Collect => {
-            (P::Surveying, Action::Survey)
+            (P::Searching, Action::Search)
         }
-        (P::Checking { .. } | P::Rechecking, E::Answers) => finish(Outcome::Healthy),
+        (P::Checking { .. } | P::Rechecking, E::Answers) => (P::Recognising, Action::Recognise),
+        (P::Recognising, E::Recognised) => finish(Outcome::Healthy),
+        (P::Recognising, E::TakenOver) => finish(Outcome::TakenOver),
         (P::Checking { failed }, E::Silent) if failed < policy.retries => {
             (P::Checking { failed: failed + 1 }, Action::CheckLater)
         }
         (P::Checking { .. }, E::Silent) if policy.purpose != Purpose::Heal => {
-            (P::Surveying, Action::Survey)
+            (P::Searching, Action::Search)
         }
         (P::Checking { .. }, E::Silent) => (P::Reserving, Action::Reserve),
-        (P::Surveying, E::Running | E::Absent) if policy.purpose != Purpose::Heal => {
-            finish(Outcome::Looked)
-        }
 
-        (P::Reserving, E::Reserved) => (P::Surveying, Action::Survey),
+        (P::Reserving, E::Reserved) => (P::Searching, Action::Search),
         (P::Reserving, E::ReservedLate) => (P::Rechecking, Action::Check),
         (P::Reserving, E::Busy) => finish(Outcome::SteppedAside),
-        (P::Rechecking, E::Silent) => (P::Surveying, Action::Survey),
+        (P::Rechecking, E::Silent) => (P::Searching, Action::Search),
 
-        (P::Surveying, E::Answers) => finish(Outcome::Healthy),
-        (P::Surveying, E::Running) => (P::Terminating, Action::Terminate),
-        (P::Surveying, E::Absent) => (P::Starting, Action::Start),
+        (P::Searching, E::Searched(_)) if policy.purpose == Purpose::Collect => {
+            diagnose(Plan::Leave(Outcome::Looked))
+        }
+        (P::Searching, E::Searched(situation)) if situation.is_elsewhere => {
+            (P::AskingItself(situation), Action::AskItself)
+        }
+        (P::Searching, E::Searched(situation)) => diagnose(situation.plan()),
+        (P::AskingItself(_), E::Answers) => diagnose(Plan::Leave(Outcome::ProxyFails)),
+        (P::AskingItself(_), E::Recognised) => finish(Outcome::Healthy),
+        (P::AskingItself(situation), E::Silent) => diagnose(
+            Situation {
+                was_asked: true,
+                ..situation
+            }
+            .plan(),
+        ),
+        (P::Diagnosing(Plan::Leave(outcome)), E::Diagnosed) => finish(outcome),
+        (P::Diagnosing(plan), E::Diagnosed) => (P::Preparing(plan), Action::Prepare(plan)),
+        (P::Preparing(_), E::Prepared) if policy.purpose != Purpose::Heal => {
+            finish(Outcome::Looked)
+        }
+        (P::Preparing(Plan::Restart), E::Prepared) => (P::Dumping, Action::Dump),
+        (P::Preparing(_), E::Prepared) => (P::Starting, Action::Start),
+        (P::Dumping, E::NotDumped) => (P::Terminating, Action::Terminate),
+        (P::Dumping, E::Dumped) => (P::Reasking, Action::Check),
+        (P::Reasking, E::Answers) => finish(Outcome::Healthy),
+        (P::Reasking, E::Silent) => (P::Terminating, Action::Terminate),
 
         (P::Terminating, E::Expired) => (P::Killing, Action::Kill),
-        (P::Terminating | P::Killing, E::AllEnded) => (P::Starting, Action::Start),
-        (P::Killing, E::Expired) => finish(Outcome::Unkillable),
-
-        (P::Starting | P::Confirming, E::Answers) if told_to_stop => {
-            finish(Outcome::InterruptedAfterStart)
+        (P::Terminating | P::Killing, E::AllEnded) | (P::Killing, E::SurvivedElsewhere) => {
+            (P::Starting, Action::Start)
         }
-        (P::Starting | P::Confirming, E::Answers) => finish(Outcome::Restarted),
-        (P::Starting, E::CommandSucceeded) if told_to_stop => {
+        (P::Killing, E::Survived) => finish(Outcome::Unkillable),
+
+        (P::Starting | P::Confirming, E::Answers) => (P::Identifying, Action::Identify),
+        (P::Starting, E::CommandSucceeded) if is_stopping => {
             finish(Outcome::InterruptedAfterStart)
         }
         (P::Starting, E::CommandFailed) => (P::Confirming, Action::Check),
+        (P::Starting, E::Lacking) => (P::Starting, Action::StartLater),
         (P::Starting, E::Expired) => finish(Outcome::NoAnswer),
         (P::Confirming, E::Silent) => finish(Outcome::CommandFailed),
 
-        // Once the server was signalled it is owed a start: a request to stop waits for it.
-        (P::Terminating | P::Killing | P::Starting | P::Confirming, _) => (phase, Action::Wait),
+        (P::Identifying, E::TakenOver) => finish(Outcome::TakenOver),
+        (P::Identifying, E::OwnerChanged) => finish(Outcome::OwnerChanged),
+        (P::Identifying, E::InstanceEnded) => finish(Outcome::InstanceEnded),
+        (P::Identifying, E::Recognised) if is_stopping => finish(Outcome::InterruptedAfterStart),
+        (P::Identifying, E::Recognised) => finish(Outcome::Restarted),
 
-        (P::Checking { .. } | P::Reserving | P::Rechecking | P::Surveying | P::Finished, _) => {
-            finish(Outcome::Untouched)
-        }
+        // Once the server was signalled it is owed a start: a request to stop waits for it.
+        (phase, _) if is_owed_a_start(phase) => (phase, Action::Wait),
+        _ => finish(Outcome::Untouched),
     }
 }
 
@@ -212,85 +370,155 @@ mod tests {
     use super::Phase as P;
     use super::*;
 
-    const PHASES: [P; 9] = [
-        P::Checking { failed: 0 },
-        P::Checking { failed: 2 },
-        P::Reserving,
-        P::Rechecking,
-        P::Surveying,
-        P::Terminating,
-        P::Killing,
-        P::Starting,
-        P::Confirming,
-    ];
-    const EVENTS: [E; 13] = [
-        E::Answers,
-        E::Silent,
-        E::Reserved,
-        E::ReservedLate,
-        E::Busy,
-        E::Unable,
-        E::Running,
-        E::Absent,
-        E::AllEnded,
-        E::CommandSucceeded,
-        E::CommandFailed,
-        E::Expired,
-        E::Interrupted,
+    const HELD: [Held; 5] = [
+        Held::Free,
+        Held::ByServer,
+        Held::ByOther,
+        Held::BySeveral,
+        Held::Unknown,
     ];
     const POLICY: Policy = Policy {
         purpose: Purpose::Heal,
         retries: 2,
     };
 
-    fn is_owed_a_start(phase: P) -> bool {
-        matches!(
-            phase,
-            P::Terminating | P::Killing | P::Starting | P::Confirming
-        )
+    fn situations() -> Vec<Situation> {
+        let mut all = Vec::new();
+        for port in HELD {
+            for bits in 0..8 {
+                all.push(Situation {
+                    is_running: bits & 1 > 0,
+                    port,
+                    was_asked: bits & 2 > 0,
+                    is_elsewhere: bits & 4 > 0,
+                });
+            }
+        }
+        all
+    }
+
+    fn plans() -> [Plan; 3] {
+        [Plan::Restart, Plan::Start, Plan::Leave(O::PortTaken)]
+    }
+
+    fn phases() -> Vec<P> {
+        let mut all = vec![
+            P::Checking { failed: 0 },
+            P::Checking { failed: 2 },
+            P::Recognising,
+            P::Reserving,
+            P::Rechecking,
+            P::Searching,
+            P::Dumping,
+            P::Reasking,
+            P::Terminating,
+            P::Killing,
+            P::Starting,
+            P::Confirming,
+            P::Identifying,
+        ];
+        all.extend(situations().into_iter().map(P::AskingItself));
+        all.extend(plans().map(P::Diagnosing));
+        all.extend(plans().map(P::Preparing));
+        all
+    }
+
+    fn events() -> Vec<E> {
+        let mut all = vec![
+            E::Answers,
+            E::Silent,
+            E::Recognised,
+            E::TakenOver,
+            E::OwnerChanged,
+            E::InstanceEnded,
+            E::Reserved,
+            E::ReservedLate,
+            E::Busy,
+            E::Diagnosed,
+            E::Prepared,
+            E::Unable,
+            E::Dumped,
+            E::NotDumped,
+            E::AllEnded,
+            E::Survived,
+            E::SurvivedElsewhere,
+            E::CommandSucceeded,
+            E::CommandFailed,
+            E::Lacking,
+            E::Expired,
+            E::Interrupted,
+        ];
+        all.extend(situations().into_iter().map(E::Searched));
+        all
+    }
+
+    fn situation(port: Held, is_running: bool, was_asked: bool) -> Situation {
+        Situation {
+            is_running,
+            port,
+            was_asked,
+            is_elsewhere: false,
+        }
     }
 
     #[test]
     fn a_run_goes_as_the_manual_says() {
         let finish = |outcome| (P::Finished, A::Finish(outcome));
+        let silent = situation(Held::ByServer, true, true);
+        let proxied = Situation {
+            is_elsewhere: true,
+            ..silent
+        };
+        let (restart, start) = (Plan::Restart, Plan::Start);
+        let taken = Plan::Leave(O::PortTaken);
         let table = [
-            (P::Checking { failed: 0 }, E::Answers, finish(O::Healthy)),
-            (
-                P::Checking { failed: 0 },
-                E::Silent,
-                (P::Checking { failed: 1 }, A::CheckLater),
-            ),
-            (P::Checking { failed: 1 }, E::Answers, finish(O::Healthy)),
-            (
-                P::Checking { failed: 1 },
-                E::Silent,
-                (P::Checking { failed: 2 }, A::CheckLater),
-            ),
-            (
-                P::Checking { failed: 2 },
-                E::Silent,
-                (P::Reserving, A::Reserve),
-            ),
-            (P::Reserving, E::Reserved, (P::Surveying, A::Survey)),
+            (P::Checking { failed: 0 }, E::Answers, (P::Recognising, A::Recognise)),
+            (P::Recognising, E::Recognised, finish(O::Healthy)),
+            (P::Recognising, E::TakenOver, finish(O::TakenOver)),
+            (P::Checking { failed: 0 }, E::Silent, (P::Checking { failed: 1 }, A::CheckLater)),
+            (P::Checking { failed: 1 }, E::Silent, (P::Checking { failed: 2 }, A::CheckLater)),
+            (P::Checking { failed: 2 }, E::Silent, (P::Reserving, A::Reserve)),
+            (P::Reserving, E::Reserved, (P::Searching, A::Search)),
             (P::Reserving, E::ReservedLate, (P::Rechecking, A::Check)),
             (P::Reserving, E::Busy, finish(O::SteppedAside)),
-            (P::Reserving, E::Unable, finish(O::Untouched)),
-            (P::Rechecking, E::Answers, finish(O::Healthy)),
-            (P::Rechecking, E::Silent, (P::Surveying, A::Survey)),
-            (P::Surveying, E::Answers, finish(O::Healthy)),
-            (P::Surveying, E::Running, (P::Terminating, A::Terminate)),
-            (P::Surveying, E::Absent, (P::Starting, A::Start)),
-            (P::Surveying, E::Unable, finish(O::Untouched)),
+            (P::Rechecking, E::Answers, (P::Recognising, A::Recognise)),
+            (P::Rechecking, E::Silent, (P::Searching, A::Search)),
+            (P::Searching, E::Unable, finish(O::Untouched)),
+            (P::Searching, E::Searched(silent), (P::Diagnosing(restart), A::Diagnose)),
+            (P::Searching, E::Searched(proxied), (P::AskingItself(proxied), A::AskItself)),
+            (
+                P::AskingItself(proxied),
+                E::Answers,
+                (P::Diagnosing(Plan::Leave(O::ProxyFails)), A::Diagnose),
+            ),
+            (P::AskingItself(proxied), E::Recognised, finish(O::Healthy)),
+            (P::AskingItself(proxied), E::Silent, (P::Diagnosing(restart), A::Diagnose)),
+            (P::Diagnosing(taken), E::Diagnosed, finish(O::PortTaken)),
+            (P::Diagnosing(restart), E::Diagnosed, (P::Preparing(restart), A::Prepare(restart))),
+            (P::Diagnosing(start), E::Diagnosed, (P::Preparing(start), A::Prepare(start))),
+            (P::Preparing(restart), E::Unable, finish(O::Untouched)),
+            (P::Preparing(start), E::Prepared, (P::Starting, A::Start)),
+            (P::Preparing(restart), E::Prepared, (P::Dumping, A::Dump)),
+            (P::Dumping, E::NotDumped, (P::Terminating, A::Terminate)),
+            (P::Dumping, E::Dumped, (P::Reasking, A::Check)),
+            (P::Reasking, E::Answers, finish(O::Healthy)),
+            (P::Reasking, E::Silent, (P::Terminating, A::Terminate)),
             (P::Terminating, E::AllEnded, (P::Starting, A::Start)),
             (P::Terminating, E::Expired, (P::Killing, A::Kill)),
             (P::Killing, E::AllEnded, (P::Starting, A::Start)),
-            (P::Killing, E::Expired, finish(O::Unkillable)),
-            (P::Starting, E::Answers, finish(O::Restarted)),
+            (P::Killing, E::SurvivedElsewhere, (P::Starting, A::Start)),
+            (P::Killing, E::Survived, finish(O::Unkillable)),
+            (P::Starting, E::Lacking, (P::Starting, A::StartLater)),
             (P::Starting, E::CommandSucceeded, (P::Starting, A::Wait)),
             (P::Starting, E::CommandFailed, (P::Confirming, A::Check)),
             (P::Starting, E::Expired, finish(O::NoAnswer)),
-            (P::Confirming, E::Answers, finish(O::Restarted)),
+            (P::Starting, E::Answers, (P::Identifying, A::Identify)),
+            (P::Confirming, E::Answers, (P::Identifying, A::Identify)),
             (P::Confirming, E::Silent, finish(O::CommandFailed)),
+            (P::Identifying, E::Recognised, finish(O::Restarted)),
+            (P::Identifying, E::TakenOver, finish(O::TakenOver)),
+            (P::Identifying, E::OwnerChanged, finish(O::OwnerChanged)),
+            (P::Identifying, E::InstanceEnded, finish(O::InstanceEnded)),
         ];
         for (phase, event, expected) in table {
             assert_eq!(
@@ -302,19 +530,52 @@ mod tests {
     }
 
     #[test]
+    fn the_plan_follows_from_who_holds_the_port() {
+        let leave = Plan::Leave;
+        for (port, is_running, was_asked, expected) in [
+            (Held::Free, false, true, Plan::Start),
+            (Held::Free, true, true, Plan::Restart),
+            (Held::ByServer, true, true, Plan::Restart),
+            (Held::ByOther, true, true, Plan::Restart),
+            (Held::ByOther, false, true, leave(O::PortTaken)),
+            (Held::BySeveral, false, true, leave(O::Unproven)),
+            (Held::Unknown, false, true, leave(O::Unproven)),
+            (Held::Free, false, false, Plan::Start),
+            (Held::Free, true, false, leave(O::NotAsked)),
+            (Held::ByServer, true, false, leave(O::NotAsked)),
+            (Held::ByOther, false, false, leave(O::NotAsked)),
+            (Held::Unknown, false, false, leave(O::NotAsked)),
+        ] {
+            let situation = situation(port, is_running, was_asked);
+            assert_eq!(situation.plan(), expected, "{situation:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_was_not_asked_is_never_stopped() {
+        for situation in situations() {
+            if !situation.was_asked {
+                assert_ne!(situation.plan(), Plan::Restart);
+            }
+            if !situation.is_running {
+                assert_ne!(situation.plan(), Plan::Restart);
+            }
+        }
+    }
+
+    #[test]
     fn a_run_that_only_looks_touches_nothing() {
-        for purpose in [Purpose::Rehearse, Purpose::Collect] {
+        for purpose in [Purpose::DryRun, Purpose::Collect] {
             let policy = Policy { purpose, ..POLICY };
-            for phase in PHASES.into_iter().filter(|phase| !is_owed_a_start(*phase)) {
-                for event in EVENTS {
+            let reached = |phase: &P| {
+                !is_owed_a_start(*phase) && !matches!(phase, P::Dumping | P::Reasking)
+            };
+            for phase in phases().into_iter().filter(reached) {
+                for event in events() {
                     let (_, action) = decide(policy, phase, event, false);
-                    let touches = matches!(action, A::Terminate | A::Kill | A::Start);
+                    let touches = matches!(action, A::Dump | A::Terminate | A::Kill | A::Start);
                     assert!(!touches, "{purpose:?} {phase:?} {event:?}");
                 }
-            }
-            for event in [E::Running, E::Absent] {
-                let (_, action) = decide(policy, P::Surveying, event, false);
-                assert_eq!(action, A::Finish(O::Looked));
             }
         }
         let collect = Policy {
@@ -322,13 +583,13 @@ mod tests {
             ..POLICY
         };
         let healthy = decide(collect, P::Checking { failed: 0 }, E::Answers, false);
-        assert_eq!(healthy, (P::Surveying, A::Survey));
+        assert_eq!(healthy, (P::Searching, A::Search));
     }
 
     #[test]
     fn told_to_stop_a_run_owes_the_server_its_start_and_nothing_else() {
-        for phase in PHASES.into_iter().filter(|phase| !is_owed_a_start(*phase)) {
-            for event in EVENTS {
+        for phase in phases().into_iter().filter(|phase| !is_owed_a_start(*phase)) {
+            for event in events() {
                 assert_eq!(
                     decide(POLICY, phase, event, true).1,
                     A::Finish(O::Interrupted),
@@ -341,14 +602,16 @@ mod tests {
             (P::Terminating, E::AllEnded, (P::Starting, A::Start)),
             (P::Killing, E::Interrupted, (P::Killing, A::Wait)),
             (P::Starting, E::Interrupted, (P::Starting, A::Wait)),
+            (P::Starting, E::Lacking, (P::Starting, A::StartLater)),
             (
                 P::Starting,
                 E::CommandSucceeded,
                 (P::Finished, A::Finish(O::InterruptedAfterStart)),
             ),
+            (P::Starting, E::Answers, (P::Identifying, A::Identify)),
             (
-                P::Starting,
-                E::Answers,
+                P::Identifying,
+                E::Recognised,
                 (P::Finished, A::Finish(O::InterruptedAfterStart)),
             ),
             (P::Confirming, E::Interrupted, (P::Confirming, A::Wait)),
@@ -364,10 +627,10 @@ mod tests {
 
     #[test]
     fn whatever_is_seen_only_a_phase_with_a_deadline_waits() {
-        for phase in PHASES {
-            for event in EVENTS {
-                for told_to_stop in [false, true] {
-                    let (next, action) = decide(POLICY, phase, event, told_to_stop);
+        for phase in phases() {
+            for event in events() {
+                for is_stopping in [false, true] {
+                    let (next, action) = decide(POLICY, phase, event, is_stopping);
                     if action == A::Wait {
                         assert!(
                             is_owed_a_start(phase) && next == phase,
@@ -384,14 +647,19 @@ mod tests {
 
     #[test]
     fn signals_go_out_and_commands_run_only_where_the_manual_says() {
-        for phase in PHASES {
-            for event in EVENTS {
+        for phase in phases() {
+            for event in events() {
                 match decide(POLICY, phase, event, false).1 {
-                    A::Terminate => assert_eq!((phase, event), (P::Surveying, E::Running)),
+                    A::Terminate => assert!(matches!(
+                        (phase, event),
+                        (P::Dumping, E::NotDumped) | (P::Reasking, E::Silent)
+                    )),
                     A::Kill => assert_eq!((phase, event), (P::Terminating, E::Expired)),
                     A::Start => assert!(matches!(
                         (phase, event),
-                        (P::Surveying, E::Absent) | (P::Terminating | P::Killing, E::AllEnded)
+                        (P::Preparing(_), E::Prepared)
+                            | (P::Terminating | P::Killing, E::AllEnded)
+                            | (P::Killing, E::SurvivedElsewhere)
                     )),
                     _ => (),
                 }
@@ -401,11 +669,18 @@ mod tests {
 
     #[test]
     fn the_exit_status_is_that_of_the_manual() {
-        for outcome in [O::Healthy, O::Restarted, O::SteppedAside] {
+        for outcome in [O::Healthy, O::Restarted, O::SteppedAside, O::Looked] {
             assert!(outcome.is_success());
         }
         for outcome in [
             O::Untouched,
+            O::NotAsked,
+            O::PortTaken,
+            O::Unproven,
+            O::ProxyFails,
+            O::TakenOver,
+            O::OwnerChanged,
+            O::InstanceEnded,
             O::Unkillable,
             O::CommandFailed,
             O::NoAnswer,

@@ -1,140 +1,406 @@
-//! What outlives a run: when the server last answered, and what it was when it was last started.
+//! What outlives a run: the state file of one URL in the state directory. It holds the record of the
+//! known server; its time is that of the last healthy answer. The directory's disk may be full, read
+//! only or dead: then a run has no state, and heals all the same.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::fs::{DirBuilder, File, FileTimes, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::fcntl::AT_FDCWD;
 use nix::libc;
-use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+use serde::{Deserialize, Serialize};
 
-/// As much of the file is read, in bytes.
-const LONGEST: u64 = 4096;
+use crate::journal::plain;
+use crate::proc::cgroup;
+use crate::proc::process::Proc;
+use crate::proc::sock_diag::Listener;
+use crate::server::process::Process;
+use crate::sys::bounded;
 
-/// A file whose time is that of the last healthy check, and whose text is the server as it was
-/// when it was last started.
-#[derive(Debug)]
-pub(crate) struct LastHealthy {
-    path: PathBuf,
-}
+/// Read limit of a state file, in bytes.
+const LONGEST: usize = 16 << 10;
+/// Who may read it.
+const MODE: u32 = 0o640;
+/// Who may use a state directory that we make.
+const DIRECTORY_MODE: u32 = 0o700;
+/// The version of the format.
+const FORMAT: u32 = 1;
+/// Time limit of reading a state file from a disk that does not answer at once.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit of writing one.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// File systems of which a file that is opened can be read and dated without waiting for another
+/// machine (statfs(2)): tmpfs, ramfs, overlayfs, ext4, XFS, Btrfs, ZFS.
+const LOCAL: [i64; 7] = [
+    0x0102_1994,
+    0x8584_58f6,
+    0x794c_7630,
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0x2fc1_2fc1,
+];
 
-/// A server as it was started.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+/// The server as it was when it answered last.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
 pub(crate) struct Known {
+    /// The process that holds the listening socket; none where that cannot be seen.
+    pub(crate) pid: Option<i32>,
+    /// Its start time, in clock ticks since boot.
+    pub(crate) start: Option<u64>,
+    /// Its effective user ID.
+    pub(crate) uid: Option<u32>,
+    /// Its effective group ID.
+    pub(crate) gid: Option<u32>,
+    /// Hash of its arguments.
+    pub(crate) argv: Option<u64>,
+    /// Where it listens.
+    pub(crate) listens: Option<SocketAddr>,
+    /// The user of its listening socket, who can be another (a server that gave up privileges).
+    pub(crate) socket_uid: Option<u32>,
+    /// The cookie of that socket.
+    pub(crate) cookie: Option<u64>,
+    /// The inode of that socket.
+    pub(crate) inode: Option<u64>,
+    /// The restart command's configuration directory when this was recorded.
+    pub(crate) config_dir: Option<String>,
     /// Its processes.
     pub(crate) pids: Vec<i32>,
-    /// Its control group, and how many processes the OOM killer had ended in it by then.
-    pub(crate) group: Option<(String, u64)>,
+    /// Its control group.
+    pub(crate) group: Option<String>,
+    /// How many processes of that group the OOM killer had ended by then.
+    pub(crate) oom: Option<u64>,
     /// Its own log.
-    pub(crate) log: Option<PathBuf>,
+    pub(crate) log: Option<String>,
 }
 
 impl Known {
-    /// What these processes are, and their log.
-    pub(crate) fn of(pids: Vec<i32>, log: Option<PathBuf>) -> Self {
-        let group = pids.first().and_then(|pid| {
-            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-            let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-            Some((group.to_owned(), oom_kills(group)?))
-        });
-        Self { pids, group, log }
-    }
-
-    fn text(&self) -> String {
-        let pids: Vec<String> = self.pids.iter().map(ToString::to_string).collect();
-        let group = self.group.as_ref();
-        let group = group.map(|(group, kills)| format!("{kills} {group}"));
-        let log = self.log.as_ref().map(|log| log.display().to_string());
-        format!(
-            "{}\n{}\n{}\n",
-            pids.join(" "),
-            group.unwrap_or_default(),
-            log.unwrap_or_default()
-        )
-    }
-
-    fn parse(text: &str) -> Self {
-        let mut lines = text.lines();
-        let pids = lines.next().unwrap_or_default().split(' ');
-        let group = lines.next().and_then(|line| line.split_once(' '));
+    /// The server that holds this socket.
+    pub(crate) fn of(socket: &Listener, process: Option<&Process>) -> Self {
+        let group = process.and_then(|process| cgroup::of(process.pid));
         Self {
-            pids: pids.filter_map(|pid| pid.parse().ok()).collect(),
-            group: group.and_then(|(kills, group)| Some((group.to_owned(), kills.parse().ok()?))),
-            log: lines
-                .next()
-                .filter(|line| !line.is_empty())
-                .map(PathBuf::from),
+            pid: process.map(|process| process.pid),
+            start: process.map(|process| process.start_time),
+            uid: process.map(|process| process.uid),
+            gid: process.map(|process| process.gid),
+            argv: process.map(|process| process.argv),
+            listens: Some(socket.address),
+            socket_uid: Some(socket.uid),
+            cookie: socket.cookie,
+            inode: Some(socket.inode),
+            oom: group.as_deref().and_then(cgroup::oom_kills),
+            group,
+            ..Self::default()
         }
     }
 }
 
-/// How many processes of a control group the OOM killer has ended (`memory.events`).
-pub(crate) fn oom_kills(group: &str) -> Option<u64> {
-    let events = std::fs::read_to_string(format!("/sys/fs/cgroup{group}/memory.events")).ok()?;
-    let count = events
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill "))?;
-    count.parse().ok()
+/// What the state file says.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub(crate) struct State {
+    format: u32,
+    /// The URL, without a password.
+    pub(crate) url: String,
+    /// The boot that PIDs, start times and cookies belong to (random(4), boot_id).
+    boot: Option<String>,
+    /// The known server.
+    pub(crate) known: Option<Known>,
+    /// Processes that the last restart command started and that did not answer, as (PID, start time).
+    pub(crate) started: Vec<(i32, u64)>,
+    /// When the administrator was last warned of the restart command, in Unix time.
+    pub(crate) warned: Option<u64>,
+    /// Keys of a newer version.
+    #[serde(flatten)]
+    other: serde_json::Map<String, serde_json::Value>,
 }
 
-impl LastHealthy {
-    /// Kept in this file.
-    pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path }
+/// The state file of one URL.
+#[derive(Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+    /// The file, where it can be dated without waiting.
+    file: Option<OwnedFd>,
+    /// When the server answered last.
+    answered: Option<SystemTime>,
+    /// What it says, as far as it holds for this boot.
+    pub(crate) state: State,
+    /// What it said when it was read or written last.
+    saved: Option<State>,
+    /// Why it cannot be used.
+    unusable: Option<String>,
+}
+
+/// A path in the state directory that belongs to this host and port.
+pub(crate) fn path(directory: &Path, host: &str, port: u16, extension: &str) -> PathBuf {
+    let host: String = host
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| match c {
+            c if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') => c,
+            _ => '_',
+        })
+        .collect();
+    directory.join(format!("{host:.200}_{port}{extension}"))
+}
+
+/// What reading came to.
+#[derive(Debug, Deserialize, Serialize)]
+struct Content {
+    text: Vec<u8>,
+    modified: Option<SystemTime>,
+}
+
+enum Quick {
+    Read(OwnedFd, Content),
+    Missing,
+    /// It would have to be waited for.
+    Slow,
+    Unusable(io::Error),
+}
+
+impl StateFile {
+    /// Reads the file. Where its disk answers at once, that takes three system calls.
+    pub(crate) async fn open(path: PathBuf) -> Self {
+        let mut file = Self {
+            path,
+            file: None,
+            answered: None,
+            state: State::default(),
+            saved: None,
+            unusable: None,
+        };
+        match quick(&file.path) {
+            Quick::Read(descriptor, content) => {
+                file.file = Some(descriptor);
+                file.take(&content);
+            }
+            Quick::Missing => (),
+            Quick::Unusable(reason) => file.unusable = Some(plain(&reason)),
+            Quick::Slow => {
+                let path = file.path.clone();
+                match bounded::ask(READ_TIMEOUT, || slow(&path)).await {
+                    Ok(Some(Some(content))) => file.take(&content),
+                    Ok(Some(None)) => (),
+                    Ok(None) => file.unusable = Some("its disk does not answer".to_owned()),
+                    Err(reason) => file.unusable = Some(plain(&reason)),
+                }
+            }
+        }
+        file
     }
 
-    /// Notes that the server answers. Where that cannot be kept, nothing but the age of the next
-    /// outage is lost.
-    pub(crate) fn note(&self) {
+    fn take(&mut self, content: &Content) {
+        let Ok(state) = serde_json::from_slice::<State>(&content.text) else {
+            return;
+        };
+        self.answered = content.modified;
+        self.saved = Some(state.clone());
+        self.state = state;
+    }
+
+    /// The record of the known server, if it is of this boot.
+    pub(crate) fn known(&self) -> Option<&Known> {
+        self.state.known.as_ref()
+    }
+
+    /// Forgets what holds for another boot only: process IDs and sockets, but not users and addresses.
+    /// Three system calls, and none without a record.
+    pub(crate) fn forget_other_boots(&mut self) {
+        if self.state.known.is_none() && self.state.started.is_empty() {
+            return;
+        }
+        if boot() == self.state.boot {
+            return;
+        }
+        self.state.started.clear();
+        if let Some(known) = &mut self.state.known {
+            known.pid = None;
+            known.start = None;
+            known.argv = None;
+            known.cookie = None;
+            known.inode = None;
+            known.pids.clear();
+            known.group = None;
+            known.oom = None;
+        }
+    }
+
+    /// How long ago the server answered.
+    pub(crate) fn answered_ago(&self) -> Option<Duration> {
+        SystemTime::now().duration_since(self.answered?).ok()
+    }
+
+    /// Why the file cannot be used, with what to do; none if it can.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let reason = self.unusable.as_ref()?;
+        Some(format!(
+            "Cannot use the state file {}: {reason}; give --state-dir DIR",
+            self.path.display()
+        ))
+    }
+
+    /// Notes that the server answers; writes the state if it has changed.
+    pub(crate) async fn answered(&mut self) {
+        if self.saved.as_ref() != Some(&self.state) {
+            return self.save(None).await;
+        }
         let now = TimeSpec::UTIME_NOW;
-        let dated = utimensat(
-            AT_FDCWD,
-            &self.path,
-            &now,
-            &now,
-            UtimensatFlags::NoFollowSymlink,
-        );
-        if dated.is_err() {
-            let _: Result<File, _> = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(&self.path);
+        match &self.file {
+            Some(file) => {
+                if let Err(reason) = futimens(file, &now, &now) {
+                    self.unusable = Some(plain(&reason.into()));
+                }
+            }
+            None if self.unusable.is_none() => self.save(None).await,
+            None => (),
         }
     }
 
-    /// Notes that the server answers, and what it is since it was started.
-    pub(crate) fn note_started(&self, server: &Known) {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&self.path);
-        let _ = file.and_then(|mut file| file.write_all(server.text().as_bytes()));
-        self.note();
-    }
-
-    /// How long ago it answered.
-    pub(crate) fn ago(&self) -> Option<Duration> {
-        let noted = std::fs::symlink_metadata(&self.path).and_then(|file| file.modified());
-        SystemTime::now().duration_since(noted.ok()?).ok()
-    }
-
-    /// What it was when it was last started, where that was our doing.
-    pub(crate) fn known(&self) -> Known {
-        let mut text = String::new();
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&self.path);
-        match file.and_then(|file| file.take(LONGEST).read_to_string(&mut text)) {
-            Ok(_) => Known::parse(&text),
-            Err(_) => Known::default(),
+    /// Writes the state if it has changed; the time of the last answer stays.
+    pub(crate) async fn changed(&mut self) {
+        if self.saved.as_ref() != Some(&self.state) {
+            let answered = self.answered.unwrap_or(SystemTime::UNIX_EPOCH);
+            self.save(Some(answered)).await;
         }
     }
+
+    async fn save(&mut self, time: Option<SystemTime>) {
+        let is_newer = self.saved.as_ref().is_some_and(|saved| saved.format > FORMAT);
+        if self.unusable.is_some() || is_newer {
+            return;
+        }
+        self.state.format = FORMAT;
+        self.state.boot = boot();
+        let (path, state) = (&self.path, &self.state);
+        let written = bounded::ask(WRITE_TIMEOUT, || {
+            write(path, state, time).map_err(|reason| plain(&reason))
+        });
+        self.unusable = match written.await {
+            Ok(Some(Ok(()))) => None,
+            Ok(Some(Err(reason))) => Some(reason),
+            Ok(None) => Some("its disk does not answer".to_owned()),
+            Err(reason) => Some(plain(&reason)),
+        };
+        self.file = None;
+        self.saved = Some(self.state.clone());
+    }
+
+    /// Closes the descriptor.
+    pub(crate) fn close(&mut self) {
+        self.file = None;
+    }
+}
+
+/// Opens and reads the file without waiting for a disk (`RESOLVE_CACHED` of openat2(2), `RWF_NOWAIT`
+/// of preadv2(2)).
+fn quick(path: &Path) -> Quick {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+    let file = match opened {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Quick::Missing,
+        Err(Errno::AGAIN | Errno::NOSYS | Errno::INVAL | Errno::PERM) => return Quick::Slow,
+        Err(reason) => return Quick::Unusable(reason.into()),
+    };
+    let Ok(metadata) = rustix::fs::fstat(&file) else {
+        return Quick::Slow;
+    };
+    let owner = metadata.st_uid;
+    let is_file = metadata.st_mode & libc::S_IFMT == libc::S_IFREG;
+    if !is_file || (owner != 0 && owner != nix::unistd::geteuid().as_raw()) {
+        return Quick::Unusable(io::Error::other("another user's, or no regular file"));
+    }
+    let mut text = vec![0; LONGEST];
+    let read = {
+        let mut buffers = [io::IoSliceMut::new(&mut text)];
+        match rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) if is_local(file.as_fd()) => {
+                rustix::io::pread(&file, &mut *buffers[0], 0)
+            }
+            read => read,
+        }
+    };
+    let Ok(read) = read else {
+        return Quick::Slow;
+    };
+    text.truncate(read);
+    let seconds = u64::try_from(metadata.st_mtime).unwrap_or_default();
+    let modified = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    Quick::Read(file, Content { text, modified })
+}
+
+fn is_local(file: std::os::fd::BorrowedFd) -> bool {
+    #[allow(clippy::useless_conversion, reason = "its width depends on the architecture")]
+    rustix::fs::fstatfs(file).is_ok_and(|disk| {
+        i64::try_from(disk.f_type).is_ok_and(|kind| LOCAL.contains(&kind))
+    })
+}
+
+/// Reads the file; none where it is not there.
+fn slow(path: &Path) -> Option<Content> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .ok()?;
+    let metadata = file.metadata().ok()?;
+    let owner = metadata.uid();
+    if !metadata.is_file() || (owner != 0 && owner != nix::unistd::geteuid().as_raw()) {
+        return None;
+    }
+    let mut text = Vec::new();
+    file.take(LONGEST as u64).read_to_end(&mut text).ok()?;
+    let modified = metadata.modified().ok();
+    Some(Content { text, modified })
+}
+
+/// Replaces the file in one step. Without a `time`, it is dated now.
+fn write(path: &Path, state: &State, time: Option<SystemTime>) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    if !directory.exists() {
+        let mut directories = DirBuilder::new();
+        directories.recursive(true).mode(DIRECTORY_MODE).create(directory)?;
+    }
+    let temporary = path.with_extension("json.tmp");
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(&temporary)?;
+    let mut text = serde_json::to_vec(state)?;
+    text.push(b'\n');
+    let written = file
+        .write_all(&text)
+        .and_then(|()| match time {
+            Some(time) => file.set_times(FileTimes::new().set_modified(time)),
+            None => Ok(()),
+        })
+        .and_then(|()| file.sync_data())
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// The boot that we run in; none where that is hidden (`subset=pid`).
+fn boot() -> Option<String> {
+    let path = Proc::here().0.join("sys/kernel/random/boot_id");
+    let file = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut text = [0; 64];
+    let read = rustix::io::read(&file, &mut text).ok()?;
+    let text = std::str::from_utf8(text.get(..read)?).ok()?;
+    Some(text.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -142,47 +408,114 @@ impl LastHealthy {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_last_healthy_check_is_remembered() {
-        let directory = tempfile::tempdir().unwrap();
-        let last = LastHealthy::at(directory.path().join("healthy"));
-        assert_eq!(last.ago(), None);
-        assert_eq!(last.known(), Known::default());
-        last.note();
-        let file = File::options().write(true).open(&last.path).unwrap();
-        file.set_modified(SystemTime::now() - Duration::from_secs(90))
-            .unwrap();
-        assert_eq!(last.ago().unwrap().as_secs(), 90);
-        last.note();
-        assert!(last.ago().unwrap() < Duration::from_secs(60));
-        let nowhere = LastHealthy::at(directory.path().join("no/such/directory"));
-        nowhere.note();
-        nowhere.note_started(&Known::default());
-        assert_eq!(nowhere.ago(), None);
+    fn known() -> Known {
+        Known {
+            pid: Some(7),
+            start: Some(42),
+            uid: Some(1000),
+            listens: Some(SocketAddr::from(([127, 0, 0, 1], 9143))),
+            socket_uid: Some(1000),
+            cookie: Some(u64::MAX),
+            ..Known::default()
+        }
     }
 
-    #[test]
-    fn a_server_is_remembered_as_it_was_started() {
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_record_outlives_a_run() {
         let directory = tempfile::tempdir().unwrap();
-        let last = LastHealthy::at(directory.path().join("healthy"));
-        for group in [None, Some(("/system.slice/my vnc.service".to_owned(), 3))] {
-            let known = Known {
-                pids: vec![72451, 72452],
-                group,
-                log: Some("/var/log/myvnc_1.log".into()),
-            };
-            last.note_started(&known);
-            last.note();
-            assert_eq!(last.known(), known);
+        let at = path(&directory.path().join("state"), "[::1]", 9143, ".json");
+        assert!(at.ends_with("state/___1__9143.json"));
+        let mut file = StateFile::open(at.clone()).await;
+        assert_eq!((file.known(), file.answered_ago()), (None, None));
+        file.state.known = Some(known());
+        file.answered().await;
+        assert_eq!(file.complaint(), None);
+        let mut file = StateFile::open(at.clone()).await;
+        file.forget_other_boots();
+        assert_eq!(file.known(), Some(&known()));
+        assert!(file.answered_ago().unwrap() < Duration::from_secs(60));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_time_of_the_last_answer_stays_where_only_the_state_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("x.json");
+        let mut file = StateFile::open(at.clone()).await;
+        file.answered().await;
+        let long_ago = SystemTime::now() - Duration::from_secs(90);
+        let opened = File::options().write(true).open(&at).unwrap();
+        opened.set_modified(long_ago).unwrap();
+        let mut file = StateFile::open(at.clone()).await;
+        assert_eq!(file.answered_ago().unwrap().as_secs(), 90);
+        file.state.started = vec![(7, 1)];
+        file.changed().await;
+        let mut file = StateFile::open(at.clone()).await;
+        assert_eq!(file.answered_ago().unwrap().as_secs(), 90);
+        assert_eq!(file.state.started, [(7, 1)]);
+        file.answered().await;
+        let file = StateFile::open(at).await;
+        assert!(file.answered_ago().unwrap() < Duration::from_secs(60));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn of_another_boot_only_users_and_addresses_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("x.json");
+        let state = State {
+            boot: Some("another".to_owned()),
+            known: Some(known()),
+            started: vec![(7, 1)],
+            ..State::default()
+        };
+        std::fs::write(&at, serde_json::to_vec(&state).unwrap()).unwrap();
+        let mut file = StateFile::open(at).await;
+        file.forget_other_boots();
+        let known = file.known().unwrap();
+        assert_eq!((known.pid, known.cookie, known.uid), (None, None, Some(1000)));
+        assert!(file.state.started.is_empty());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn keys_of_a_newer_version_are_kept_and_a_newer_format_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("x.json");
+        std::fs::write(&at, r#"{"format":1,"hold":{"until":"x"}}"#).unwrap();
+        let mut file = StateFile::open(at.clone()).await;
+        file.state.known = Some(known());
+        file.answered().await;
+        assert!(std::fs::read_to_string(&at).unwrap().contains("\"hold\":{\"until\":\"x\"}"));
+        let newer = r#"{"format":2,"url":"u"}"#;
+        std::fs::write(&at, newer).unwrap();
+        let mut file = StateFile::open(at.clone()).await;
+        assert_eq!(file.state.url, "u");
+        file.state.known = Some(known());
+        file.answered().await;
+        assert_eq!(std::fs::read_to_string(&at).unwrap(), newer);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_makes_no_sense_is_no_state() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("x.json");
+        for garbage in ["", "{", "[]", "\0\0\0", r#"{"known":7}"#] {
+            std::fs::write(&at, garbage).unwrap();
+            let mut file = StateFile::open(at.clone()).await;
+            assert_eq!(file.known(), None, "{garbage}");
+            file.state.known = Some(known());
+            file.answered().await;
+            assert_eq!(StateFile::open(at.clone()).await.known(), Some(&known()));
         }
-        assert_eq!(
-            Known::of(vec![std::process::id().try_into().unwrap()], None)
-                .pids
-                .len(),
-            1
-        );
-        for garbage in ["", "\n\n", "x y\n- z\n", "7"] {
-            assert_eq!(Known::parse(garbage).group, None);
-        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_directory_that_cannot_be_used_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("file"), "").unwrap();
+        let at = directory.path().join("file/state/x.json");
+        let mut file = StateFile::open(at).await;
+        file.state.known = Some(known());
+        file.answered().await;
+        let complaint = file.complaint().unwrap();
+        assert!(complaint.contains("file/state/x.json: Not a directory; "), "{complaint}");
     }
 }

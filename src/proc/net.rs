@@ -1,14 +1,53 @@
 //! The TCP sockets of our network namespace, and which addresses are this machine's.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufReader};
 use std::net::{IpAddr, SocketAddr};
 
-use procfs::net::TcpNetEntry;
+use procfs::FromBufReadSI;
+use procfs::net::{TcpNetEntries, TcpNetEntry, TcpState};
+
+use super::process::Proc;
+use super::sock_diag::Listener;
 
 /// The TCP sockets of our network namespace (`proc_pid_net(5)`).
 pub(crate) fn tcp_sockets() -> Vec<TcpNetEntry> {
     let tables = [procfs::net::tcp(), procfs::net::tcp6()];
     tables.into_iter().flatten().flatten().collect()
+}
+
+/// The sockets of our network namespace that listen, without their cookies: where the kernel cannot be
+/// asked by `sock_diag(7)`, which is a hundred times faster.
+///
+/// # Errors
+/// Neither table can be read.
+pub(crate) fn listeners(proc: Proc) -> io::Result<Vec<Listener>> {
+    let info = procfs::current_system_info();
+    let mut found = Vec::new();
+    let mut failed = None;
+    for name in ["self/net/tcp", "self/net/tcp6"] {
+        let table = File::open(proc.0.join(name)).and_then(|file| {
+            TcpNetEntries::from_buf_read(BufReader::new(file), info).map_err(io::Error::other)
+        });
+        match table {
+            Ok(table) => found.extend(table.0),
+            // A kernel without IPv6 has no such table.
+            Err(reason) => failed = failed.or(Some((name, reason))),
+        }
+    }
+    if let Some(("self/net/tcp", reason)) = failed {
+        return Err(reason);
+    }
+    let listening = found.into_iter().filter(|row| row.state == TcpState::Listen);
+    Ok(listening
+        .map(|row| Listener {
+            address: row.local_address,
+            uid: row.uid,
+            inode: row.inode,
+            cookie: None,
+        })
+        .collect())
 }
 
 /// Whether a socket that is bound to this address takes connections to one of those; to any, where

@@ -1,58 +1,201 @@
-//! With which configuration a MyVNC server was started: its arguments and its environment tell.
+//! The configuration that a MyVNC server is started with: which directory the restart command and a
+//! process name, and what `server_config.json` in it says.
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
 
-use super::process::Process;
-use super::select::{CONFIG_VARIABLE, Configured, config_dir};
+use serde::{Deserialize, Serialize};
+
+use crate::proc::process::Proc;
 use crate::sys::files;
 
-/// Following the links of one path takes no longer.
-const LINKS_TIMEOUT: Duration = Duration::from_millis(200);
+/// How `manage.py` and `main.py` are told their configuration.
+const OPTION: &str = "--config_dir";
+const VARIABLE: &str = "MYVNC_CONFIG_DIR";
+/// The file in it that says where the server listens.
+const SERVER_CONFIG: &str = "server_config.json";
+/// Read limit of that file, in bytes.
+const LARGEST_CONFIG: u64 = 1 << 20;
+/// Read limit of a process's environment, in bytes.
+const LARGEST_ENVIRONMENT: u64 = 256 << 10;
 
-/// Whether a process was started with this configuration. A disk that does not answer decides nothing.
-pub(super) fn as_against(process: &Process, ours: &Path) -> Configured {
-    match config_dir_of(process) {
-        None if environment(process.pid).is_none() => Configured::Unknown,
+/// The configuration directory that a command line names, for `manage.py` or for the server itself.
+pub(crate) fn config_dir(command: &str) -> Option<PathBuf> {
+    let words = shlex::split(command)?;
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let value = match word.split_once('=') {
+            Some((OPTION | VARIABLE, value)) => value,
+            None if word == OPTION => words.next()?,
+            _ => continue,
+        };
+        // What the shell would expand, or what depends on the working directory, is not known here.
+        let path = Path::new(value);
+        let is_plain = path.is_absolute() && !value.contains(|c| "$`*?~;&|<>(){}[]#!".contains(c));
+        return is_plain.then(|| path.components().collect());
+    }
+    None
+}
+
+/// With which configuration a process was started, compared with that of the restart command.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Configured {
+    /// One of the two is not known.
+    Unknown,
+    /// The same.
+    Alike,
+    /// Another one.
+    Apart,
+    /// The process names none, and the restart command names one.
+    Otherwise,
+}
+
+/// Whether a process was started with this configuration. What cannot be read decides nothing. The
+/// disk of either directory can block: call it in a process that can be abandoned.
+pub(super) fn compare(pid: i32, cmdline: &[u8], ours: &Path) -> Configured {
+    let environment = Proc::here().environ(pid, LARGEST_ENVIRONMENT);
+    let its = in_arguments(cmdline).or_else(|| in_environment(environment.as_deref().ok()?));
+    match its {
+        None if environment.is_err() => Configured::Unknown,
         None => Configured::Otherwise,
-        // It depends on where its program stood when it was started.
+        // It depends on the working directory in which its program was started.
         Some(its) if !its.is_absolute() => Configured::Unknown,
         Some(its) if its == ours => Configured::Alike,
-        Some(its) => match (real(its), real(ours.to_owned())) {
-            (Some(its), Some(ours)) if its == ours => Configured::Alike,
-            (Some(_), Some(_)) => Configured::Apart,
+        Some(its) => match (its.canonicalize(), ours.canonicalize()) {
+            (Ok(its), Ok(ours)) if its == ours => Configured::Alike,
+            (Ok(_), Ok(_)) => Configured::Apart,
             _ => Configured::Unknown,
         },
     }
 }
 
-/// The configuration that a server was started with, where we may see that: `manage.py` tells it
-/// its server in the environment.
-fn config_dir_of(process: &Process) -> Option<PathBuf> {
-    config_dir(&process.command).or_else(|| {
-        let environment = environment(process.pid)?;
-        let mut variables = environment.split(|byte| *byte == 0);
-        let value = variables.find_map(|one| {
-            let value = one.strip_prefix(CONFIG_VARIABLE.as_bytes())?;
-            value.strip_prefix(b"=")
-        })?;
-        Some(OsStr::from_bytes(value).into())
-    })
+/// `--config_dir DIR` or `--config_dir=DIR`.
+fn in_arguments(cmdline: &[u8]) -> Option<PathBuf> {
+    let mut argv = cmdline.split(|byte| *byte == 0);
+    while let Some(argument) = argv.next() {
+        let value = match argument.strip_prefix(OPTION.as_bytes()) {
+            Some(b"") => argv.next()?,
+            Some(value) => match value.strip_prefix(b"=") {
+                Some(value) => value,
+                None => continue,
+            },
+            None => continue,
+        };
+        return Some(Path::new(OsStr::from_bytes(value)).components().collect());
+    }
+    None
 }
 
-fn environment(pid: i32) -> Option<Vec<u8>> {
-    files::read(Path::new(&format!("/proc/{pid}/environ"))).ok()
+/// `manage.py` names it to its server in the environment.
+fn in_environment(environment: &[u8]) -> Option<PathBuf> {
+    let mut variables = environment.split(|byte| *byte == 0);
+    let value = variables.find_map(|one| {
+        let value = one.strip_prefix(VARIABLE.as_bytes())?;
+        value.strip_prefix(b"=")
+    })?;
+    Some(Path::new(OsStr::from_bytes(value)).components().collect())
 }
 
-/// A path without its links, or as it is where it is not there; none where its disk does not answer
-/// in time.
-fn real(path: PathBuf) -> Option<PathBuf> {
-    let (answer, wait) = mpsc::channel();
-    std::thread::Builder::new()
-        .spawn(move || answer.send(std::fs::canonicalize(&path).unwrap_or(path)))
-        .ok()?;
-    wait.recv_timeout(LINKS_TIMEOUT).ok()
+/// What `server_config.json` says of the server's address and log.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct ServerConfig {
+    /// A name or address of the server.
+    #[serde(default)]
+    pub(crate) host: Option<String>,
+    /// The port that it listens on.
+    #[serde(default)]
+    pub(crate) port: Option<u16>,
+    /// The directory of its own log.
+    #[serde(default)]
+    pub(crate) logdir: Option<String>,
+}
+
+/// Reads it; what cannot be read or understood is unknown. The disk can block, as for `compare`.
+pub(crate) fn read(directory: &Path) -> ServerConfig {
+    let mut text = Vec::new();
+    let read = files::open(&directory.join(SERVER_CONFIG))
+        .and_then(|(file, _)| file.take(LARGEST_CONFIG).read_to_end(&mut text));
+    match read {
+        Ok(_) => parse(&text),
+        Err(_) => ServerConfig::default(),
+    }
+}
+
+/// A key of another type than expected costs that key alone.
+fn parse(text: &[u8]) -> ServerConfig {
+    let Ok(serde_json::Value::Object(keys)) = serde_json::from_slice(text) else {
+        return ServerConfig::default();
+    };
+    let text = |key: &str| {
+        let value = keys.get(key)?.as_str()?;
+        (!value.is_empty()).then(|| value.to_owned())
+    };
+    let port = keys.get("port");
+    let port = port.and_then(|port| match port {
+        serde_json::Value::String(text) => text.parse().ok(),
+        other => u16::try_from(other.as_u64()?).ok(),
+    });
+    ServerConfig {
+        host: text("host"),
+        port: port.filter(|port| *port != 0),
+        logdir: text("logdir"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_of_a_command_is_read_where_it_is_plain() {
+        for (command, expected) in [
+            ("/o/manage.py --config_dir=/etc/myvnc restart", Some("/etc/myvnc")),
+            ("/o/manage.py --config_dir /etc/myvnc/ restart", Some("/etc/myvnc")),
+            ("MYVNC_CONFIG_DIR=/etc/myvnc /o/manage.py start", Some("/etc/myvnc")),
+            ("/o/manage.py --config_dir='/etc/my vnc' start", Some("/etc/my vnc")),
+            ("/o/manage.py --config_dir=$HOME/c start", None),
+            ("/o/manage.py --config_dir=c start", None),
+            ("/o/manage.py start", None),
+            ("/o/manage.py --config_dir", None),
+        ] {
+            assert_eq!(config_dir(command), expected.map(PathBuf::from), "{command}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_of_a_process_is_in_its_arguments_or_its_environment() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        for (cmdline, expected) in [
+            (&b"python3\0main.py\0--config_dir\0/c/\0"[..], path("/c")),
+            (b"python3\0main.py\0--config_dir=/c\0", path("/c")),
+            (b"python3\0main.py\0--config_dirs=/c\0", None),
+            (b"python3\0main.py\0", None),
+        ] {
+            assert_eq!(in_arguments(cmdline), expected);
+        }
+        assert_eq!(in_environment(b"A=1\0MYVNC_CONFIG_DIR=/c\0"), path("/c"));
+        assert_eq!(in_environment(b"A=1\0MYVNC_CONFIG_DIRS=/c\0"), None);
+    }
+
+    #[test]
+    fn a_server_config_is_read_as_far_as_it_makes_sense() {
+        let full = parse(br#"{"host": "vm", "port": 9123, "logdir": "/l", "debug": true}"#);
+        assert_eq!(full.host.as_deref(), Some("vm"));
+        assert_eq!((full.port, full.logdir.as_deref()), (Some(9123), Some("/l")));
+        assert_eq!(parse(br#"{"port": "9123"}"#).port, Some(9123));
+        for odd in [
+            &br#"{"port": 70000}"#[..],
+            br#"{"port": 0}"#,
+            br#"{"port": -1}"#,
+            br#"{"port": [], "host": 7, "logdir": ""}"#,
+            b"[]",
+            b"{",
+            b"",
+            b"\xff",
+        ] {
+            assert_eq!(parse(odd), ServerConfig::default());
+        }
+    }
 }

@@ -1,224 +1,575 @@
-//! /proc → the server's processes. Reads the arguments of every process, and more only of
-//! those whose arguments match.
+//! /proc and the socket tables → facts: which processes can be the server, and who holds its
+//! listening socket. A process or disk can block whoever reads of it, so the search is a process of
+//! its own, which is started again without what blocked it.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use nix::unistd::Uid;
-use procfs::net::TcpState;
-use procfs::process::FDTarget;
 use regex_lite::Regex;
+use serde::{Deserialize, Serialize};
 
-use super::process::{Found, Process};
-use super::select::{self, Asked, Candidate, Configured};
-use super::{argv as server_argv, config_dir};
+use super::config_dir::{self, Configured};
+use super::process::{Process, hash};
+use super::select::{Candidate, Facts};
+use super::argv;
 use crate::journal::plain;
+use crate::proc::net::{self, takes};
 use crate::proc::process::{Proc, is_dead, joined};
-use crate::proc::{fd_owners, net};
-use crate::sys::bounded;
+use crate::proc::sock_diag::{self, Listener};
+use crate::sys::bounded::{self, Ended};
 
-/// As much of a process's arguments is read, in bytes.
-const LONGEST_CMDLINE: u64 = 1 << 20;
-
-/// Which processes are the server.
-#[derive(Clone, Debug)]
-pub(crate) struct Search {
-    /// In place of the built-in rule.
-    pub(crate) pattern: Option<Regex>,
-    /// The configuration that the restart command starts the server with, where it says so.
-    pub(crate) config_dir: Option<PathBuf>,
-    /// Only this user's.
-    pub(crate) user: Option<Uid>,
-    /// Whether another server is told from this one by its port alone.
-    pub(crate) by_port_alone: bool,
-    /// The URL's port.
-    pub(crate) port: u16,
-    /// The addresses of the URL's host; empty where they are not known.
-    pub(crate) addresses: Vec<IpAddr>,
-}
-
-/// A search takes no longer.
+/// Read limit of a process's arguments, in bytes.
+pub(crate) const LONGEST_CMDLINE: u64 = 16 << 10;
+/// Time limit of a search.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit between two signs of life of a search.
+const STALL: Duration = Duration::from_millis(500);
+/// Processes between two such signs.
+const STRIDE: usize = 128;
+/// Time limit for reading of processes that have nothing to do with the server's users, which can be
+/// made slow to read.
+const OTHERS_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time limit of the comparison before the first signal.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The name of the program, by which other monitors are recognised.
+const MONITOR: &str = env!("CARGO_PKG_NAME");
 
-/// Looks for the server, or says why that cannot be done. A process in state D can hold whoever reads
-/// of it, and so can its disk: the search is a process of its own.
-pub(crate) async fn find(search: &Search) -> Result<Found, String> {
-    let searching = bounded::in_process(TIMEOUT, |out| {
-        let _ = match search_here(search) {
-            Ok(found) => found.write(out),
-            Err(reason) => out.write_all(plain(&reason).as_bytes()),
-        };
-    });
-    let Ok(said) = searching.await else {
-        // No process can be had: the server may have used them up. What can hold us is not asked.
-        let search = Search {
-            config_dir: None,
-            ..search.clone()
-        };
-        return search_here(&search).map_err(|reason| plain(&reason));
-    };
-    let said = String::from_utf8_lossy(&said);
-    match Found::read(&said) {
-        Some(found) => Ok(found),
-        None if said.is_empty() => Err(format!(
-            "no answer within {} seconds; look for processes in state D",
-            TIMEOUT.as_secs()
-        )),
-        None => Err(said.into_owned()),
-    }
+/// The process of the record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Recorded {
+    /// Its PID.
+    pub(crate) pid: i32,
+    /// Its start time, in clock ticks since boot.
+    pub(crate) start_time: u64,
+    /// Hash of its arguments.
+    pub(crate) argv: u64,
 }
 
-/// Fails only where /proc itself cannot be read.
-fn search_here(search: &Search) -> io::Result<Found> {
-    let matching = matching(search)?;
-    if matching.is_empty() {
-        return Ok(Found::default());
-    }
-    if search.by_port_alone {
-        return Ok(narrow(matching, search));
-    }
-    match net::place(&search.addresses) {
-        net::Place::Here | net::Place::Unknown => Ok(narrow(matching, search)),
-        net::Place::Elsewhere if search.pattern.is_none() => {
-            let reason = "the URL is another host's; --process-pattern says otherwise";
-            Ok(Found::none_but(matching, reason))
+/// What is looked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Search {
+    /// In place of the argv rule.
+    pub(crate) pattern: Option<Regex>,
+    /// The addresses that the server listens on; any, where they are not known.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The port that it listens on.
+    pub(crate) port: u16,
+    /// The restart command's MyVNC script.
+    pub(crate) script: Option<PathBuf>,
+    /// The restart command's configuration directory.
+    pub(crate) config_dir: Option<PathBuf>,
+    /// The process of the record.
+    pub(crate) recorded: Option<Recorded>,
+    /// Users whose processes can be the server while nobody listens.
+    pub(crate) users: Vec<u32>,
+}
+
+/// What a search reports as it goes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+enum Report {
+    /// The sockets that take connections to the server's address; none where that cannot be read.
+    Listeners(Option<Vec<Listener>>),
+    /// It is about to read of this process.
+    Reading(i32),
+    /// A process that can be the server.
+    Candidate(Box<Candidate>),
+    /// On which sockets such a process listens, found later.
+    Sockets(i32, Vec<Listener>),
+    /// Who holds the server's socket and cannot be the server.
+    Holder(Process),
+    /// /proc cannot be listed.
+    Failed(String),
+}
+
+/// The reports of one search so far.
+#[derive(Default)]
+struct Reports {
+    facts: Facts,
+    reading: Option<i32>,
+    failed: Option<String>,
+}
+
+impl Reports {
+    fn take(&mut self, report: Report) {
+        match report {
+            Report::Listeners(listeners) => self.facts.listeners = listeners,
+            Report::Reading(pid) => self.reading = Some(pid),
+            Report::Candidate(candidate) => self.facts.candidates.push(*candidate),
+            Report::Sockets(pid, sockets) => {
+                let mut candidates = self.facts.candidates.iter_mut();
+                if let Some(one) = candidates.find(|one| one.process.pid == pid) {
+                    one.listens = Some(sockets);
+                }
+            }
+            Report::Holder(process) => self.facts.holder = Some(process),
+            Report::Failed(reason) => self.failed = Some(reason),
         }
-        net::Place::Elsewhere => Ok(Found {
-            server: matching,
-            ..Found::default()
-        }),
     }
 }
 
-/// Which of the matching processes are the server that is asked for, by what they listen on; where
-/// that does not tell, by their configuration.
-fn narrow(matching: Vec<Process>, search: &Search) -> Found {
-    let listeners = listening_sockets();
-    let network = network(nix::unistd::getpid().as_raw());
-    let mut candidates: Vec<Candidate> = matching
-        .into_iter()
-        .map(|process| Candidate {
-            listens: listens(process.pid, &listeners),
-            is_elsewhere: self::network(process.pid)
-                .is_some_and(|other| network.as_ref().is_some_and(|ours| *ours != other)),
-            configured: Configured::Unknown,
+/// Searches, for 5 s at most; what was seen by then counts.
+///
+/// # Errors
+/// /proc cannot be listed: the reason.
+pub(crate) async fn search(search: &Search) -> Result<Facts, String> {
+    let began = Instant::now();
+    let (mut skipped, mut is_careful) = (Vec::new(), false);
+    loop {
+        let mut reports = Reports::default();
+        let left = TIMEOUT.saturating_sub(began.elapsed());
+        let ended = bounded::stream(
+            STALL,
+            left,
+            |tell| Looker::new(search, &skipped, is_careful, tell).look(),
+            |report| reports.take(report),
+        )
+        .await;
+        match ended {
+            Ok(Ended::Done) => reports.facts.is_complete = skipped.is_empty(),
+            // No process can be had: the server may have used them up.
+            Err(_) => {
+                let mut tell = |report: &Report| reports.take(report.clone());
+                Looker::new(search, &[], false, &mut tell).look();
+                reports.facts.is_complete = true;
+            }
+            Ok(Ended::Stalled | Ended::Died) if !left.is_zero() => {
+                if is_careful {
+                    skipped.extend(reports.reading);
+                }
+                is_careful = true;
+                continue;
+            }
+            Ok(_) => (),
+        }
+        reports
+            .facts
+            .candidates
+            .sort_by_key(|one| one.process.pid);
+        return match reports.failed {
+            Some(reason) => Err(reason),
+            None => Ok(reports.facts),
+        };
+    }
+}
+
+/// Which of these processes became something else since they were found: other arguments, user or
+/// start time. What cannot be read within the time limit is something else, unless it is known
+/// (`is_known`) to be the server.
+pub(crate) async fn changed(processes: &[Process], is_known: bool) -> Vec<i32> {
+    let comparing = bounded::ask(COMPARE_TIMEOUT, || {
+        let changed = processes.iter().filter(|one| has_changed(one, is_known));
+        changed.map(|one| one.pid).collect::<Vec<i32>>()
+    });
+    match comparing.await {
+        Ok(Some(changed)) => changed,
+        // No process can be had: what can block is compared here.
+        Err(_) => {
+            let changed = processes.iter().filter(|one| has_changed(one, is_known));
+            changed.map(|one| one.pid).collect()
+        }
+        Ok(None) if is_known => Vec::new(),
+        Ok(None) => processes.iter().map(|one| one.pid).collect(),
+    }
+}
+
+fn has_changed(process: &Process, is_known: bool) -> bool {
+    let proc = Proc::here();
+    let stat = proc.stat(process.pid);
+    let is_other = match &stat {
+        Ok(stat) => stat.starttime != process.start_time,
+        Err(_) => !is_known,
+    };
+    let is_other_user = match proc.ids(process.pid) {
+        Ok(ids) => ids.uid != process.uid,
+        Err(_) => !is_known,
+    };
+    let is_other_program = match proc.cmdline(process.pid, LONGEST_CMDLINE) {
+        // Of a process that is ending, nothing is left.
+        Ok(cmdline) => !cmdline.is_empty() && hash(&cmdline) != process.argv,
+        Err(_) => !is_known,
+    };
+    is_other || is_other_user || is_other_program
+}
+
+/// A search at work.
+struct Looker<'a> {
+    proc: Proc<'static>,
+    search: &'a Search,
+    /// Processes that blocked an earlier search.
+    skipped: &'a [i32],
+    /// Whether each process is reported before it is read.
+    is_careful: bool,
+    tell: &'a mut dyn FnMut(&Report),
+    /// What listens in our network namespace.
+    all: Vec<Listener>,
+    /// What of it takes connections to the server's address.
+    taking: Option<Vec<Listener>>,
+    count: usize,
+}
+
+impl<'a> Looker<'a> {
+    fn new(
+        search: &'a Search,
+        skipped: &'a [i32],
+        is_careful: bool,
+        tell: &'a mut dyn FnMut(&Report),
+    ) -> Self {
+        Self {
+            proc: Proc::here(),
+            search,
+            skipped,
+            is_careful,
+            tell,
+            all: Vec::new(),
+            taking: None,
+            count: 0,
+        }
+    }
+
+    fn look(mut self) {
+        let all = sock_diag::listeners().or_else(|_| net::listeners(self.proc));
+        self.taking = all.as_deref().ok().map(|all| self.taking(all));
+        self.all = all.unwrap_or_default();
+        (self.tell)(&Report::Listeners(self.taking.clone()));
+        let pids = match self.proc.pids() {
+            Ok(pids) => pids,
+            Err(reason) => return (self.tell)(&Report::Failed(plain(&reason))),
+        };
+        let untouchable = self.ourselves();
+        let pids: Vec<i32> = pids
+            .into_iter()
+            .filter(|pid| !untouchable.contains(pid) && !self.skipped.contains(pid))
+            .collect();
+        let users = self.users();
+        let owner = |pid: i32| {
+            let directory = std::fs::metadata(self.proc.0.join(pid.to_string()));
+            directory.map(|directory| directory.uid())
+        };
+        // A process that gave up privileges has a directory of root's (proc_pid(5), dumpable).
+        let (first, others): (Vec<i32>, Vec<i32>) = pids
+            .into_iter()
+            .partition(|pid| owner(*pid).map_or(true, |uid| uid == 0 || users.contains(&uid)));
+        let mut found: Vec<Candidate> = Vec::new();
+        found.extend(self.recorded());
+        for pid in &first {
+            self.read(*pid, true, &mut found);
+        }
+        let end = Instant::now() + OTHERS_TIMEOUT;
+        for pid in &others {
+            if Instant::now() > end {
+                break;
+            }
+            self.read(*pid, false, &mut found);
+        }
+        if self.search.pattern.is_some() {
+            let monitors = self.monitors(first.iter().chain(&others));
+            let taking = self.taking.clone().unwrap_or_default();
+            found.retain(|one| !monitors.contains(&one.process.pid) || holds(one, &taking));
+            for one in &found {
+                (self.tell)(&Report::Candidate(Box::new(one.clone())));
+            }
+        }
+        let is_held = self.taking.as_ref().is_some_and(|taking| {
+            !taking.is_empty() && !found.iter().any(|one| holds(one, taking))
+        });
+        if is_held {
+            self.find_holder(&found, &first, &others);
+        }
+    }
+
+    fn taking(&self, all: &[Listener]) -> Vec<Listener> {
+        let search = self.search;
+        let is_taking = |one: &&Listener| {
+            one.address.port() == search.port && takes(one.address.ip(), &search.addresses)
+        };
+        all.iter().filter(is_taking).cloned().collect()
+    }
+
+    /// Users whose processes can be the server.
+    fn users(&self) -> HashSet<u32> {
+        let sockets = self.taking.iter().flatten().map(|socket| socket.uid);
+        sockets.chain(self.search.users.iter().copied()).collect()
+    }
+
+    /// The monitor, its ancestors, and init.
+    fn ourselves(&self) -> HashSet<i32> {
+        let mut pids = HashSet::from([1]);
+        // This runs in a child of the monitor.
+        let mut pid = nix::unistd::getpid().as_raw();
+        while pid > 0 && pids.insert(pid) {
+            pid = self.proc.stat(pid).map_or(0, |stat| stat.ppid);
+        }
+        pids
+    }
+
+    fn announce(&mut self, pid: i32) {
+        if self.is_careful || self.count % STRIDE == 0 {
+            (self.tell)(&Report::Reading(pid));
+        }
+        self.count += 1;
+    }
+
+    /// The process of the record, whatever its arguments are; what cannot be read is no obstacle.
+    fn recorded(&mut self) -> Option<Candidate> {
+        let recorded = self.search.recorded?;
+        let stat = self.proc.stat(recorded.pid).ok()?;
+        if stat.starttime != recorded.start_time || is_dead(&stat) {
+            return None;
+        }
+        let cmdline = if self.skipped.contains(&recorded.pid) {
+            Vec::new()
+        } else {
+            self.announce(recorded.pid);
+            let cmdline = self.proc.cmdline(recorded.pid, LONGEST_CMDLINE);
+            cmdline.unwrap_or_default()
+        };
+        if !cmdline.is_empty() && hash(&cmdline) != recorded.argv {
+            return None;
+        }
+        let mut candidate = self.candidate(recorded.pid, &cmdline, true)?;
+        candidate.process.argv = recorded.argv;
+        self.report(&candidate);
+        Some(candidate)
+    }
+
+    fn read(&mut self, pid: i32, is_near: bool, found: &mut Vec<Candidate>) {
+        if found.first().is_some_and(|one| one.process.pid == pid) {
+            return;
+        }
+        self.announce(pid);
+        let Ok(cmdline) = self.proc.cmdline(pid, LONGEST_CMDLINE) else {
+            return;
+        };
+        if cmdline.is_empty() || !self.matches(pid, &cmdline) {
+            return;
+        }
+        if let Some(candidate) = self.candidate(pid, &cmdline, is_near) {
+            self.report(&candidate);
+            found.push(candidate);
+        }
+    }
+
+    /// With a pattern, other monitors are sorted out first.
+    fn report(&mut self, candidate: &Candidate) {
+        if self.search.pattern.is_none() {
+            (self.tell)(&Report::Candidate(Box::new(candidate.clone())));
+        }
+    }
+
+    fn matches(&self, pid: i32, cmdline: &[u8]) -> bool {
+        match &self.search.pattern {
+            Some(pattern) => {
+                let command = joined(cmdline);
+                pattern.is_match(&command) && !argv::names_a_pattern(&command)
+            }
+            None => argv::is_server(arguments(cmdline), || self.proc.cwd(pid).ok()),
+        }
+    }
+
+    fn candidate(&self, pid: i32, cmdline: &[u8], is_near: bool) -> Option<Candidate> {
+        let process = self.process(pid, cmdline)?;
+        let script = argv::script(arguments(cmdline), self.proc.cwd(pid).ok().as_deref());
+        let is_beside = match (&script, &self.search.script) {
+            (Some(its), Some(ours)) => its.parent() == ours.parent(),
+            _ => false,
+        };
+        let configured = match &self.search.config_dir {
+            Some(ours) if is_near => config_dir::compare(pid, cmdline, ours),
+            _ => Configured::Unknown,
+        };
+        let (network, own) = (self.proc.network(pid).ok(), std::fs::read_link(self.proc.0.join("self/ns/net")).ok());
+        Some(Candidate {
+            listens: if is_near { self.listens(pid) } else { None },
+            is_elsewhere: network.zip(own).map(|(its, own)| its != own),
+            configured,
+            is_beside,
             process,
         })
-        .collect();
-    let asked = Asked {
-        port: search.port,
-        addresses: search.addresses.clone(),
-        taken: listeners.values().copied().collect(),
-        is_named: search.pattern.is_some(),
-        by_port_alone: search.by_port_alone,
-    };
-    if let Some(ours) = &search.config_dir {
-        for one in &mut candidates {
-            one.configured = config_dir::as_against(&one.process, ours);
+    }
+
+    /// The process behind a PID, unless it is a zombie or lives in another PID namespace.
+    fn process(&self, pid: i32, cmdline: &[u8]) -> Option<Process> {
+        let stat = self.proc.stat(pid).ok().filter(|stat| !is_dead(stat))?;
+        let ids = self.proc.ids(pid).ok()?;
+        (!ids.is_in_other_namespace).then(|| Process {
+            pid,
+            parent: stat.ppid,
+            start_time: stat.starttime,
+            uid: ids.uid,
+            gid: ids.gid,
+            argv: hash(cmdline),
+            is_manager: argv::is_manager(arguments(cmdline)),
+            command: joined(cmdline),
+        })
+    }
+
+    fn listens(&self, pid: i32) -> Option<Vec<Listener>> {
+        let inodes: HashSet<u64> = self.proc.sockets(pid).ok()?.into_iter().collect();
+        let held = self.all.iter().filter(|one| inodes.contains(&one.inode));
+        Some(held.cloned().collect())
+    }
+
+    /// The socket is held by none that was seen to: looks through the rest, the socket's users first.
+    fn find_holder(&mut self, found: &[Candidate], first: &[i32], others: &[i32]) {
+        let taking = self.taking.clone().unwrap_or_default();
+        let end = Instant::now() + OTHERS_TIMEOUT;
+        for one in found.iter().filter(|one| one.listens.is_none()) {
+            if Instant::now() > end {
+                return;
+            }
+            let pid = one.process.pid;
+            (self.tell)(&Report::Reading(pid));
+            if let Some(sockets) = self.listens(pid) {
+                let is_it = sockets.iter().any(|held| taking.contains(held));
+                (self.tell)(&Report::Sockets(pid, sockets));
+                if is_it {
+                    return;
+                }
+            }
+        }
+        for pid in first.iter().chain(others) {
+            if Instant::now() > end {
+                return;
+            }
+            self.announce(*pid);
+            let Ok(inodes) = self.proc.sockets(*pid) else {
+                continue;
+            };
+            if taking.iter().any(|one| inodes.contains(&one.inode)) {
+                let cmdline = self.proc.cmdline(*pid, LONGEST_CMDLINE);
+                if let Some(process) = self.process(*pid, &cmdline.unwrap_or_default()) {
+                    (self.tell)(&Report::Holder(process));
+                    return;
+                }
+            }
         }
     }
-    select::choose(candidates, &asked)
+
+    /// Other monitors, their ancestors within their session, and their descendants.
+    fn monitors<'p>(&mut self, pids: impl Iterator<Item = &'p i32>) -> HashSet<i32> {
+        let own = Program::of(self.proc, "self");
+        let mut parents: HashMap<i32, Vec<i32>> = HashMap::new();
+        let (mut processes, mut monitors) = (HashMap::new(), Vec::new());
+        for pid in pids {
+            self.announce(*pid);
+            let Ok(stat) = self.proc.stat(*pid) else {
+                continue;
+            };
+            parents.entry(stat.ppid).or_default().push(*pid);
+            processes.insert(*pid, (stat.ppid, stat.session));
+            if self.is_monitor(*pid, &own) {
+                monitors.push(*pid);
+            }
+        }
+        let mut all: HashSet<i32> = HashSet::new();
+        for monitor in monitors {
+            let session = processes.get(&monitor).map(|(_, session)| *session);
+            let mut pid = monitor;
+            while let Some((parent, its)) = processes.get(&pid) {
+                if Some(*its) != session || pid != monitor && !all.insert(pid) {
+                    break;
+                }
+                pid = *parent;
+            }
+            let mut below = vec![monitor];
+            while let Some(pid) = below.pop() {
+                if all.insert(pid) || pid == monitor {
+                    below.extend(parents.get(&pid).into_iter().flatten().filter(|pid| !all.contains(pid)));
+                }
+            }
+        }
+        all
+    }
+
+    fn is_monitor(&self, pid: i32, own: &Option<Program>) -> bool {
+        let cmdline = self.proc.cmdline(pid, LONGEST_CMDLINE).unwrap_or_default();
+        let name = arguments(&cmdline).next().unwrap_or_default();
+        let name = Path::new(std::str::from_utf8(name).unwrap_or_default());
+        if name.file_name().is_some_and(|name| name == MONITOR) {
+            return true;
+        }
+        if self.proc.exe(pid).is_ok_and(|exe| is_monitors(&exe)) {
+            return true;
+        }
+        let its = Program::of(self.proc, &pid.to_string());
+        matches!((own, its), (Some(own), Some(its)) if own.is_same(&its))
+    }
 }
 
-/// The network namespace that a process lives in (`network_namespaces(7)`), where that can be seen.
-fn network(pid: i32) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/{pid}/ns/net")).ok()
+/// Whether a path leads to a monitor, or to one that was replaced (` (deleted)`, proc_pid_exe(5)).
+fn is_monitors(exe: &Path) -> bool {
+    let name = exe.file_name().unwrap_or_default().to_string_lossy();
+    name.trim_end_matches(" (deleted)") == MONITOR
+}
+
+/// The program file of a process.
+struct Program {
+    file: File,
+    device: u64,
+    inode: u64,
+    length: u64,
+}
+
+impl Program {
+    fn of(proc: Proc, name: &str) -> Option<Self> {
+        let file = File::open(proc.0.join(name).join("exe")).ok()?;
+        let metadata = file.metadata().ok()?;
+        Some(Self {
+            file,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+        })
+    }
+
+    /// Whether both are one file, or one is a copy of the other.
+    fn is_same(&self, other: &Self) -> bool {
+        if (self.device, self.inode) == (other.device, other.inode) {
+            return true;
+        }
+        self.length == other.length && is_equal(&self.file, &other.file).unwrap_or(false)
+    }
+}
+
+fn is_equal(one: &File, other: &File) -> io::Result<bool> {
+    use std::os::unix::fs::FileExt;
+    let (mut mine, mut its) = ([0; 1 << 14], [0; 1 << 14]);
+    let mut at = 0;
+    loop {
+        let read = one.read_at(&mut mine, at)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        other.read_exact_at(&mut its[..read], at)?;
+        if mine[..read] != its[..read] {
+            return Ok(false);
+        }
+        at += read as u64;
+    }
+}
+
+fn holds(one: &Candidate, sockets: &[Listener]) -> bool {
+    let own = one.listens.as_deref().unwrap_or_default();
+    own.iter()
+        .any(|held| sockets.iter().any(|socket| socket.inode == held.inode))
+}
+
+fn arguments(cmdline: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let argv = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
+    argv.split(|byte| *byte == 0)
 }
 
 /// The process that has this PID now.
 #[cfg(test)]
 pub(crate) fn process(pid: i32) -> Option<Process> {
-    look(pid, &std::fs::read(format!("/proc/{pid}/cmdline")).ok()?)
-}
-
-fn matching(search: &Search) -> io::Result<Vec<Process>> {
-    let untouchable = ourselves();
-    let own = program(nix::unistd::getpid().as_raw());
-    let mut found = Vec::new();
-    let proc = Proc::here();
-    for entry in std::fs::read_dir("/proc")? {
-        let Some(pid) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok())
-        else {
-            continue;
-        };
-        let cmdline = proc.cmdline(pid, LONGEST_CMDLINE).unwrap_or_default();
-        if !cmdline.is_empty() && !untouchable.contains(&pid) {
-            let argv = cmdline.strip_suffix(b"\0").unwrap_or(&cmdline);
-            let is_monitor = || own.is_some() && program(pid) == own;
-            if arguments_match(search.pattern.as_ref(), argv, pid) && !is_monitor() {
-                found.extend(
-                    look(pid, argv)
-                        .filter(|process| search.user.is_none_or(|user| user == process.owner)),
-                );
-            }
-        }
-    }
-    found.sort_by_key(|process| process.pid);
-    Ok(found)
-}
-
-/// The file that a process runs: other monitors, and what they have left behind, are no server.
-fn program(pid: i32) -> Option<PathBuf> {
-    std::fs::read_link(format!("/proc/{pid}/exe")).ok()
-}
-
-/// Ourselves, our ancestors, and init.
-fn ourselves() -> HashSet<i32> {
-    let mut pids = HashSet::from([1]);
-    let mut pid = nix::unistd::getpid().as_raw();
-    while pid > 0 && pids.insert(pid) {
-        pid = Proc::here().stat(pid).map_or(0, |stat| stat.ppid);
-    }
-    pids
-}
-
-fn arguments_match(pattern: Option<&Regex>, argv: &[u8], pid: i32) -> bool {
-    match pattern {
-        Some(pattern) => {
-            let command = joined(argv);
-            pattern.is_match(&command) && !server_argv::names_a_pattern(&command)
-        }
-        None => {
-            server_argv::is_server(argv.split(|byte| *byte == 0), || Proc::here().cwd(pid).ok())
-        }
-    }
-}
-
-/// The process behind a PID, unless it is a zombie or lives in another PID namespace.
-fn look(pid: i32, argv: &[u8]) -> Option<Process> {
-    let stat = Proc::here().stat(pid).ok().filter(|stat| !is_dead(stat))?;
-    let ids = Proc::here().ids(pid).ok()?;
-    (!ids.is_in_other_namespace).then(|| Process {
-        pid,
-        parent: stat.ppid,
-        start_time: stat.starttime,
-        owner: Uid::from_raw(ids.uid),
-        is_manager: server_argv::is_manager(argv.split(|byte| *byte == 0)),
-        command: joined(argv),
-    })
-}
-
-/// Socket inode → address, of everything that listens in our network namespace.
-fn listening_sockets() -> HashMap<u64, SocketAddr> {
-    net::tcp_sockets()
-        .into_iter()
-        .filter(|row| row.state == TcpState::Listen)
-        .map(|row| (row.inode, row.local_address))
-        .collect()
-}
-
-/// Where a process listens; none where its descriptors cannot be seen.
-fn listens(pid: i32, listeners: &HashMap<u64, SocketAddr>) -> Option<HashSet<SocketAddr>> {
-    let open = fd_owners::descriptors(pid)?.into_iter();
-    let sockets = open.filter_map(|one| match one.target {
-        FDTarget::Socket(inode) => listeners.get(&inode).copied(),
-        _ => None,
-    });
-    Some(sockets.collect())
+    let search = Search::default();
+    let mut tell = |_: &Report| ();
+    let looker = Looker::new(&search, &[], false, &mut tell);
+    let cmdline = looker.proc.cmdline(pid, LONGEST_CMDLINE).ok()?;
+    looker.process(pid, &cmdline)
 }

@@ -1,271 +1,524 @@
-//! Which of the MyVNC servers of this machine is the one that the URL asks for: a pure function.
-//! Every doubt spares.
+//! Which processes are the server: a pure function. The listening socket decides; without one, only
+//! what is known to be the server counts. When in doubt, a process is left alone.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
 
-use crate::proc::net::takes;
+use serde::{Deserialize, Serialize};
 
-use super::process::{Found, Process};
+use super::config_dir::Configured;
+use super::process::Process;
+use crate::proc::sock_diag::Listener;
 
-/// A process whose arguments are a MyVNC server's.
-#[derive(Debug)]
-pub(super) struct Candidate {
-    pub(super) process: Process,
-    /// Where it listens; none where we may not see that.
-    pub(super) listens: Option<HashSet<SocketAddr>>,
-    /// Whether it lives in another network namespace than we do.
-    pub(super) is_elsewhere: bool,
-    pub(super) configured: Configured,
-}
-
-/// With which configuration a process was started, as against that of the restart command.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Configured {
-    /// One of the two is not known.
-    Unknown,
-    /// The same.
-    Alike,
-    /// Another one.
-    Apart,
-    /// It was told none, and the restart command tells one.
-    Otherwise,
+/// A process whose arguments are a MyVNC server's, or match the administrator's pattern.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Candidate {
+    /// The process.
+    pub(crate) process: Process,
+    /// The sockets on which it listens; none where its descriptors were not or could not be read.
+    pub(crate) listens: Option<Vec<Listener>>,
+    /// Whether it lives in another network namespace than we do; none where that cannot be read.
+    pub(crate) is_elsewhere: Option<bool>,
+    /// Its configuration directory, compared with the restart command's.
+    pub(crate) configured: Configured,
+    /// Whether its script lies beside the restart command's.
+    pub(crate) is_beside: bool,
 }
 
 impl Candidate {
-    /// Whether it is seen to listen where this holds.
-    fn listens_where(&self, holds: impl Fn(&SocketAddr) -> bool) -> bool {
+    fn listens(&self) -> bool {
         self.listens
             .as_ref()
-            .is_some_and(|addresses| addresses.iter().any(holds))
+            .is_some_and(|sockets| !sockets.is_empty())
     }
 
-    fn listens(&self) -> bool {
-        self.listens_where(|_| true)
+    fn holds(&self, sockets: &[Listener]) -> bool {
+        let own = self.listens.as_deref().unwrap_or_default();
+        own.iter()
+            .any(|one| sockets.iter().any(|other| other.inode == one.inode))
     }
 }
 
-/// What is asked for.
-#[derive(Debug)]
-pub(super) struct Asked {
-    /// The URL's port.
-    pub(super) port: u16,
-    /// The addresses of its host; none where they are not known.
-    pub(super) addresses: Vec<IpAddr>,
-    /// Where anything at all listens.
-    pub(super) taken: Vec<SocketAddr>,
+/// What a search has seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// The sockets that take connections to the server's address; none where that cannot be read.
+    pub(crate) listeners: Option<Vec<Listener>>,
+    /// The processes that can be the server.
+    pub(crate) candidates: Vec<Candidate>,
+    /// Who holds one of these sockets and is no candidate, where that was seen.
+    pub(crate) holder: Option<Process>,
+    /// Whether everything was looked at.
+    pub(crate) is_complete: bool,
+}
+
+/// What is known before the search.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
     /// Whether the administrator has named the server (`--process-pattern`).
-    pub(super) is_named: bool,
-    /// Whether only the port tells it from another server of the configuration file.
-    pub(super) by_port_alone: bool,
+    pub(crate) is_named: bool,
+    /// Only this user's processes are the server (`--user`).
+    pub(crate) user: Option<u32>,
+    /// Whether only the port distinguishes it from another server of the configuration file.
+    pub(crate) by_port_alone: bool,
+    /// Whether the server's address is another machine's.
+    pub(crate) is_remote: bool,
+    /// Whether the check was refused: then nobody listens, whatever cannot be read.
+    pub(crate) is_refused: bool,
+    /// The process of the record, as (PID, start time).
+    pub(crate) recorded: Option<(i32, u64)>,
+    /// The cookie of the recorded socket.
+    pub(crate) cookie: Option<u64>,
+    /// The recorded user of the server's process.
+    pub(crate) uid: Option<u32>,
+    /// Processes that the previous restart command started, as (PID, start time).
+    pub(crate) started: Vec<(i32, u64)>,
+    /// Users that are proven to run the server.
+    pub(crate) proven: Vec<u32>,
 }
 
 impl Asked {
-    /// Whether what listens there takes connections to the URL.
-    fn is_at(&self, listening: &SocketAddr) -> bool {
-        listening.port() == self.port && takes(listening.ip(), &self.addresses)
+    fn is_trusted(&self, uid: u32) -> bool {
+        self.uid == Some(uid) || self.proven.contains(&uid)
     }
 }
 
-/// Those that listen on the port and their matching kin are the server. Where none is seen to:
-/// what the administrator has named, or the one family that it can be.
-pub(super) fn choose(candidates: Vec<Candidate>, asked: &Asked) -> Found {
-    let families = families(&candidates);
-    let family = |one: &Candidate| families[&one.process.pid];
-    let port = asked.port;
-    let on_port: BTreeSet<i32> = candidates
-        .iter()
-        .filter(|one| one.listens_where(|address| asked.is_at(address)))
-        .map(|one| one.process.pid)
-        .collect();
-    if !on_port.is_empty() {
-        let kin: HashSet<i32> = on_port.iter().map(|pid| families[pid]).collect();
-        let kin = the_one_of(kin, &candidates, &families, asked);
-        let mut found = part(candidates, |one| {
-            let is_kin = kin.contains(&family(one))
-                && (on_port.contains(&one.process.pid) || !one.listens());
-            (!is_kin).then(|| {
-                if kin.is_empty() {
-                    return format!("several servers listen where the URL asks, on port {port}; --process-pattern or --user says which");
-                }
-                format!("another process of its kind listens on port {port}: this is another instance")
-            })
-        });
-        let server = found.server.iter().map(|process| process.pid);
-        found.listening = server.filter(|pid| on_port.contains(pid)).collect();
-        return found;
+/// Who holds the server's address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Port {
+    /// Nobody.
+    Free,
+    /// The server.
+    Server,
+    /// Somebody who is not the server.
+    Foreign {
+        /// The socket's user.
+        uid: u32,
+        /// The process, where it was seen.
+        holder: Option<Process>,
+    },
+    /// Several that can be the server.
+    Ambiguous,
+    /// It cannot be read.
+    Unknown,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Selection {
+    /// The server's processes, in the order of their PIDs.
+    pub(crate) server: Vec<Process>,
+    /// Those of them that hold the listening socket, where that can be seen.
+    pub(crate) listening: Vec<i32>,
+    /// What matches and is not this server, each with the reason.
+    pub(crate) spared: Vec<(Process, Spared)>,
+    /// Who holds the server's address.
+    pub(crate) port: Port,
+    /// Where the server listens, if it does.
+    pub(crate) address: Option<SocketAddr>,
+    /// Its listening socket.
+    pub(crate) socket: Option<Listener>,
+}
+
+/// Why a process is left alone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Spared {
+    /// The socket is another's.
+    HoldsNot(u16),
+    /// Several hold it.
+    Ambiguous(u16),
+    /// Nobody listens, and nothing shows that this is the server.
+    NotKnown(u16),
+    /// It listens on another port.
+    ListensElsewhere(u16),
+    /// Only the port distinguishes it from another server.
+    ByPortAlone(u16),
+    /// Another network namespace.
+    OtherNetwork,
+    /// Another configuration.
+    OtherConfiguration,
+    /// `manage.py` without a socket.
+    Manager,
+    /// Its sockets or namespaces cannot be read.
+    Unreadable(u16),
+    /// Its user is neither recorded nor proven.
+    UnprovenUser(u16),
+    /// The URL leads to another machine.
+    Remote,
+}
+
+impl fmt::Display for Spared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HoldsNot(port) => write!(
+                f,
+                "another process holds the listening socket on port {port}: this is another instance"
+            ),
+            Self::Ambiguous(port) => write!(
+                f,
+                "several servers listen on port {port}; set listen, user or process-pattern"
+            ),
+            Self::NotKnown(port) => write!(
+                f,
+                "nobody listens on port {port}, and nothing shows that this process is the server"
+            ),
+            Self::ListensElsewhere(port) => write!(
+                f,
+                "it listens, but not on port {port}: this is another instance"
+            ),
+            Self::ByPortAlone(port) => write!(
+                f,
+                "it does not listen on port {port}, the only thing that distinguishes this server from another of the \
+                 configuration; set process-pattern"
+            ),
+            Self::OtherNetwork => f.write_str("it lives in another network namespace"),
+            Self::OtherConfiguration => f.write_str(
+                "it was started with another --config_dir than the restart command's: this is another instance",
+            ),
+            Self::Manager => f.write_str(
+                "manage.py starts and stops a server, and one that listens on no port is none; set process-pattern if it is",
+            ),
+            Self::Unreadable(port) => write!(
+                f,
+                "nobody listens on port {port}, and whether this process listens on another cannot be read"
+            ),
+            Self::UnprovenUser(port) => write!(
+                f,
+                "another process holds port {port}, and the user of this one is not known to run the server; set user"
+            ),
+            Self::Remote => f.write_str("the URL leads to another machine; set listen or process-pattern"),
+        }
     }
-    if asked.by_port_alone {
-        return part(candidates, |_| {
-            Some(format!(
-                "it does not listen on port {port}, by which alone this server is told from another of the configuration; a process-pattern for each says otherwise"
-            ))
-        });
-    }
-    if asked.is_named {
-        return part(candidates, |_| None);
-    }
-    let is_taken = asked.taken.iter().any(|address| asked.is_at(address));
-    let of = |holds: fn(&Candidate) -> bool| -> HashSet<i32> {
-        let holding = candidates.iter().filter(|one| holds(one));
-        holding.map(family).collect()
-    };
-    let elsewhere = of(|one| one.is_elsewhere);
-    let configured: HashSet<i32> = {
-        let is_apart = |one: &&Candidate| match one.configured {
-            Configured::Apart => true,
-            // Where only a proxy speaks for it, what is told nothing is another's.
-            Configured::Otherwise => is_taken,
-            Configured::Alike | Configured::Unknown => false,
-        };
-        candidates.iter().filter(is_apart).map(family).collect()
-    };
-    let listening = of(Candidate::listens);
-    let hidden = of(|one| one.listens.is_none());
-    let all: HashSet<i32> = candidates.iter().map(family).collect();
-    // What cannot be seen may be what listens there; what is seen to listen elsewhere can only be
-    // behind a proxy.
-    let behind = if hidden.is_empty() {
-        all
-    } else {
-        hidden.clone()
-    };
-    let behind: HashSet<i32> = behind
+}
+
+/// Decides. `port` is the server's, for the texts.
+pub(crate) fn choose(facts: Facts, asked: &Asked, port: u16) -> Selection {
+    let Facts {
+        listeners,
+        candidates,
+        holder,
+        is_complete,
+    } = facts;
+    let (candidates, others): (Vec<_>, Vec<_>) = candidates
         .into_iter()
-        .filter(|one| !elsewhere.contains(one) && !configured.contains(one))
-        .collect();
-    part(candidates, |one| {
-        let family = family(one);
-        if elsewhere.contains(&family) {
-            return Some("it lives in another network namespace".to_owned());
-        }
-        if configured.contains(&family) {
-            return Some(
-                "it was started with another --config_dir than the restart command's: this is another instance"
-                    .to_owned(),
-            );
-        }
-        if one.process.is_manager && !listening.contains(&family) {
-            return Some(
-                "manage.py starts and stops a server, and one that listens on no port is none; --process-pattern says otherwise"
-                    .to_owned(),
-            );
-        }
-        if is_taken {
-            return if behind.len() > 1 {
-                Some(format!(
-                    "which of several servers is behind port {port} cannot be seen; --process-pattern or --user says which"
-                ))
-            } else {
-                (!behind.contains(&family))
-                    .then(|| format!("it does not listen on port {port}: this is another instance"))
-            };
-        }
-        if listening.contains(&family) {
-            return Some(format!(
-                "it listens, but not where the URL asks, on port {port}: this is another instance; --url or --process-pattern says otherwise"
-            ));
-        }
-        if hidden.contains(&family) {
-            return Some(format!(
-                "nothing listens on port {port}, and whether it listens on another is shown to its owner and to root alone"
-            ));
-        }
-        None
-    })
+        .partition(|one| asked.user.is_none_or(|user| user == one.process.uid));
+    let listeners = match listeners {
+        None if asked.is_refused => Some(Vec::new()),
+        listeners => listeners,
+    };
+    let sockets = listeners.as_deref().unwrap_or_default();
+    let families = Families::of(&candidates);
+    let chooser = Chooser {
+        candidates: &candidates,
+        families: &families,
+        sockets,
+        asked,
+        port,
+    };
+    let is_unreadable = listeners.is_none();
+    if let Some(recorded) = chooser.recorded(is_unreadable) {
+        return chooser.select(&BTreeSet::from([recorded]), Port::Server, |_| {
+            Spared::HoldsNot(port)
+        });
+    }
+    if !sockets.is_empty() {
+        let holder = holder.or_else(|| {
+            let holding = others.iter().find(|one| one.holds(sockets));
+            holding.map(|one| one.process.clone())
+        });
+        return chooser.by_socket(holder, is_complete);
+    }
+    if asked.is_remote {
+        let all = chooser.families_where(|_| asked.is_named && !asked.by_port_alone);
+        return chooser.select(&all, Port::Free, |_| Spared::Remote);
+    }
+    if is_unreadable {
+        return chooser.select(&BTreeSet::new(), Port::Unknown, |_| {
+            Spared::Unreadable(port)
+        });
+    }
+    chooser.known()
 }
 
-/// Of several families that listen where the URL asks, on sockets of their own, the one that has the
-/// restart command's configuration; none of them where that does not tell.
-fn the_one_of(
-    kin: HashSet<i32>,
-    candidates: &[Candidate],
-    families: &HashMap<i32, i32>,
-    asked: &Asked,
-) -> HashSet<i32> {
-    let sockets = |family: i32| -> BTreeSet<SocketAddr> {
-        let members = candidates
-            .iter()
-            .filter(|one| families[&one.process.pid] == family);
-        let listens = members.filter_map(|one| one.listens.as_ref()).flatten();
-        listens
-            .filter(|address| asked.is_at(address))
-            .copied()
-            .collect()
-    };
-    let shared: BTreeSet<_> = kin.iter().map(|family| sockets(*family)).collect();
-    if shared.len() < 2 || asked.is_named {
-        return kin;
-    }
-    let is_alike = |family: &i32| {
-        let mut members = candidates
-            .iter()
-            .filter(|one| families[&one.process.pid] == *family);
-        members.any(|one| one.configured == Configured::Alike)
-    };
-    let alike: HashSet<i32> = kin.into_iter().filter(is_alike).collect();
-    if alike.len() == 1 {
-        alike
-    } else {
-        HashSet::new()
-    }
-}
+/// The candidates in families: each process's topmost ancestor that is a candidate of the same user,
+/// without a gap.
+struct Families(HashMap<i32, i32>);
 
-/// How `manage.py` and `main.py` are told their configuration.
-const CONFIG_OPTION: &str = "--config_dir";
-pub(super) const CONFIG_VARIABLE: &str = "MYVNC_CONFIG_DIR";
-
-/// The configuration that a command line names, for `manage.py` or for the server itself.
-pub(crate) fn config_dir(command: &str) -> Option<PathBuf> {
-    let words = shlex::split(command)?;
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let value = match word.split_once('=') {
-            Some((CONFIG_OPTION | CONFIG_VARIABLE, value)) => value,
-            None if word == CONFIG_OPTION => words.next()?,
-            _ => continue,
+impl Families {
+    fn of(candidates: &[Candidate]) -> Self {
+        let processes: HashMap<i32, &Process> = candidates
+            .iter()
+            .map(|one| (one.process.pid, &one.process))
+            .collect();
+        let topmost = |process: &Process| {
+            let mut top = process;
+            // A PID that was given away meanwhile could lead in a circle.
+            for _ in 0..processes.len() {
+                match processes.get(&top.parent) {
+                    Some(parent) if parent.uid == process.uid => top = parent,
+                    _ => break,
+                }
+            }
+            top.pid
         };
-        // What the shell would expand, or what depends on where it stands, is not known here.
-        let path = Path::new(value);
-        let is_plain = path.is_absolute() && !value.contains(|c| "$`*?~;&|<>(){}[]#!".contains(c));
-        return is_plain.then(|| path.components().collect());
+        Self(
+            processes
+                .values()
+                .map(|process| (process.pid, topmost(process)))
+                .collect(),
+        )
     }
-    None
+
+    fn family(&self, one: &Candidate) -> i32 {
+        self.0
+            .get(&one.process.pid)
+            .copied()
+            .unwrap_or(one.process.pid)
+    }
 }
 
-/// Parts the server from what is left alone for a reason.
-fn part(candidates: Vec<Candidate>, spare: impl Fn(&Candidate) -> Option<String>) -> Found {
-    let mut found = Found::default();
-    for one in candidates {
-        match spare(&one) {
-            Some(reason) => found.spared.push((one.process, reason)),
-            None => found.server.push(one.process),
-        }
-    }
-    found
+struct Chooser<'a> {
+    candidates: &'a [Candidate],
+    families: &'a Families,
+    /// What takes connections to the server's address.
+    sockets: &'a [Listener],
+    asked: &'a Asked,
+    port: u16,
 }
 
-/// Each process's topmost ancestor that matches without a gap.
-fn families(candidates: &[Candidate]) -> HashMap<i32, i32> {
-    let parents: HashMap<i32, i32> = candidates
-        .iter()
-        .map(|one| (one.process.pid, one.process.parent))
-        .collect();
-    let topmost = |mut pid: i32| {
-        // A PID that was given away meanwhile could lead in a circle.
-        for _ in 0..parents.len() {
-            match parents
-                .get(&pid)
-                .filter(|parent| parents.contains_key(parent))
-            {
-                Some(parent) => pid = *parent,
-                None => break,
+impl Chooser<'_> {
+    fn families_where(&self, holds: impl Fn(&Candidate) -> bool) -> BTreeSet<i32> {
+        let holding = self.candidates.iter().filter(|one| holds(one));
+        holding.map(|one| self.families.family(one)).collect()
+    }
+
+    /// The family of the recorded process, while it holds the server's socket or nobody does.
+    fn recorded(&self, is_unreadable: bool) -> Option<i32> {
+        let (pid, start) = self.asked.recorded?;
+        let one = self
+            .candidates
+            .iter()
+            .find(|one| (one.process.pid, one.process.start_time) == (pid, start))?;
+        let is_its_socket = || {
+            let cookie = self.asked.cookie;
+            cookie.is_some() && self.sockets.iter().any(|socket| socket.cookie == cookie)
+        };
+        let is_valid = is_unreadable
+            || self.sockets.is_empty()
+            || one.holds(self.sockets)
+            || is_its_socket();
+        is_valid.then(|| self.families.family(one))
+    }
+
+    /// Somebody listens where the server should.
+    fn by_socket(&self, holder: Option<Process>, is_complete: bool) -> Selection {
+        let holding = self.shared(self.families_where(|one| one.holds(self.sockets)));
+        let (families, is_hidden) = if holding.is_empty() && holder.is_none() && is_complete {
+            let users: Vec<u32> = self.sockets.iter().map(|socket| socket.uid).collect();
+            let hidden = self.families_where(|one| {
+                one.listens.is_none()
+                    && one.is_elsewhere != Some(true)
+                    && users.contains(&one.process.uid)
+            });
+            let groups = hidden.into_iter().map(|family| BTreeSet::from([family]));
+            (groups.collect(), true)
+        } else {
+            (holding, false)
+        };
+        let port = self.port;
+        match self.narrow(families) {
+            Narrowed::One(families) => {
+                self.select(&families, Port::Server, |_| Spared::HoldsNot(port))
+            }
+            Narrowed::Several => self.select(&BTreeSet::new(), Port::Ambiguous, |one| {
+                if is_hidden || one.holds(self.sockets) {
+                    Spared::Ambiguous(port)
+                } else {
+                    Spared::HoldsNot(port)
+                }
+            }),
+            Narrowed::None => {
+                let asked = self.asked;
+                let named = self.families_where(|one| {
+                    asked.is_named && !asked.by_port_alone && asked.is_trusted(one.process.uid)
+                });
+                let foreign = Port::Foreign {
+                    uid: holder.as_ref().map_or(self.sockets[0].uid, |one| {
+                        let its = self.sockets.iter().find(|socket| socket.uid == one.uid);
+                        its.unwrap_or(&self.sockets[0]).uid
+                    }),
+                    holder,
+                };
+                self.select(&named, foreign, |_| {
+                    if asked.by_port_alone {
+                        Spared::ByPortAlone(port)
+                    } else if asked.is_named {
+                        Spared::UnprovenUser(port)
+                    } else {
+                        Spared::HoldsNot(port)
+                    }
+                })
             }
         }
-        pid
-    };
-    parents.keys().map(|pid| (*pid, topmost(*pid))).collect()
+    }
+
+    /// Families that hold one socket between them are one.
+    fn shared(&self, families: BTreeSet<i32>) -> Vec<BTreeSet<i32>> {
+        let mut groups: Vec<(BTreeSet<u64>, BTreeSet<i32>)> = Vec::new();
+        for family in families {
+            let members = self
+                .candidates
+                .iter()
+                .filter(|one| self.families.family(one) == family);
+            let held: BTreeSet<u64> = members
+                .flat_map(|one| one.listens.iter().flatten())
+                .map(|socket| socket.inode)
+                .filter(|inode| self.sockets.iter().any(|socket| socket.inode == *inode))
+                .collect();
+            match groups.iter_mut().find(|(inodes, _)| !inodes.is_disjoint(&held)) {
+                Some((inodes, group)) => {
+                    inodes.extend(held);
+                    group.insert(family);
+                }
+                None => groups.push((held, BTreeSet::from([family]))),
+            }
+        }
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
+
+    /// Of several groups, the one that is known by its user, or lies beside the restart command's
+    /// script, or has its configuration.
+    fn narrow(&self, groups: Vec<BTreeSet<i32>>) -> Narrowed {
+        match groups.len() {
+            0 => return Narrowed::None,
+            1 => return Narrowed::One(groups.into_iter().flatten().collect()),
+            _ if self.asked.is_named => {
+                return Narrowed::One(groups.into_iter().flatten().collect());
+            }
+            _ => (),
+        }
+        let tests: [&dyn Fn(&Candidate) -> bool; 4] = [
+            &|one| self.asked.uid == Some(one.process.uid),
+            &|one| self.asked.proven.contains(&one.process.uid),
+            &|one| one.is_beside,
+            &|one| one.configured == Configured::Alike,
+        ];
+        for test in tests {
+            let passing = self.families_where(test);
+            let mut left = groups.iter().filter(|group| !group.is_disjoint(&passing));
+            if let (Some(group), None) = (left.next(), left.next()) {
+                return Narrowed::One(group.clone());
+            }
+        }
+        Narrowed::Several
+    }
+
+    /// Nobody listens: only what is known to be the server.
+    fn known(&self) -> Selection {
+        let (asked, port) = (self.asked, self.port);
+        let listening = self.families_where(Candidate::listens);
+        let is_named = |one: &Candidate| {
+            let by_user = asked.user.is_some()
+                && one.listens.is_some()
+                && !listening.contains(&self.families.family(one));
+            (asked.is_named || by_user) && !asked.by_port_alone
+        };
+        let is_started = |one: &Candidate| {
+            asked
+                .started
+                .contains(&(one.process.pid, one.process.start_time))
+        };
+        let is_proven = |one: &Candidate| {
+            one.configured == Configured::Alike
+                && asked.proven.contains(&one.process.uid)
+                && one.is_elsewhere == Some(false)
+                && one.listens.is_some()
+                && !one.process.is_manager
+                && !listening.contains(&self.families.family(one))
+        };
+        let families = self
+            .families_where(|one| is_named(one) || is_started(one) || is_proven(one));
+        self.select(&families, Port::Free, |one| {
+            let family = self.families.family(one);
+            if one.is_elsewhere == Some(true) {
+                Spared::OtherNetwork
+            } else if asked.by_port_alone {
+                Spared::ByPortAlone(port)
+            } else if one.configured == Configured::Apart {
+                Spared::OtherConfiguration
+            } else if listening.contains(&family) {
+                Spared::ListensElsewhere(port)
+            } else if one.process.is_manager {
+                Spared::Manager
+            } else if one.listens.is_none() || one.is_elsewhere.is_none() {
+                Spared::Unreadable(port)
+            } else {
+                Spared::NotKnown(port)
+            }
+        })
+    }
+
+    /// The members of these families that belong to the server: what listens elsewhere is another
+    /// instance that the server started.
+    fn select(
+        &self,
+        families: &BTreeSet<i32>,
+        port: Port,
+        reason: impl Fn(&Candidate) -> Spared,
+    ) -> Selection {
+        let mut selection = Selection {
+            server: Vec::new(),
+            listening: Vec::new(),
+            spared: Vec::new(),
+            port,
+            address: None,
+            socket: None,
+        };
+        let is_named = self.asked.is_named && self.sockets.is_empty();
+        for one in self.candidates {
+            let process = one.process.clone();
+            let is_kin = families.contains(&self.families.family(one));
+            let holds = one.holds(self.sockets);
+            if is_kin && (holds || !one.listens() || is_named) {
+                if holds {
+                    selection.listening.push(process.pid);
+                    let own = one.listens.as_deref().unwrap_or_default();
+                    let socket = self.sockets.iter().find(|socket| {
+                        own.iter().any(|held| held.inode == socket.inode)
+                    });
+                    selection.socket = selection.socket.or(socket.cloned());
+                }
+                selection.server.push(process);
+            } else if is_kin {
+                selection
+                    .spared
+                    .push((process, Spared::ListensElsewhere(self.port)));
+            } else {
+                selection.spared.push((process, reason(one)));
+            }
+        }
+        if selection.socket.is_none() && selection.port == Port::Server {
+            // Its descriptors cannot be read: the socket is that of the record, or the only one.
+            let by_cookie = self.sockets.iter().find(|socket| {
+                socket.cookie.is_some() && socket.cookie == self.asked.cookie
+            });
+            let only = self.sockets.first().filter(|_| self.sockets.len() == 1);
+            selection.socket = by_cookie.or(only).cloned();
+        }
+        if selection.port == Port::Server && self.sockets.is_empty() {
+            selection.port = Port::Free;
+        }
+        selection.address = selection.socket.as_ref().map(|socket| socket.address);
+        selection
+    }
+}
+
+/// What several groups of processes come to.
+enum Narrowed {
+    None,
+    One(BTreeSet<i32>),
+    Several,
 }
 
 #[cfg(test)]

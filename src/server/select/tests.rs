@@ -1,332 +1,503 @@
-use nix::unistd::Uid;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
 
 use super::Configured::{Alike, Apart, Otherwise, Unknown};
 use super::*;
 
-const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
+const PORT: u16 = 9143;
+const SERVER: u32 = 1000;
+const HOSTILE: u32 = 65534;
 
-/// A URL of port 9143 on this host, which something listens on, or nothing.
-fn asked(is_taken: bool) -> Asked {
-    let taken = is_taken.then(|| SocketAddr::from((LOOPBACK, 9143)));
-    Asked {
-        port: 9143,
-        addresses: vec![LOOPBACK.into()],
-        taken: taken.into_iter().collect(),
-        is_named: false,
-        by_port_alone: false,
+fn socket(port: u16, inode: u64) -> Listener {
+    on([0, 0, 0, 0], port, inode)
+}
+
+fn on(address: [u8; 4], port: u16, inode: u64) -> Listener {
+    Listener {
+        address: SocketAddr::new(IpAddr::from(address), port),
+        uid: SERVER,
+        inode,
+        cookie: Some(inode),
     }
 }
 
-fn free() -> Asked {
-    asked(false)
-}
-
-fn taken() -> Asked {
-    asked(true)
-}
-
-/// A match, by its PID, its parent's and where it listens; `None`: we may not see that.
-fn at(pid: i32, parent: i32, listens: Option<&[SocketAddr]>) -> Candidate {
+/// A match by its PID, its parent's and the sockets on which it listens; `None`: they cannot be read.
+fn one(pid: i32, parent: i32, listens: Option<&[Listener]>) -> Candidate {
     Candidate {
         process: Process {
             pid,
             parent,
-            start_time: 0,
-            owner: Uid::from_raw(1000),
+            start_time: 1,
+            uid: SERVER,
+            gid: SERVER,
             command: String::new(),
+            argv: 0,
             is_manager: false,
         },
-        listens: listens.map(|listens| listens.iter().copied().collect()),
-        is_elsewhere: false,
+        listens: listens.map(<[_]>::to_vec),
+        is_elsewhere: Some(false),
         configured: Unknown,
+        is_beside: false,
     }
 }
 
-/// The same by its ports on all addresses.
-fn one(pid: i32, parent: i32, ports: Option<&[u16]>) -> Candidate {
-    let any = |port: &u16| SocketAddr::from(([0; 4], *port));
-    let listens = ports.map(|ports| ports.iter().map(any).collect::<Vec<_>>());
-    at(pid, parent, listens.as_deref())
+fn of(uid: u32, mut one: Candidate) -> Candidate {
+    one.process.uid = uid;
+    one
 }
 
-fn manager(candidate: Candidate) -> Candidate {
+fn configured(configured: Configured, one: Candidate) -> Candidate {
+    Candidate { configured, ..one }
+}
+
+fn manager(mut one: Candidate) -> Candidate {
+    one.process.is_manager = true;
+    one
+}
+
+fn elsewhere(is_elsewhere: Option<bool>, one: Candidate) -> Candidate {
     Candidate {
-        process: Process {
-            is_manager: true,
-            ..candidate.process
-        },
-        ..candidate
+        is_elsewhere,
+        ..one
     }
+}
+
+fn asked() -> Asked {
+    Asked::default()
+}
+
+fn recorded(pid: i32) -> Asked {
+    Asked {
+        recorded: Some((pid, 1)),
+        uid: Some(SERVER),
+        cookie: Some(1),
+        ..asked()
+    }
+}
+
+fn proven() -> Asked {
+    Asked {
+        proven: vec![0, SERVER],
+        ..asked()
+    }
+}
+
+fn named() -> Asked {
+    Asked {
+        is_named: true,
+        ..proven()
+    }
+}
+
+fn facts(listeners: Option<&[Listener]>, candidates: Vec<Candidate>) -> Facts {
+    Facts {
+        listeners: listeners.map(<[_]>::to_vec),
+        candidates,
+        holder: None,
+        is_complete: true,
+    }
+}
+
+fn chosen(facts: Facts, asked: &Asked) -> Vec<i32> {
+    let selection = choose(facts, asked, PORT);
+    selection.server.iter().map(|one| one.pid).collect()
 }
 
 #[test]
-fn every_doubt_spares() {
-    let named = |asked: Asked| Asked {
-        is_named: true,
-        ..asked
-    };
-    let by_port = |asked: Asked| Asked {
-        by_port_alone: true,
-        ..asked
-    };
-    let none = || Some(&[][..]);
-    let (ours, other) = (|| Some(&[9143][..]), || Some(&[9144][..]));
-    let table = vec![
-        ("it listens", vec![one(7, 1, ours())], taken(), &[7][..]),
+fn the_socket_decides() {
+    let ours = [socket(PORT, 1)];
+    let other = [socket(PORT + 1, 2)];
+    let held = Some(&ours[..]);
+    let table: Vec<(&str, Vec<Candidate>, Asked, &[i32])> = vec![
+        ("it listens", vec![one(7, 1, held)], asked(), &[7]),
         (
             "another instance beside it",
-            vec![one(7, 1, ours()), one(8, 1, other())],
-            taken(),
+            vec![one(7, 1, held), one(8, 1, Some(&other))],
+            asked(),
             &[7],
         ),
         (
-            "one that cannot be seen beside it",
-            vec![one(7, 1, ours()), one(8, 1, None)],
-            taken(),
+            "one that cannot be read beside it",
+            vec![one(7, 1, held), one(8, 1, None)],
+            asked(),
             &[7],
         ),
         (
             "a reloader and a worker",
-            vec![one(6, 1, none()), one(7, 6, ours()), one(8, 7, none())],
-            taken(),
+            vec![one(6, 1, Some(&[])), one(7, 6, held), one(8, 7, Some(&[]))],
+            asked(),
             &[6, 7, 8],
         ),
         (
-            "manage.py in the foreground",
-            vec![manager(one(6, 1, none())), one(7, 6, ours())],
-            taken(),
-            &[6, 7],
+            "a child of another user",
+            vec![one(7, 1, held), of(HOSTILE, one(8, 7, Some(&[])))],
+            asked(),
+            &[7],
         ),
         (
             "an instance that it has started",
-            vec![one(7, 1, ours()), one(8, 7, other())],
-            taken(),
+            vec![one(7, 1, held), one(8, 7, Some(&other))],
+            asked(),
             &[7],
         ),
         (
-            "another one on the same port of another address",
-            vec![
-                at(7, 1, Some(&[(LOOPBACK, 9143).into()])),
-                at(8, 1, Some(&[([127, 0, 0, 2], 9143).into()])),
-            ],
-            taken(),
+            "manage.py in the foreground",
+            vec![manager(one(6, 1, Some(&[]))), one(7, 6, held)],
+            asked(),
+            &[6, 7],
+        ),
+        (
+            "a look-alike that does not listen",
+            vec![one(7, 1, held), of(HOSTILE, one(8, 1, Some(&[])))],
+            asked(),
             &[7],
         ),
         (
-            "it hangs before it listens",
-            vec![one(7, 1, none())],
-            free(),
+            "a holder without a proven user hangs",
+            vec![of(HOSTILE, one(7, 1, held))],
+            proven(),
             &[7],
         ),
         (
-            "manage.py that starts another behind a proxy",
-            vec![manager(one(7, 1, none()))],
-            taken(),
+            "two processes with one socket",
+            vec![one(7, 1, held), one(8, 1, held)],
+            asked(),
+            &[7, 8],
+        ),
+        (
+            "unreadable, the only family of the socket's user",
+            vec![one(7, 1, None), one(8, 7, None)],
+            asked(),
+            &[7, 8],
+        ),
+        (
+            "unreadable, two families of the socket's user",
+            vec![one(7, 1, None), one(8, 1, None)],
+            asked(),
             &[],
         ),
         (
-            "manage.py that starts another",
-            vec![manager(one(7, 1, none()))],
-            free(),
+            "unreadable, of another user than the socket's",
+            vec![of(HOSTILE, one(7, 1, None))],
+            asked(),
             &[],
         ),
         (
-            "it is dead, another lives",
-            vec![one(8, 1, other())],
-            free(),
+            "seen not to hold it",
+            vec![one(7, 1, Some(&other))],
+            proven(),
             &[],
         ),
-        (
-            "it is dead, another lives on another address",
-            vec![at(8, 1, Some(&[([127, 0, 0, 2], 9143).into()]))],
-            free(),
-            &[],
-        ),
-        (
-            "it is dead, another with a reloader lives",
-            vec![one(6, 1, none()), one(8, 6, other())],
-            free(),
-            &[],
-        ),
-        (
-            "it is dead, another cannot be seen",
-            vec![one(8, 1, None)],
-            free(),
-            &[],
-        ),
-        (
-            "one behind a proxy",
-            vec![one(8, 1, other())],
-            taken(),
-            &[8],
-        ),
-        (
-            "two behind a proxy",
-            vec![one(8, 1, other()), one(9, 1, Some(&[9145]))],
-            taken(),
-            &[],
-        ),
-        ("one that may listen", vec![one(8, 1, None)], taken(), &[8]),
-        (
-            "one that may listen, one elsewhere",
-            vec![one(8, 1, None), one(9, 1, other())],
-            taken(),
-            &[8],
-        ),
-        (
-            "two that may listen",
-            vec![one(8, 1, None), one(9, 1, None)],
-            taken(),
-            &[],
-        ),
-        (
-            "a family that may listen",
-            vec![one(8, 1, None), one(9, 8, None)],
-            taken(),
-            &[8, 9],
-        ),
-        (
-            "named",
-            vec![one(8, 1, None), one(9, 1, other())],
-            named(free()),
-            &[8, 9],
-        ),
-        (
-            "named, and one is on the port",
-            vec![one(8, 1, ours()), one(9, 1, other())],
-            named(taken()),
-            &[8],
-        ),
-        (
-            "told apart by the port",
-            vec![one(8, 1, none())],
-            by_port(free()),
-            &[],
-        ),
-        (
-            "told apart by the port, on it",
-            vec![one(8, 1, ours())],
-            by_port(taken()),
-            &[8],
-        ),
-        (
-            "a circle of parents",
-            vec![one(8, 9, none()), one(9, 8, none())],
-            free(),
-            &[8, 9],
-        ),
-        ("nothing", vec![], free(), &[]),
     ];
     for (what, candidates, asked, expected) in table {
-        let count = candidates.len();
-        let found = choose(candidates, &asked);
-        let server: Vec<i32> = found.server.iter().map(|process| process.pid).collect();
-        assert_eq!(server, expected, "{what}");
-        assert_eq!(found.spared.len(), count - expected.len(), "{what}");
+        assert_eq!(chosen(facts(held, candidates), &asked), expected, "{what}");
     }
 }
 
 #[test]
-fn what_lives_in_another_network_namespace_is_another_server() {
-    for asked in [free(), taken()] {
-        let other = Candidate {
-            is_elsewhere: true,
-            ..one(8, 1, Some(&[]))
-        };
-        let found = choose(vec![other, one(7, 1, Some(&[]))], &asked);
-        assert_eq!(found.server[0].pid, 7);
-        assert_eq!(found.spared[0].0.pid, 8);
+fn several_holders_are_narrowed_or_left_alone() {
+    let v4 = on([127, 0, 0, 1], PORT, 1);
+    let v6 = on([127, 0, 0, 2], PORT, 2);
+    let both = [v4.clone(), v6.clone()];
+    let pair = |second: Candidate| vec![one(7, 1, Some(&[v4.clone()])), second];
+    let second = || one(8, 1, Some(&[v6.clone()]));
+    let table: Vec<(&str, Vec<Candidate>, Asked, &[i32])> = vec![
+        ("nothing tells", pair(second()), asked(), &[]),
+        (
+            "by the recorded user",
+            pair(of(HOSTILE, second())),
+            Asked {
+                uid: Some(SERVER),
+                ..asked()
+            },
+            &[7],
+        ),
+        ("by a proven user", pair(of(HOSTILE, second())), proven(), &[7]),
+        (
+            "by the script",
+            pair(Candidate {
+                is_beside: true,
+                ..second()
+            }),
+            asked(),
+            &[8],
+        ),
+        (
+            "by the configuration",
+            pair(configured(Alike, second())),
+            asked(),
+            &[8],
+        ),
+        (
+            "both have the configuration",
+            vec![
+                configured(Alike, one(7, 1, Some(&[v4.clone()]))),
+                configured(Alike, second()),
+            ],
+            asked(),
+            &[],
+        ),
+        ("by the administrator", pair(second()), named(), &[7, 8]),
+    ];
+    for (what, candidates, asked, expected) in table {
+        let selection = choose(facts(Some(&both), candidates), &asked, PORT);
+        let pids: Vec<i32> = selection.server.iter().map(|one| one.pid).collect();
+        assert_eq!(pids, expected, "{what}");
+        assert_eq!(selection.port == Port::Ambiguous, expected.is_empty(), "{what}");
     }
 }
 
 #[test]
-fn what_was_started_with_another_configuration_is_another_server() {
-    let with = |pid, configured| Candidate {
-        configured,
-        ..one(pid, 1, Some(&[]))
+fn while_nobody_listens_only_what_is_known_counts() {
+    let other = [socket(PORT + 1, 2)];
+    let silent = Some(&[][..]);
+    let alike = |one: Candidate| configured(Alike, one);
+    let with_user = Asked {
+        user: Some(SERVER),
+        ..proven()
     };
-    for (asked, others) in [(free(), vec![Apart]), (taken(), vec![Apart, Otherwise])] {
-        for other in others {
-            let found = choose(vec![with(7, Alike), with(8, other)], &asked);
-            assert_eq!((found.server.len(), found.server[0].pid), (1, 7));
-            assert_eq!(choose(vec![with(8, other)], &asked).spared.len(), 1);
+    let by_port = Asked {
+        by_port_alone: true,
+        ..named()
+    };
+    let table: Vec<(&str, Vec<Candidate>, Asked, &[i32])> = vec![
+        ("a match", vec![one(7, 1, silent)], proven(), &[]),
+        ("the recorded one", vec![one(7, 1, silent)], recorded(7), &[7]),
+        (
+            "the recorded one, of which nothing can be read",
+            vec![elsewhere(None, one(7, 1, None))],
+            recorded(7),
+            &[7],
+        ),
+        (
+            "the recorded one and its worker",
+            vec![one(7, 1, silent), one(8, 7, silent), one(9, 1, silent)],
+            recorded(7),
+            &[7, 8],
+        ),
+        ("another has its PID", vec![one(8, 1, silent)], recorded(7), &[]),
+        (
+            "what the restart command started",
+            vec![one(7, 1, silent)],
+            Asked {
+                started: vec![(7, 1)],
+                ..asked()
+            },
+            &[7],
+        ),
+        ("user and configuration", vec![alike(one(7, 1, silent))], proven(), &[7]),
+        (
+            "the configuration of an unproven user",
+            vec![alike(of(HOSTILE, one(7, 1, silent)))],
+            proven(),
+            &[],
+        ),
+        (
+            "the configuration, unreadable sockets",
+            vec![alike(one(7, 1, None))],
+            proven(),
+            &[],
+        ),
+        (
+            "the configuration, unreadable namespace",
+            vec![elsewhere(None, alike(one(7, 1, silent)))],
+            proven(),
+            &[],
+        ),
+        (
+            "the configuration on another port",
+            vec![alike(one(7, 1, Some(&other)))],
+            proven(),
+            &[],
+        ),
+        (
+            "manage.py with the configuration",
+            vec![manager(alike(one(7, 1, silent)))],
+            proven(),
+            &[],
+        ),
+        (
+            "another configuration",
+            vec![configured(Apart, one(7, 1, silent))],
+            proven(),
+            &[],
+        ),
+        (
+            "no configuration",
+            vec![configured(Otherwise, one(7, 1, silent))],
+            proven(),
+            &[],
+        ),
+        ("named by the administrator", vec![one(7, 1, silent)], named(), &[7]),
+        (
+            "named, but only the port distinguishes it",
+            vec![one(7, 1, silent)],
+            by_port,
+            &[],
+        ),
+        ("the administrator's user", vec![one(7, 1, silent)], with_user.clone(), &[7]),
+        (
+            "the administrator's user on another port",
+            vec![one(7, 1, Some(&other))],
+            with_user.clone(),
+            &[],
+        ),
+        (
+            "not the administrator's user",
+            vec![of(HOSTILE, one(7, 1, silent))],
+            with_user,
+            &[],
+        ),
+    ];
+    for (what, candidates, asked, expected) in table {
+        let selection = choose(facts(Some(&[]), candidates), &asked, PORT);
+        let pids: Vec<i32> = selection.server.iter().map(|one| one.pid).collect();
+        assert_eq!(pids, expected, "{what}");
+        assert_eq!(selection.port, Port::Free, "{what}");
+    }
+}
+
+#[test]
+fn the_record_counts_while_its_process_holds_the_socket() {
+    let ours = [socket(PORT, 1)];
+    let theirs = [socket(PORT, 9)];
+    let held = Some(&ours[..]);
+    assert_eq!(chosen(facts(held, vec![one(7, 1, held)]), &recorded(7)), [7]);
+    // Its descriptors cannot be read, and the cookie of the socket is the recorded one.
+    assert_eq!(chosen(facts(held, vec![one(7, 1, None)]), &recorded(7)), [7]);
+    // Another process holds the socket by now.
+    let candidates = vec![one(7, 1, Some(&[])), one(8, 1, Some(&theirs))];
+    assert_eq!(chosen(facts(Some(&theirs), candidates), &recorded(7)), [8]);
+    // Who listens cannot be read.
+    assert_eq!(chosen(facts(None, vec![one(7, 1, None)]), &recorded(7)), [7]);
+    assert_eq!(chosen(facts(None, vec![one(7, 1, None)]), &proven()), []);
+}
+
+#[test]
+fn a_port_that_somebody_else_holds_is_foreign() {
+    let theirs = [Listener {
+        uid: HOSTILE,
+        ..socket(PORT, 9)
+    }];
+    let squatter = of(HOSTILE, one(9, 1, None)).process;
+    let seen = |candidates| Facts {
+        holder: Some(squatter.clone()),
+        ..facts(Some(&theirs), candidates)
+    };
+    let selection = choose(seen(vec![one(7, 1, Some(&[]))]), &recorded(7), PORT);
+    assert_eq!(selection.server, []);
+    let foreign = Port::Foreign {
+        uid: HOSTILE,
+        holder: Some(squatter.clone()),
+    };
+    assert_eq!(selection.port, foreign);
+    // The administrator's pattern counts behind a proxy, for a user who is known to run the server.
+    assert_eq!(chosen(seen(vec![one(7, 1, Some(&[]))]), &named()), [7]);
+    let hostile = vec![of(HOSTILE, one(7, 1, Some(&[])))];
+    assert_eq!(chosen(seen(hostile), &named()), []);
+}
+
+#[test]
+fn a_url_of_another_machine_stops_nothing_that_is_not_named() {
+    let remote = |asked: Asked| Asked {
+        is_remote: true,
+        ..asked
+    };
+    let candidates = || vec![configured(Alike, one(7, 1, Some(&[])))];
+    assert_eq!(chosen(facts(Some(&[]), candidates()), &remote(proven())), []);
+    assert_eq!(chosen(facts(Some(&[]), candidates()), &remote(named())), [7]);
+}
+
+/// Any candidate: one of a few users, in any family, with any sockets, readable or not.
+fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
+    let listens = prop_oneof![
+        Just(None),
+        Just(Some(Vec::new())),
+        Just(Some(vec![socket(PORT, 1)])),
+        Just(Some(vec![socket(PORT, 2)])),
+        Just(Some(vec![socket(PORT + 1, 3)])),
+    ];
+    let configured = prop_oneof![Just(Unknown), Just(Alike), Just(Apart), Just(Otherwise)];
+    let user = prop_oneof![Just(0_u32), Just(SERVER), Just(HOSTILE)];
+    let place = proptest::option::of(any::<bool>());
+    let any = (user, 1..12_i32, listens, configured, place, any::<(bool, bool)>());
+    proptest::collection::vec(any, 0..8).prop_map(|all| {
+        let number = |(index, (uid, parent, listens, configured, is_elsewhere, flags))| {
+            let pid = i32::try_from::<usize>(index).unwrap_or_default() + 2;
+            let mut one = of(uid, one(pid, parent, None));
+            one.listens = listens;
+            one.process.is_manager = flags.0;
+            Candidate {
+                configured,
+                is_elsewhere,
+                is_beside: flags.1,
+                ..one
+            }
+        };
+        all.into_iter().enumerate().map(number).collect()
+    })
+}
+
+fn is_related(candidates: &[Candidate], one: i32, other: i32) -> bool {
+    let parent = |pid: i32| {
+        let its = candidates.iter().find(|one| one.process.pid == pid);
+        its.map(|one| one.process.parent)
+    };
+    let chain = |mut pid: i32| {
+        let mut chain = vec![pid];
+        while let Some(next) = parent(pid).filter(|next| !chain.contains(next)) {
+            chain.push(next);
+            pid = next;
         }
-        assert_eq!(choose(vec![with(8, Unknown)], &asked).server.len(), 1);
-    }
-    assert_eq!(choose(vec![with(8, Otherwise)], &free()).server.len(), 1);
-    // Both where a name leads: `localhost` has two addresses.
-    let both = Asked {
-        addresses: vec![LOOPBACK.into(), std::net::Ipv6Addr::LOCALHOST.into()],
-        ..taken()
+        chain
     };
-    let on = |pid, address: SocketAddr, configured| Candidate {
-        configured,
-        ..at(pid, 1, Some(&[address]))
-    };
-    let (v4, v6) = (
-        SocketAddr::from((LOOPBACK, 9143)),
-        SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 9143)),
-    );
-    let found = choose(vec![on(7, v4, Alike), on(8, v6, Apart)], &both);
-    assert_eq!((found.server.len(), found.listening), (1, vec![7]));
-    let found = choose(vec![on(7, v4, Unknown), on(8, v6, Unknown)], &both);
-    assert_eq!((found.server.len(), found.spared.len()), (0, 2));
-    let one_socket = vec![on(7, v4, Unknown), on(8, v4, Unknown)];
-    assert_eq!(choose(one_socket, &both).server.len(), 2);
-    for (command, expected) in [
-        (
-            "/opt/manage.py --config_dir=/etc/one start",
-            Some("/etc/one"),
-        ),
-        (
-            "/opt/manage.py --config_dir /etc/one/ start",
-            Some("/etc/one"),
-        ),
-        (
-            "'/opt/manage.py' '--config_dir=/etc/my one' start",
-            Some("/etc/my one"),
-        ),
-        (
-            "env MYVNC_CONFIG_DIR=/etc/one setsid -f python3 /opt/main.py",
-            Some("/etc/one"),
-        ),
-        (
-            "OTHER=/x MYVNC_CONFIG_DIR=/etc/one /opt/main.py",
-            Some("/etc/one"),
-        ),
-        ("/opt/manage.py --config_dir=conf start", None),
-        ("/opt/manage.py --config_dir=$HOME/x start", None),
-        ("/opt/manage.py --config_dirs=/x start", None),
-        ("export MYVNC_CONFIG_DIR=/etc/one; manage.py start", None),
-        ("systemctl restart myvnc", None),
-        ("it's", None),
-    ] {
-        assert_eq!(
-            config_dir(command),
-            expected.map(PathBuf::from),
-            "{command}"
-        );
-    }
+    let (one, other) = (chain(one), chain(other));
+    one.iter().any(|pid| other.contains(pid))
 }
 
-#[test]
-fn an_address_takes_what_the_kernel_brings_to_it() {
-    for (bound, asked, expected) in [
-        ("0.0.0.0", "127.0.0.1", true),
-        ("0.0.0.0", "::1", false),
-        ("::", "127.0.0.1", true),
-        ("::", "::1", true),
-        ("127.0.0.1", "127.0.0.1", true),
-        ("::ffff:127.0.0.1", "127.0.0.1", true),
-        ("127.0.0.2", "127.0.0.1", false),
-        ("127.0.0.1", "0.0.0.0", true),
-        ("::1", "127.0.0.1", false),
-    ] {
-        let (bound, asked): (IpAddr, IpAddr) = match (bound.parse(), asked.parse()) {
-            (Ok(bound), Ok(asked)) => (bound, asked),
-            _ => unreachable!("these are addresses"),
+proptest! {
+    #[test]
+    fn only_what_is_known_or_holds_the_socket_or_is_kin_of_a_holder_is_chosen(
+        candidates in candidates(),
+        listeners in proptest::option::of(proptest::sample::subsequence(
+            vec![socket(PORT, 1), socket(PORT, 2)], 0..=2)),
+        holder in proptest::option::of(Just(of(HOSTILE, one(99, 1, None)).process)),
+        record in proptest::option::of(2..8_i32),
+        is_refused in any::<bool>(),
+        is_remote in any::<bool>(),
+    ) {
+        let asked = Asked {
+            is_refused,
+            is_remote,
+            recorded: record.map(|pid| (pid, 1)),
+            uid: record.map(|_| SERVER),
+            cookie: record.map(|_| 1),
+            ..proven()
         };
-        assert_eq!(takes(bound, &[asked]), expected, "{bound} {asked}");
-        assert!(takes(bound, &[]));
+        let facts = Facts { listeners: listeners.clone(), candidates: candidates.clone(), holder, is_complete: true };
+        let selection = choose(facts, &asked, PORT);
+        let sockets = listeners.unwrap_or_default();
+        for chosen in &selection.server {
+            let one = candidates.iter().find(|one| one.process == *chosen);
+            prop_assert!(one.is_some());
+            let kin = candidates.iter().filter(|other| {
+                other.process.uid == chosen.uid && is_related(&candidates, other.process.pid, chosen.pid)
+            });
+            let is_justified = |other: &Candidate| {
+                let is_recorded = record == Some(other.process.pid);
+                let holds = other.holds(&sockets);
+                let hidden = other.listens.is_none()
+                    && sockets.iter().any(|socket| socket.uid == other.process.uid);
+                let is_proven = sockets.is_empty()
+                    && other.configured == Alike
+                    && asked.proven.contains(&other.process.uid);
+                is_recorded || holds || hidden || is_proven
+            };
+            let mut kin = kin;
+            prop_assert!(kin.any(is_justified), "{chosen:?}");
+        }
+        // Each process is either chosen or left alone for a reason.
+        prop_assert_eq!(selection.server.len() + selection.spared.len(), candidates.len());
     }
 }
