@@ -1,9 +1,8 @@
 //! One timestamped line for each event: to the log file, and to the terminal.
 
 use std::cell::Cell;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -73,20 +72,12 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Everybody may read it.
-    pub(crate) const MODE: u32 = 0o644;
+    /// Its owner writes it, the owner's group reads it.
+    pub(crate) const MODE: u32 = 0o640;
 
-    /// Opens the log for appending. A log that cannot be opened is no error. Where somebody else can
-    /// lay `links`, none is followed.
-    pub(crate) fn open(path: &Path, links: bool, quiet: bool, least: Level) -> Self {
-        let no_link = if links { libc::O_NOFOLLOW } else { 0 };
-        // O_NONBLOCK: a FIFO without a reader must not hold the run.
-        let opened = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(Self::MODE)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | no_link)
-            .open(path);
+    /// The log at that path, opened for appending. A log that could not be opened is said once, on
+    /// stderr.
+    pub(crate) fn new(path: &Path, opened: io::Result<File>, quiet: bool, least: Level) -> Self {
         let mut journal = Self {
             path: path.to_owned(),
             file: None,
@@ -100,6 +91,11 @@ impl Journal {
             Err(reason) => journal.complain(&reason),
         }
         journal
+    }
+
+    /// Whether something could not be written to the log.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.complained.get()
     }
 
     /// Names the server before each line on the terminal, which several servers share.
@@ -251,11 +247,16 @@ mod tests {
         Level::Critical,
     ];
 
+    fn journal(path: &Path, least: Level) -> Journal {
+        let opened = crate::sys::files::open_append(path, Journal::MODE);
+        Journal::new(path, opened, true, least)
+    }
+
     /// What reaches the file of a journal that begins at `least`.
     fn written(least: Level, log: impl Fn(&Journal)) -> String {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m.log");
-        log(&Journal::open(&path, false, true, least));
+        log(&journal(&path, least));
         std::fs::read_to_string(path).unwrap()
     }
 
@@ -361,7 +362,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m.log");
         for text in ["first", "second"] {
-            Journal::open(&path, false, true, Level::Info).info(text);
+            journal(&path, Level::Info).info(text);
         }
         let log = std::fs::read_to_string(path).unwrap();
         assert_eq!(log.lines().count(), 2);
@@ -373,9 +374,9 @@ mod tests {
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         for path in [directory.path(), &fifo, Path::new("/nowhere/at/all.log")] {
-            let journal = Journal::open(path, false, true, Level::Debug);
+            let journal = journal(path, Level::Debug);
             journal.critical("lost");
-            assert!(journal.complained.get(), "{}", path.display());
+            assert!(journal.is_lost(), "{}", path.display());
         }
     }
 

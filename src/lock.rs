@@ -1,33 +1,46 @@
-//! One run at a time for each log (`flock`), one restart at a time for each target (`fcntl`).
+//! One run at a time for each log (`flock`), one restart at a time for each server (`fcntl`).
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use file_lock::{FileLock, FileOptions};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
+use procfs::LockType;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::journal::plain;
 use crate::proc::process::Proc;
+use crate::state;
+use crate::sys::files::Directory;
+use crate::sys::{bounded, ffi};
 
 /// So often a lock is taken again whose file was removed meanwhile.
 const MOST_TRIES: u32 = 10;
-/// The targets that this process has reserved: a record lock keeps out other processes only.
+/// Processes between us and init that are looked at.
+const MOST_ANCESTORS: usize = 64;
+/// The restart locks that threads of this process hold: a record lock excludes other processes only.
 static RESERVED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// A file's times are taken from a clock that may lag behind by so much (`time(7)`, jiffies at 100 Hz).
 const CLOCK_TICK: Duration = Duration::from_millis(10);
+/// Time for the disk of the state directory to answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Mode of the state directory.
+const STATE_DIR_MODE: u32 = 0o700;
 
 /// Held by one run of a log; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct RunLock {
-    _held: Flock<File>,
+    /// None where the lock is not ours to give back: we have it from the process that started us.
+    held: Option<File>,
 }
 
 /// What taking the run lock came to.
@@ -50,60 +63,58 @@ impl RunLock {
 
     /// `.<stem>.lock` beside the log, as the Python monitor has it.
     pub(crate) fn path(logfile: &Path) -> PathBuf {
-        let mut name = std::ffi::OsString::from(".");
+        let mut name = OsString::from(".");
         name.push(logfile.file_stem().unwrap_or_default());
         name.push(".lock");
         logfile.with_file_name(name)
     }
 
-    /// Takes the lock without waiting, and writes our PID into it once it is held.
-    pub(crate) fn take(path: &Path) -> io::Result<Taken> {
+    /// Takes the lock without waiting, and writes our PID into it once it is held. A lock that we
+    /// have from a process that started us counts as ours: its descriptor is one of ours (`flock
+    /// LOCK monitor`), or an ancestor holds it (`flock -o LOCK monitor`).
+    ///
+    /// # Errors
+    /// The file cannot be opened safely (`Directory::read_and_write`) or locked.
+    pub(crate) fn take(directory: &Directory, name: &OsStr) -> io::Result<Taken> {
         for _ in 0..MOST_TRIES {
-            let file = open_private(path)?;
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(held) => {
+            let file = directory.read_and_write(name, Self::MODE)?;
+            make_private(&file)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {
                     // The manual lets an administrator remove the file: what we hold must be what others open.
-                    if is_still_at(&held, path) {
+                    if directory.leads_to(name, &file) {
                         // On a full disk the PID is missing and the lock holds all the same.
-                        let _ = write_pid(&held);
-                        return Ok(Taken::Ours(Self { _held: held }));
+                        let _ = write_pid(&file);
+                        return Ok(Taken::Ours(Self { held: Some(file) }));
                     }
                 }
-                Err((mut file, Errno::EWOULDBLOCK)) => return Ok(holder(&mut file)),
-                Err((_, reason)) => return Err(reason.into()),
+                Err(Errno::WOULDBLOCK) => return resolve(&file),
+                Err(reason) => return Err(reason.into()),
             }
         }
-        Err(io::Error::other("what is locked is never what is there"))
+        Err(io::Error::other("the lock file keeps being replaced"))
     }
 }
 
-/// Opens or makes a lock file that only its owner can open, and follows no symlink to it.
-fn open_private(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(RunLock::MODE)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("not a regular file"));
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        if let Some(file) = &self.held {
+            // A file server that has gone away refuses; the lock ends with the process then.
+            let _ = flock(file, FlockOperation::Unlock);
+        }
     }
+}
+
+/// Closes a lock file to others than its owner.
+fn make_private(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
     let ours = nix::unistd::geteuid();
     if metadata.mode() & 0o077 != 0 && (ours.is_root() || metadata.uid() == ours.as_raw()) {
-        // The Python monitor left it readable, and who can open it can hold it.
-        file.set_permissions(Permissions::from_mode(0o600))?;
+        // The Python monitor left it readable, and who can open it can hold it. A file system
+        // without modes refuses, and locks all the same.
+        let _ = file.set_permissions(Permissions::from_mode(RunLock::MODE));
     }
-    Ok(file)
-}
-
-fn is_still_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), std::fs::symlink_metadata(path)) {
-        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
-        _ => false,
-    }
+    Ok(())
 }
 
 fn write_pid(file: &File) -> io::Result<()> {
@@ -117,15 +128,102 @@ fn write_pid(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Who holds the lock: the kernel knows (`proc_locks(5)`), else the file says.
-fn holder(file: &mut File) -> Taken {
-    let inode = file.metadata().map(|metadata| metadata.ino()).ok();
-    let by_kernel = procfs::locks().ok().and_then(|locks| {
-        let lock = locks.into_iter().find(|lock| Some(lock.inode) == inode)?;
-        lock.pid.filter(|pid| *pid > 0)
+/// Device and inode.
+fn id(metadata: &std::fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Whose a lock is that is held already.
+fn resolve(file: &File) -> io::Result<Taken> {
+    let id = id(&file.metadata()?);
+    if is_inherited(file, id) {
+        return Ok(Taken::Ours(RunLock { held: None }));
+    }
+    let holders = Holders::of(id);
+    if ancestors().any(|pid| holders.include(pid, id)) {
+        return Ok(Taken::Ours(RunLock { held: None }));
+    }
+    Ok(busy(file, holders.exact.first().copied()))
+}
+
+/// Whether a descriptor that we were started with holds the lock of this file.
+fn is_inherited(file: &File, id: (u64, u64)) -> bool {
+    let ours = open_numbers(std::process::id()).into_iter();
+    let mut others = ours.filter(|(number, other)| *number != file.as_raw_fd() && *other == id);
+    others.any(|(number, _)| {
+        // One open file description holds the lock, whichever descriptor refers to it (flock(2)).
+        ffi::duplicate(number)
+            .is_ok_and(|copy| flock(&copy, FlockOperation::NonBlockingLockExclusive).is_ok())
+    })
+}
+
+/// The descriptors of a process, each with device and inode of what it refers to.
+fn open_numbers(pid: u32) -> Vec<(i32, (u64, u64))> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    let entries = entries.into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, id(&std::fs::metadata(entry.path()).ok()?)))
     });
+    numbers.collect()
+}
+
+/// Who holds a file's `flock`, as the kernel says (`proc_locks(5)`).
+struct Holders {
+    /// By device and inode.
+    exact: Vec<i32>,
+    /// By inode alone: the device there is the file system's, which is not a file's own on btrfs.
+    by_inode: Vec<i32>,
+}
+
+impl Holders {
+    fn of((device, inode): (u64, u64)) -> Self {
+        let mut holders = Self {
+            exact: Vec::new(),
+            by_inode: Vec::new(),
+        };
+        let device = (rustix::fs::major(device), rustix::fs::minor(device));
+        for lock in procfs::locks().unwrap_or_default() {
+            let (LockType::FLock, Some(pid @ 1..)) = (&lock.lock_type, lock.pid) else {
+                continue;
+            };
+            if lock.inode == inode {
+                holders.by_inode.push(pid);
+                if (lock.devmaj, lock.devmin) == device {
+                    holders.exact.push(pid);
+                }
+            }
+        }
+        holders
+    }
+
+    /// Whether this process holds the lock of the file with that device and inode.
+    fn include(&self, pid: i32, id: (u64, u64)) -> bool {
+        let has_it_open = || {
+            let open = open_numbers(pid.unsigned_abs());
+            open.iter().any(|(_, other)| *other == id)
+        };
+        self.exact.contains(&pid) || self.by_inode.contains(&pid) && has_it_open()
+    }
+}
+
+/// Our parent, its parent, and so on.
+fn ancestors() -> impl Iterator<Item = i32> {
+    let parent = |pid: i32| {
+        let parent = Proc::here().stat(pid).ok()?.ppid;
+        (parent > 0).then_some(parent)
+    };
+    std::iter::successors(parent(nix::unistd::getpid().as_raw()), move |pid| {
+        parent(*pid)
+    })
+    .take(MOST_ANCESTORS)
+}
+
+/// Another process has the lock: that one by the kernel's word, else the one that the file names.
+fn busy(mut file: &File, by_kernel: Option<i32>) -> Taken {
     let mut text = String::new();
     let by_file = file
+        .by_ref()
         .take(32)
         .read_to_string(&mut text)
         .ok()
@@ -148,120 +246,132 @@ fn holder(file: &mut File) -> Taken {
 
 /// Held around a restart; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct TargetLock {
+pub(crate) struct RestartLock {
     held: FileLock,
-    path: PathBuf,
+    /// The file as it was opened safely. To close any descriptor of a file gives its record locks
+    /// back (`fcntl_locking(2)`), so this one stays open.
+    _opened: File,
     has_restarted: bool,
+    _reservation: Reservation,
 }
 
-impl TargetLock {
+impl RestartLock {
     /// Notes that the restart command was run: runs that checked before it ended must check again.
     pub(crate) fn note_restart(&mut self) {
         self.has_restarted = true;
     }
 }
 
-/// The file by which runs with different logs know the same target.
+impl Drop for RestartLock {
+    fn drop(&mut self) {
+        if self.has_restarted {
+            let _ = self.held.file.set_modified(SystemTime::now());
+        }
+    }
+}
+
+/// The restart lock's file in the state directory: runs with different logs know the same server by it.
 #[derive(Debug)]
-pub(crate) struct TargetFile {
+pub(crate) struct RestartFile {
     path: PathBuf,
 }
 
-impl TargetFile {
-    /// Where what is remembered of this target stands.
-    pub(crate) fn beside(&self, extension: &str) -> PathBuf {
-        let mut name = self.path.with_extension("").into_os_string();
-        name.push(extension);
-        name.into()
-    }
-}
-
-/// What reserving a target came to.
+/// What taking the restart lock came to.
 #[derive(Debug)]
 pub(crate) enum Reserved {
     /// It is ours. `late`: another run had it after that moment.
-    Ours { lock: TargetLock, late: bool },
-    /// Another run is restarting it, with this PID if its file says so.
+    Ours { lock: RestartLock, late: bool },
+    /// Another run is restarting the server, with this PID if its file says so.
     Busy { pid: Option<i32> },
+    /// There can be no lock, for this reason; the restart can go on without it.
+    Unusable { reason: String },
 }
 
-impl TargetFile {
-    /// Makes the state directory and the lock file of that host and port in it.
-    pub(crate) fn prepare(directory: &Path, host: &str, port: u16) -> Result<Self, String> {
-        let cannot = |path: &Path, reason: &io::Error| {
-            format!(
-                "cannot use the restart lock {}: {}; give --state-dir DIR",
-                path.display(),
-                plain(reason)
-            )
-        };
-        let host: String = host
-            .to_ascii_lowercase()
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') {
-                    c
-                } else {
-                    '_'
-                }
-            })
-            .collect();
-        let path = directory.join(format!("{host:.200}_{port}.lock"));
-        // To close a file gives back a record lock that another of our servers has on it.
-        let taken = reserved();
-        if taken.contains(&path) {
-            return Ok(Self { path });
+impl RestartFile {
+    /// The lock of the server at that address (or host) and port. Nothing is opened yet.
+    pub(crate) fn new(state_dir: &Path, key: &str, port: u16) -> Self {
+        Self {
+            path: state::path(state_dir, key, port, ".lock"),
         }
-        let opened = match open_private(&path) {
-            Err(reason) if reason.kind() == io::ErrorKind::NotFound => {
-                let mut directories = DirBuilder::new();
-                let made = directories.recursive(true).mode(0o700).create(directory);
-                made.map_err(|reason| cannot(directory, &reason))?;
-                open_private(&path)
-            }
-            opened => opened,
-        };
-        opened.map_err(|reason| cannot(&path, &reason))?;
-        Ok(Self { path })
     }
 
-    /// Takes the lock without waiting.
-    pub(crate) fn reserve(&self, checked: SystemTime) -> io::Result<Reserved> {
-        if !reserved().insert(self.path.clone()) {
+    /// Takes the lock without waiting, and within about a second whatever the disk does. Makes the
+    /// state directory and the file if they are missing. `checked`: when the check began that found
+    /// the server unhealthy.
+    pub(crate) async fn reserve(&self, checked: SystemTime) -> Reserved {
+        let Some(reservation) = Reservation::new(&self.path) else {
             let pid = i32::try_from(std::process::id()).ok();
-            return Ok(Reserved::Busy { pid });
+            return Reserved::Busy { pid };
+        };
+        // In another process first, which a disk can hold for as long as it likes.
+        let prepared = bounded::ask(PROBE_TIMEOUT, || {
+            self.open().map(drop).map_err(|reason| plain(&reason))
+        });
+        match prepared.await {
+            Ok(Some(Ok(()))) => (),
+            Ok(Some(Err(reason))) => return Reserved::Unusable { reason },
+            Ok(None) => {
+                let limit = PROBE_TIMEOUT.as_secs();
+                let reason = format!("it does not answer within {limit} s");
+                return Reserved::Unusable { reason };
+            }
+            Err(reason) => {
+                let reason = format!("cannot start a process to open it: {}", plain(&reason));
+                return Reserved::Unusable { reason };
+            }
         }
-        let reserved = self.reserve_among_processes(checked);
-        if !matches!(reserved, Ok(Reserved::Ours { .. })) {
-            self::reserved().remove(&self.path);
+        match self.lock(checked, reservation) {
+            Ok(reserved) => reserved,
+            Err(reason) => Reserved::Unusable {
+                reason: plain(&reason),
+            },
         }
-        reserved
     }
 
-    fn reserve_among_processes(&self, checked: SystemTime) -> io::Result<Reserved> {
-        let options = FileOptions::new().read(true).write(true).create(true);
-        match FileLock::lock(&self.path, false, options) {
+    /// Opens the lock file, and makes it and its directory if they are missing.
+    fn open(&self) -> io::Result<File> {
+        let name = self.path.file_name().unwrap_or_default();
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        let directory = Directory::make(directory, STATE_DIR_MODE)?;
+        match directory.existing(name) {
+            Err(reason) if reason.kind() == io::ErrorKind::NotFound => {
+                let file = directory.read_and_write(name, RunLock::MODE)?;
+                // Its time is that of the last restart's end, and there was none.
+                let _ = file.set_modified(SystemTime::UNIX_EPOCH);
+                Ok(file)
+            }
+            Err(reason) => Err(reason),
+            Ok(file) => {
+                make_private(&file)?;
+                Ok(file)
+            }
+        }
+    }
+
+    fn lock(&self, checked: SystemTime, reservation: Reservation) -> io::Result<Reserved> {
+        let opened = self.open()?;
+        // file-lock opens by name: this name is the very file that was opened.
+        let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
+        let options = FileOptions::new().read(true).write(true);
+        match FileLock::lock(path, false, options) {
             Ok(held) => {
-                // The file's time is that of the last restart's end; a new file has seen none.
-                let used = held.file.metadata()?;
-                let ended = if used.len() > 0 {
-                    used.modified()?
-                } else {
-                    SystemTime::UNIX_EPOCH
-                };
+                let ended = held.file.metadata()?.modified()?;
                 let _ = write_pid(&held.file);
-                held.file.set_modified(ended)?;
+                // Where this fails, the next run checks once more than it needs to.
+                let _ = held.file.set_modified(ended);
                 Ok(Reserved::Ours {
-                    lock: TargetLock {
+                    lock: RestartLock {
                         held,
-                        path: self.path.clone(),
+                        _opened: opened,
                         has_restarted: false,
+                        _reservation: reservation,
                     },
                     late: ended + CLOCK_TICK >= checked,
                 })
             }
             Err(reason) if matches!(reason.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
-                let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+                let mut text = String::new();
+                let _ = (&opened).take(32).read_to_string(&mut text);
                 Ok(Reserved::Busy {
                     pid: text.trim().parse().ok(),
                 })
@@ -271,18 +381,27 @@ impl TargetFile {
     }
 }
 
-impl fmt::Display for TargetFile {
+impl fmt::Display for RestartFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.display().fmt(f)
     }
 }
 
-impl Drop for TargetLock {
+/// A restart lock that a thread of this process takes or holds.
+#[derive(Debug)]
+struct Reservation(PathBuf);
+
+impl Reservation {
+    fn new(path: &Path) -> Option<Self> {
+        reserved()
+            .insert(path.to_owned())
+            .then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for Reservation {
     fn drop(&mut self) {
-        if self.has_restarted {
-            let _ = self.held.file.set_modified(SystemTime::now());
-        }
-        reserved().remove(&self.path);
+        reserved().remove(&self.0);
     }
 }
 

@@ -4,6 +4,7 @@ mod diagnosing;
 mod starting;
 mod stopping;
 
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -12,15 +13,14 @@ use tokio::time::Instant;
 use self::starting::Restart;
 use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, Journal, Level, complain, plain, seconds};
-use crate::lock::{Reserved, RunLock, Taken, TargetFile, TargetLock};
+use crate::lock::{Reserved, RestartFile, RestartLock, RunLock, Taken};
 use crate::proc::net;
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::server::process::Process;
-use crate::server::restart_command;
 use crate::server::stop::Held;
 use crate::settings::Settings;
-use crate::state::LastHealthy;
-use crate::sys::files;
+use crate::state::{self, LastHealthy};
+use crate::sys::files::Directory;
 use crate::sys::signals::Signals;
 
 /// The host in the name of the restart lock of a server of this host.
@@ -28,51 +28,55 @@ const THIS_HOST: &str = "localhost";
 /// A run that holds its lock for longer than this is worth a warning.
 const LONG_RUN: Duration = Duration::from_secs(600);
 
-/// Runs once over one server; whether that was a success.
+/// Mode of the log's directory where it has to be made.
+const LOG_DIR_MODE: u32 = 0o755;
+
+/// Runs once over one server; whether that was a success. A log or a run lock that cannot be used is
+/// an error, and no reason not to check and restart.
 pub(crate) async fn run(settings: &Settings) -> bool {
-    let lock_path = RunLock::path(&settings.logfile);
-    let taken = make_room(settings).and_then(|owner| {
-        if let Some(owner) = owner {
-            files::make(&settings.logfile, Journal::MODE, owner);
-            files::make(&lock_path, RunLock::MODE, owner);
-            files::make(&settings.output(), restart_command::OUTPUT_MODE, owner);
-        }
-        Ok((take_lock(settings, &lock_path)?, owner))
+    let directory = settings.logfile.parent().unwrap_or(Path::new("/"));
+    let directory = Directory::make(directory, LOG_DIR_MODE);
+    let taken = take_lock(settings, directory.as_ref());
+    let opened = in_directory(directory.as_ref(), |directory| {
+        directory.append(
+            settings.logfile.file_name().unwrap_or_default(),
+            Journal::MODE,
+        )
     });
-    let (taken, owner) = match taken {
-        Ok(taken) => taken,
-        Err(reason) => {
-            complain(&format!(
-                "{reason}; nothing was done, give another --logfile"
-            ));
-            return false;
-        }
-    };
-    let mut journal = Journal::open(
+    let mut journal = Journal::new(
         &settings.logfile,
-        owner.is_some(),
+        opened,
         settings.quiet,
         Level::least(settings.log_level, settings.debug),
     );
     if let Some(name) = &settings.name {
         journal = journal.named(name);
     }
+    let lock_path = RunLock::path(&settings.logfile);
     let lock = match taken {
-        Some(Taken::Ours(lock)) => Some(lock),
-        Some(Taken::Busy { pid, since }) => {
-            say_busy(&journal, pid, since);
-            return true;
+        Ok(Some(Taken::Ours(lock))) => {
+            journal.detail(&format!(
+                "Lock acquired (PID: {}): {}",
+                std::process::id(),
+                lock_path.display()
+            ));
+            Ok(Some(lock))
         }
-        None => None,
+        Ok(Some(Taken::Busy { pid, since })) => {
+            say_busy(&journal, pid, since);
+            return !journal.is_lost();
+        }
+        Ok(None) => Ok(None),
+        Err(reason) => {
+            journal.error(&format!(
+                "Cannot use the run lock {}: {}; going on without it, two runs may do the same: remove that file or give another --logfile",
+                lock_path.display(),
+                plain(&reason)
+            ));
+            Err(())
+        }
     };
-    if lock.is_some() {
-        journal.detail(&format!(
-            "Lock acquired (PID: {}): {}",
-            std::process::id(),
-            lock_path.display()
-        ));
-    }
-    match Run::new(settings, &journal) {
+    let is_success = match Run::new(settings, &journal) {
         Ok(run) => run.go().await.is_success(),
         Err(reason) => {
             journal.critical(&format!("{reason}; nothing was done"));
@@ -81,38 +85,33 @@ pub(crate) async fn run(settings: &Settings) -> bool {
             }
             false
         }
-    }
+    };
+    is_success && lock.is_ok() && !journal.is_lost()
 }
 
 /// Takes the run lock; not for a run that only looks, which may look while another restarts.
-fn take_lock(settings: &Settings, path: &Path) -> Result<Option<Taken>, String> {
+fn take_lock(
+    settings: &Settings,
+    directory: Result<&Directory, &io::Error>,
+) -> io::Result<Option<Taken>> {
     if settings.purpose != Purpose::Heal {
         return Ok(None);
     }
-    let taken = RunLock::take(path);
-    taken
-        .map(Some)
-        .map_err(|reason| format!("cannot lock {}: {}", path.display(), plain(&reason)))
+    let path = RunLock::path(&settings.logfile);
+    let name = path.file_name().unwrap_or_default();
+    in_directory(directory, |directory| {
+        RunLock::take(directory, name).map(Some)
+    })
 }
 
-/// Makes the directory of the log, and says when the path can never be a log. Returns whose the
-/// directory is, where we are root and somebody else owns it.
-fn make_room(settings: &Settings) -> Result<Option<u32>, String> {
-    let log = &settings.logfile;
-    let cannot = |reason: &str| format!("cannot log to {}: {reason}", log.display());
-    let directory = log.parent().unwrap_or(Path::new("/"));
-    let metadata = std::fs::metadata(directory).or_else(|_| {
-        std::fs::create_dir_all(directory)?;
-        std::fs::metadata(directory)
-    });
-    let metadata = metadata.map_err(|reason| cannot(&plain(&reason)))?;
-    if !metadata.is_dir() {
-        return Err(cannot("Not a directory"));
+fn in_directory<T>(
+    directory: Result<&Directory, &io::Error>,
+    open: impl FnOnce(&Directory) -> io::Result<T>,
+) -> io::Result<T> {
+    match directory {
+        Ok(directory) => open(directory),
+        Err(reason) => Err(io::Error::new(reason.kind(), plain(reason))),
     }
-    if log.is_dir() {
-        return Err(cannot("Is a directory"));
-    }
-    Ok(files::beside_root(&metadata))
 }
 
 fn say_busy(journal: &Journal, pid: Option<i32>, since: Option<Duration>) {
@@ -140,8 +139,8 @@ struct Run<'a> {
     status: u16,
     /// What the last unhealthy check saw.
     trouble: Option<Trouble>,
-    target: TargetFile,
-    reserved: Option<TargetLock>,
+    restart_file: RestartFile,
+    reserved: Option<RestartLock>,
     last_healthy: LastHealthy,
     /// The first cause that the look found.
     cause: Option<String>,
@@ -158,7 +157,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(settings: &'a Settings, journal: &'a Journal) -> Result<Self, String> {
         let host = settings.url.host_str().unwrap_or_default();
-        let target = TargetFile::prepare(&settings.state_dir, host, settings.port())?;
+        let (state_dir, port) = (&settings.state_dir, settings.port());
         Ok(Self {
             settings,
             journal,
@@ -170,10 +169,10 @@ impl<'a> Run<'a> {
             checked: SystemTime::now(),
             status: 0,
             trouble: None,
-            last_healthy: LastHealthy::at(target.beside(".healthy")),
+            last_healthy: LastHealthy::at(state::path(state_dir, host, port, ".healthy")),
             cause: None,
             away_since: None,
-            target,
+            restart_file: RestartFile::new(state_dir, host, port),
             reserved: None,
             held: Vec::new(),
             spared: Vec::new(),
@@ -209,7 +208,7 @@ impl<'a> Run<'a> {
         match action {
             Action::Check => self.check(phase, Duration::ZERO).await,
             Action::CheckLater => self.check(phase, self.settings.retry_delay).await,
-            Action::Reserve => self.reserve(),
+            Action::Reserve => self.reserve().await,
             Action::Survey => self.survey().await,
             Action::Terminate => {
                 self.terminate();
@@ -310,21 +309,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn reserve(&mut self) -> Event {
+    async fn reserve(&mut self) -> Event {
         self.say_unresponsive();
+        let (state_dir, port) = (&self.settings.state_dir, self.settings.port());
         // One server of this host has many names.
         if net::place(&self.checker.addresses()) == net::Place::Here {
-            let (state, port) = (&self.settings.state_dir, self.settings.port());
-            match TargetFile::prepare(state, THIS_HOST, port) {
-                Ok(target) => self.target = target,
-                Err(reason) => {
-                    self.journal.error(&reason);
-                    return Event::Unable;
-                }
-            }
+            self.restart_file = RestartFile::new(state_dir, THIS_HOST, port);
         }
-        match self.target.reserve(self.checked) {
-            Ok(Reserved::Ours { lock, late }) => {
+        match self.restart_file.reserve(self.checked).await {
+            Reserved::Ours { lock, late } => {
                 self.reserved = Some(lock);
                 if late {
                     self.journal
@@ -333,20 +326,20 @@ impl<'a> Run<'a> {
                 }
                 Event::Reserved
             }
-            Ok(Reserved::Busy { pid }) => {
+            Reserved::Busy { pid } => {
                 let holder = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
                 self.journal.info(&format!(
                     "Another run is restarting this server (PID: {holder}): nothing to do this time"
                 ));
                 Event::Busy
             }
-            Err(reason) => {
-                self.journal.error(&format!(
-                    "Cannot take the restart lock {}: {}",
-                    self.target,
-                    plain(&reason)
+            Reserved::Unusable { reason } => {
+                self.journal.warning(&format!(
+                    "Cannot use the restart lock in {}: {reason}; restarting without it: make that \
+                     directory writable or give another --state-dir",
+                    state_dir.display()
                 ));
-                Event::Unable
+                Event::Reserved
             }
         }
     }

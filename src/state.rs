@@ -24,6 +24,8 @@ use crate::proc::sock_diag::Listener;
 use crate::server::process::Process;
 use crate::sys::bounded;
 
+/// Length limit of a host in a file's name, in characters.
+const LONGEST_HOST: usize = 200;
 /// Read limit of a state file, in bytes.
 const LONGEST: usize = 16 << 10;
 /// Who may read it.
@@ -139,17 +141,19 @@ pub(crate) struct StateFile {
     unusable: Option<String>,
 }
 
-/// A path in the state directory that belongs to this host and port.
-pub(crate) fn path(directory: &Path, host: &str, port: u16, extension: &str) -> PathBuf {
-    let host: String = host
-        .to_ascii_lowercase()
-        .chars()
-        .map(|c| match c {
-            c if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') => c,
-            _ => '_',
-        })
-        .collect();
-    directory.join(format!("{host:.200}_{port}{extension}"))
+/// The file of the state directory, with that extension, for the server at that host or address and
+/// port: `127.0.0.1_9143.lock`, `0--1_9143.lock` for `[::1]`, no sign in it that a shell would read.
+pub(crate) fn path(state_dir: &Path, host: &str, port: u16, extension: &str) -> PathBuf {
+    let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+    let zero = if host.starts_with(':') { "0" } else { "" };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+    let shown = host.chars().map(|c| match c {
+        ':' => '-',
+        c if is_plain(c) => c,
+        _ => '_',
+    });
+    let host: String = zero.chars().chain(shown).take(LONGEST_HOST).collect();
+    state_dir.join(format!("{host}_{port}{extension}"))
 }
 
 /// What reading came to.
@@ -424,7 +428,7 @@ mod tests {
     async fn a_record_outlives_a_run() {
         let directory = tempfile::tempdir().unwrap();
         let at = path(&directory.path().join("state"), "[::1]", 9143, ".json");
-        assert!(at.ends_with("state/___1__9143.json"));
+        assert!(at.ends_with("state/0--1_9143.json"));
         let mut file = StateFile::open(at.clone()).await;
         assert_eq!((file.known(), file.answered_ago()), (None, None));
         file.state.known = Some(known());

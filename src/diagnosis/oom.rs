@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use nix::libc;
 
-use crate::state::{self, Known};
+use crate::proc::cgroup;
+use crate::state::Known;
 
 /// No more records are read.
 const MOST_RECORDS: usize = 20_000;
@@ -31,8 +32,8 @@ pub(crate) enum Victim {
 /// The last of them that can have been the server; none where neither can be read.
 pub(super) fn last_victim(known: &Known) -> Option<Victim> {
     in_kernel_log(known).or_else(|| {
-        let (group, kills) = known.group.as_ref()?;
-        (state::oom_kills(group)? > *kills).then(|| Victim::InGroup(group.clone()))
+        let (group, kills) = known.group.as_ref().zip(known.oom)?;
+        (cgroup::oom_kills(group)? > kills).then(|| Victim::InGroup(group.clone()))
     })
 }
 

@@ -148,6 +148,22 @@ fn threads_of_user(user: u32) -> u64 {
     threads.map(|task| task.nlink().saturating_sub(2)).sum()
 }
 
+/// The control group of a process (version 2, `cgroups(7)`).
+pub(crate) fn of(pid: i32) -> Option<String> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(group.to_owned())
+}
+
+/// How many processes of a control group the OOM killer has ended (`memory.events`).
+pub(crate) fn oom_kills(group: &str) -> Option<u64> {
+    let events = std::fs::read_to_string(format!("/sys/fs/cgroup{group}/memory.events")).ok()?;
+    let count = events
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))?;
+    count.parse().ok()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

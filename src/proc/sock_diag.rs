@@ -174,7 +174,8 @@ fn listening(message: &[u8]) -> Option<Listener> {
         libc::AF_INET6 => <[u8; 16]>::try_from(source).ok()?.into(),
         _ => return None,
     };
-    let cookie = u64::from(number(message, COOKIE)?) | u64::from(number(message, COOKIE + 4)?) << 32;
+    let cookie =
+        u64::from(number(message, COOKIE)?) | u64::from(number(message, COOKIE + 4)?) << 32;
     (1_u32 << state == LISTENING).then_some(Listener {
         address: SocketAddr::new(address, port),
         uid: number(message, UID)?,
@@ -188,13 +189,7 @@ fn number(answer: &[u8], at: usize) -> Option<u32> {
 }
 
 /// `struct inet_diag_req_v2` (linux/inet_diag.h) behind its netlink header.
-fn request(
-    local: SocketAddr,
-    peer: SocketAddr,
-    cookie: u64,
-    flags: u16,
-    states: u32,
-) -> Vec<u8> {
+fn request(local: SocketAddr, peer: SocketAddr, cookie: u64, flags: u16, states: u32) -> Vec<u8> {
     let family = if local.is_ipv4() {
         libc::AF_INET
     } else {

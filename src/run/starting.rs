@@ -54,8 +54,8 @@ impl Run<'_> {
             "The restart command runs as PID {}",
             command.pid()
         ));
-        if let Some(target) = &mut self.reserved {
-            target.note_restart();
+        if let Some(lock) = &mut self.reserved {
+            lock.note_restart();
         }
         self.deadline = began + self.settings.start_timeout;
         self.restart = Some(Restart {

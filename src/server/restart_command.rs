@@ -1,28 +1,27 @@
 //! The restart command: its shell, environment, session and output file.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{AccessFlags, access, geteuid};
 
 use crate::journal::plain;
 use crate::sys::pidfd::Pidfd;
-use crate::sys::{account, bounded, ffi};
+use crate::sys::{account, bounded, ffi, files};
 
 /// As many of its last lines of output tell why a command failed.
 pub(crate) const LAST_LINES: usize = 50;
 /// As many bytes of them are read at most.
 const LAST_BYTES: u64 = 64 * 1024;
 /// Who may read their output.
-pub(crate) const OUTPUT_MODE: u32 = 0o640;
+const OUTPUT_MODE: u32 = 0o640;
 /// Where commands are looked for when PATH is not set.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The shells that run the command, the best first: the manual promises `source`.
@@ -160,18 +159,7 @@ impl Running {
 }
 
 fn open_output(path: &Path) -> io::Result<File> {
-    // O_NONBLOCK keeps a FIFO from holding us; it means nothing to a regular file, and
-    // nothing else is taken, for the server would inherit it.
-    let file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(OUTPUT_MODE)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
+    let file = files::open_append(path, OUTPUT_MODE)?;
     // A server must not fail because its output goes to a disk that is full already.
     let disk = fstatvfs(&file)?;
     let free = if geteuid().is_root() {
