@@ -26,7 +26,7 @@ pub(crate) fn scripts(command: &Command) -> Result<Vec<(&'static str, String)>, 
 fn hinted(arg: Arg) -> Arg {
     let kind = arg.get_value_names().and_then(<[_]>::first);
     let hint = match (arg.get_long(), kind.map(Str::as_str)) {
-        (Some("user"), _) => ValueHint::Username,
+        (Some("user" | "run-as"), _) => ValueHint::Username,
         (_, Some("URL")) => ValueHint::Url,
         (_, Some("FILE" | "GLOB")) => ValueHint::FilePath,
         (_, Some("DIR")) => ValueHint::DirPath,
@@ -63,15 +63,19 @@ fn with_equals_signs(script: &str) -> Result<String, Box<dyn Error>> {
 
 /// clap_complete knows no users for bash: `compgen -u` does.
 fn with_users(script: &str) -> Result<String, Box<dyn Error>> {
-    let (before, after) = script
-        .split_once("--user)\n")
-        .ok_or("the completion for bash has no --user")?;
-    let (action, rest) = after
-        .split_once(";;")
-        .ok_or("the completion of --user does not end")?;
-    let indent = action.len() - action.trim_start().len();
-    let indent = &action[..indent];
-    Ok(format!(
-        "{before}--user)\n{indent}COMPREPLY=($(compgen -u -- \"${{cur}}\"))\n{indent}return 0\n{indent};;{rest}"
-    ))
+    let mut script = script.to_owned();
+    for option in ["--user)\n", "--run-as)\n"] {
+        let (before, after) = script
+            .split_once(option)
+            .ok_or("the completion for bash lacks an option that names a user")?;
+        let (action, rest) = after
+            .split_once(";;")
+            .ok_or("the completion of a user does not end")?;
+        let indent = action.len() - action.trim_start().len();
+        let indent = &action[..indent];
+        script = format!(
+            "{before}{option}{indent}COMPREPLY=($(compgen -u -- \"${{cur}}\"))\n{indent}return 0\n{indent};;{rest}"
+        );
+    }
+    Ok(script)
 }

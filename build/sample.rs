@@ -7,7 +7,7 @@ use crate::cli::{is_number, is_seconds, is_switch, keys};
 use crate::defaults;
 
 /// Keys that each server has for itself, with an example of each.
-const OF_A_SERVER: [(&str, &str); 7] = [
+const OF_A_SERVER: [(&str, &str); 8] = [
     ("url", "https://myvnc.example.com"),
     (
         "restart-cmd",
@@ -16,6 +16,7 @@ const OF_A_SERVER: [(&str, &str); 7] = [
     ("logfile", ""),
     ("process-pattern", r"/opt/myvnc/main\.py"),
     ("user", "myvnc"),
+    ("run-as", "myvnc"),
     ("server-log", "/var/log/myvnc/*.log"),
     ("dump-cmd", "py-spy dump --pid {pid}"),
 ];

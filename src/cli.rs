@@ -124,6 +124,11 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
 
+    /// Run the restart command as this user (name or number, root only)
+    /// [default: the owner of the server for a MyVNC script, else root]
+    #[arg(long, value_name = "USER")]
+    pub(crate) run_as: Option<String>,
+
     /// Minutes of the server's own log that a diagnosis shows, at most 200 lines
     #[arg(long, value_name = "NUMBER", default_value = defaults::LOG_HISTORY_MINUTES,
           value_parser = clap::value_parser!(u32).range(1..=defaults::MOST_HISTORY_MINUTES),

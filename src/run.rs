@@ -218,7 +218,7 @@ impl<'a> Run<'a> {
                 self.kill();
                 self.wait(phase).await
             }
-            Action::Start => match self.start() {
+            Action::Start => match self.start().await {
                 Ok(()) => self.wait(phase).await,
                 Err(reason) => {
                     self.journal

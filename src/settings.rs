@@ -12,7 +12,7 @@ use crate::defaults;
 use crate::journal::plain;
 use crate::recovery::Purpose;
 use crate::secrets;
-use crate::sys::account;
+use crate::sys::account::{self, Account};
 use crate::trust::Trust;
 
 /// All that one run over one server needs, valid.
@@ -54,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) process_pattern: Option<Regex>,
     /// Only this user's processes are the server.
     pub(crate) user: Option<Uid>,
+    /// Who the restart command runs as, where that is said.
+    pub(crate) run_as: Option<Account>,
     /// How far back a diagnosis shows the server's own log.
     pub(crate) log_history: Duration,
     /// Where that log is, where the server holds none open (`glob(7)`).
@@ -111,6 +113,7 @@ impl Settings {
                 .map(parse_pattern)
                 .transpose()?,
             user: cli.user.as_deref().map(parse_user).transpose()?,
+            run_as: cli.run_as.as_deref().map(parse_run_as).transpose()?,
             state_dir: cli
                 .state_dir
                 .as_deref()
@@ -220,6 +223,22 @@ fn parse_user(name: &str) -> Result<Uid, String> {
         Ok(None) => Err(format!("--user {name}: no such user")),
         Err(reason) => Err(format!("--user {name}: {reason}")),
     }
+}
+
+/// Who the restart command runs as. Nobody but root can run it as another user.
+fn parse_run_as(name: &str) -> Result<Account, String> {
+    let account = match Account::named(name) {
+        Ok(Some(account)) => account,
+        Ok(None) => return Err(format!("--run-as {name}: no such user")),
+        Err(reason) => return Err(format!("--run-as {name}: {reason}")),
+    };
+    if !account.is_own() && !nix::unistd::geteuid().is_root() {
+        return Err(format!(
+            "--run-as {name}: only root can run the restart command as another user; run the monitor as root, or \
+             as {name} without --run-as"
+        ));
+    }
+    Ok(account)
 }
 
 fn default_state_dir() -> Result<PathBuf, String> {
@@ -468,6 +487,26 @@ mod tests {
             settings(&["--user", "root"]).unwrap().user,
             Some(Uid::from_raw(0))
         );
+    }
+
+    #[test]
+    fn the_restart_command_runs_as_a_user_there_is() {
+        for name in ["no-such-user-here", "", " root", "4000000"] {
+            let expected = format!("--run-as {name}: no such user");
+            assert_eq!(refusal(&["--run-as", name]), expected);
+        }
+        let own = nix::unistd::geteuid();
+        let root = settings(&["--run-as", "root"]);
+        if own.is_root() {
+            for name in ["root", "0"] {
+                let account = settings(&["--run-as", name]).unwrap().run_as.unwrap();
+                assert_eq!((account.uid, account.is_own()), (own, true));
+            }
+            assert!(settings(&["--run-as", "nobody"]).is_ok());
+        } else {
+            assert!(root.unwrap_err().contains("only root can"));
+        }
+        assert!(settings(&[]).unwrap().run_as.is_none());
     }
 
     #[test]

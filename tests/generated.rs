@@ -240,6 +240,7 @@ fn the_completion_for_bash_completes_options_files_and_users() {
         ("--log-level = cr", "critical\n"),
         ("--user = roo", "root\n"),
         ("--user =", "root\n"),
+        ("--run-as roo", "root\n"),
         ("--ca-cert = /etc/passw", "/etc/passwd\n"),
     ] {
         let Some(said) = complete(words) else { return };

@@ -14,11 +14,14 @@ use crate::journal::{BANNER, plain, seconds};
 use crate::proc::process::Proc;
 use crate::recovery::{Event, Outcome, Phase};
 use crate::secrets;
-use crate::server::restart_command::{self, Running};
+use crate::server::restart_command::{Prepared, Running};
 use crate::state::Known;
+use crate::sys::descriptors;
 
 /// Between two checks of a server that is starting.
 const POLL: Duration = Duration::from_millis(50);
+/// Between two attempts to run the restart command.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The restart command, from its start on.
 #[derive(Debug)]
@@ -34,14 +37,35 @@ pub(super) struct Restart {
 }
 
 impl Run<'_> {
-    pub(super) fn start(&mut self) -> Result<(), String> {
+    pub(super) async fn start(&mut self) -> Result<(), String> {
         self.journal.info(&format!(
             "Starting server with command: {}",
             secrets::without(&self.settings.restart_cmd)
         ));
         let output = self.settings.output();
-        let (command, lost) = restart_command::start(&self.settings.restart_cmd, &output)
-            .map_err(|reason| plain(&reason))?;
+        let (mut prepared, lost) = Prepared::new(
+            &self.settings.restart_cmd,
+            &output,
+            self.settings.run_as.as_ref(),
+        )
+        .map_err(|reason| plain(&reason))?;
+        let until = Instant::now() + self.settings.start_timeout;
+        let command = loop {
+            match prepared.spawn() {
+                Ok(command) => break command,
+                Err(reason)
+                    if descriptors::is_for_lack(&reason) && Instant::now() + RETRY < until =>
+                {
+                    self.journal.warning(&format!(
+                        "Cannot run the restart command: {}; next attempt in {} second",
+                        plain(&reason),
+                        seconds(RETRY)
+                    ));
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(reason) => return Err(plain(&reason)),
+            }
+        };
         let began = Instant::now();
         if let Some(reason) = lost {
             self.journal.warning(&format!(

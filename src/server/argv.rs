@@ -59,6 +59,12 @@ pub(crate) fn is_manager<'a>(mut argv: impl Iterator<Item = &'a [u8]>) -> bool {
         && matches!(program(&mut argv), Some(Program::Script(script)) if basename(script) == MANAGER)
 }
 
+/// Whether a path by itself names a MyVNC script: one of `SCRIPTS`, with "myvnc" (any case) in a
+/// component.
+pub(super) fn is_myvnc_script(path: &[u8]) -> bool {
+    SCRIPTS.contains(&basename(path)) && names_myvnc(Path::new(OsStr::from_bytes(path)))
+}
+
 /// Whether a command line hands on a process pattern, as a monitor's own does, and that of the shell
 /// that runs one: what the pattern matches in it is the pattern.
 pub(crate) fn names_a_pattern(command: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, killpg};
@@ -12,6 +12,7 @@ use tokio::net::unix::pipe;
 
 use super::restart_command::shell;
 use crate::sys::pidfd::Pidfd;
+use crate::sys::{descriptors, ffi};
 
 /// As much of its output is kept, in bytes; what comes after it is read and dropped.
 const MOST_KEPT: usize = 64 << 10;
@@ -29,15 +30,19 @@ pub(crate) struct Dump {
 impl Dump {
     /// Starts the command in a process group of its own.
     pub(crate) fn start(command: &str) -> io::Result<Self> {
+        descriptors::close_stdin()?;
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
-        let child = Command::new(shell())
+        let mut shell = Command::new(shell());
+        shell
             .arg("-c")
             .arg(command)
-            .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer)
-            .process_group(0)
-            .spawn()?;
+            .process_group(0);
+        ffi::without_descriptors(&mut shell);
+        let child = shell.spawn()?;
+        // Of its output nothing is left here but the end that we read.
+        drop(shell);
         Ok(Self {
             exit: Pidfd::of(i32::try_from(child.id()).unwrap_or_default()),
             child,

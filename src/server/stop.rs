@@ -66,10 +66,7 @@ impl Held {
     }
 
     fn send(&self, signal: Signal) -> io::Result<bool> {
-        if !self.exit.is_certain() && !self.is_alive() {
-            return Ok(false);
-        }
-        match self.exit.send(signal) {
+        match self.exit.send(signal, || self.is_alive()) {
             Ok(()) => Ok(true),
             Err(reason) if reason.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(false),
             Err(reason) => Err(reason),

@@ -7,9 +7,11 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
+use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::libc;
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -35,30 +37,103 @@ pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Open descriptors other than stdin, stdout and stderr.
-fn inherited_descriptors() -> io::Result<Vec<RawFd>> {
-    let mut descriptors = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let name = entry?.file_name();
-        descriptors.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
+/// Closes nothing yet, but lets no descriptor of ours other than stdin, stdout and stderr go on to
+/// what is executed next. Async-signal-safe.
+fn close_on_exec() {
+    let first = libc::STDERR_FILENO + 1;
+    // SAFETY: it changes a flag of descriptors, and is no matter of memory (close_range(2), Linux 5.11).
+    let all = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            RawFd::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if all != 0 {
+        for descriptor in first..highest() {
+            // SAFETY: as above; EBADF for what is not open.
+            unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
     }
-    descriptors.retain(|descriptor| *descriptor > libc::STDERR_FILENO);
-    Ok(descriptors)
 }
 
-/// Lets the command run in a session of its own (`setsid(2)`), with no descriptor of ours
-/// but stdin, stdout and stderr.
-pub(crate) fn detach(command: &mut Command) {
-    let inherited = inherited_descriptors().unwrap_or_default();
-    // SAFETY: between fork and exec the closure makes only system calls that are
-    // async-signal-safe (fcntl, setsid) and allocates nothing.
+/// Upper bound of the descriptors that are visited one by one.
+const MOST_DESCRIPTORS: libc::rlim_t = 1 << 16;
+
+/// One more than the highest descriptor that can be open, by `RLIMIT_NOFILE`.
+fn highest() -> RawFd {
+    let mut limit = libc::rlimit {
+        rlim_cur: MOST_DESCRIPTORS,
+        rlim_max: MOST_DESCRIPTORS,
+    };
+    // SAFETY: the structure is ours and outlives the call; where it fails, it keeps its value.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    RawFd::try_from(limit.rlim_cur.min(MOST_DESCRIPTORS)).unwrap_or(RawFd::MAX)
+}
+
+/// Who a process becomes.
+#[derive(Clone, Debug)]
+pub(crate) struct Credentials {
+    /// User ID.
+    pub(crate) uid: Uid,
+    /// Primary group.
+    pub(crate) gid: Gid,
+    /// All supplementary groups.
+    pub(crate) groups: Vec<Gid>,
+}
+
+/// The error of a process that could become root again once it had ceased to be, as with
+/// `SECBIT_NO_SETUID_FIXUP` (`capabilities(7)`): it has executed nothing. No call that is made between
+/// fork and exec has this one of its own.
+pub(crate) const STILL_ROOT: Errno = Errno::ENOTRECOVERABLE;
+
+/// Changes this process for good. Async-signal-safe, like all that it calls (`signal-safety(7)`;
+/// `setgroups(2)` is a plain system call).
+fn become_user(user: &Credentials) -> io::Result<()> {
+    nix::unistd::setgroups(&user.groups)?;
+    nix::unistd::setgid(user.gid)?;
+    nix::unistd::setuid(user.uid)?;
+    if nix::unistd::setuid(Uid::from_raw(0)).is_ok() {
+        return Err(STILL_ROOT.into());
+    }
+    // The directory that we run in, if this user can enter it (chdir(2) asks for search permission).
+    if nix::unistd::chdir(c".").is_err() {
+        nix::unistd::chdir(c"/")?;
+    }
+    Ok(())
+}
+
+/// Lets the command run in a session of its own (`setsid(2)`) with none of our descriptors but stdin;
+/// its stdout and stderr are `output`, or what stdin is where there is none. With a `user`, other than
+/// root, it runs as that user, or does not run.
+pub(crate) fn detach(command: &mut Command, output: Option<Arc<File>>, user: Option<Credentials>) {
+    // SAFETY: between fork and exec the closure makes only system calls that are async-signal-safe
+    // (dup2, close_range, getrlimit, fcntl, setsid, setgroups, setgid, setuid, chdir), allocates and
+    // frees nothing, and keeps `output` open as long as the command can be spawned.
     unsafe {
         command.pre_exec(move || {
-            for descriptor in &inherited {
-                // One that was closed meanwhile is no loss.
-                libc::fcntl(*descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+            let output = output
+                .as_ref()
+                .map_or(libc::STDIN_FILENO, |file| file.as_raw_fd());
+            for standard in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+                if libc::dup2(output, standard) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
             }
+            close_on_exec();
             nix::unistd::setsid()?;
+            user.as_ref().map_or(Ok(()), become_user)
+        });
+    }
+}
+
+/// Lets nothing but stdin, stdout and stderr go on to the command.
+pub(crate) fn without_descriptors(command: &mut Command) {
+    // SAFETY: as for `detach`.
+    unsafe {
+        command.pre_exec(|| {
+            close_on_exec();
             Ok(())
         });
     }
@@ -100,27 +175,26 @@ pub(crate) fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<Pid>
     }
 }
 
-/// Upper bound of the descriptors that are closed one by one where /proc does not list them.
-const MOST_DESCRIPTORS: RawFd = 1 << 16;
-
 /// Closes every other descriptor (`close_range(2)`, Linux 5.9), the standard ones too.
 fn close_all_but(keep: RawFd) {
-    let close_range = |from: RawFd, to: RawFd| {
+    let close = |from: RawFd, to: RawFd| {
         // SAFETY: the owners of these descriptors are never dropped in this process.
         from > to || unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } == 0
     };
-    let close = |descriptor: RawFd| {
-        if descriptor != keep {
-            // SAFETY: as above.
-            unsafe { libc::close(descriptor) };
-        }
-    };
-    if close_range(0, keep - 1) && close_range(keep + 1, RawFd::MAX) {
+    if close(0, keep - 1) && close(keep + 1, RawFd::MAX) {
         return;
     }
-    (0..=libc::STDERR_FILENO).for_each(close);
-    match inherited_descriptors() {
-        Ok(open) => open.into_iter().for_each(close),
-        Err(_) => (0..MOST_DESCRIPTORS).for_each(close),
+    for descriptor in (0..highest()).filter(|descriptor| *descriptor != keep) {
+        // SAFETY: as above; EBADF for what is not open.
+        unsafe { libc::close(descriptor) };
     }
+}
+
+/// Whether a signal is ignored (`sigaction(2)`).
+pub(crate) fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: an all-zero `sigaction` is a valid value.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: it only asks, and the structure is ours and outlives the call.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }

@@ -1,16 +1,20 @@
 //! Signals to the monitor: SIGTERM, SIGINT and SIGHUP ask it to stop.
 
+use std::future::pending;
 use std::io;
 
 use nix::libc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that ask us to stop, from now on caught.
+use super::ffi;
+
+/// The signals that ask us to stop, from now on caught; none that was ignored when we were started,
+/// as SIGHUP is by `nohup(1)` and SIGINT by a shell's `&`.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+    hangup: Option<Signal>,
     _caught: [Signal; 2],
 }
 
@@ -20,9 +24,9 @@ impl Signals {
     /// still keeps its lock.
     pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            terminate: unless_ignored(SignalKind::terminate())?,
+            interrupt: unless_ignored(SignalKind::interrupt())?,
+            hangup: unless_ignored(SignalKind::hangup())?,
             _caught: [
                 signal(SignalKind::from_raw(libc::SIGXFSZ))?,
                 signal(SignalKind::from_raw(libc::SIGTSTP))?,
@@ -39,9 +43,9 @@ impl Signals {
     /// Waits for the next one and names it.
     pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hangup.recv() => "SIGHUP",
+            () = comes(&mut self.terminate) => "SIGTERM",
+            () = comes(&mut self.interrupt) => "SIGINT",
+            () = comes(&mut self.hangup) => "SIGHUP",
         }
     }
 
@@ -55,4 +59,27 @@ impl Signals {
             () = std::future::ready(()) => None,
         }
     }
+}
+
+fn unless_ignored(kind: SignalKind) -> io::Result<Option<Signal>> {
+    if ffi::is_ignored(kind.as_raw_value()) {
+        return Ok(None);
+    }
+    signal(kind).map(Some)
+}
+
+async fn comes(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => pending().await,
+    }
+}
+
+/// Makes this process the parent of whatever its descendants leave behind
+/// (`PR_SET_CHILD_SUBREAPER(2const)`), so that it can tell what its restart command has started.
+/// Where that is refused, less is known, and that is all.
+pub(crate) fn subreaper() {
+    let _ = nix::sys::prctl::set_child_subreaper(true);
 }

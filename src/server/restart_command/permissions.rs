@@ -1,0 +1,250 @@
+//! Whose the files of a restart command are, and who else can change them.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Group, Uid, geteuid};
+use serde::{Deserialize, Serialize};
+
+use super::{LOOK_TIMEOUT, words};
+use crate::sys::account::{self, Account};
+use crate::sys::bounded;
+
+/// Write permission of the group, of all others, and the sticky bit (`inode(7)`).
+const GROUP_WRITES: u32 = 0o020;
+const OTHERS_WRITE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
+/// The user IDs of who owns the MyVNC script of a restart command, and the configuration directory;
+/// none of what cannot be seen in time.
+pub(crate) async fn owners(command: &str, config_dir: Option<&Path>) -> Vec<u32> {
+    let script = words::myvnc_script(command);
+    let paths: Vec<&Path> = script.as_deref().into_iter().chain(config_dir).collect();
+    if paths.is_empty() {
+        return Vec::new();
+    }
+    let look = || {
+        let owned = paths.iter().filter_map(|path| std::fs::metadata(path).ok());
+        let owners: BTreeSet<u32> = owned.map(|metadata| metadata.uid()).collect();
+        owners
+    };
+    let seen = bounded::ask(LOOK_TIMEOUT, look).await;
+    let seen = seen.ok().flatten().unwrap_or_default();
+    seen.into_iter().collect()
+}
+
+/// Who else can change a file.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+enum Writer {
+    Owner(u32),
+    Group(u32),
+    Everyone,
+}
+
+/// Which program of the restart command, or directory above it, can be changed by others than root
+/// and the user that it runs as (`account`; none for root), and what to do. `None` also where that
+/// cannot be seen in time, and for everybody but root.
+pub(crate) async fn writable_by_others(command: &str, account: Option<&Account>) -> Option<String> {
+    let programs = words::programs(command);
+    if !geteuid().is_root() || programs.is_empty() {
+        return None;
+    }
+    let trusted = Trusted::with(account);
+    let look = || {
+        let mut seen = programs.iter().filter_map(|path| trusted.weakness(path));
+        seen.next()
+            .map(|(path, writer)| (OsString::from(path), writer))
+    };
+    let seen = bounded::ask(LOOK_TIMEOUT, look).await;
+    let (path, writer) = seen.ok().flatten().flatten()?;
+    let path = Path::new(&path).display();
+    let runner = account.map_or_else(|| "root".to_owned(), Account::shown);
+    let (who, remedy) = match writer {
+        Writer::Owner(uid) => {
+            let owner = name_of_user(uid);
+            let remedy = format!("chown root it, or run the command as {owner} with --run-as");
+            (format!("its owner {owner}"), remedy)
+        }
+        Writer::Group(gid) => (format!("its group {}", name_of_group(gid)), run_as(account)),
+        Writer::Everyone => ("everyone".to_owned(), run_as(account)),
+    };
+    Some(format!(
+        "{path} is part of the restart command, which runs as {runner}, and {who} can change it: {remedy}"
+    ))
+}
+
+fn run_as(account: Option<&Account>) -> String {
+    let other = match account {
+        None => ", or run the command as an ordinary user with --run-as",
+        Some(_) => "",
+    };
+    format!("chmod go-w it{other}")
+}
+
+fn name_of_user(uid: u32) -> String {
+    let user = account::by_uid(Uid::from_raw(uid)).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+fn name_of_group(gid: u32) -> String {
+    let group = account::ask(move || Group::from_gid(Gid::from_raw(gid)));
+    let group = group.ok().flatten();
+    group.map_or_else(|| gid.to_string(), |group| group.name)
+}
+
+/// Who may change what is run.
+#[derive(Debug)]
+struct Trusted {
+    users: Vec<u32>,
+    groups: Vec<u32>,
+}
+
+impl Trusted {
+    /// Root, and the user who runs it, with the group that is theirs.
+    fn with(account: Option<&Account>) -> Self {
+        let users = account.map(|account| account.uid.as_raw());
+        let groups = account.map(|account| account.gid.as_raw());
+        Self {
+            users: std::iter::once(0).chain(users).collect(),
+            groups: std::iter::once(0).chain(groups).collect(),
+        }
+    }
+
+    /// The first of a file and the directories above it, as it is named and as its links lead, that
+    /// others can change. What cannot be seen is passed over.
+    fn weakness(&self, path: &Path) -> Option<(PathBuf, Writer)> {
+        let named = std::path::absolute(path).ok()?;
+        let real = std::fs::canonicalize(&named).ok();
+        let all = named
+            .ancestors()
+            .chain(real.iter().flat_map(|real| real.ancestors()));
+        all.filter_map(|one| {
+            let link = std::fs::symlink_metadata(one).ok()?;
+            let target = std::fs::metadata(one).ok()?;
+            // A link has no permissions of its own; in a sticky directory, its owner can change it.
+            let writer = self.owner(&link).or_else(|| self.writer(&target))?;
+            Some((one.to_owned(), writer))
+        })
+        .next()
+    }
+
+    fn owner(&self, file: &Metadata) -> Option<Writer> {
+        let is_trusted = self.users.contains(&file.uid());
+        (!is_trusted).then(|| Writer::Owner(file.uid()))
+    }
+
+    fn writer(&self, file: &Metadata) -> Option<Writer> {
+        let (mode, group) = (file.mode(), file.gid());
+        // What is in a sticky directory can be replaced by its owner alone, who is looked at too.
+        let is_sticky = file.is_dir() && mode & STICKY != 0;
+        self.owner(file).or(match mode {
+            _ if is_sticky => None,
+            _ if mode & OTHERS_WRITE != 0 => Some(Writer::Everyone),
+            _ if mode & GROUP_WRITES != 0 && !self.groups.contains(&group) => {
+                Some(Writer::Group(group))
+            }
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    fn set_mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_others_can_change_is_named() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let at = |name: &str| root.join(name);
+        std::fs::create_dir_all(at("a/b")).unwrap();
+        for (name, mode) in [("a/b/x", 0o755), ("a/y", 0o755)] {
+            std::fs::write(at(name), "").unwrap();
+            set_mode(&at(name), mode);
+        }
+        let vnc = Account {
+            name: Some("vnc".into()),
+            uid: Uid::from_raw(3_999_999),
+            gid: Gid::from_raw(3_999_998),
+            groups: Vec::new(),
+            home: "/".into(),
+            shell: "/bin/sh".into(),
+        };
+        let weak =
+            |path: &str, account: Option<&Account>| Trusted::with(account).weakness(&at(path));
+        assert_eq!(weak("a/b/x", None), None);
+        assert_eq!(weak("absent", None), None);
+
+        set_mode(&at("a/b/x"), 0o757);
+        assert_eq!(weak("a/b/x", None), Some((at("a/b/x"), Writer::Everyone)));
+        let said = writable_by_others(&format!("{} start", at("a/b/x").display()), None).await;
+        let expected = "is part of the restart command, which runs as root, and everyone can change it: \
+            chmod go-w it, or run the command as an ordinary user with --run-as";
+        assert_eq!(
+            said.unwrap(),
+            format!("{} {expected}", at("a/b/x").display())
+        );
+        set_mode(&at("a/b/x"), 0o755);
+
+        set_mode(&at("a"), 0o777);
+        assert_eq!(weak("a/b/x", Some(&vnc)), Some((at("a"), Writer::Everyone)));
+        set_mode(&at("a"), 0o1777);
+        assert_eq!(
+            weak("a/b/x", None),
+            None,
+            "a sticky directory protects what is in it"
+        );
+        symlink("b/x", at("a/link")).unwrap();
+        assert_eq!(weak("a/link", None), None);
+        std::os::unix::fs::lchown(at("a/link"), Some(3_999_999), None).unwrap();
+        let owner = Writer::Owner(3_999_999);
+        assert_eq!(weak("a/link", None), Some((at("a/link"), owner)));
+        assert_eq!(weak("a/link", Some(&vnc)), None);
+        set_mode(&at("a"), 0o755);
+
+        chown(at("a/b"), Some(3_999_999), Some(3_999_998)).unwrap();
+        set_mode(&at("a/b"), 0o775);
+        assert_eq!(weak("a/b/x", None), Some((at("a/b"), owner)));
+        assert_eq!(weak("a/b/x", Some(&vnc)), None);
+        chown(at("a/b"), Some(0), Some(3_999_997)).unwrap();
+        let group = Writer::Group(3_999_997);
+        assert_eq!(weak("a/b/x", Some(&vnc)), Some((at("a/b"), group)));
+        symlink(at("a/b/x"), at("link")).unwrap();
+        assert_eq!(
+            weak("link", None),
+            Some((at("a/b"), group)),
+            "links are followed"
+        );
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn whose_script_and_configuration_are() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir_all(at("myvnc/config")).unwrap();
+        std::fs::write(at("myvnc/manage.py"), "").unwrap();
+        chown(at("myvnc/manage.py"), Some(1234), None).unwrap();
+        chown(at("myvnc/config"), Some(1235), None).unwrap();
+        let command = format!("{} start", at("myvnc/manage.py").display());
+        let config = at("myvnc/config");
+        assert_eq!(owners(&command, Some(&config)).await, [1234, 1235]);
+        assert_eq!(owners(&command, Some(Path::new("/no/such"))).await, [1234]);
+        assert_eq!(owners("systemctl restart x", None).await, Vec::<u32>::new());
+    }
+}

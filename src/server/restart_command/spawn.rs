@@ -1,0 +1,302 @@
+//! The start of the restart command: its shell, environment, user, session and output file.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{AccessFlags, access, geteuid};
+
+use crate::proc::process::Proc;
+use crate::sys::account::{self, Account};
+use crate::sys::descriptors::{self, Spare};
+use crate::sys::files;
+use crate::sys::ffi::{self, Credentials};
+use crate::sys::pidfd::Pidfd;
+
+/// As many of its last lines of output tell why a command failed.
+pub(crate) const LAST_LINES: usize = 50;
+/// Read limit of them, in bytes.
+const LAST_BYTES: u64 = 64 * 1024;
+/// Who may read the output.
+const OUTPUT_MODE: u32 = 0o640;
+/// Where commands are looked for when PATH is not set.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The shells that run the command, the best first: the manual promises `source`.
+const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+/// Descriptors that `Command::spawn` opens here: the two ends over which the child reports a failure.
+const SPAWN: usize = 2;
+/// Descriptors that must be free beside them, for what is read and asked until the server answers.
+const OTHERS: usize = 1;
+/// The least limit of descriptors under which the started shell can run a script: dash keeps the
+/// script's descriptor at 10 or above, and a copy of what it redirects too.
+const SHELL_LIMIT: usize = 13;
+
+/// All that the start of the restart command needs, at hand before anything is stopped.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    command: String,
+    environment: Vec<(&'static str, OsString)>,
+    user: Option<Credentials>,
+    output: Option<Arc<File>>,
+    /// The length of the output file, in bytes, before the start.
+    length: u64,
+    spare: Option<Spare>,
+}
+
+impl Prepared {
+    /// Opens the output file, to which a server may go on writing for days, and looks up the
+    /// environment; `account` is who the command runs as, if that is somebody else. The second value
+    /// says why the output is discarded, if it has to be.
+    ///
+    /// # Errors
+    /// What is missing: descriptors, or /dev/null.
+    pub(crate) fn new(
+        command: &str,
+        output: &Path,
+        account: Option<&Account>,
+    ) -> io::Result<(Self, Option<io::Error>)> {
+        let account = account.filter(|account| !account.is_own());
+        let environment = match account {
+            Some(account) => environment_of(account),
+            None => missing_environment(),
+        };
+        if descriptors::soft_limit() < SHELL_LIMIT as u64 {
+            return Err(too_few(&Errno::EMFILE.into()));
+        }
+        descriptors::close_stdin().map_err(|reason| {
+            if descriptors::is_for_descriptors(&reason) {
+                too_few(&reason)
+            } else {
+                io::Error::new(reason.kind(), format!("/dev/null: {reason}"))
+            }
+        })?;
+        let (file, lost) = match open_output(output) {
+            Ok(file) => (Some(file), None),
+            Err(reason) if descriptors::is_for_descriptors(&reason) => {
+                return Err(too_few(&reason));
+            }
+            Err(reason) => (None, Some(reason)),
+        };
+        let length = file.as_ref().map_or(0, length);
+        let spare = Spare::hold(SPAWN).map_err(|reason| too_few(&reason))?;
+        Spare::hold(OTHERS).map_err(|reason| too_few(&reason))?;
+        let prepared = Self {
+            command: command.to_owned(),
+            environment,
+            user: account.map(|account| Credentials {
+                uid: account.uid,
+                gid: account.gid,
+                groups: account.groups.clone(),
+            }),
+            output: file.map(Arc::new),
+            length,
+            spare: Some(spare),
+        };
+        Ok((prepared, lost))
+    }
+
+    /// Starts the command detached: a session of its own, nothing on stdin, its output appended to the
+    /// file, and none of our descriptors. After an error nothing runs, and it can be called again.
+    ///
+    /// # Errors
+    /// As `fork(2)`, `execve(2)` and, for another user, `setgroups(2)`, `setgid(2)`, `setuid(2)`; see
+    /// `descriptors::is_for_lack` for those that may be over in a moment.
+    pub(crate) fn spawn(&mut self) -> io::Result<Running> {
+        self.spare = None;
+        let output = self.output.clone();
+        let output = output.map(|file| (length(&file).max(self.length), file));
+        let spawned = self.spawn_shell();
+        if spawned.is_err() {
+            // For the next attempt; it may do without.
+            self.spare = Spare::hold(SPAWN).ok();
+        }
+        let child = spawned?;
+        Ok(Running {
+            exit: Pidfd::of(i32::try_from(child.id()).unwrap_or_default()),
+            child,
+            output: output.map(|(from, file)| (file, from)),
+        })
+    }
+
+    fn spawn_shell(&self) -> io::Result<Child> {
+        let [_, last] = SHELLS;
+        let first = shell();
+        match self.spawn_by(first) {
+            // One shell that cannot be executed need not keep the server down.
+            Err(reason) if first != last && !is_final(&reason) => self.spawn_by(last),
+            spawned => spawned,
+        }
+        .map_err(|reason| {
+            if reason.raw_os_error() == Some(ffi::STILL_ROOT as i32) {
+                let what = "setuid(0) was allowed after the change of user, so nothing was run; look for \
+                    securebits such as no-setuid-fixup (capabilities(7))";
+                io::Error::other(what)
+            } else {
+                reason
+            }
+        })
+    }
+
+    fn spawn_by(&self, shell: &str) -> io::Result<Child> {
+        let mut command = Command::new(shell);
+        command.arg("-c").arg(&self.command);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        ffi::detach(&mut command, self.output.clone(), self.user.clone());
+        command.spawn()
+    }
+}
+
+/// Whether another shell would fare no better.
+fn is_final(reason: &io::Error) -> bool {
+    descriptors::is_for_lack(reason) || reason.raw_os_error() == Some(ffi::STILL_ROOT as i32)
+}
+
+fn too_few(reason: &io::Error) -> io::Error {
+    io::Error::other(format!(
+        "too few file descriptors ({}): allow 16 or more (ulimit -n, LimitNOFILE=)",
+        crate::journal::plain(reason)
+    ))
+}
+
+fn length(file: &File) -> u64 {
+    file.metadata().map_or(0, |metadata| metadata.len())
+}
+
+/// A restart command that was started.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    exit: Pidfd,
+    /// Where its output goes, and where in it that begins.
+    output: Option<(Arc<File>, u64)>,
+}
+
+impl Running {
+    /// The PID of the shell, or of what it became by `exec`.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the command to end.
+    pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            self.exit.near().await;
+        }
+    }
+
+    /// The last lines that the command wrote.
+    pub(crate) fn last_lines(&self) -> io::Result<Vec<String>> {
+        let Some((file, from)) = &self.output else {
+            return Ok(Vec::new());
+        };
+        // By the file that we opened: the path may lead elsewhere by now.
+        let end = file.metadata()?.len();
+        let start = (*from).max(end.saturating_sub(LAST_BYTES));
+        let length = usize::try_from(end.saturating_sub(start)).unwrap_or_default();
+        let mut bytes = vec![0; length];
+        let read = file.read_at(&mut bytes, start)?;
+        bytes.truncate(read);
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        Ok(lines[lines.len().saturating_sub(LAST_LINES)..]
+            .iter()
+            .map(|line| (*line).to_owned())
+            .collect())
+    }
+}
+
+/// Whether a process descends from this monitor. As a subreaper (`sys::signals::subreaper`), the
+/// monitor keeps all that its restart command has started; a process that cannot be read is none.
+pub(crate) fn started_by_us(pid: i32) -> bool {
+    let us = nix::unistd::getpid().as_raw();
+    let mut seen = HashSet::new();
+    let mut next = pid;
+    while next > 1 && next != us && seen.insert(next) {
+        next = Proc::here().stat(next).map_or(0, |stat| stat.ppid);
+    }
+    next == us && pid != us
+}
+
+fn open_output(path: &Path) -> io::Result<File> {
+    let file = files::open_append(path, OUTPUT_MODE)?;
+    // A server must not fail because its output goes to a disk that is full already.
+    let disk = fstatvfs(&file)?;
+    let free = if geteuid().is_root() {
+        disk.blocks_free()
+    } else {
+        disk.blocks_available()
+    };
+    if disk.blocks() > 0 && free == 0 {
+        return Err(Errno::ENOSPC.into());
+    }
+    Ok(file)
+}
+
+/// The shell that runs what the administrator has given.
+pub(in crate::server) fn shell() -> &'static str {
+    let [bash, sh] = SHELLS;
+    if access(bash, AccessFlags::X_OK).is_ok() {
+        bash
+    } else {
+        sh
+    }
+}
+
+/// The environment of another user, as `User=` gives it (`systemd.exec(5)`), and PATH where it is
+/// missing.
+fn environment_of(account: &Account) -> Vec<(&'static str, OsString)> {
+    let user = OsString::from(account.shown());
+    let mut all = vec![
+        ("USER", user.clone()),
+        ("LOGNAME", user),
+        ("HOME", account.home.clone().into()),
+        ("SHELL", account.shell.clone().into()),
+    ];
+    all.extend(set("PATH").is_none().then(|| ("PATH", PATH.into())));
+    all
+}
+
+/// USER, LOGNAME, HOME, SHELL and PATH, where they are missing: cron sets no USER, and
+/// `manage.py` recognises a running server by it.
+fn missing_environment() -> Vec<(&'static str, OsString)> {
+    let named = set("USER").or_else(|| set("LOGNAME"));
+    let is_complete = named.is_some() && set("HOME").is_some() && set("SHELL").is_some();
+    let account = if is_complete {
+        None
+    } else {
+        account::by_uid(geteuid()).ok().flatten()
+    };
+    let user = named.or_else(|| account.as_ref().map(|account| account.name.clone().into()));
+    let wanted = [
+        ("USER", user.clone()),
+        ("LOGNAME", user),
+        (
+            "HOME",
+            account.as_ref().map(|account| account.dir.clone().into()),
+        ),
+        (
+            "SHELL",
+            account.as_ref().map(|account| account.shell.clone().into()),
+        ),
+        ("PATH", Some(PATH.into())),
+    ];
+    let missing = wanted.into_iter().filter(|(name, _)| set(name).is_none());
+    missing
+        .filter_map(|(name, value)| value.map(|value| (name, value)))
+        .collect()
+}
+
+/// A variable of our own environment that is not empty.
+fn set(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}

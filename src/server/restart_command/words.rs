@@ -1,0 +1,388 @@
+//! What the text of a restart command says, without running it. Pure; quoting and word splitting are
+//! shlex's.
+
+use std::path::PathBuf;
+
+use crate::server::argv;
+
+/// Commands that run others as another user, or have them run elsewhere.
+const CHANGERS: [&str; 7] = [
+    "su",
+    "sudo",
+    "doas",
+    "runuser",
+    "setpriv",
+    "systemctl",
+    "systemd-run",
+];
+/// Levels of commands inside of words, such as `sh -c "sh -c '…'"`, that are looked into.
+const DEPTH: u32 = 4;
+/// What ends a word outside of quotes.
+const OPERATORS: &str = ";&|()<>`";
+
+/// The first word that names a MyVNC script, by the rule for the arguments of a process: `main.py`,
+/// `run_server.py` or `manage.py` with "myvnc" in a component of its path.
+pub(crate) fn myvnc_script(command: &str) -> Option<PathBuf> {
+    let words = words(command, DEPTH);
+    let mut values = words.iter().map(|word| value(word));
+    values
+        .find(|path| argv::is_myvnc_script(path.as_bytes()))
+        .map(PathBuf::from)
+}
+
+/// Whether a word of the command is one that changes the user, so that who runs it is its own matter.
+pub(crate) fn changes_user(command: &str) -> bool {
+    words(command, DEPTH).iter().any(|word| is_changer(word))
+}
+
+/// The paths of what the command runs as the user who runs it: the words that are plainly paths, up to
+/// the MyVNC script or to a command that changes the user; the first such word where there is neither.
+pub(super) fn programs(command: &str) -> Vec<PathBuf> {
+    let words = words(command, DEPTH);
+    let is_last = |word: &String| is_changer(word) || argv::is_myvnc_script(word.as_bytes());
+    let end = words.iter().position(is_last);
+    let paths = words[..end.map_or(words.len(), |last| last + 1)]
+        .iter()
+        .filter(|word| word.contains('/') && !word.starts_with('-') && is_plain(word))
+        .map(PathBuf::from);
+    paths.take(end.map_or(1, |_| usize::MAX)).collect()
+}
+
+/// The first word of a shell command, after assignments, where it is plainly a path, and
+/// where nothing of the command can start the server if that path cannot run.
+pub(super) fn first_path(command: &str) -> Option<PathBuf> {
+    // `&&` runs nothing after a failure, and `2>&1` runs nothing at all; what runs other
+    // commands beside the first one, or after it whatever became of it, is a doubt.
+    let others = command.replace("&&", " ").replace(">&", ">");
+    let others = others.trim_end_matches([';', '&', ' ', '\t', '\n']);
+    if others
+        .trim_start()
+        .contains([';', '&', '|', '\n', '`', '('])
+    {
+        return None;
+    }
+    let is_assignment = |word: &String| {
+        word.split_once('=').is_some_and(|(name, value)| {
+            !name.is_empty()
+                && !name.starts_with(|c: char| c.is_ascii_digit())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+                && !value.contains('{')
+        })
+    };
+    // Quoting and word splitting are shlex's; a word that the shell would expand is not plain.
+    let words = shlex::split(command)?;
+    let word = words.iter().find(|word| !is_assignment(word))?;
+    (word.contains('/') && is_plain(word)).then(|| word.into())
+}
+
+/// Whether the shell makes nothing else of a word.
+fn is_plain(word: &str) -> bool {
+    !word.contains([
+        '$', '~', '*', '?', '[', '{', ')', '<', '>', '&', ';', '#', '!', '=',
+    ])
+}
+
+fn is_changer(word: &str) -> bool {
+    let name = value(word).rsplit('/').next().unwrap_or_default();
+    !word.starts_with('-') && CHANGERS.contains(&name)
+}
+
+/// `VALUE` of `NAME=VALUE` and `--name=VALUE`; any other word as it is.
+fn value(word: &str) -> &str {
+    match word.split_once('=') {
+        Some((name, value)) if !name.contains('/') => value,
+        _ => word,
+    }
+}
+
+/// The words of a command, each followed by those of the command that it holds, if it can be one.
+fn words(command: &str, depth: u32) -> Vec<String> {
+    let plain = without_operators(command);
+    let words = shlex::split(&plain).unwrap_or_else(|| {
+        // The shell may refuse it too. What it names is named all the same.
+        let pieces = plain.split(|c: char| c.is_whitespace() || "'\"\\".contains(c));
+        let pieces = pieces.filter(|piece| !piece.is_empty());
+        pieces.map(str::to_owned).collect()
+    });
+    let mut all = Vec::new();
+    for word in words {
+        let can_be_a_command = word.contains(|c: char| c.is_whitespace() || OPERATORS.contains(c));
+        let inner = if can_be_a_command && depth > 0 {
+            self::words(&word, depth - 1)
+        } else {
+            Vec::new()
+        };
+        all.push(word);
+        all.extend(inner);
+    }
+    all
+}
+
+/// A command with spaces for the operators outside of its quotes, and without comments.
+fn without_operators(command: &str) -> String {
+    let mut plain = String::with_capacity(command.len());
+    let (mut quote, mut before) = (None, ' ');
+    let mut characters = command.chars();
+    while let Some(c) = characters.next() {
+        let seen = match (quote, c) {
+            (None | Some('"'), '\\') => {
+                plain.push(c);
+                characters.next().unwrap_or(c)
+            }
+            (None, '#') if before.is_whitespace() => {
+                characters.by_ref().find(|c| *c == '\n');
+                '\n'
+            }
+            (None, c) if OPERATORS.contains(c) => ' ',
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                c
+            }
+            (Some(open), c) if open == c => {
+                quote = None;
+                c
+            }
+            (_, c) => c,
+        };
+        plain.push(seen);
+        before = seen;
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_myvnc_script_of_a_command() {
+        for (command, expected) in [
+            ("/opt/myvnc/manage.py start", Some("/opt/myvnc/manage.py")),
+            (
+                "/opt/MyVNC-2/.venv/bin/python3 /opt/MyVNC-2/main.py --host x",
+                Some("/opt/MyVNC-2/main.py"),
+            ),
+            (
+                "cd /opt && myvnc/run_server.py",
+                Some("myvnc/run_server.py"),
+            ),
+            (
+                "cd /;/opt/myvnc/manage.py restart",
+                Some("/opt/myvnc/manage.py"),
+            ),
+            (
+                "A=b exec '/opt/my myvnc/manage.py'",
+                Some("/opt/my myvnc/manage.py"),
+            ),
+            (
+                "sh -c '/opt/myvnc/manage.py start'",
+                Some("/opt/myvnc/manage.py"),
+            ),
+            (
+                "bash -lc \"sh -c '/opt/myvnc/manage.py start&'\"",
+                Some("/opt/myvnc/manage.py"),
+            ),
+            (
+                "S=/opt/myvnc/manage.py; $S start",
+                Some("/opt/myvnc/manage.py"),
+            ),
+            (
+                "sudo -u vnc /opt/myvnc/manage.py start",
+                Some("/opt/myvnc/manage.py"),
+            ),
+            ("$HOME/myvnc/manage.py start", Some("$HOME/myvnc/manage.py")),
+            ("(/opt/myvnc/manage.py start)", Some("/opt/myvnc/manage.py")),
+            (
+                "/opt/myvnc/manage.py 'unbalanced",
+                Some("/opt/myvnc/manage.py"),
+            ),
+            // Not a script of MyVNC's, or not named.
+            ("cd /opt/myvnc && ./manage.py start", None),
+            ("/opt/django/manage.py start", None),
+            ("/opt/myvnc/manage.py.bak start", None),
+            ("/opt/myvnc/../django/manage.py start", None),
+            ("/opt/myvnc/bin/start", None),
+            ("/opt/myvnc/manage.pyc", None),
+            ("start # /opt/myvnc/manage.py", None),
+            ("systemctl restart myvnc", None),
+            ("echo manage.py", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                myvnc_script(command),
+                expected.map(PathBuf::from),
+                "{command}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_that_changes_the_user_itself() {
+        for command in [
+            "su - vnc -c '/opt/myvnc/manage.py start'",
+            "sudo -u vnc /opt/myvnc/manage.py start",
+            "/usr/bin/sudo -u vnc x",
+            "doas x",
+            "runuser -u vnc -- x",
+            "setpriv --reuid 1 x",
+            "systemctl restart myvnc",
+            "systemd-run x",
+            "cd /opt && sudo x",
+            "cd /opt;sudo x",
+            "true&&sudo x",
+            "(sudo x)",
+            "{ sudo x; }",
+            "x | sudo y",
+            "x\nsudo y",
+            "sh -c 'sudo x'",
+            "sh -c 'cd /;exec /bin/su vnc'",
+            "bash -c \"sh -c 'doas x'\"",
+            "x $(sudo y)",
+            "x \"$(sudo y)\"",
+            "x `sudo y`",
+            "S=sudo; $S x",
+            "\\sudo x",
+            "env 'sudo' x",
+            "x it's sudo y",
+            "x # it's commented\nsudo y",
+        ] {
+            assert!(changes_user(command), "{command}");
+        }
+        for command in [
+            "/opt/myvnc/manage.py start",
+            "/opt/sudo/manage.py start",
+            "manage.py --config_dir=/etc/su start",
+            "manage.py # not with sudo",
+            "x # it's not with sudo",
+            "sudoku",
+            "x.sudo",
+            "echo 'x' systemctl-restart",
+            "",
+        ] {
+            assert!(!changes_user(command), "{command}");
+        }
+    }
+
+    #[test]
+    fn the_programs_of_a_command_are_those_that_its_user_runs() {
+        for (command, expected) in [
+            (
+                "/opt/myvnc/manage.py start /a",
+                &["/opt/myvnc/manage.py"][..],
+            ),
+            (
+                "/v/bin/python3 -u /opt/myvnc/main.py /x",
+                &["/v/bin/python3", "/opt/myvnc/main.py"],
+            ),
+            ("/a/b --c /d/e", &["/a/b"]),
+            (
+                "/usr/bin/sudo -u vnc /opt/myvnc/manage.py",
+                &["/usr/bin/sudo"],
+            ),
+            ("sudo -u vnc /opt/myvnc/manage.py", &[]),
+            ("systemctl restart myvnc", &[]),
+            ("$HOME/x /a/b", &["/a/b"]),
+            ("A=/x --config=/y manage.py", &[]),
+        ] {
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(programs(command), expected, "{command}");
+        }
+    }
+
+    #[test]
+    fn a_command_of_any_size_is_read_in_linear_time() {
+        let command = "sh -c '/a;b' `\"$(x\\ ".repeat(20_000);
+        let began = std::time::Instant::now();
+        assert!(!changes_user(&command));
+        assert!(began.elapsed().as_secs() < 10);
+    }
+
+    #[test]
+    fn a_command_has_a_first_path_only_beyond_doubt() {
+        for (command, expected) in [
+            ("/a/b", Some("/a/b")),
+            ("/a/b --config_dir=/c restart", Some("/a/b")),
+            ("  /a/b\n", Some("/a/b")),
+            ("./relative start", Some("./relative")),
+            ("bin/relative", Some("bin/relative")),
+            ("USER=vnc LANG=C /a/b start", Some("/a/b")),
+            ("PATH=$HOME/bin:$PATH _x=1 /a/b", Some("/a/b")),
+            ("A='x y' /a/b", Some("/a/b")),
+            ("A= /a/b", Some("/a/b")),
+            ("\"/a/my prog\" start", Some("/a/my prog")),
+            ("'/a/my prog' start", Some("/a/my prog")),
+            ("/a/my\\ prog start", Some("/a/my prog")),
+            ("/a/b --name \"$NAME\" *.json", Some("/a/b")),
+            ("/a/b > /var/log/b.log 2>&1", Some("/a/b")),
+            ("/a/b start &", Some("/a/b")),
+            ("/a/b start;", Some("/a/b")),
+            ("/a/b && echo done", Some("/a/b")),
+            ("/ä/ö", Some("/ä/ö")),
+            ("/a/b # start it", Some("/a/b")),
+            // Found by PATH, or a word of the shell's own.
+            ("", None),
+            ("manage.py start", None),
+            ("systemctl restart myvnc", None),
+            ("source /etc/profile && /a/b", None),
+            (". /etc/profile && /a/b", None),
+            ("cd /x && ./y", None),
+            ("exec /a/b", None),
+            ("sudo -u vnc /a/b", None),
+            ("env A=b /a/b", None),
+            ("time /a/b", None),
+            ("! /a/b", None),
+            ("{ /a/b; }", None),
+            ("( /a/b )", None),
+            ("(/a/b)", None),
+            ("if /a/b; then /c/d; fi", None),
+            ("[ -x /a/b ] && /a/b", None),
+            ("A=/a/b", None),
+            ("# /a/b", None),
+            // The shell makes something else of it.
+            ("~/x", None),
+            ("~vnc/x start", None),
+            ("$HOME/x", None),
+            ("\"$HOME/x\" start", None),
+            ("${DIR}/x", None),
+            ("$(which x)/y", None),
+            ("`which x`/y", None),
+            ("/opt/*/manage.py", None),
+            ("/opt/myvnc-?/manage.py", None),
+            ("/opt/myvnc-[12]/manage.py", None),
+            ("/opt/{a,b}/manage.py", None),
+            ("/a/b>/c/d", None),
+            ("</dev/null /a/b", None),
+            (">/tmp/log /a/b", None),
+            ("2>/tmp/log /a/b", None),
+            ("PATH+=:/opt/bin manage.py start", None),
+            ("A=$(cat /etc/hostname ) /a/b", None),
+            ("A=`cat /etc/hostname ` /a/b", None),
+            ("A=( /x /y ) && /a/b", None),
+            ("A=${B:-a /x } /a/b", None),
+            ("A[0]=/x /a/b", None),
+            // Something else of it may start the server.
+            ("/a/b;ls", None),
+            ("/a/b; /c/d", None),
+            ("/a/b || /c/d", None),
+            ("/a/b && /c/d || /e/f", None),
+            ("/a/b & /c/d", None),
+            ("/a/b | /c/d", None),
+            ("/a/b\n/c/d", None),
+            ("/a/b 'x' ; /c/d", None),
+            ("/a/b \"$(/c/d)\"", None),
+            ("/a/b `/c/d`", None),
+            ("/a/b >(/c/d)", None),
+            // Not even the shell can read it.
+            ("\"/a/b start", None),
+            ("/a/b 'start", None),
+            ("/a/b it's", None),
+            ("/a/b \\", None),
+        ] {
+            assert_eq!(
+                first_path(command),
+                expected.map(PathBuf::from),
+                "{command}"
+            );
+        }
+    }
+}
