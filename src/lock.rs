@@ -408,3 +408,124 @@ impl Drop for Reservation {
 fn reserved() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     RESERVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[allow(unreachable_pub, clippy::unwrap_used)]
+#[path = "../tests/rig/dead_disk.rs"]
+mod dead_disk;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(future)
+    }
+
+    fn names(directory: &Path) -> Vec<OsString> {
+        let entries = std::fs::read_dir(directory).unwrap().flatten();
+        entries.map(|entry| entry.file_name()).collect()
+    }
+
+    #[test]
+    fn a_restart_lock_is_held_by_one_and_remembers_the_last_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let file = RestartFile::new(&state, "[::1]", 9143);
+        assert!(!state.exists(), "nothing is made before it is needed");
+        let began = SystemTime::now() - Duration::from_secs(60);
+        let reserve = || block_on(file.reserve(began));
+        let Reserved::Ours { mut lock, late } = reserve() else {
+            panic!()
+        };
+        assert!(!late, "no restart has ended since");
+        assert_eq!(names(&state), ["0--1_9143.lock"]);
+        let us = i32::try_from(std::process::id()).ok();
+        assert!(matches!(reserve(), Reserved::Busy { pid } if pid == us));
+        // Another address of the host has a lock of its own.
+        let other = RestartFile::new(&state, "127.0.0.1", 9143);
+        assert!(matches!(
+            block_on(other.reserve(began)),
+            Reserved::Ours { .. }
+        ));
+        lock.note_restart();
+        drop(lock);
+        assert!(matches!(reserve(), Reserved::Ours { late: true, .. }));
+        assert!(matches!(reserve(), Reserved::Ours { late: true, .. }));
+    }
+
+    #[test]
+    fn hazard_38_a_record_lock_of_another_process_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = RestartFile::new(directory.path(), "h", 1);
+        let began = SystemTime::now();
+        let Reserved::Ours { lock, .. } = block_on(file.reserve(began)) else {
+            panic!()
+        };
+        // A child has none of our record locks (fcntl_locking(2)).
+        let seen = block_on(bounded::ask(Duration::from_secs(60), || {
+            RESERVED.lock().unwrap().clear();
+            let reservation = Reservation::new(&file.path).unwrap();
+            match file.lock(began, reservation) {
+                Ok(Reserved::Busy { pid }) => pid,
+                _ => None,
+            }
+        }));
+        let us = i32::try_from(std::process::id()).ok();
+        assert_eq!(seen.unwrap(), Some(us));
+        drop(lock);
+    }
+
+    #[test]
+    fn hazard_32_a_state_directory_that_cannot_be_used_is_a_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("file"), "").unwrap();
+        std::fs::create_dir_all(at("state/h_1.lock")).unwrap();
+        for (state, expected) in [
+            ("file", "Not a directory"),
+            ("file/below", "Not a directory"),
+            ("state", "Is a directory"),
+        ] {
+            let reserved =
+                block_on(RestartFile::new(&at(state), "h", 1).reserve(SystemTime::now()));
+            let Reserved::Unusable { reason } = reserved else {
+                panic!("{state}: {reserved:?}")
+            };
+            assert_eq!(reason, expected, "{state}");
+        }
+    }
+
+    #[test]
+    fn hazard_32_a_state_directory_on_a_disk_that_does_not_answer_is_a_reason() {
+        // A thread of its own has mounts of its own, which end with it.
+        let thread = std::thread::spawn(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+            let none: Option<&str> = None;
+            let isolated = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+                .and_then(|()| nix::mount::mount(none, "/", none, private, none));
+            if isolated.is_err() {
+                return;
+            }
+            let Some(dead) = dead_disk::DeadDisk::mount(&directory.path().join("dead")) else {
+                return;
+            };
+            let state = directory.path().join("dead");
+            for state in [state.clone(), state.join("below")] {
+                let file = RestartFile::new(&state, "h", 1);
+                let reserved = block_on(file.reserve(SystemTime::now()));
+                let Reserved::Unusable { reason } = reserved else {
+                    panic!("{reserved:?}")
+                };
+                assert_eq!(reason, "it does not answer within 1 s");
+            }
+            drop(dead);
+        });
+        thread.join().unwrap();
+    }
+}

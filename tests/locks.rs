@@ -138,62 +138,227 @@ fn flock_of_util_linux_keeps_a_run_out_and_is_named() {
     assert!(site.answers());
 }
 
-#[test]
-fn a_lock_that_cannot_be_made_is_one_line_and_nothing_is_done() {
-    let site = Site::new("");
-    let lock = site.path(".monitor.lock");
-    let target = site.path("target");
-    let make: [(&str, &dyn Fn()); 3] = [
-        ("Too many levels of symbolic links", &|| {
-            std::os::unix::fs::symlink(&target, &lock).unwrap();
-        }),
-        ("Is a directory", &|| fs::create_dir(&lock).unwrap()),
-        ("not a regular file", &|| {
-            let made = Command::new("mkfifo").arg(&lock).status().unwrap();
-            assert!(made.success());
-        }),
-    ];
-    for (reason, make) in make {
-        make();
-        let failed = run(site.monitor().arg("--quiet"));
-        assert_eq!(failed.code(), Some(1));
-        let path = lock.display();
-        let expected = format!(
-            "monitor_myvnc: cannot lock {path}: {reason}; nothing was done, give another --logfile\n"
-        );
-        assert_eq!(failed.stderr, expected);
-        assert!(!target.exists());
-        fs::remove_file(&lock)
-            .or_else(|_| fs::remove_dir(&lock))
-            .unwrap();
-    }
-    assert_eq!(site.pids("manage"), []);
+/// Heals a dead server beside a run lock that cannot be used: one ERROR, exit status 1.
+fn assert_healed_without_lock(site: &Site, log: &Path, reason: &str) {
+    let healed = run(site.monitor().arg("--logfile").arg(log));
+    let text = fs::read_to_string(log).unwrap();
+    assert_eq!(healed.code(), Some(1), "{text}");
+    assert!(site.answers(), "{text}");
+    let expected = format!(
+        "[ERROR] Cannot use the run lock {}: {reason}; going on without it, two runs may do the same: \
+         remove that file or give another --logfile",
+        log.with_file_name(".monitor.lock").display()
+    );
+    assert_eq!(text.matches(&expected).count(), 1, "{text}");
+    assert_eq!(text.matches("run lock").count(), 1, "{text}");
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_made_is_one_line_and_nothing_is_done() {
+fn a_run_lock_that_cannot_be_used_is_an_error_and_the_server_is_healed() {
+    let make: [(&str, &dyn Fn(&Path)); 4] = [
+        ("Is a directory", &|lock| fs::create_dir(lock).unwrap()),
+        ("not a regular file", &|lock| {
+            let made = Command::new("mkfifo").arg(lock).status().unwrap();
+            assert!(made.success());
+        }),
+        ("the file has 2 names (hard links)", &|lock| {
+            fs::hard_link(lock.with_file_name("victim"), lock).unwrap();
+        }),
+        (
+            "a symbolic link in a directory that others can write to",
+            &|lock| {
+                let directory = lock.parent().unwrap();
+                fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
+                std::os::unix::fs::symlink(lock.with_file_name("victim"), lock).unwrap();
+            },
+        ),
+    ];
+    for (reason, make) in make {
+        let site = Site::new("");
+        let victim = site.path("victim");
+        fs::write(&victim, "precious, and longer than a PID\n").unwrap();
+        fs::set_permissions(&victim, fs::Permissions::from_mode(0o644)).unwrap();
+        make(&site.path(".monitor.lock"));
+        assert_healed_without_lock(&site, &site.path("monitor.log"), reason);
+        assert_eq!(
+            fs::read_to_string(&victim).unwrap(),
+            "precious, and longer than a PID\n"
+        );
+        assert_eq!(fs::metadata(&victim).unwrap().mode() & 0o777, 0o644);
+    }
+}
+
+#[test]
+fn hazard_43_a_lock_of_somebody_else_in_a_shared_directory_is_left_as_it_is() {
+    if !rig::is_root() {
+        return rig::skip("only root can make files of somebody else");
+    }
+    let site = Site::new("");
+    let shared = site.path("shared");
+    fs::create_dir(&shared).unwrap();
+    let lock = shared.join(".monitor.lock");
+    fs::write(&lock, "somebody else's\n").unwrap();
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o666)).unwrap();
+    std::os::unix::fs::chown(&lock, Some(4711), None).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+    assert_healed_without_lock(
+        &site,
+        &shared.join("monitor.log"),
+        "the file belongs to UID 4711, in a directory that others can write to",
+    );
+    assert_eq!(fs::read_to_string(&lock).unwrap(), "somebody else's\n");
+    assert_eq!(fs::metadata(&lock).unwrap().mode() & 0o777, 0o666);
+}
+
+#[test]
+fn a_lock_that_is_a_link_of_the_administrators_is_followed() {
+    let site = Site::new("");
+    std::os::unix::fs::symlink("elsewhere", site.path(".monitor.lock")).unwrap();
+    let holder = waiting_run(&site);
+    assert!(!is_free(&site.path("elsewhere")));
+    assert_eq!(run(&mut site.monitor()).code(), Some(0));
+    end(holder);
+}
+
+#[test]
+fn hazard_38_a_lock_that_is_held_for_us_is_ours() {
+    let site = Site::new("");
+    let lock = site.path(".monitor.lock");
+    let monitor = site.monitor();
+    for wrap in [
+        "flock -n LOCK \"$@\"",
+        "flock -n -o LOCK \"$@\"",
+        "flock -n -o LOCK sh -c '\"$@\"; true' sh \"$@\"",
+        "exec 9>LOCK; flock -n 9; \"$@\"",
+    ] {
+        let _ = fs::remove_file(site.path("monitor.log"));
+        let mut wrapped = Command::new("sh");
+        wrapped
+            .args([
+                "-c",
+                &wrap.replace("LOCK", &lock.display().to_string()),
+                "sh",
+            ])
+            .arg(monitor.get_program())
+            .args(monitor.get_args());
+        assert_eq!(run(&mut wrapped).code(), Some(0), "{wrap}");
+        assert!(
+            site.log().contains("✓") || site.log().contains("now responsive"),
+            "{wrap}: {}",
+            site.log()
+        );
+        assert!(is_free(&lock), "{wrap}");
+    }
+    assert!(site.answers());
+}
+
+#[test]
+fn hazard_39_a_lock_that_cannot_be_given_back_is_no_error() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        return rig::skip("there is no strace");
+    }
+    let site = Site::new("");
+    let _server = site.start();
+    let monitor = site.monitor();
+    let mut traced = Command::new("strace");
+    traced
+        .args([
+            "-f",
+            "-o",
+            "/dev/null",
+            "-e",
+            "inject=flock:error=ENOLCK:when=2+",
+        ])
+        .arg(monitor.get_program())
+        .args(monitor.get_args());
+    let healthy = run(&mut traced);
+    assert_eq!(healthy.code(), Some(0), "{}", healthy.stderr);
+    assert_eq!(healthy.stderr, "");
+}
+
+/// Heals a dead server with that state directory: one WARNING that names it.
+fn assert_healed_without_restart_lock(site: &Site, state: &Path, reason: &str) {
+    let healed = run(site.monitor().arg("--state-dir").arg(state));
+    assert_eq!(healed.code(), Some(0), "{}", site.log());
+    assert!(site.answers());
+    let expected = format!(
+        "[WARNING] Cannot use the restart lock in {}: {reason}; restarting without it: make that \
+         directory writable or give another --state-dir",
+        state.display()
+    );
+    assert_eq!(site.log().matches(&expected).count(), 1, "{}", site.log());
+    assert_eq!(site.log().matches("restart lock").count(), 1);
+}
+
+#[test]
+fn hazard_32_a_state_directory_that_cannot_be_made_costs_a_warning() {
     let site = Site::new("");
     fs::write(site.path("file"), "").unwrap();
-    let failed = run(site
-        .monitor()
-        .arg("--quiet")
-        .arg("--state-dir")
-        .arg(site.path("file/state")));
-    assert_eq!(failed.code(), Some(1));
-    assert_eq!(failed.stderr.lines().count(), 1, "{}", failed.stderr);
-    assert!(
-        failed.stderr.contains("cannot use the restart lock"),
-        "{}",
-        failed.stderr
+    assert_healed_without_restart_lock(&site, &site.path("file/state"), "Not a directory");
+}
+
+#[test]
+fn hazard_32_a_state_directory_without_room_or_read_only_costs_a_warning() {
+    rig::in_private_namespace(
+        "hazard_32_a_state_directory_without_room_or_read_only_costs_a_warning",
+        || {
+            for (options, reason) in [
+                ("nr_inodes=1", "No space left on device"),
+                ("ro", "Read-only file system"),
+            ] {
+                let site = Site::new("");
+                let state = site.path("disk");
+                fs::create_dir(&state).unwrap();
+                let mounted = Command::new("mount")
+                    .args(["-t", "tmpfs", "-o", options, "none"])
+                    .arg(&state)
+                    .status();
+                assert!(mounted.unwrap().success());
+                assert_healed_without_restart_lock(&site, &state, reason);
+                let unmounted = Command::new("umount").arg("-l").arg(&state).status();
+                assert!(unmounted.unwrap().success());
+            }
+        },
     );
-    assert!(
-        failed
-            .stderr
-            .contains("Not a directory; give --state-dir DIR"),
-        "{}",
-        failed.stderr
+}
+
+#[test]
+fn hazard_32_the_restart_lock_needs_no_room_on_the_disk() {
+    rig::in_private_namespace(
+        "hazard_32_the_restart_lock_needs_no_room_on_the_disk",
+        || {
+            let site = Site::new("");
+            let state = site.path("disk");
+            fs::create_dir(&state).unwrap();
+            let mounted = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+                .arg(&state)
+                .status();
+            assert!(mounted.unwrap().success());
+            let _ = fs::write(state.join("ballast"), vec![b'x'; 1 << 20]);
+            assert_eq!(
+                run(site.monitor().arg("--state-dir").arg(&state)).code(),
+                Some(0)
+            );
+            assert!(site.answers());
+            assert!(!site.log().contains("restart lock"), "{}", site.log());
+            assert!(state.join(format!("localhost_{}.lock", site.port)).exists());
+            let unmounted = Command::new("umount").arg("-l").arg(&state).status();
+            assert!(unmounted.unwrap().success());
+        },
     );
-    assert_eq!(site.pids("manage"), []);
+}
+
+#[test]
+fn a_healthy_run_makes_no_restart_lock() {
+    let site = Site::new("");
+    let _server = site.start();
+    assert_eq!(run(&mut site.monitor()).code(), Some(0));
+    assert!(
+        !site
+            .path(&format!("state/localhost_{}.lock", site.port))
+            .exists()
+    );
 }
 
 #[test]
@@ -301,6 +466,7 @@ fn a_run_that_comes_late_checks_again_before_it_restarts() {
     });
     // Another run restarted the server meanwhile: its mark is the time of the lock file.
     let lock = site.path(&format!("state/localhost_{}.lock", site.port));
+    fs::create_dir_all(site.path("state")).unwrap();
     fs::write(&lock, "1\n").unwrap();
     wait_until("the verdict", || site.log().contains("unresponsive"));
     drop(client);
