@@ -10,10 +10,15 @@ use chrono::{DateTime, Local, SubsecRound};
 use nix::libc;
 
 use crate::cli::LogLevel;
+use crate::secrets;
 use crate::sys::terminal;
 
 /// The longest text of one line, in characters; what is longer ends in `…`.
 pub(crate) const LONGEST_LINE: usize = 2000;
+/// A run logs no more below ERROR, in bytes, apart from what it quotes.
+const MOST_LOGGED: usize = 64 << 10;
+/// A run logs no more of the restart command's output, in bytes.
+const MOST_OUTPUT: usize = 16 << 10;
 /// Above and below a restart.
 pub(crate) const BANNER: &str =
     "================================================================================";
@@ -69,6 +74,10 @@ pub(crate) struct Journal {
     quiet: bool,
     least: Level,
     complained: Cell<bool>,
+    /// Bytes that may still be logged below ERROR; none once that was said.
+    room: Cell<Option<usize>>,
+    /// Bytes that may still be logged of the restart command's output; none once that was said.
+    output_room: Cell<Option<usize>>,
 }
 
 impl Journal {
@@ -85,6 +94,8 @@ impl Journal {
             quiet,
             least,
             complained: Cell::new(false),
+            room: Cell::new(Some(MOST_LOGGED)),
+            output_room: Cell::new(Some(MOST_OUTPUT)),
         };
         match opened {
             Ok(file) => journal.file = Some(file),
@@ -104,17 +115,56 @@ impl Journal {
         self
     }
 
-    /// Writes one line, with one `write`, whatever the text holds.
+    /// Writes one line, with one `write`, whatever the text holds. Once a run has logged 64 KiB, lines
+    /// below ERROR are left out.
     pub(crate) fn log(&self, level: Level, text: &str) {
         if level < self.least {
             return;
         }
-        let line = format!(
-            "[{}] [{}] {}\n",
-            Local::now().naive_local().trunc_subsecs(0),
-            level.name(),
-            one_line(text)
-        );
+        let line = line(level, text);
+        let kept = level >= Level::Error
+            || spend(&self.room, line.len(), || {
+                let limit = MOST_LOGGED >> 10;
+                self.write(
+                    Level::Warning,
+                    &format!("This run has logged {limit} KiB: lines below ERROR are left out from here on"),
+                );
+            });
+        if kept {
+            self.put(level, &line);
+        }
+    }
+
+    /// Writes a line of somebody else's text (a dump, the server's log), without its secrets, behind
+    /// `prefix: `. How many there are is the caller's business.
+    pub(crate) fn quote(&self, level: Level, prefix: &str, text: &str) {
+        self.write(level, &format!("{prefix}: {}", secrets::without(text)));
+    }
+
+    /// Writes a line of the restart command's output as an ERROR, without its secrets; of all such
+    /// lines no more than 16 KiB. The rest is in the file `whole`.
+    pub(crate) fn output(&self, text: &str, whole: &Path) {
+        let text = format!("Restart command: {}", secrets::without(text));
+        let line = line(Level::Error, &text);
+        let kept = spend(&self.output_room, line.len(), || {
+            let whole = whole.display();
+            self.write(
+                Level::Error,
+                &format!("Restart command: more than can be shown here, see {whole}"),
+            );
+        });
+        if kept && Level::Error >= self.least {
+            self.put(Level::Error, &line);
+        }
+    }
+
+    fn write(&self, level: Level, text: &str) {
+        if level >= self.least {
+            self.put(level, &line(level, text));
+        }
+    }
+
+    fn put(&self, level: Level, line: &str) {
         if let Some(mut file) = self.file.as_ref() {
             match file.write(line.as_bytes()) {
                 Ok(written) if written == line.len() => (),
@@ -172,6 +222,26 @@ impl Journal {
             ));
         }
     }
+}
+
+fn line(level: Level, text: &str) -> String {
+    format!(
+        "[{}] [{}] {}\n",
+        Local::now().naive_local().trunc_subsecs(0),
+        level.name(),
+        one_line(text)
+    )
+}
+
+/// Takes that much of the room; whether there was as much. Calls `full` the first time there was not.
+fn spend(room: &Cell<Option<usize>>, length: usize, full: impl FnOnce()) -> bool {
+    let left = room.get();
+    let after = left.and_then(|left| left.checked_sub(length));
+    room.set(after);
+    if left.is_some() && after.is_none() {
+        full();
+    }
+    after.is_some()
 }
 
 /// One line on stderr, for what no log can take.
@@ -355,6 +425,35 @@ mod tests {
                 .collect();
             assert_eq!(logged.join(" "), expected, "{flag:?} {debug}");
         }
+    }
+
+    #[test]
+    fn hazard_44_a_run_logs_no_more_than_64_kib_besides_errors_and_what_it_quotes() {
+        let many = |log: &dyn Fn(&Journal, &str)| {
+            let text = "x".repeat(1000);
+            written(Level::Detail, |journal| {
+                (0..500).for_each(|_| log(journal, &text));
+                journal.warning("more");
+                journal.error("failed");
+                journal.critical("badly");
+            })
+        };
+        let log = many(&Journal::info);
+        assert!((60_000..67_000).contains(&log.len()), "{}", log.len());
+        assert_eq!(log.matches("This run has logged 64 KiB").count(), 1);
+        assert!(!log.contains("more") && log.contains("failed") && log.contains("badly"));
+        let log = many(&|journal, text| journal.quote(Level::Info, "Server log", text));
+        assert!(log.len() > 500_000 && log.contains("more"));
+        let log = many(&|journal, text| journal.output(text, Path::new("/m.restart.log")));
+        assert!((15_000..18_000).contains(&log.len()), "{}", log.len());
+        assert_eq!(log.matches("see /m.restart.log").count(), 1);
+        assert!(log.contains("failed"));
+        let quoted = written(Level::Detail, |journal| {
+            journal.quote(Level::Info, "Dump", "password=x");
+            journal.output("--token x", Path::new("/m.restart.log"));
+        });
+        assert!(quoted.contains("Dump: password=***"), "{quoted}");
+        assert!(quoted.contains("Restart command: --token ***"), "{quoted}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod rig;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -16,7 +16,7 @@ fn heal(site: &Site, log: &Path) -> Run {
 }
 
 fn assert_healed_with_one_complaint(site: &Site, healed: &Run, log: &Path, reason: &str) {
-    assert_eq!(healed.code(), Some(0), "{}", healed.stderr);
+    assert_eq!(healed.code(), Some(1), "{}", healed.stderr);
     let expected = format!(
         "monitor_myvnc: cannot write the log {}: {reason}; going on without it\n",
         log.display()
@@ -100,52 +100,72 @@ fn a_restart_output_that_cannot_be_written_is_said_in_the_log() {
 }
 
 #[test]
-fn a_restart_output_that_is_a_symlink_is_not_followed() {
+fn hazard_42_a_restart_output_that_is_a_symlink_of_others_is_not_followed() {
     let site = Site::new("");
     let victim = site.path("victim");
     fs::write(&victim, "precious\n").unwrap();
     symlink(&victim, site.path("monitor.restart.log")).unwrap();
+    let shared = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(site.path(""), shared).unwrap();
     assert_eq!(run(&mut site.monitor()).code(), Some(0));
     assert!(site.log().contains("Its output is lost"), "{}", site.log());
     assert_eq!(fs::read_to_string(victim).unwrap(), "precious\n");
 }
 
 #[test]
-fn a_path_that_can_never_be_a_log_is_one_line_and_nothing_is_done() {
-    let site = Site::new("");
-    fs::write(site.path("file"), "").unwrap();
+fn a_path_that_can_never_be_a_log_is_one_line_and_the_server_is_healed() {
     for (log, reason) in [
         ("state-of-things", "Is a directory"),
         ("file/monitor.log", "Not a directory"),
         ("file/below/monitor.log", "Not a directory"),
+        ("hard", "the file has 2 names (hard links)"),
+        (
+            "shared/monitor.log",
+            "a symbolic link in a directory that others can write to",
+        ),
     ] {
-        if log == "state-of-things" {
-            fs::create_dir(site.path(log)).unwrap();
-        }
+        let site = Site::new("");
+        fs::write(site.path("file"), "precious\n").unwrap();
+        fs::hard_link(site.path("file"), site.path("hard")).unwrap();
+        fs::create_dir(site.path("state-of-things")).unwrap();
+        fs::create_dir(site.path("shared")).unwrap();
+        symlink(site.path("new"), site.path("shared/monitor.log")).unwrap();
+        fs::set_permissions(site.path("shared"), fs::Permissions::from_mode(0o1777)).unwrap();
         let path = site.path(log);
-        let failed = heal(&site, &path);
-        assert_eq!(failed.code(), Some(1));
-        assert_eq!(failed.stderr.lines().count(), 1, "{}", failed.stderr);
-        assert!(
-            failed.stderr.contains(&path.display().to_string()),
-            "{}",
-            failed.stderr
-        );
-        let reasons = [reason, "File exists"];
-        assert!(
-            reasons.iter().any(|reason| failed.stderr.contains(reason)),
-            "{}",
-            failed.stderr
-        );
-        assert!(
-            failed
-                .stderr
-                .ends_with("nothing was done, give another --logfile\n"),
-            "{}",
-            failed.stderr
+        let healed = heal(&site, &path);
+        assert_healed_with_one_complaint(&site, &healed, &path, reason);
+        assert_eq!(fs::read_to_string(site.path("file")).unwrap(), "precious\n");
+        assert!(!site.path("new").exists());
+    }
+}
+
+#[test]
+fn hazard_41_the_log_and_the_restart_output_are_not_for_all_to_read() {
+    let site = Site::new("");
+    assert_eq!(run(&mut site.monitor()).code(), Some(0));
+    for name in ["monitor.log", "monitor.restart.log"] {
+        let mode = fs::metadata(site.path(name)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o640, "{name}");
+    }
+}
+
+#[test]
+fn what_root_logs_in_somebody_elses_directory_is_theirs() {
+    if !rig::is_root() {
+        return rig::skip("only root can log for somebody else");
+    }
+    let site = Site::new("");
+    let theirs = site.path("theirs");
+    fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(4711), None).unwrap();
+    assert_eq!(heal(&site, &theirs.join("monitor.log")).code(), Some(0));
+    for name in ["monitor.log", "monitor.restart.log", ".monitor.lock"] {
+        assert_eq!(
+            fs::metadata(theirs.join(name)).unwrap().uid(),
+            4711,
+            "{name}"
         );
     }
-    assert_eq!(site.pids("manage"), []);
 }
 
 #[test]

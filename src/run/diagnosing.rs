@@ -6,12 +6,14 @@ use super::Run;
 use crate::diagnosis::server_log::Wanted;
 use crate::diagnosis::{self, Diagnosis, Question, Seen};
 use crate::health::{Stage, Trouble};
-use crate::journal::{BANNER, plain, seconds};
+use crate::journal::{BANNER, Level, plain, seconds};
 use crate::recovery::Phase;
 use crate::secrets;
 use crate::server::dump_command::Dump;
 use crate::server::process::Found;
 
+/// How a line of the server's own log begins in a diagnosis.
+const SERVER_LOG: &str = "Server log: ";
 /// `--dump-cmd` is given this time.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,7 +47,10 @@ impl Run<'_> {
             self.journal.warning(&format!("Cause: {cause}"));
         }
         for line in &record {
-            self.journal.info(line);
+            match line.split_once(SERVER_LOG) {
+                Some(("", text)) => self.journal.quote(Level::Info, "Server log", text),
+                _ => self.journal.info(line),
+            }
         }
         self.cause = causes.into_iter().next();
     }
@@ -80,8 +85,7 @@ impl Run<'_> {
         };
         let text = dump.end();
         for line in text.lines() {
-            self.journal
-                .info(&format!("Dump: {}", secrets::without(line)));
+            self.journal.quote(Level::Info, "Dump", line);
         }
         if is_late {
             let limit = DUMP_TIMEOUT.as_secs();

@@ -245,9 +245,9 @@ impl Run<'_> {
                 self.journal.error("The restart command wrote nothing");
             }
             Ok(lines) => {
+                let whole = self.settings.output();
                 for line in lines {
-                    self.journal
-                        .error(&format!("Restart command: {}", secrets::without(&line)));
+                    self.journal.output(&line, &whole);
                 }
             }
             Err(reason) => self
