@@ -25,7 +25,7 @@ _monitor_myvnc() {
 
     case "${cmd}" in
         monitor_myvnc)
-            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --collect-diagnostics --dry-run --quiet --timeout --no-verify-ssl --ca-cert --debug --log-level --stop-timeout --start-timeout --retries --retry-delay --process-pattern --user --run-as --log-history-minutes --server-log --dump-cmd --state-dir --help --version"
+            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --collect-diagnostics --dry-run --quiet --timeout --no-verify-ssl --ca-cert --debug --log-level --stop-timeout --start-timeout --retries --retry-delay --process-pattern --user --listen --run-as --log-history-minutes --server-log --dump-cmd --state-dir --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -139,6 +139,10 @@ _monitor_myvnc() {
                     ;;
                 --user)
                     COMPREPLY=($(compgen -u -- "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --run-as)

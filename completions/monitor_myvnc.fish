@@ -16,6 +16,7 @@ complete -c monitor_myvnc -l retries -d 'Further checks before the server counts
 complete -c monitor_myvnc -l retry-delay -d 'Time between these checks' -r -f
 complete -c monitor_myvnc -l process-pattern -d 'The server is what matches this on its arguments joined by spaces, in place of the built-in rule (Python running main.py, run_server.py or manage.py of a MyVNC)' -r -f
 complete -c monitor_myvnc -l user -d 'Only processes of this user are the server' -r -f -a "(__fish_complete_users)"
+complete -c monitor_myvnc -l listen -d 'Where the server itself listens, if that is not where the URL leads (a proxy) [default: host and port of server_config.json in the restart command\'s --config_dir, else the URL\'s]' -r
 complete -c monitor_myvnc -l run-as -d 'Run the restart command as this user (name or number, root only) [default: the owner of the server for a MyVNC script, else root]' -r -f -a "(__fish_complete_users)"
 complete -c monitor_myvnc -l log-history-minutes -d 'Minutes of the server\'s own log that a diagnosis shows, at most 200 lines' -r -f
 complete -c monitor_myvnc -l server-log -d 'The server\'s own log, where it holds none open; the newest that matches' -r -F

@@ -1,5 +1,6 @@
 //! The flags of the command line: clap and std only, so that the build can render them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -124,6 +125,12 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
 
+    /// Where the server itself listens, if that is not where the URL leads (a
+    /// proxy) [default: host and port of server_config.json in the restart
+    /// command's --config_dir, else the URL's]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen)]
+    pub(crate) listen: Option<SocketAddr>,
+
     /// Run the restart command as this user (name or number, root only)
     /// [default: the owner of the server for a MyVNC script, else root]
     #[arg(long, value_name = "USER")]
@@ -218,6 +225,16 @@ fn seconds(text: &str) -> Result<Duration, String> {
             defaults::LONGEST_SECONDS
         )
     })
+}
+
+/// Reads an address and a port other than 0.
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().ok();
+    address
+        .filter(|address: &SocketAddr| address.port() != 0)
+        .ok_or_else(|| {
+            "give ADDRESS:PORT, such as 127.0.0.1:9143, 0.0.0.0:9143 or [::1]:9143".to_owned()
+        })
 }
 
 /// A usage error as one line, without the usage that clap adds to it.

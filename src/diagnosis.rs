@@ -55,6 +55,10 @@ pub(crate) enum Seen {
     Silent,
     /// It was not asked, for its name has no address, for this reason.
     Unresolved(String),
+    /// It was not asked, for the check failed on our own side, for this reason.
+    NotAsked(String),
+    /// It speaks the other scheme: this is the right URL.
+    Scheme(String),
     /// An answer with this status.
     Status(u16),
     /// A certificate that is not trusted, for this reason.

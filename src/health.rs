@@ -1,23 +1,31 @@
 //! One HTTP check of the server, under one deadline, and what was seen.
 
-use std::error::Error as StdError;
-use std::fmt;
-use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, PoisonError};
+mod connect;
+mod cookies;
+mod exchange;
+mod lenient;
+mod redirect;
+mod resolve;
+mod scheme;
+mod trouble;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect::{Attempt, Policy};
-use tower::util::{MapRequestLayer, MapResponseLayer};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use url::Url;
 
-use crate::journal::{plain, seconds};
-use crate::sys::bounded;
-use crate::trust::{self, Fault, Trust};
-
-/// As many redirects on one host are followed.
-const MOST_REDIRECTS: usize = 10;
+use self::cookies::Cookies;
+use self::exchange::{Answer, Stream};
+use self::redirect::MOST_REDIRECTS;
+pub(crate) use self::trouble::{NOT_TLS, Stage, Trouble};
+use crate::proc::net;
+use crate::trust::{self, Trust};
 
 /// What one check saw.
 #[derive(Debug)]
@@ -28,130 +36,57 @@ pub(crate) enum Verdict {
         status: u16,
         /// From the start of the check to the end of the headers.
         took: Duration,
+        /// The peer of the first request, which is the one at the URL itself; a redirect can lead to
+        /// another port. `None` where the kernel does not tell it.
+        from: Option<SocketAddr>,
     },
     /// Anything else.
     Unhealthy(Trouble),
 }
 
-/// Why a check did not end healthy; its text goes into the log.
-#[derive(Debug)]
-pub(crate) enum Trouble {
-    /// The name has no address, for this reason.
-    Resolution { host: String, reason: String },
-    /// No connection could be made, for this reason (errno text).
-    Connection { to: String, reason: String },
-    /// The deadline passed in this stage.
-    TimedOut { limit: Duration, stage: Stage },
-    /// The connection was reset in this stage.
-    Reset(Stage),
-    /// The connection was closed in this stage.
-    Closed(Stage),
-    /// The answer is not HTTP.
-    NotHttp(String),
-    /// The certificate is not trusted, for this reason.
-    Certificate(String),
-    /// No TLS connection came about, for another reason.
-    Tls(String),
-    /// More redirects than are followed.
-    Redirects,
-    /// A status below 200 or above 399.
-    Status(u16),
-    /// Anything else.
-    Other(String),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Resolution { host, reason } => {
-                write!(f, "Connection error: cannot resolve {host}: {reason}")
-            }
-            Self::Connection { to, reason } => write!(f, "Connection error: {to}: {reason}"),
-            Self::TimedOut { limit, stage } => {
-                write!(
-                    f,
-                    "Server request timed out after {} seconds ({stage})",
-                    seconds(*limit)
-                )
-            }
-            Self::Reset(stage) => write!(
-                f,
-                "Connection error: connection reset by the server ({stage})"
-            ),
-            Self::Closed(stage) => write!(
-                f,
-                "Connection error: connection closed without an answer ({stage})"
-            ),
-            Self::NotHttp(what) => write!(f, "Connection error: the answer is not HTTP: {what}"),
-            Self::Certificate(what) => write!(f, "SSL certificate error: {what}"),
-            Self::Tls(what) => write!(f, "SSL error: {what}"),
-            Self::Redirects => write!(f, "Request error: more than {MOST_REDIRECTS} redirects"),
-            Self::Status(status) => write!(f, "Server returned error status: {status}"),
-            Self::Other(what) => write!(f, "Request error: {what}"),
-        }
-    }
-}
-
-/// How far a check has come.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Stage {
-    /// Asking the name services.
-    Resolving,
-    /// Waiting for the TCP connection.
-    Connecting,
-    /// In the TLS handshake.
-    Handshaking,
-    /// The request is sent; waiting for the answer's headers.
-    Waiting,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Resolving => "resolving the name",
-            Self::Connecting => "connecting",
-            Self::Handshaking => "in the TLS handshake",
-            Self::Waiting => "waiting for headers",
-        })
-    }
-}
-
 /// What a running check tells while it goes on.
 #[derive(Debug)]
 struct Progress {
-    stage: Mutex<Stage>,
-    addresses: Mutex<Vec<IpAddr>>,
-    /// The port that the last redirect of this check leads to.
-    redirected: Mutex<Option<u16>>,
+    began: Instant,
+    limit: Duration,
+    stage: Cell<Stage>,
+    /// The peer of the first request.
+    from: Cell<Option<SocketAddr>>,
 }
 
 impl Progress {
-    fn redirect(&self, port: Option<u16>) {
-        *self
-            .redirected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = port;
+    fn begin(limit: Duration) -> Self {
+        Self {
+            began: Instant::now(),
+            limit,
+            stage: Cell::new(Stage::Connecting),
+            from: Cell::new(None),
+        }
     }
 
-    fn redirected(&self) -> Option<u16> {
-        *self
-            .redirected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn left(&self) -> Duration {
+        self.limit.saturating_sub(self.began.elapsed())
     }
 
-    fn reach(&self, stage: Stage) {
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
-    }
-
-    fn stage(&self) -> Stage {
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl trust::Began for Progress {
-    fn handshake(&self) {
-        self.reach(Stage::Handshaking);
+    /// Waits for the answer until the deadline.
+    async fn judge(&self, answer: impl Future<Output = Result<u16, Trouble>>) -> Verdict {
+        let answer = match tokio::time::timeout(self.limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Trouble::TimedOut {
+                limit: self.limit,
+                stage: self.stage.get(),
+            }),
+        };
+        let from = self.from.get();
+        match answer {
+            Ok(status @ 200..=399) => Verdict::Healthy {
+                status,
+                took: self.began.elapsed(),
+                from,
+            },
+            Ok(status) => Verdict::Unhealthy(Trouble::Status { status, from }),
+            Err(trouble) => Verdict::Unhealthy(trouble),
+        }
     }
 }
 
@@ -159,242 +94,256 @@ impl trust::Began for Progress {
 #[derive(Debug)]
 pub(crate) struct Checker {
     url: Url,
-    client: reqwest::Client,
-    progress: Arc<Progress>,
+    trust: Trust,
+    /// Set up when it is first needed.
+    tls: OnceCell<Arc<ClientConfig>>,
+    addresses: RefCell<Vec<IpAddr>>,
+    /// Where the known server listens.
+    bound: Cell<Option<IpAddr>>,
 }
 
 impl Checker {
-    /// A checker of this URL; fails only where TLS cannot be set up at all.
-    pub(crate) fn new(url: &Url, trust: &Trust) -> Result<Self, String> {
-        let addresses = match url.host() {
-            Some(url::Host::Ipv4(address)) => vec![IpAddr::V4(address)],
-            Some(url::Host::Ipv6(address)) => vec![IpAddr::V6(address)],
-            _ => Vec::new(),
-        };
-        let progress = Arc::new(Progress {
-            stage: Mutex::new(Stage::Connecting),
-            addresses: Mutex::new(addresses),
-            redirected: Mutex::new(None),
-        });
-        let tls =
-            trust::client_config(trust, progress.clone()).map_err(|reason| reason.to_string())?;
-        let (starting, connected) = (progress.clone(), progress.clone());
-        let redirected = progress.clone();
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .dns_resolver(Resolver(progress.clone()))
-            .connector_layer(MapRequestLayer::new(move |target| {
-                starting.reach(Stage::Connecting);
-                target
-            }))
-            .connector_layer(MapResponseLayer::new(move |connection| {
-                connected.reach(Stage::Waiting);
-                connection
-            }))
-            .redirect(Policy::custom(move |attempt| follow(attempt, &redirected)))
-            .referer(false)
-            .no_proxy()
-            .http1_only()
-            // A server that answers with an odd header answers.
-            .http1_ignore_invalid_headers_in_responses(true)
-            .http1_allow_spaces_after_header_name_in_responses(true)
-            .http1_allow_obsolete_multiline_headers_in_responses(true)
-            .pool_max_idle_per_host(0)
-            // One request, under a deadline: there is nothing to keep alive.
-            .tcp_keepalive(None)
-            .tcp_keepalive_interval(None)
-            .tcp_keepalive_retries(None)
-            .tcp_user_timeout(None)
-            .tcp_nodelay(false)
-            .user_agent(concat!(
-                env!("CARGO_PKG_NAME"),
-                "/",
-                env!("CARGO_PKG_VERSION")
-            ))
-            .build()
-            .map_err(|reason| innermost(&reason))?;
-        Ok(Self {
+    /// A checker of this URL.
+    pub(crate) fn new(url: &Url, trust: &Trust) -> Self {
+        Self {
             url: url.clone(),
-            client,
-            progress,
-        })
+            trust: trust.clone(),
+            tls: OnceCell::new(),
+            addresses: RefCell::new(resolve::literal(url).into_iter().collect()),
+            bound: Cell::new(None),
+        }
     }
 
-    /// One GET; the body is not read.
-    pub(crate) async fn check(&self, limit: Duration) -> Verdict {
-        let began = Instant::now();
-        self.progress.redirect(None);
-        let answer = self
-            .client
-            .get(self.url.clone())
-            .header(reqwest::header::CONNECTION, "close")
-            .send();
-        match tokio::time::timeout(limit, answer).await {
-            Err(_) => Verdict::Unhealthy(Trouble::TimedOut {
-                limit,
-                stage: self.progress.stage(),
-            }),
-            Ok(Err(error)) => Verdict::Unhealthy(self.trouble(&error)),
-            Ok(Ok(response)) => match response.status().as_u16() {
-                status @ 200..=399 => Verdict::Healthy {
-                    status,
-                    took: began.elapsed(),
-                },
-                status => Verdict::Unhealthy(Trouble::Status(status)),
-            },
-        }
+    /// From now on asks only those of the URL's addresses that a socket bound to this one takes
+    /// connections to; all of them, where it takes none to any or `bound` is `None`.
+    pub(crate) fn only(&self, bound: Option<IpAddr>) {
+        self.bound.set(bound);
     }
 
     /// The addresses that the URL's host was last seen to have; empty before it was resolved.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
-        self.progress
-            .addresses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.addresses.borrow().clone()
     }
 
-    fn host(&self) -> &str {
-        self.url.host_str().unwrap_or_default()
+    /// Asks the URL, and the URLs on its host that it redirects to.
+    pub(crate) async fn check(&self, limit: Duration) -> Verdict {
+        let progress = Progress::begin(limit);
+        progress.judge(self.follow(&progress)).await
     }
 
-    /// Where the last request went; a redirect stays on the host, but can change the port.
-    fn asked(&self) -> String {
+    /// Asks for the URL at this address, the server's own: over plain HTTP, and if it seems to speak
+    /// TLS, over that, whatever its certificate. A redirect is an answer.
+    pub(crate) async fn ask(&self, address: SocketAddr, limit: Duration) -> Verdict {
+        let progress = Progress::begin(limit);
+        progress.judge(self.ask_either(address, &progress)).await
+    }
+
+    /// The URL with the other scheme, without its password, if the server speaks that one: the URL that
+    /// a check with this trouble should have asked.
+    pub(crate) async fn right_scheme(&self, trouble: &Trouble, limit: Duration) -> Option<Url> {
+        let is_tls = self.url.scheme() == "https";
+        let is_suspect = if is_tls {
+            scheme::seems_plain(trouble)
+        } else {
+            scheme::seems_tls(trouble)
+        };
+        if !is_suspect {
+            return None;
+        }
+        let progress = Progress::begin(limit);
+        let speaks_other = async {
+            let stream = self.connect(&self.url, &progress).await.ok()?;
+            if is_tls {
+                let answer = exchange(&self.url, "", Box::new(stream), &progress, "").await;
+                // A server that speaks TLS can say in plain HTTP that it does.
+                answer.is_ok_and(|answer| answer.status != scheme::BAD_REQUEST)
+            } else {
+                let config = anybody("").ok()?;
+                let shaken = handshake(config, &self.url, stream, &progress, "").await;
+                // A refusal in TLS is TLS.
+                matches!(shaken, Ok(_) | Err(Trouble::Tls(_)))
+            }
+            .then_some(())
+        };
+        tokio::time::timeout(limit, speaks_other).await.ok()??;
+        scheme::other(&self.url)
+    }
+
+    async fn follow(&self, progress: &Progress) -> Result<u16, Trouble> {
+        let mut url = self.url.clone();
+        let mut cookies = Cookies::default();
+        for _ in 0..=MOST_REDIRECTS {
+            let answer = self.get(&url, &cookies.header(&url), progress).await?;
+            let Some(next) = redirect::next(&url, answer.status, &answer.headers) else {
+                return Ok(answer.status);
+            };
+            cookies.keep(&answer.headers, &url);
+            url = next;
+        }
+        Err(Trouble::Redirects)
+    }
+
+    async fn get(&self, url: &Url, cookies: &str, progress: &Progress) -> Result<Answer, Trouble> {
+        let to = self.name(url);
+        let stream = self.connect(url, progress).await?;
+        if url.scheme() == "https" {
+            let stream = handshake(self.tls(&to)?, url, stream, progress, &to).await?;
+            exchange(url, cookies, Box::new(stream), progress, &to).await
+        } else {
+            exchange(url, cookies, Box::new(stream), progress, &to).await
+        }
+    }
+
+    async fn ask_either(&self, address: SocketAddr, progress: &Progress) -> Result<u16, Trouble> {
+        let (url, to) = (&self.url, address.to_string());
+        let stream = connect(&[address], progress, &to).await?;
+        let plain = exchange(url, "", Box::new(stream), progress, &to).await;
+        match &plain {
+            Ok(answer) if answer.status != scheme::BAD_REQUEST => return Ok(answer.status),
+            Err(trouble) if !scheme::seems_tls(trouble) => {
+                return plain.map(|answer| answer.status);
+            }
+            Ok(_) | Err(_) => (),
+        }
+        let over_tls = async {
+            let stream = connect(&[address], progress, &to).await?;
+            let stream = handshake(anybody(&to)?, url, stream, progress, &to).await?;
+            exchange(url, "", Box::new(stream), progress, &to).await
+        };
+        over_tls.await.or(plain).map(|answer| answer.status)
+    }
+
+    async fn connect(&self, url: &Url, progress: &Progress) -> Result<TcpStream, Trouble> {
+        let addresses = self.addresses_of(url, progress).await?;
+        connect(&addresses, progress, &self.name(url)).await
+    }
+
+    /// Where a URL on our host leads to: to the known server's addresses only, if it is our URL.
+    async fn addresses_of(
+        &self,
+        url: &Url,
+        progress: &Progress,
+    ) -> Result<Vec<SocketAddr>, Trouble> {
+        let known = progress.from.get();
+        // Once in a check.
+        if known.is_none() && resolve::literal(url).is_none() {
+            progress.stage.set(Stage::Resolving);
+            let host = url.host_str().unwrap_or_default();
+            self.addresses.replace(resolve::resolve(host).await?);
+        }
+        let port = url.port_or_known_default().unwrap_or_default();
+        let all = self.addresses.borrow();
+        let is_ours = url.port_or_known_default() == self.url.port_or_known_default();
+        let chosen = match (is_ours, known) {
+            (true, Some(known)) => vec![known.ip()],
+            (true, None) => self.restricted(&all),
+            (false, _) => all.clone(),
+        };
+        let chosen = chosen.into_iter();
+        Ok(chosen
+            .map(|address| SocketAddr::new(address, port))
+            .collect())
+    }
+
+    fn restricted(&self, all: &[IpAddr]) -> Vec<IpAddr> {
+        let takes = |address: &&IpAddr| {
+            self.bound
+                .get()
+                .is_none_or(|bound| net::takes(bound, &[**address]))
+        };
+        let taken: Vec<IpAddr> = all.iter().filter(takes).copied().collect();
+        if taken.is_empty() {
+            all.to_vec()
+        } else {
+            taken
+        }
+    }
+
+    fn tls(&self, to: &str) -> Result<Arc<ClientConfig>, Trouble> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls.clone());
+        }
+        let tls = client_config(&self.trust, to)?;
+        Ok(self.tls.get_or_init(|| tls).clone())
+    }
+
+    /// A URL on our host, as an administrator reads it; a redirect can change the port.
+    fn name(&self, url: &Url) -> String {
+        let host = self.url.host_str().unwrap_or_default();
         let own = self.url.port_or_known_default().unwrap_or_default();
-        match self.progress.redirected() {
-            Some(port) if port != own => {
-                format!("{}:{port}, where {own} redirects to", self.host())
-            }
-            _ => format!("{}:{own}", self.host()),
-        }
-    }
-
-    fn trouble(&self, error: &reqwest::Error) -> Trouble {
-        let stage = self.progress.stage();
-        if error.is_redirect() {
-            return Trouble::Redirects;
-        }
-        if stage == Stage::Resolving {
-            return Trouble::Resolution {
-                host: self.host().to_owned(),
-                reason: innermost(error)
-                    .trim_start_matches("failed to lookup address information: ")
-                    .to_owned(),
-            };
-        }
-        let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-        while let Some(here) = cause {
-            if let Some(trouble) = self.known(here, stage) {
-                return trouble;
-            }
-            // What an io::Error wraps is not among its sources: it stands for it.
-            cause = match here
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref)
-            {
-                Some(wrapped) => Some(wrapped),
-                None => here.source(),
-            };
-        }
-        Trouble::Other(innermost(error))
-    }
-
-    fn known(&self, error: &(dyn StdError + 'static), stage: Stage) -> Option<Trouble> {
-        if let Some(fault) = trust::fault(error) {
-            return Some(match fault {
-                Fault::Certificate(what) => Trouble::Certificate(what),
-                Fault::Handshake(what) => Trouble::Tls(what),
-            });
-        }
-        if let Some(http) = error.downcast_ref::<hyper::Error>() {
-            return http_trouble(http, stage);
-        }
-        let io = error.downcast_ref::<io::Error>()?;
-        match io.kind() {
-            io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionAborted => Some(Trouble::Reset(stage)),
-            io::ErrorKind::UnexpectedEof => Some(Trouble::Closed(stage)),
-            _ if io.raw_os_error().is_some() => Some(Trouble::Connection {
-                to: self.asked(),
-                reason: plain(io),
-            }),
-            _ => None,
+        match url.port_or_known_default() {
+            Some(port) if port != own => format!("{host}:{port}, where {own} redirects to"),
+            _ => format!("{host}:{own}"),
         }
     }
 }
 
-/// Follows a redirect that stays on the host; one that leaves it is itself the answer.
-fn follow(attempt: Attempt, progress: &Progress) -> reqwest::redirect::Action {
-    let here = attempt.previous().first().and_then(Url::host_str);
-    let stays =
-        attempt.url().host_str() == here && matches!(attempt.url().scheme(), "http" | "https");
-    if !stays {
-        attempt.stop()
-    } else if attempt.previous().len() > MOST_REDIRECTS {
-        attempt.error("too many redirects")
-    } else {
-        progress.redirect(attempt.url().port_or_known_default());
-        attempt.follow()
+/// Connects to one of these addresses, called `to`.
+async fn connect(
+    addresses: &[SocketAddr],
+    progress: &Progress,
+    to: &str,
+) -> Result<TcpStream, Trouble> {
+    progress.stage.set(Stage::Connecting);
+    let (stream, address) = connect::connect(addresses, progress.left())
+        .await
+        .map_err(|error| Trouble::of_io(&error, Stage::Connecting, to))?;
+    if progress.from.get().is_none() {
+        let peer = if address.ip().is_unspecified() {
+            stream.peer_addr().ok()
+        } else {
+            Some(address)
+        };
+        progress.from.set(peer);
     }
+    Ok(stream)
 }
 
-fn http_trouble(error: &hyper::Error, stage: Stage) -> Option<Trouble> {
-    if error.is_incomplete_message() {
-        return Some(Trouble::Closed(stage));
-    }
-    let text = error.to_string();
-    // hyper tells the kinds of parse errors apart by their texts only.
-    let what = match text.as_str() {
-        "invalid HTTP version parsed" => {
-            "it does not begin with HTTP/1.0 or HTTP/1.1 (are the URL's scheme and port right?)"
-        }
-        "invalid HTTP status-code parsed" => "it has no valid status",
-        "invalid HTTP header parsed" => "it has a broken header",
-        "message head is too large" => "it has more than 100 headers, or more than 408 KiB of them",
-        "invalid content-length parsed" => "it has a broken Content-Length",
-        "unexpected transfer-encoding parsed" => "it has a Transfer-Encoding in HTTP/1.0",
-        "received unexpected message from connection" => "it comes before the request",
-        other => other,
+/// Speaks TLS with the host of this URL.
+async fn handshake(
+    config: Arc<ClientConfig>,
+    url: &Url,
+    stream: TcpStream,
+    progress: &Progress,
+    to: &str,
+) -> Result<impl Stream + use<>, Trouble> {
+    progress.stage.set(Stage::Handshaking);
+    let name = match resolve::literal(url) {
+        Some(address) => ServerName::from(address),
+        None => ServerName::try_from(url.host_str().unwrap_or_default().to_owned())
+            .map_err(|_| Trouble::Tls("the URL's host cannot be a name in a certificate".into()))?,
     };
-    (error.is_parse() || what != text).then(|| Trouble::NotHttp(what.to_owned()))
+    TlsConnector::from(config)
+        .connect(name, stream)
+        .await
+        .map_err(|error| Trouble::of(&error, Stage::Handshaking, to))
 }
 
-fn innermost(error: &(dyn StdError + 'static)) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    match last.downcast_ref::<io::Error>() {
-        Some(io) => plain(io),
-        None => last.to_string(),
-    }
+/// Asks for this URL over a connection.
+async fn exchange(
+    url: &Url,
+    cookies: &str,
+    stream: Box<dyn Stream>,
+    progress: &Progress,
+    to: &str,
+) -> Result<Answer, Trouble> {
+    progress.stage.set(Stage::Waiting);
+    let request = exchange::request(url, cookies)
+        .map_err(|error| Trouble::Other(format!("the URL cannot be asked for: {error}")))?;
+    exchange::get(stream, request)
+        .await
+        .map_err(|error| Trouble::of(&error, Stage::Waiting, to))
 }
 
-/// The system's resolver, with the stage and the addresses noted.
-struct Resolver(Arc<Progress>);
+fn anybody(to: &str) -> Result<Arc<ClientConfig>, Trouble> {
+    client_config(&Trust::Anybody, to)
+}
 
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let progress = self.0.clone();
-        Box::pin(async move {
-            progress.reach(Stage::Resolving);
-            let host = name.as_str().to_owned();
-            // Its answer is waited for until the deadline of the check.
-            let resolving = bounded::in_thread(Duration::MAX, move || {
-                let found = (host.as_str(), 0).to_socket_addrs()?;
-                Ok::<Vec<SocketAddr>, io::Error>(found.collect())
-            });
-            let found = resolving
-                .await
-                .ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))??;
-            *progress
-                .addresses
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) =
-                found.iter().map(SocketAddr::ip).collect();
-            progress.reach(Stage::Connecting);
-            Ok(Box::new(found.into_iter()) as Addrs)
+fn client_config(trust: &Trust, to: &str) -> Result<Arc<ClientConfig>, Trouble> {
+    trust::client_config(trust)
+        .map(Arc::new)
+        .map_err(|error| Trouble::NotAsked {
+            to: to.to_owned(),
+            reason: format!("cannot set up TLS: {error}"),
         })
-    }
 }

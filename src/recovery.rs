@@ -342,9 +342,7 @@ pub(crate) fn decide(
         (P::Killing, E::Survived) => finish(Outcome::Unkillable),
 
         (P::Starting | P::Confirming, E::Answers) => (P::Identifying, Action::Identify),
-        (P::Starting, E::CommandSucceeded) if is_stopping => {
-            finish(Outcome::InterruptedAfterStart)
-        }
+        (P::Starting, E::CommandSucceeded) if is_stopping => finish(Outcome::InterruptedAfterStart),
         (P::Starting, E::CommandFailed) => (P::Confirming, Action::Check),
         (P::Starting, E::Lacking) => (P::Starting, Action::StartLater),
         (P::Starting, E::Expired) => finish(Outcome::NoAnswer),
@@ -472,30 +470,66 @@ mod tests {
         let (restart, start) = (Plan::Restart, Plan::Start);
         let taken = Plan::Leave(O::PortTaken);
         let table = [
-            (P::Checking { failed: 0 }, E::Answers, (P::Recognising, A::Recognise)),
+            (
+                P::Checking { failed: 0 },
+                E::Answers,
+                (P::Recognising, A::Recognise),
+            ),
             (P::Recognising, E::Recognised, finish(O::Healthy)),
             (P::Recognising, E::TakenOver, finish(O::TakenOver)),
-            (P::Checking { failed: 0 }, E::Silent, (P::Checking { failed: 1 }, A::CheckLater)),
-            (P::Checking { failed: 1 }, E::Silent, (P::Checking { failed: 2 }, A::CheckLater)),
-            (P::Checking { failed: 2 }, E::Silent, (P::Reserving, A::Reserve)),
+            (
+                P::Checking { failed: 0 },
+                E::Silent,
+                (P::Checking { failed: 1 }, A::CheckLater),
+            ),
+            (
+                P::Checking { failed: 1 },
+                E::Silent,
+                (P::Checking { failed: 2 }, A::CheckLater),
+            ),
+            (
+                P::Checking { failed: 2 },
+                E::Silent,
+                (P::Reserving, A::Reserve),
+            ),
             (P::Reserving, E::Reserved, (P::Searching, A::Search)),
             (P::Reserving, E::ReservedLate, (P::Rechecking, A::Check)),
             (P::Reserving, E::Busy, finish(O::SteppedAside)),
             (P::Rechecking, E::Answers, (P::Recognising, A::Recognise)),
             (P::Rechecking, E::Silent, (P::Searching, A::Search)),
             (P::Searching, E::Unable, finish(O::Untouched)),
-            (P::Searching, E::Searched(silent), (P::Diagnosing(restart), A::Diagnose)),
-            (P::Searching, E::Searched(proxied), (P::AskingItself(proxied), A::AskItself)),
+            (
+                P::Searching,
+                E::Searched(silent),
+                (P::Diagnosing(restart), A::Diagnose),
+            ),
+            (
+                P::Searching,
+                E::Searched(proxied),
+                (P::AskingItself(proxied), A::AskItself),
+            ),
             (
                 P::AskingItself(proxied),
                 E::Answers,
                 (P::Diagnosing(Plan::Leave(O::ProxyFails)), A::Diagnose),
             ),
             (P::AskingItself(proxied), E::Recognised, finish(O::Healthy)),
-            (P::AskingItself(proxied), E::Silent, (P::Diagnosing(restart), A::Diagnose)),
+            (
+                P::AskingItself(proxied),
+                E::Silent,
+                (P::Diagnosing(restart), A::Diagnose),
+            ),
             (P::Diagnosing(taken), E::Diagnosed, finish(O::PortTaken)),
-            (P::Diagnosing(restart), E::Diagnosed, (P::Preparing(restart), A::Prepare(restart))),
-            (P::Diagnosing(start), E::Diagnosed, (P::Preparing(start), A::Prepare(start))),
+            (
+                P::Diagnosing(restart),
+                E::Diagnosed,
+                (P::Preparing(restart), A::Prepare(restart)),
+            ),
+            (
+                P::Diagnosing(start),
+                E::Diagnosed,
+                (P::Preparing(start), A::Prepare(start)),
+            ),
             (P::Preparing(restart), E::Unable, finish(O::Untouched)),
             (P::Preparing(start), E::Prepared, (P::Starting, A::Start)),
             (P::Preparing(restart), E::Prepared, (P::Dumping, A::Dump)),
@@ -567,9 +601,8 @@ mod tests {
     fn a_run_that_only_looks_touches_nothing() {
         for purpose in [Purpose::DryRun, Purpose::Collect] {
             let policy = Policy { purpose, ..POLICY };
-            let reached = |phase: &P| {
-                !is_owed_a_start(*phase) && !matches!(phase, P::Dumping | P::Reasking)
-            };
+            let reached =
+                |phase: &P| !is_owed_a_start(*phase) && !matches!(phase, P::Dumping | P::Reasking);
             for phase in phases().into_iter().filter(reached) {
                 for event in events() {
                     let (_, action) = decide(policy, phase, event, false);
@@ -588,7 +621,10 @@ mod tests {
 
     #[test]
     fn told_to_stop_a_run_owes_the_server_its_start_and_nothing_else() {
-        for phase in phases().into_iter().filter(|phase| !is_owed_a_start(*phase)) {
+        for phase in phases()
+            .into_iter()
+            .filter(|phase| !is_owed_a_start(*phase))
+        {
             for event in events() {
                 assert_eq!(
                     decide(POLICY, phase, event, true).1,

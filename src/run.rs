@@ -1,30 +1,33 @@
 //! One run over one server: look, decide, record and act, until the decision is to finish.
 
-mod diagnosing;
-mod starting;
-mod stopping;
+mod diagnose;
+mod preflight;
+mod recognise;
+mod start;
+mod stop;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use self::starting::Restart;
+use self::preflight::Files;
+use self::start::Restart;
 use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, Journal, Level, complain, plain, seconds};
 use crate::lock::{Reserved, RestartFile, RestartLock, RunLock, Taken};
-use crate::proc::net;
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::server::process::Process;
+use crate::server::restart_command::Prepared;
+use crate::server::select::{Facts, Selection};
 use crate::server::stop::Held;
 use crate::settings::Settings;
-use crate::state::{self, LastHealthy};
+use crate::state::{self, StateFile};
 use crate::sys::files::Directory;
 use crate::sys::signals::Signals;
 
-/// The host in the name of the restart lock of a server of this host.
-const THIS_HOST: &str = "localhost";
 /// A run that holds its lock for longer than this is worth a warning.
 const LONG_RUN: Duration = Duration::from_secs(600);
 
@@ -76,7 +79,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
             Err(())
         }
     };
-    let is_success = match Run::new(settings, &journal) {
+    let is_success = match Run::new(settings, &journal).await {
         Ok(run) => run.go().await.is_success(),
         Err(reason) => {
             journal.critical(&format!("{reason}; nothing was done"));
@@ -132,50 +135,78 @@ struct Run<'a> {
     journal: &'a Journal,
     checker: Checker,
     signals: Signals,
-    told_to_stop: bool,
+    is_stopping: bool,
     /// When the check began whose verdict holds.
     checked: SystemTime,
     /// The status of the last healthy answer.
     status: u16,
+    /// The peer of that answer.
+    from: Option<SocketAddr>,
     /// What the last unhealthy check saw.
     trouble: Option<Trouble>,
-    restart_file: RestartFile,
-    reserved: Option<RestartLock>,
-    last_healthy: LastHealthy,
-    /// The first cause that the look found.
+    state: StateFile,
+    restart_lock: Option<RestartLock>,
+    /// What the restart command's files say, once they were read.
+    files: Option<Files>,
+    /// Which processes are the server, once they were searched for.
+    selection: Option<Selection>,
+    /// The first cause that the diagnosis found.
     cause: Option<String>,
     /// When the server answered last; when it was asked first, where that is not known.
     away_since: Option<SystemTime>,
     held: Vec<Held>,
-    /// Other instances, which are none of our business.
+    /// The user of the server before it was stopped.
+    owner: Option<u32>,
+    /// Other instances, which are left alone.
     spared: Vec<Process>,
+    prepared: Option<Prepared>,
+    /// Whether the log says that the restart begins.
+    is_announced: bool,
+    /// What was last seen at the server's address after the start.
+    answering: Option<Facts>,
+    /// What the restart command started.
+    started: Vec<Process>,
     restart: Option<Restart>,
     /// When this phase is over.
     deadline: Instant,
 }
 
 impl<'a> Run<'a> {
-    fn new(settings: &'a Settings, journal: &'a Journal) -> Result<Self, String> {
+    async fn new(settings: &'a Settings, journal: &'a Journal) -> Result<Self, String> {
         let host = settings.url.host_str().unwrap_or_default();
-        let (state_dir, port) = (&settings.state_dir, settings.port());
+        let path = state::path(&settings.state_dir, host, settings.port(), ".json");
+        let state = StateFile::open(path).await;
+        let checker = Checker::new(&settings.url, &settings.trust);
+        // Who else listens at another address of the name is not the server.
+        let listens = settings
+            .listen
+            .or(state.known().and_then(|known| known.listens));
+        let listens = listens.filter(|listens| listens.port() == settings.port());
+        checker.only(listens.map(|listens| listens.ip()));
         Ok(Self {
             settings,
             journal,
-            checker: Checker::new(&settings.url, &settings.trust)
-                .map_err(|reason| format!("cannot set up the check: {reason}"))?,
+            checker,
             signals: Signals::catch()
                 .map_err(|reason| format!("cannot catch signals: {}", plain(&reason)))?,
-            told_to_stop: false,
+            is_stopping: false,
             checked: SystemTime::now(),
             status: 0,
+            from: None,
             trouble: None,
-            last_healthy: LastHealthy::at(state::path(state_dir, host, port, ".healthy")),
+            state,
+            restart_lock: None,
+            files: None,
+            selection: None,
             cause: None,
             away_since: None,
-            restart_file: RestartFile::new(state_dir, host, port),
-            reserved: None,
             held: Vec::new(),
+            owner: None,
             spared: Vec::new(),
+            prepared: None,
+            is_announced: false,
+            answering: None,
+            started: Vec::new(),
             restart: None,
             deadline: Instant::now(),
         })
@@ -198,9 +229,9 @@ impl<'a> Run<'a> {
             }
             let event = self.act(phase, action).await;
             if let Some(name) = self.signals.pending().await {
-                self.told(phase, name);
+                self.on_signal(phase, name);
             }
-            (phase, action) = recovery::decide(policy, phase, event, self.told_to_stop);
+            (phase, action) = recovery::decide(policy, phase, event, self.is_stopping);
         }
     }
 
@@ -208,8 +239,13 @@ impl<'a> Run<'a> {
         match action {
             Action::Check => self.check(phase, Duration::ZERO).await,
             Action::CheckLater => self.check(phase, self.settings.retry_delay).await,
+            Action::Recognise => self.recognise().await,
             Action::Reserve => self.reserve().await,
-            Action::Survey => self.survey().await,
+            Action::Search => self.search().await,
+            Action::AskItself => self.ask_itself().await,
+            Action::Diagnose => self.diagnose().await,
+            Action::Prepare(plan) => self.prepare(plan).await,
+            Action::Dump => self.dump().await,
             Action::Terminate => {
                 self.terminate();
                 self.wait(phase).await
@@ -218,14 +254,9 @@ impl<'a> Run<'a> {
                 self.kill();
                 self.wait(phase).await
             }
-            Action::Start => match self.start().await {
-                Ok(()) => self.wait(phase).await,
-                Err(reason) => {
-                    self.journal
-                        .error(&format!("Cannot run the restart command: {reason}"));
-                    Event::CommandFailed
-                }
-            },
+            Action::Start => self.start().await,
+            Action::StartLater => self.start_later().await,
+            Action::Identify => self.identify().await,
             Action::Wait | Action::Finish(_) => self.wait(phase).await,
         }
     }
@@ -238,13 +269,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn told(&mut self, phase: Phase, name: &str) {
-        self.told_to_stop = true;
-        let owed = matches!(
-            phase,
-            Phase::Terminating | Phase::Killing | Phase::Starting | Phase::Confirming
-        );
-        let what = if owed {
+    fn on_signal(&mut self, phase: Phase, name: &str) {
+        self.is_stopping = true;
+        let what = if recovery::is_owed_a_start(phase) {
             "stopping once the server is started"
         } else {
             "stopping at once, nothing was done"
@@ -276,30 +303,31 @@ impl<'a> Run<'a> {
         let verdict = tokio::select! {
             biased;
             name = self.signals.next() => {
-                self.told(phase, name);
+                self.on_signal(phase, name);
                 return Event::Interrupted;
             }
             verdict = checking => verdict,
         };
         self.checked = began;
         match verdict {
-            Verdict::Healthy { status, took } => {
+            Verdict::Healthy { status, took, from } => {
                 self.journal
                     .debug(&format!("Server responded with status {status}"));
                 self.journal
                     .detail(&format!("It took {} seconds", seconds(took)));
                 self.status = status;
+                self.from = from;
                 self.trouble = None;
                 Event::Answers
             }
             Verdict::Unhealthy(trouble) => {
-                if let Trouble::Status(status) = trouble {
+                if let Trouble::Status { status, .. } = trouble {
                     self.journal
                         .debug(&format!("Server responded with status {status}"));
                 }
                 self.trouble = Some(trouble);
                 if self.away_since.is_none() {
-                    let last = self.last_healthy.ago();
+                    let last = self.state.answered_ago();
                     self.away_since = last
                         .and_then(|ago| SystemTime::now().checked_sub(ago))
                         .or(Some(began));
@@ -311,58 +339,86 @@ impl<'a> Run<'a> {
 
     async fn reserve(&mut self) -> Event {
         self.say_unresponsive();
-        let (state_dir, port) = (&self.settings.state_dir, self.settings.port());
-        // One server of this host has many names.
-        if net::place(&self.checker.addresses()) == net::Place::Here {
-            self.restart_file = RestartFile::new(state_dir, THIS_HOST, port);
-        }
-        match self.restart_file.reserve(self.checked).await {
+        let files = self.files().await;
+        let address = self.address(&files);
+        // One server of this host has many names: the lock is that of its address, IPv4 first.
+        let mut ips = address.ips.clone();
+        ips.sort();
+        let key = match ips.first() {
+            Some(ip) => ip.to_canonical().to_string(),
+            None if address.is_of_url => {
+                self.settings.url.host_str().unwrap_or_default().to_owned()
+            }
+            None => "0.0.0.0".to_owned(),
+        };
+        let lock = RestartFile::new(&self.settings.state_dir, &key, address.port);
+        match lock.reserve(self.checked).await {
             Reserved::Ours { lock, late } => {
-                self.reserved = Some(lock);
+                self.restart_lock = Some(lock);
                 if late {
                     self.journal
                         .info("Another run has just restarted this server: checking again");
                     return Event::ReservedLate;
                 }
-                Event::Reserved
             }
             Reserved::Busy { pid } => {
                 let holder = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
                 self.journal.info(&format!(
                     "Another run is restarting this server (PID: {holder}): nothing to do this time"
                 ));
-                Event::Busy
+                return Event::Busy;
             }
             Reserved::Unusable { reason } => {
+                let directory = self.settings.state_dir.display();
+                self.state.give_up(&reason);
                 self.journal.warning(&format!(
-                    "Cannot use the restart lock in {}: {reason}; restarting without it: make that \
-                     directory writable or give another --state-dir",
-                    state_dir.display()
+                    "Cannot use the state directory {directory}: {reason}; going on without the restart lock, give \
+                     --state-dir DIR"
                 ));
-                Event::Reserved
             }
         }
+        Event::Reserved
     }
 
-    async fn finish(&self, outcome: Outcome) {
+    async fn finish(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Healthy => {
-                self.last_healthy.note();
+                if self.is_warning_due() {
+                    self.warn_of_command(self.settings.run_as.clone().as_ref())
+                        .await;
+                }
+                self.state.answered().await;
                 self.journal
                     .info(&format!("✓ Server is healthy (status: {})", self.status));
             }
-            Outcome::SteppedAside | Outcome::Interrupted => (),
+            Outcome::SteppedAside | Outcome::Interrupted | Outcome::ProxyFails => (),
+            Outcome::TakenOver => {
+                if self.restart.is_some() {
+                    self.report_start(outcome).await;
+                }
+            }
             Outcome::Looked => self.say_what_would_be_done(),
+            Outcome::NotAsked => self.say_not_asked(),
+            Outcome::PortTaken | Outcome::Unproven => {
+                self.say_why_not();
+                self.journal
+                    .critical("Server restart failed: nothing was touched");
+            }
             Outcome::Untouched => self
                 .journal
                 .critical("Server restart failed: nothing was touched"),
             Outcome::Unkillable => self.failed(),
             Outcome::Restarted
             | Outcome::InterruptedAfterStart
+            | Outcome::OwnerChanged
+            | Outcome::InstanceEnded
             | Outcome::CommandFailed
             | Outcome::NoAnswer => {
                 self.report_start(outcome).await;
             }
+        }
+        if let Some(complaint) = self.state.complaint() {
+            self.journal.warning(&complaint);
         }
     }
 

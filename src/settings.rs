@@ -1,5 +1,6 @@
 //! Flags in, one validated `Settings` out: whatever is wrong with a flag is said here.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) process_pattern: Option<Regex>,
     /// Only this user's processes are the server.
     pub(crate) user: Option<Uid>,
+    /// Where the server itself listens, where that is said.
+    pub(crate) listen: Option<SocketAddr>,
     /// Who the restart command runs as, where that is said.
     pub(crate) run_as: Option<Account>,
     /// How far back a diagnosis shows the server's own log.
@@ -90,7 +93,7 @@ impl Settings {
             dump_cmd: cli.dump_cmd,
             purpose: match (cli.collect_diagnostics, cli.dry_run) {
                 (true, _) => Purpose::Collect,
-                (false, true) => Purpose::Rehearse,
+                (false, true) => Purpose::DryRun,
                 (false, false) => Purpose::Heal,
             },
             by_port_alone: false,
@@ -113,6 +116,7 @@ impl Settings {
                 .map(parse_pattern)
                 .transpose()?,
             user: cli.user.as_deref().map(parse_user).transpose()?,
+            listen: cli.listen,
             run_as: cli.run_as.as_deref().map(parse_run_as).transpose()?,
             state_dir: cli
                 .state_dir

@@ -2,7 +2,7 @@
 //! known server; its time is that of the last healthy answer. The directory's disk may be full, read
 //! only or dead: then a run has no state, and heals all the same.
 
-use std::fs::{DirBuilder, File, FileTimes, OpenOptions};
+use std::fs::{DirBuilder, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -139,6 +139,8 @@ pub(crate) struct StateFile {
     saved: Option<State>,
     /// Why it cannot be used.
     unusable: Option<String>,
+    /// Whether that is in the log already.
+    is_known_unusable: bool,
 }
 
 /// The file of the state directory, with that extension, for the server at that host or address and
@@ -181,6 +183,7 @@ impl StateFile {
             state: State::default(),
             saved: None,
             unusable: None,
+            is_known_unusable: false,
         };
         match quick(&file.path) {
             Quick::Read(descriptor, content) => {
@@ -245,11 +248,17 @@ impl StateFile {
 
     /// Why the file cannot be used, with what to do; none if it can.
     pub(crate) fn complaint(&self) -> Option<String> {
-        let reason = self.unusable.as_ref()?;
+        let reason = self.unusable.as_ref().filter(|_| !self.is_known_unusable)?;
         Some(format!(
             "Cannot use the state file {}: {reason}; give --state-dir DIR",
             self.path.display()
         ))
+    }
+
+    /// The state directory cannot be used, as was said.
+    pub(crate) fn give_up(&mut self, reason: &str) {
+        self.unusable = Some(reason.to_owned());
+        self.is_known_unusable = true;
     }
 
     /// Notes that the server answers; writes the state if it has changed.
@@ -278,7 +287,10 @@ impl StateFile {
     }
 
     async fn save(&mut self, time: Option<SystemTime>) {
-        let is_newer = self.saved.as_ref().is_some_and(|saved| saved.format > FORMAT);
+        let is_newer = self
+            .saved
+            .as_ref()
+            .is_some_and(|saved| saved.format > FORMAT);
         if self.unusable.is_some() || is_newer {
             return;
         }
@@ -327,7 +339,9 @@ fn quick(path: &Path) -> Quick {
     let read = {
         let mut buffers = [io::IoSliceMut::new(&mut text)];
         match rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) if is_local(file.as_fd()) => {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM)
+                if is_local(file.as_fd()) =>
+            {
                 rustix::io::pread(&file, &mut *buffers[0], 0)
             }
             read => read,
@@ -343,10 +357,12 @@ fn quick(path: &Path) -> Quick {
 }
 
 fn is_local(file: std::os::fd::BorrowedFd) -> bool {
-    #[allow(clippy::useless_conversion, reason = "its width depends on the architecture")]
-    rustix::fs::fstatfs(file).is_ok_and(|disk| {
-        i64::try_from(disk.f_type).is_ok_and(|kind| LOCAL.contains(&kind))
-    })
+    #[allow(
+        clippy::useless_conversion,
+        reason = "its width depends on the architecture"
+    )]
+    rustix::fs::fstatfs(file)
+        .is_ok_and(|disk| i64::try_from(disk.f_type).is_ok_and(|kind| LOCAL.contains(&kind)))
 }
 
 /// Reads the file; none where it is not there.
@@ -372,7 +388,10 @@ fn write(path: &Path, state: &State, time: Option<SystemTime>) -> io::Result<()>
     let directory = path.parent().unwrap_or(Path::new("/"));
     if !directory.exists() {
         let mut directories = DirBuilder::new();
-        directories.recursive(true).mode(DIRECTORY_MODE).create(directory)?;
+        directories
+            .recursive(true)
+            .mode(DIRECTORY_MODE)
+            .create(directory)?;
     }
     let temporary = path.with_extension("json.tmp");
     let _ = std::fs::remove_file(&temporary);
@@ -410,6 +429,8 @@ fn boot() -> Option<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn known() -> Known {
@@ -475,7 +496,10 @@ mod tests {
         let mut file = StateFile::open(at).await;
         file.forget_other_boots();
         let known = file.known().unwrap();
-        assert_eq!((known.pid, known.cookie, known.uid), (None, None, Some(1000)));
+        assert_eq!(
+            (known.pid, known.cookie, known.uid),
+            (None, None, Some(1000))
+        );
         assert!(file.state.started.is_empty());
     }
 
@@ -487,7 +511,11 @@ mod tests {
         let mut file = StateFile::open(at.clone()).await;
         file.state.known = Some(known());
         file.answered().await;
-        assert!(std::fs::read_to_string(&at).unwrap().contains("\"hold\":{\"until\":\"x\"}"));
+        assert!(
+            std::fs::read_to_string(&at)
+                .unwrap()
+                .contains("\"hold\":{\"until\":\"x\"}")
+        );
         let newer = r#"{"format":2,"url":"u"}"#;
         std::fs::write(&at, newer).unwrap();
         let mut file = StateFile::open(at.clone()).await;
@@ -520,6 +548,9 @@ mod tests {
         file.state.known = Some(known());
         file.answered().await;
         let complaint = file.complaint().unwrap();
-        assert!(complaint.contains("file/state/x.json: Not a directory; "), "{complaint}");
+        assert!(
+            complaint.contains("file/state/x.json: Not a directory; "),
+            "{complaint}"
+        );
     }
 }

@@ -67,8 +67,8 @@ impl Trust {
     }
 }
 
-/// A TLS client that trusts so and tells `began` when a handshake begins.
-pub(crate) fn client_config(trust: &Trust, began: Arc<dyn Began>) -> Result<ClientConfig, Error> {
+/// A TLS client that trusts so.
+pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier {
         trust: trust.clone(),
@@ -81,48 +81,9 @@ pub(crate) fn client_config(trust: &Trust, began: Arc<dyn Began>) -> Result<Clie
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    config.resumption = Resumption::store(Arc::new(Beginning(began)));
+    // Each connection is the only one to its server.
+    config.resumption = Resumption::disabled();
     Ok(config)
-}
-
-/// Told when a TLS handshake begins, which is when its TCP connection stands.
-pub(crate) trait Began: Send + Sync + std::fmt::Debug {
-    /// A handshake begins.
-    fn handshake(&self);
-}
-
-/// A session store without sessions: rustls asks it for one as its first step of a handshake.
-#[derive(Debug)]
-struct Beginning(Arc<dyn Began>);
-
-impl rustls::client::ClientSessionStore for Beginning {
-    fn set_kx_hint(&self, _: ServerName<'static>, _: rustls::NamedGroup) {}
-    fn kx_hint(&self, _: &ServerName<'_>) -> Option<rustls::NamedGroup> {
-        self.0.handshake();
-        None
-    }
-    fn set_tls12_session(
-        &self,
-        _: ServerName<'static>,
-        _: rustls::client::Tls12ClientSessionValue,
-    ) {
-    }
-    fn tls12_session(&self, _: &ServerName<'_>) -> Option<rustls::client::Tls12ClientSessionValue> {
-        None
-    }
-    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
-    fn insert_tls13_ticket(
-        &self,
-        _: ServerName<'static>,
-        _: rustls::client::Tls13ClientSessionValue,
-    ) {
-    }
-    fn take_tls13_ticket(
-        &self,
-        _: &ServerName<'static>,
-    ) -> Option<rustls::client::Tls13ClientSessionValue> {
-        None
-    }
 }
 
 #[derive(Debug)]

@@ -79,6 +79,20 @@ fn answer(evidence: &Evidence) -> Option<String> {
             "the URL's host cannot be resolved: {reason}; {} was not asked",
             itself(evidence)
         )),
+        Seen::NotAsked(reason) => Some(format!(
+            "the check failed on the monitor's own side: {reason}; {} was not asked",
+            itself(evidence)
+        )),
+        Seen::Scheme(url) => {
+            let (spoken, other) = if evidence.tls {
+                ("plain HTTP", "TLS")
+            } else {
+                ("TLS", "plain HTTP")
+            };
+            Some(format!(
+                "the server speaks {spoken} here, not {other}: the right URL is {url}"
+            ))
+        }
         Seen::Status(_) if is_proxied(evidence) => None,
         Seen::Status(status) => Some(format!("the server answers, but with status {status}")),
         Seen::Certificate(what) => {

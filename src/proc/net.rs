@@ -39,7 +39,9 @@ pub(crate) fn listeners(proc: Proc) -> io::Result<Vec<Listener>> {
     if let Some(("self/net/tcp", reason)) = failed {
         return Err(reason);
     }
-    let listening = found.into_iter().filter(|row| row.state == TcpState::Listen);
+    let listening = found
+        .into_iter()
+        .filter(|row| row.state == TcpState::Listen);
     Ok(listening
         .map(|row| Listener {
             address: row.local_address,

@@ -151,16 +151,32 @@ mod tests {
     #[test]
     fn the_configuration_of_a_command_is_read_where_it_is_plain() {
         for (command, expected) in [
-            ("/o/manage.py --config_dir=/etc/myvnc restart", Some("/etc/myvnc")),
-            ("/o/manage.py --config_dir /etc/myvnc/ restart", Some("/etc/myvnc")),
-            ("MYVNC_CONFIG_DIR=/etc/myvnc /o/manage.py start", Some("/etc/myvnc")),
-            ("/o/manage.py --config_dir='/etc/my vnc' start", Some("/etc/my vnc")),
+            (
+                "/o/manage.py --config_dir=/etc/myvnc restart",
+                Some("/etc/myvnc"),
+            ),
+            (
+                "/o/manage.py --config_dir /etc/myvnc/ restart",
+                Some("/etc/myvnc"),
+            ),
+            (
+                "MYVNC_CONFIG_DIR=/etc/myvnc /o/manage.py start",
+                Some("/etc/myvnc"),
+            ),
+            (
+                "/o/manage.py --config_dir='/etc/my vnc' start",
+                Some("/etc/my vnc"),
+            ),
             ("/o/manage.py --config_dir=$HOME/c start", None),
             ("/o/manage.py --config_dir=c start", None),
             ("/o/manage.py start", None),
             ("/o/manage.py --config_dir", None),
         ] {
-            assert_eq!(config_dir(command), expected.map(PathBuf::from), "{command}");
+            assert_eq!(
+                config_dir(command),
+                expected.map(PathBuf::from),
+                "{command}"
+            );
         }
     }
 
@@ -183,7 +199,10 @@ mod tests {
     fn a_server_config_is_read_as_far_as_it_makes_sense() {
         let full = parse(br#"{"host": "vm", "port": 9123, "logdir": "/l", "debug": true}"#);
         assert_eq!(full.host.as_deref(), Some("vm"));
-        assert_eq!((full.port, full.logdir.as_deref()), (Some(9123), Some("/l")));
+        assert_eq!(
+            (full.port, full.logdir.as_deref()),
+            (Some(9123), Some("/l"))
+        );
         assert_eq!(parse(br#"{"port": "9123"}"#).port, Some(9123));
         for odd in [
             &br#"{"port": 70000}"#[..],

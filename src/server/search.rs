@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
+use super::argv;
 use super::config_dir::{self, Configured};
 use super::process::{Process, hash};
 use super::select::{Candidate, Facts};
-use super::argv;
 use crate::journal::plain;
 use crate::proc::net::{self, takes};
 use crate::proc::process::{Proc, is_dead, joined};
@@ -146,10 +146,7 @@ pub(crate) async fn search(search: &Search) -> Result<Facts, String> {
             }
             Ok(_) => (),
         }
-        reports
-            .facts
-            .candidates
-            .sort_by_key(|one| one.process.pid);
+        reports.facts.candidates.sort_by_key(|one| one.process.pid);
         return match reports.failed {
             Some(reason) => Err(reason),
             None => Ok(reports.facts),
@@ -382,7 +379,10 @@ impl<'a> Looker<'a> {
             Some(ours) if is_near => config_dir::compare(pid, cmdline, ours),
             _ => Configured::Unknown,
         };
-        let (network, own) = (self.proc.network(pid).ok(), std::fs::read_link(self.proc.0.join("self/ns/net")).ok());
+        let (network, own) = (
+            self.proc.network(pid).ok(),
+            std::fs::read_link(self.proc.0.join("self/ns/net")).ok(),
+        );
         Some(Candidate {
             listens: if is_near { self.listens(pid) } else { None },
             is_elsewhere: network.zip(own).map(|(its, own)| its != own),
@@ -479,7 +479,13 @@ impl<'a> Looker<'a> {
             let mut below = vec![monitor];
             while let Some(pid) = below.pop() {
                 if all.insert(pid) || pid == monitor {
-                    below.extend(parents.get(&pid).into_iter().flatten().filter(|pid| !all.contains(pid)));
+                    below.extend(
+                        parents
+                            .get(&pid)
+                            .into_iter()
+                            .flatten()
+                            .filter(|pid| !all.contains(pid)),
+                    );
                 }
             }
         }

@@ -304,10 +304,8 @@ impl Chooser<'_> {
             let cookie = self.asked.cookie;
             cookie.is_some() && self.sockets.iter().any(|socket| socket.cookie == cookie)
         };
-        let is_valid = is_unreadable
-            || self.sockets.is_empty()
-            || one.holds(self.sockets)
-            || is_its_socket();
+        let is_valid =
+            is_unreadable || self.sockets.is_empty() || one.holds(self.sockets) || is_its_socket();
         is_valid.then(|| self.families.family(one))
     }
 
@@ -376,7 +374,10 @@ impl Chooser<'_> {
                 .map(|socket| socket.inode)
                 .filter(|inode| self.sockets.iter().any(|socket| socket.inode == *inode))
                 .collect();
-            match groups.iter_mut().find(|(inodes, _)| !inodes.is_disjoint(&held)) {
+            match groups
+                .iter_mut()
+                .find(|(inodes, _)| !inodes.is_disjoint(&held))
+            {
                 Some((inodes, group)) => {
                     inodes.extend(held);
                     group.insert(family);
@@ -437,8 +438,8 @@ impl Chooser<'_> {
                 && !one.process.is_manager
                 && !listening.contains(&self.families.family(one))
         };
-        let families = self
-            .families_where(|one| is_named(one) || is_started(one) || is_proven(one));
+        let families =
+            self.families_where(|one| is_named(one) || is_started(one) || is_proven(one));
         self.select(&families, Port::Free, |one| {
             let family = self.families.family(one);
             if one.is_elsewhere == Some(true) {
@@ -484,9 +485,10 @@ impl Chooser<'_> {
                 if holds {
                     selection.listening.push(process.pid);
                     let own = one.listens.as_deref().unwrap_or_default();
-                    let socket = self.sockets.iter().find(|socket| {
-                        own.iter().any(|held| held.inode == socket.inode)
-                    });
+                    let socket = self
+                        .sockets
+                        .iter()
+                        .find(|socket| own.iter().any(|held| held.inode == socket.inode));
                     selection.socket = selection.socket.or(socket.cloned());
                 }
                 selection.server.push(process);
@@ -500,9 +502,10 @@ impl Chooser<'_> {
         }
         if selection.socket.is_none() && selection.port == Port::Server {
             // Its descriptors cannot be read: the socket is that of the record, or the only one.
-            let by_cookie = self.sockets.iter().find(|socket| {
-                socket.cookie.is_some() && socket.cookie == self.asked.cookie
-            });
+            let by_cookie = self
+                .sockets
+                .iter()
+                .find(|socket| socket.cookie.is_some() && socket.cookie == self.asked.cookie);
             let only = self.sockets.first().filter(|_| self.sockets.len() == 1);
             selection.socket = by_cookie.or(only).cloned();
         }

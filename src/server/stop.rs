@@ -111,7 +111,7 @@ mod tests {
     async fn hazard_4_what_is_held_is_signalled_and_nothing_after_it() {
         let mut child = sleeper();
         let held = Held::new(process(&child)).unwrap();
-        assert_eq!(held.process.owner, Uid::effective());
+        assert_eq!(held.process.uid, Uid::effective().as_raw());
         assert_eq!(held.forbidden(), None);
         assert!(held.terminate().unwrap());
         held.ended().await;

@@ -13,6 +13,10 @@ use crate::journal::date;
 pub(crate) enum Fault {
     /// The certificate is not accepted.
     Certificate(String),
+    /// The server does not speak TLS.
+    NotTls,
+    /// TLS failed on our own side.
+    Ours(String),
     /// Anything else.
     Handshake(String),
 }
@@ -27,8 +31,13 @@ pub(crate) fn fault(error: &(dyn StdError + 'static)) -> Option<Fault> {
         }
         Error::InvalidMessage(
             InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
-        ) => "the server does not speak TLS (is the URL's scheme right?)".to_owned(),
+        ) => return Some(Fault::NotTls),
         Error::InvalidMessage(what) => format!("the server's TLS is broken: {what:?}"),
+        ours @ (Error::FailedToGetCurrentTime
+        | Error::FailedToGetRandomBytes
+        | Error::EncryptError) => {
+            return Some(Fault::Ours(format!("cannot set up TLS: {ours}")));
+        }
         Error::AlertReceived(alert) => refused(*alert),
         Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => NEITHER.into(),
         Error::PeerIncompatible(what) => format!("nothing in common with the server: {what:?}"),

@@ -16,8 +16,8 @@ use nix::unistd::{AccessFlags, access, geteuid};
 use crate::proc::process::Proc;
 use crate::sys::account::{self, Account};
 use crate::sys::descriptors::{self, Spare};
-use crate::sys::files;
 use crate::sys::ffi::{self, Credentials};
+use crate::sys::files;
 use crate::sys::pidfd::Pidfd;
 
 /// As many of its last lines of output tell why a command failed.

@@ -213,7 +213,12 @@ fn several_holders_are_narrowed_or_left_alone() {
             },
             &[7],
         ),
-        ("by a proven user", pair(of(HOSTILE, second())), proven(), &[7]),
+        (
+            "by a proven user",
+            pair(of(HOSTILE, second())),
+            proven(),
+            &[7],
+        ),
         (
             "by the script",
             pair(Candidate {
@@ -244,7 +249,11 @@ fn several_holders_are_narrowed_or_left_alone() {
         let selection = choose(facts(Some(&both), candidates), &asked, PORT);
         let pids: Vec<i32> = selection.server.iter().map(|one| one.pid).collect();
         assert_eq!(pids, expected, "{what}");
-        assert_eq!(selection.port == Port::Ambiguous, expected.is_empty(), "{what}");
+        assert_eq!(
+            selection.port == Port::Ambiguous,
+            expected.is_empty(),
+            "{what}"
+        );
     }
 }
 
@@ -263,7 +272,12 @@ fn while_nobody_listens_only_what_is_known_counts() {
     };
     let table: Vec<(&str, Vec<Candidate>, Asked, &[i32])> = vec![
         ("a match", vec![one(7, 1, silent)], proven(), &[]),
-        ("the recorded one", vec![one(7, 1, silent)], recorded(7), &[7]),
+        (
+            "the recorded one",
+            vec![one(7, 1, silent)],
+            recorded(7),
+            &[7],
+        ),
         (
             "the recorded one, of which nothing can be read",
             vec![elsewhere(None, one(7, 1, None))],
@@ -276,7 +290,12 @@ fn while_nobody_listens_only_what_is_known_counts() {
             recorded(7),
             &[7, 8],
         ),
-        ("another has its PID", vec![one(8, 1, silent)], recorded(7), &[]),
+        (
+            "another has its PID",
+            vec![one(8, 1, silent)],
+            recorded(7),
+            &[],
+        ),
         (
             "what the restart command started",
             vec![one(7, 1, silent)],
@@ -286,7 +305,12 @@ fn while_nobody_listens_only_what_is_known_counts() {
             },
             &[7],
         ),
-        ("user and configuration", vec![alike(one(7, 1, silent))], proven(), &[7]),
+        (
+            "user and configuration",
+            vec![alike(one(7, 1, silent))],
+            proven(),
+            &[7],
+        ),
         (
             "the configuration of an unproven user",
             vec![alike(of(HOSTILE, one(7, 1, silent)))],
@@ -329,14 +353,24 @@ fn while_nobody_listens_only_what_is_known_counts() {
             proven(),
             &[],
         ),
-        ("named by the administrator", vec![one(7, 1, silent)], named(), &[7]),
+        (
+            "named by the administrator",
+            vec![one(7, 1, silent)],
+            named(),
+            &[7],
+        ),
         (
             "named, but only the port distinguishes it",
             vec![one(7, 1, silent)],
             by_port,
             &[],
         ),
-        ("the administrator's user", vec![one(7, 1, silent)], with_user.clone(), &[7]),
+        (
+            "the administrator's user",
+            vec![one(7, 1, silent)],
+            with_user.clone(),
+            &[7],
+        ),
         (
             "the administrator's user on another port",
             vec![one(7, 1, Some(&other))],
@@ -363,15 +397,24 @@ fn the_record_counts_while_its_process_holds_the_socket() {
     let ours = [socket(PORT, 1)];
     let theirs = [socket(PORT, 9)];
     let held = Some(&ours[..]);
-    assert_eq!(chosen(facts(held, vec![one(7, 1, held)]), &recorded(7)), [7]);
+    assert_eq!(
+        chosen(facts(held, vec![one(7, 1, held)]), &recorded(7)),
+        [7]
+    );
     // Its descriptors cannot be read, and the cookie of the socket is the recorded one.
-    assert_eq!(chosen(facts(held, vec![one(7, 1, None)]), &recorded(7)), [7]);
+    assert_eq!(
+        chosen(facts(held, vec![one(7, 1, None)]), &recorded(7)),
+        [7]
+    );
     // Another process holds the socket by now.
     let candidates = vec![one(7, 1, Some(&[])), one(8, 1, Some(&theirs))];
     assert_eq!(chosen(facts(Some(&theirs), candidates), &recorded(7)), [8]);
     // Who listens cannot be read.
-    assert_eq!(chosen(facts(None, vec![one(7, 1, None)]), &recorded(7)), [7]);
-    assert_eq!(chosen(facts(None, vec![one(7, 1, None)]), &proven()), []);
+    assert_eq!(
+        chosen(facts(None, vec![one(7, 1, None)]), &recorded(7)),
+        [7]
+    );
+    assert!(chosen(facts(None, vec![one(7, 1, None)]), &proven()).is_empty());
 }
 
 #[test]
@@ -395,7 +438,7 @@ fn a_port_that_somebody_else_holds_is_foreign() {
     // The administrator's pattern counts behind a proxy, for a user who is known to run the server.
     assert_eq!(chosen(seen(vec![one(7, 1, Some(&[]))]), &named()), [7]);
     let hostile = vec![of(HOSTILE, one(7, 1, Some(&[])))];
-    assert_eq!(chosen(seen(hostile), &named()), []);
+    assert!(chosen(seen(hostile), &named()).is_empty());
 }
 
 #[test]
@@ -405,8 +448,11 @@ fn a_url_of_another_machine_stops_nothing_that_is_not_named() {
         ..asked
     };
     let candidates = || vec![configured(Alike, one(7, 1, Some(&[])))];
-    assert_eq!(chosen(facts(Some(&[]), candidates()), &remote(proven())), []);
-    assert_eq!(chosen(facts(Some(&[]), candidates()), &remote(named())), [7]);
+    assert!(chosen(facts(Some(&[]), candidates()), &remote(proven())).is_empty());
+    assert_eq!(
+        chosen(facts(Some(&[]), candidates()), &remote(named())),
+        [7]
+    );
 }
 
 /// Any candidate: one of a few users, in any family, with any sockets, readable or not.
@@ -421,21 +467,28 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
     let configured = prop_oneof![Just(Unknown), Just(Alike), Just(Apart), Just(Otherwise)];
     let user = prop_oneof![Just(0_u32), Just(SERVER), Just(HOSTILE)];
     let place = proptest::option::of(any::<bool>());
-    let any = (user, 1..12_i32, listens, configured, place, any::<(bool, bool)>());
+    let any = (
+        user,
+        1..12_i32,
+        listens,
+        configured,
+        place,
+        any::<(bool, bool)>(),
+    );
     proptest::collection::vec(any, 0..8).prop_map(|all| {
-        let number = |(index, (uid, parent, listens, configured, is_elsewhere, flags))| {
-            let pid = i32::try_from::<usize>(index).unwrap_or_default() + 2;
+        let mut candidates = Vec::new();
+        for (pid, (uid, parent, listens, configured, is_elsewhere, flags)) in (2..).zip(all) {
             let mut one = of(uid, one(pid, parent, None));
             one.listens = listens;
             one.process.is_manager = flags.0;
-            Candidate {
+            candidates.push(Candidate {
                 configured,
                 is_elsewhere,
                 is_beside: flags.1,
                 ..one
-            }
-        };
-        all.into_iter().enumerate().map(number).collect()
+            });
+        }
+        candidates
     })
 }
 

@@ -5,37 +5,57 @@ use std::time::Duration;
 use super::Run;
 use crate::diagnosis::server_log::Wanted;
 use crate::diagnosis::{self, Diagnosis, Question, Seen};
-use crate::health::{Stage, Trouble};
+use crate::health::{NOT_TLS, Stage, Trouble};
 use crate::journal::{BANNER, Level, plain, seconds};
-use crate::recovery::Phase;
+use crate::recovery::{Event, Phase, Purpose};
 use crate::secrets;
 use crate::server::dump_command::Dump;
-use crate::server::process::Found;
 
 /// How a line of the server's own log begins in a diagnosis.
 const SERVER_LOG: &str = "Server log: ";
+/// Time limit of the probe for the other scheme.
+const SCHEME_TIMEOUT: Duration = Duration::from_secs(1);
+/// Other instances that are looked at, at most.
+const MOST_OTHERS: usize = 20;
 /// `--dump-cmd` is given this time.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Run<'_> {
     /// Looks at the server and writes down what there is to see, within its budget.
-    pub(super) async fn diagnose(&mut self, found: &Found) {
-        let others = found.spared.iter().map(|(process, _)| process.clone());
-        let known = self.last_healthy.known();
+    pub(super) async fn diagnose(&mut self) -> Event {
+        if self.settings.purpose != Purpose::Heal && self.trouble.is_some() {
+            self.say_unresponsive();
+        }
+        let (server, others) = match &self.selection {
+            Some(selection) => {
+                let spared = selection.spared.iter().map(|(process, _)| process.clone());
+                (selection.server.clone(), spared.take(MOST_OTHERS).collect())
+            }
+            None => (Vec::new(), Vec::new()),
+        };
+        let seen = match &self.trouble {
+            Some(trouble) => match self.checker.right_scheme(trouble, SCHEME_TIMEOUT).await {
+                Some(url) => Seen::Scheme(url.to_string()),
+                None => self.seen(),
+            },
+            None => self.seen(),
+        };
+        let known = self.state.known().cloned().unwrap_or_default();
+        let owner = server.first().map(|process| process.uid).or(known.uid);
         let question = Question {
-            server: found.server.clone(),
-            others: others.collect(),
+            server,
+            others,
             port: self.settings.port(),
             addresses: self.checker.addresses(),
             tls: self.settings.url.scheme() == "https",
-            seen: self.seen(),
-            since_healthy: self.last_healthy.ago(),
+            seen,
+            since_healthy: self.state.answered_ago(),
             log: Wanted {
-                known: known.log.clone(),
+                known: known.log.clone().map(Into::into),
                 pattern: self.settings.server_log.clone(),
                 history: self.settings.log_history,
                 ours: vec![self.settings.logfile.clone()],
-                owner: found.server.first().map(|process| process.owner.as_raw()),
+                owner,
             },
             known,
         };
@@ -53,15 +73,20 @@ impl Run<'_> {
             }
         }
         self.cause = causes.into_iter().next();
+        Event::Diagnosed
     }
 
-    /// Runs `--dump-cmd` on the server's process that listens, or else on its first; whether there
-    /// was one to run.
-    pub(super) async fn dump(&mut self, listening: &[i32]) -> bool {
+    /// Runs `--dump-cmd` on the server's process that listens, or else on its first.
+    pub(super) async fn dump(&mut self) -> Event {
+        let listening = self
+            .selection
+            .iter()
+            .flat_map(|one| &one.listening)
+            .copied();
         let pids = self.held.iter().map(|held| held.process.pid);
-        let mut pids = listening.iter().copied().chain(pids);
+        let mut pids = listening.chain(pids);
         let (Some(command), Some(pid)) = (&self.settings.dump_cmd, pids.next()) else {
-            return false;
+            return Event::NotDumped;
         };
         let command = command.replace("{pid}", &pid.to_string());
         let shown = secrets::without(&command);
@@ -72,14 +97,14 @@ impl Run<'_> {
                 let reason = plain(&reason);
                 self.journal
                     .warning(&format!("Cannot run {shown}: {reason}"));
-                return false;
+                return Event::NotDumped;
             }
         };
         let is_late = tokio::select! {
             () = dump.ended() => false,
             () = tokio::time::sleep(DUMP_TIMEOUT) => true,
             name = self.signals.next() => {
-                self.told(Phase::Surveying, name);
+                self.on_signal(Phase::Dumping, name);
                 false
             }
         };
@@ -93,19 +118,21 @@ impl Run<'_> {
                 "{shown} did not end within {limit} s, and was ended"
             ));
         }
-        true
+        Event::Dumped
     }
 
     fn seen(&self) -> Seen {
         match &self.trouble {
             None => Seen::Healthy,
-            Some(Trouble::Status(status)) => Seen::Status(*status),
+            Some(Trouble::Status { status, .. }) => Seen::Status(*status),
             Some(Trouble::Certificate(what)) => Seen::Certificate(what.clone()),
             Some(Trouble::Resolution { reason, .. }) => Seen::Unresolved(reason.clone()),
             Some(Trouble::TimedOut {
                 stage: Stage::Resolving,
                 limit,
             }) => Seen::Unresolved(format!("no answer within {} s", seconds(*limit))),
+            Some(Trouble::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),
+            Some(Trouble::NotTls) => Seen::Strange(NOT_TLS.to_owned()),
             Some(Trouble::NotHttp(what) | Trouble::Tls(what)) => Seen::Strange(what.clone()),
             Some(_) => Seen::Silent,
         }

@@ -1,6 +1,7 @@
 //! The part of a run that starts the server and sees it answer.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -8,15 +9,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Run;
-use crate::diagnosis::server_log;
 use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, plain, seconds};
-use crate::proc::process::Proc;
 use crate::recovery::{Event, Outcome, Phase};
 use crate::secrets;
-use crate::server::restart_command::{Prepared, Running};
-use crate::state::Known;
-use crate::sys::descriptors;
+use crate::server::process::Process;
+use crate::server::restart_command::{self, Prepared, Running};
+use crate::sys::{descriptors, signals};
 
 /// Between two checks of a server that is starting.
 const POLL: Duration = Duration::from_millis(50);
@@ -32,53 +31,64 @@ pub(super) struct Restart {
     status: Option<ExitStatus>,
     /// Whether the log says by now that the server was started.
     announced: bool,
-    /// What serves since then.
-    pids: Vec<i32>,
 }
 
 impl Run<'_> {
-    pub(super) async fn start(&mut self) -> Result<(), String> {
+    /// Runs the restart command.
+    pub(super) async fn start(&mut self) -> Event {
+        self.say_restarting();
         self.journal.info(&format!(
             "Starting server with command: {}",
             secrets::without(&self.settings.restart_cmd)
         ));
-        let output = self.settings.output();
-        let (mut prepared, lost) = Prepared::new(
-            &self.settings.restart_cmd,
-            &output,
-            self.settings.run_as.as_ref(),
-        )
-        .map_err(|reason| plain(&reason))?;
-        let until = Instant::now() + self.settings.start_timeout;
-        let command = loop {
-            match prepared.spawn() {
-                Ok(command) => break command,
-                Err(reason)
-                    if descriptors::is_for_lack(&reason) && Instant::now() + RETRY < until =>
-                {
-                    self.journal.warning(&format!(
-                        "Cannot run the restart command: {}; next attempt in {} second",
-                        plain(&reason),
-                        seconds(RETRY)
-                    ));
-                    tokio::time::sleep(RETRY).await;
-                }
-                Err(reason) => return Err(plain(&reason)),
+        // What is waited for no longer needs its descriptors.
+        self.held.clear();
+        self.state.close();
+        signals::subreaper();
+        self.deadline = Instant::now() + self.settings.start_timeout;
+        self.spawn().await
+    }
+
+    /// Runs it after a second: what was lacking may be there again.
+    pub(super) async fn start_later(&mut self) -> Event {
+        tokio::select! {
+            biased;
+            name = self.signals.next() => self.on_signal(Phase::Starting, name),
+            () = tokio::time::sleep(RETRY) => (),
+        }
+        if Instant::now() >= self.deadline {
+            return Event::Expired;
+        }
+        self.spawn().await
+    }
+
+    async fn spawn(&mut self) -> Event {
+        let spawned = self.prepared.as_mut().map(Prepared::spawn);
+        let command = match spawned {
+            Some(Ok(command)) => command,
+            Some(Err(reason)) if descriptors::is_for_lack(&reason) => {
+                self.journal.warning(&format!(
+                    "Cannot run the restart command: {}; next attempt in {} second",
+                    plain(&reason),
+                    seconds(RETRY)
+                ));
+                return Event::Lacking;
             }
+            Some(Err(reason)) => {
+                self.journal.error(&format!(
+                    "Cannot run the restart command: {}",
+                    plain(&reason)
+                ));
+                return Event::CommandFailed;
+            }
+            None => return Event::CommandFailed,
         };
         let began = Instant::now();
-        if let Some(reason) = lost {
-            self.journal.warning(&format!(
-                "Its output is lost: cannot write {}: {}",
-                output.display(),
-                plain(&reason)
-            ));
-        }
         self.journal.detail(&format!(
             "The restart command runs as PID {}",
             command.pid()
         ));
-        if let Some(lock) = &mut self.reserved {
+        if let Some(lock) = &mut self.restart_lock {
             lock.note_restart();
         }
         self.deadline = began + self.settings.start_timeout;
@@ -87,9 +97,8 @@ impl Run<'_> {
             began,
             status: None,
             announced: false,
-            pids: Vec::new(),
         });
-        Ok(())
+        self.await_start().await
     }
 
     /// Waits for the first of: the server answers, a signal, the command ends, the deadline.
@@ -99,16 +108,17 @@ impl Run<'_> {
         };
         let event = tokio::select! {
             biased;
-            status = first_answer(&self.checker, self.settings.timeout, self.deadline, &mut self.trouble) => {
-                self.status = status;
-                self.announce(&mut restart, &self.server_pids().await);
+            answer = first_answer(&self.checker, self.settings.timeout, self.deadline, &mut self.trouble) => {
+                (self.status, self.from) = answer;
+                let pids = self.server_pids().await;
+                self.announce(&mut restart, &pids);
                 let waited = restart.began.elapsed().as_secs_f64().ceil();
                 self.journal.info(&format!("Server is now responsive after {waited} seconds"));
                 self.journal.detail(&format!("It took {} seconds", seconds(restart.began.elapsed())));
                 Event::Answers
             }
             name = self.signals.next() => {
-                self.told(Phase::Starting, name);
+                self.on_signal(Phase::Starting, name);
                 match restart.status {
                     Some(status) if status.success() => Event::CommandSucceeded,
                     _ => Event::Interrupted,
@@ -121,7 +131,11 @@ impl Run<'_> {
         event
     }
 
-    async fn command_ended(&self, restart: &mut Restart, ended: io::Result<ExitStatus>) -> Event {
+    async fn command_ended(
+        &mut self,
+        restart: &mut Restart,
+        ended: io::Result<ExitStatus>,
+    ) -> Event {
         let took = seconds(restart.began.elapsed());
         match ended {
             Ok(status) if status.success() => {
@@ -158,7 +172,6 @@ impl Run<'_> {
 
     /// Says, once, that the server was started, and which processes it has.
     fn announce(&self, restart: &mut Restart, pids: &[i32]) {
-        restart.pids = pids.to_vec();
         if restart.announced {
             return;
         }
@@ -176,29 +189,33 @@ impl Run<'_> {
     }
 
     /// What serves now: what listens on the port, or else whatever is found.
-    async fn server_pids(&self) -> Vec<i32> {
-        let found = self.find().await.unwrap_or_default();
-        if found.listening.is_empty() {
-            found.server.iter().map(|process| process.pid).collect()
+    async fn server_pids(&mut self) -> Vec<i32> {
+        let files = self.files().await;
+        let address = self.answering_address(&files);
+        let Ok(facts) = self.facts(&address, &files).await else {
+            return Vec::new();
+        };
+        let started = facts.candidates.iter().map(|one| one.process.clone());
+        let started: Vec<Process> = started
+            .filter(|process| restart_command::started_by_us(process.pid))
+            .collect();
+        let selection = self.choose(facts.clone(), &address, &files);
+        self.answering = Some(facts);
+        let found = if !selection.listening.is_empty() {
+            selection.listening
+        } else if selection.server.is_empty() {
+            started.iter().map(|process| process.pid).collect()
         } else {
-            found.listening
-        }
+            selection.server.iter().map(|process| process.pid).collect()
+        };
+        self.started = started;
+        found
     }
 
     /// Says how a start ended, and what an administrator should look at.
-    pub(super) async fn report_start(&self, outcome: Outcome) {
-        let ended = self
-            .spared
-            .iter()
-            .filter(|one| !Proc::here().is_alive(one.pid, one.start_time));
-        for process in ended {
-            self.journal.warning(&format!(
-                "PID {} was left alone as another instance, and has ended since: look whether the restart command ends it",
-                process.pid
-            ));
-        }
+    pub(super) async fn report_start(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Restarted => {
+            Outcome::Restarted | Outcome::OwnerChanged | Outcome::InstanceEnded => {
                 let failed = self
                     .restart
                     .as_ref()
@@ -210,20 +227,14 @@ impl Run<'_> {
                 }
                 self.journal.info(BANNER);
                 self.sum_up();
-                let pids = self.restart.as_ref().map(|restart| restart.pids.clone());
-                let pids = pids.unwrap_or_default();
-                let log = match pids.first() {
-                    Some(pid) => server_log::open_log(*pid).await,
-                    None => None,
-                };
-                let started = Known::of(pids, log);
-                self.last_healthy.note_started(&started);
+                self.state.answered().await;
                 return;
             }
             Outcome::InterruptedAfterStart => {
                 self.journal.info(BANNER);
                 self.journal
                     .warning("The server was started; stopping as told");
+                self.note_started().await;
                 return;
             }
             Outcome::CommandFailed => {
@@ -231,9 +242,18 @@ impl Run<'_> {
                     .error(&format!("Still no answer: {}", self.last_trouble()));
                 self.log_output();
             }
+            Outcome::TakenOver => (),
             _ => self.report_silence().await,
         }
+        self.note_started().await;
         self.failed();
+    }
+
+    /// Notes what the restart command started: the next run may have to stop it.
+    async fn note_started(&mut self) {
+        let started = self.started.iter();
+        self.state.state.started = started.map(|one| (one.pid, one.start_time)).collect();
+        self.state.changed().await;
     }
 
     fn log_output(&self) {
@@ -256,13 +276,13 @@ impl Run<'_> {
         }
     }
 
-    async fn report_silence(&self) {
+    async fn report_silence(&mut self) {
         let waited = seconds(self.settings.start_timeout);
         let last = self.last_trouble();
+        let pids = self.server_pids().await;
         let Some(restart) = &self.restart else {
             return;
         };
-        let pids = self.server_pids().await;
         let text = match restart.status {
             None => format!(
                 "The server did not become responsive within {waited} seconds ({last}); the restart command \
@@ -284,17 +304,17 @@ impl Run<'_> {
     }
 }
 
-/// Checks until the server answers; returns the status.
+/// Checks until the server answers; returns the status and the peer.
 async fn first_answer(
     checker: &Checker,
     timeout: Duration,
     deadline: Instant,
     trouble: &mut Option<Trouble>,
-) -> u16 {
+) -> (u16, Option<SocketAddr>) {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match checker.check(timeout.min(left)).await {
-            Verdict::Healthy { status, .. } => return status,
+            Verdict::Healthy { status, from, .. } => return (status, from),
             Verdict::Unhealthy(seen) => *trouble = Some(seen),
         }
         tokio::time::sleep(POLL).await;

@@ -1,0 +1,657 @@
+//! The part of a run before anything is stopped: where the server listens, which processes it is,
+//! whether it answers at its own address, and whether a restart can work.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Uid, geteuid};
+
+use super::Run;
+use crate::health::{Trouble, Verdict};
+use crate::journal::plain;
+use crate::proc::net::{self, Place, plainly, takes};
+use crate::recovery::{self, Event, Plan, Purpose, Situation};
+use crate::secrets;
+use crate::server::config_dir::{self, ServerConfig, config_dir};
+use crate::server::process::Process;
+use crate::server::restart_command::{self, Prepared};
+use crate::server::search::{self, Recorded, Search};
+use crate::server::select::{self, Asked, Facts, Port, Selection};
+use crate::server::stop::Held;
+use crate::sys::account::{self, Account};
+use crate::sys::bounded;
+use crate::sys::signals::Signals;
+
+/// Time limit of reading `server_config.json`.
+const CONFIG_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit of resolving the host in it.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Processes that are left alone and named, at most.
+const MOST_SPARED: usize = 20;
+/// Time between two warnings of the restart command.
+const WARNING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Where the server listens, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Address {
+    /// Addresses to which it may be bound; any, where there are none.
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) port: u16,
+    /// Whether nothing but the URL says so.
+    pub(super) is_of_url: bool,
+}
+
+/// What the restart command's files say.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Files {
+    pub(super) config: ServerConfig,
+    /// The addresses of the host in it.
+    pub(super) ips: Vec<IpAddr>,
+    /// Who owns the script and the configuration directory.
+    pub(super) owners: Vec<u32>,
+}
+
+impl Run<'_> {
+    /// What the restart command's files say; read once in a run.
+    pub(super) async fn files(&mut self) -> Files {
+        if let Some(files) = &self.files {
+            return files.clone();
+        }
+        let command = &self.settings.restart_cmd;
+        let directory = config_dir(command);
+        let owners = restart_command::owners(command, directory.as_deref()).await;
+        let config = match &directory {
+            Some(directory) => {
+                let reading = bounded::ask(CONFIG_TIMEOUT, || config_dir::read(directory));
+                reading.await.ok().flatten().unwrap_or_default()
+            }
+            None => ServerConfig::default(),
+        };
+        let ips = match config.host.clone() {
+            Some(host) if config.port.is_some() => {
+                let resolving = bounded::in_thread(RESOLVE_TIMEOUT, move || {
+                    let found = (host.as_str(), 0).to_socket_addrs();
+                    found.map(|found| found.map(|one| one.ip()).collect::<Vec<_>>())
+                });
+                resolving.await.and_then(Result::ok).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        let files = Files {
+            config,
+            ips,
+            owners,
+        };
+        self.files = Some(files.clone());
+        files
+    }
+
+    /// Where the server listens: `--listen`, else its configuration, else the record, else the URL.
+    pub(super) fn address(&self, files: &Files) -> Address {
+        if let Some(listen) = self.settings.listen {
+            return Address {
+                ips: specified(listen.ip()),
+                port: listen.port(),
+                is_of_url: false,
+            };
+        }
+        if let Some(port) = files.config.port {
+            // It binds all addresses, whatever name its configuration has for users.
+            let is_here = net::place(&files.ips) == Place::Here;
+            return Address {
+                ips: if is_here {
+                    files.ips.clone()
+                } else {
+                    Vec::new()
+                },
+                port,
+                is_of_url: false,
+            };
+        }
+        if let Some(listens) = self.state.known().and_then(|known| known.listens) {
+            return Address {
+                ips: specified(listens.ip()),
+                port: listens.port(),
+                is_of_url: false,
+            };
+        }
+        Address {
+            ips: self.checker.addresses(),
+            port: self.settings.port(),
+            is_of_url: true,
+        }
+    }
+
+    /// Users that are proven to run the server, besides the recorded one.
+    pub(super) fn proven(&self, files: &Files) -> Vec<u32> {
+        let own = [0, geteuid().as_raw()].into_iter();
+        let user = self.settings.user.map(Uid::as_raw);
+        let run_as = self.settings.run_as.as_ref();
+        let run_as = run_as.map(|account| account.uid.as_raw());
+        own.chain(user)
+            .chain(run_as)
+            .chain(files.owners.iter().copied())
+            .collect()
+    }
+
+    /// Searches at that address.
+    pub(super) async fn facts(&self, address: &Address, files: &Files) -> Result<Facts, String> {
+        let known = self.state.known();
+        let recorded = known.and_then(|known| {
+            Some(Recorded {
+                pid: known.pid?,
+                start_time: known.start?,
+                argv: known.argv?,
+            })
+        });
+        let mut users = self.proven(files);
+        users.extend(known.and_then(|known| known.uid));
+        users.extend(known.and_then(|known| known.socket_uid));
+        let search = Search {
+            pattern: self.settings.process_pattern.clone(),
+            addresses: address.ips.clone(),
+            port: address.port,
+            script: restart_command::myvnc_script(&self.settings.restart_cmd),
+            config_dir: config_dir(&self.settings.restart_cmd),
+            recorded,
+            users,
+        };
+        search::search(&search).await
+    }
+
+    /// Decides which processes are the server.
+    pub(super) fn choose(&self, facts: Facts, address: &Address, files: &Files) -> Selection {
+        let known = self.state.known();
+        let refused = plain(&Errno::ECONNREFUSED.into());
+        let is_refused =
+            matches!(&self.trouble, Some(Trouble::Connection { reason, .. }) if *reason == refused);
+        let asked = Asked {
+            is_named: self.settings.process_pattern.is_some(),
+            user: self.settings.user.map(Uid::as_raw),
+            by_port_alone: self.settings.by_port_alone,
+            is_remote: address.is_of_url && net::place(&address.ips) == Place::Elsewhere,
+            is_refused: is_refused && self.is_at_url(address),
+            recorded: known.and_then(|known| known.pid.zip(known.start)),
+            cookie: known.and_then(|known| known.cookie),
+            uid: known.and_then(|known| known.uid),
+            started: self.state.state.started.clone(),
+            proven: self.proven(files),
+        };
+        select::choose(facts, &asked, address.port)
+    }
+
+    /// Whether the URL leads to that address.
+    fn is_at_url(&self, address: &Address) -> bool {
+        let urls = self.checker.addresses();
+        address.port == self.settings.port()
+            && (address.ips.is_empty() || address.ips.iter().any(|ip| takes(*ip, &urls)))
+    }
+
+    /// Looks for the server's processes and for who holds its address.
+    pub(super) async fn search(&mut self) -> Event {
+        if let Err(reason) = Signals::catch_children() {
+            self.journal
+                .error(&format!("Cannot catch signals: {}", plain(&reason)));
+            return Event::Unable;
+        }
+        let files = self.files().await;
+        let address = self.address(&files);
+        let facts = match self.facts(&address, &files).await {
+            Ok(facts) => facts,
+            Err(reason) => {
+                self.journal.error(&format!(
+                    "Cannot look for the server's processes in /proc: {reason}"
+                ));
+                return Event::Unable;
+            }
+        };
+        let selection = self.choose(facts, &address, &files);
+        let situation = self.situation(&selection);
+        self.selection = Some(selection);
+        Event::Searched(situation)
+    }
+
+    fn situation(&self, selection: &Selection) -> Situation {
+        let was_asked = self
+            .trouble
+            .as_ref()
+            .is_none_or(|trouble| !trouble.is_not_asked());
+        let is_unresolved = self.checker.addresses().is_empty();
+        // Of a server whose address is not known, any match can be well.
+        let is_hidden = !was_asked && is_unresolved && !selection.spared.is_empty();
+        Situation {
+            is_running: !selection.server.is_empty() || is_hidden,
+            port: match selection.port {
+                Port::Free => recovery::Held::Free,
+                Port::Server => recovery::Held::ByServer,
+                Port::Foreign { .. } => recovery::Held::ByOther,
+                Port::Ambiguous => recovery::Held::BySeveral,
+                Port::Unknown => recovery::Held::Unknown,
+            },
+            was_asked,
+            is_elsewhere: self.trouble.is_some()
+                && selection
+                    .address
+                    .is_some_and(|address| self.leads_elsewhere(address)),
+        }
+    }
+
+    /// Whether the URL leads to other sockets than the one that is bound there, too.
+    fn leads_elsewhere(&self, bound: SocketAddr) -> bool {
+        let mut urls = self.checker.addresses().into_iter();
+        bound.port() != self.settings.port() || urls.any(|ip| !takes(bound.ip(), &[ip]))
+    }
+
+    /// Asks the server at its own address: what stands before it may be to blame.
+    pub(super) async fn ask_itself(&mut self) -> Event {
+        let Some(bound) = self.selection.as_ref().and_then(|one| one.address) else {
+            return Event::Silent;
+        };
+        let address = SocketAddr::new(reachable(bound.ip()), bound.port());
+        self.journal
+            .debug(&format!("Checking the server itself at {address}"));
+        let verdict = tokio::select! {
+            biased;
+            name = self.signals.next() => {
+                self.on_signal(recovery::Phase::Searching, name);
+                return Event::Interrupted;
+            }
+            verdict = self.checker.ask(address, self.settings.timeout) => verdict,
+        };
+        let status = match verdict {
+            Verdict::Healthy { status, .. } => status,
+            Verdict::Unhealthy(trouble) => {
+                self.journal.warning(&format!(
+                    "The server itself does not answer at {address} either: {trouble}"
+                ));
+                return Event::Silent;
+            }
+        };
+        let urls = self.checker.addresses();
+        let is_same =
+            bound.port() == self.settings.port() && (urls.is_empty() || takes(bound.ip(), &urls));
+        let before = self.who_is_before(bound).await;
+        if is_same {
+            self.status = status;
+            self.journal.warning(&format!(
+                "The server answers at {address} (status: {status}), but {} leads to {before} too; give the URL that \
+                 address, or set listen",
+                self.settings.shown_url
+            ));
+            return Event::Recognised;
+        }
+        self.journal.error(&format!(
+            "The server itself answers at {address} (status: {status}); {before}, to which {} leads, does not: {}; \
+             look at that proxy",
+            self.settings.shown_url,
+            self.last_trouble()
+        ));
+        Event::Answers
+    }
+
+    /// Who holds the URL's address besides the server's own socket, in words.
+    async fn who_is_before(&mut self, own: SocketAddr) -> String {
+        let urls: Vec<IpAddr> = self.checker.addresses();
+        let ips: Vec<IpAddr> = urls
+            .iter()
+            .filter(|ip| own.port() != self.settings.port() || !takes(own.ip(), &[**ip]))
+            .copied()
+            .collect();
+        let port = self.settings.port();
+        let place = ips.first().map_or(
+            self.settings.url.host_str().unwrap_or_default().to_owned(),
+            |ip| SocketAddr::new(*ip, port).to_string(),
+        );
+        if net::place(&ips) != Place::Here {
+            return format!("the proxy at {place}");
+        }
+        let address = Address {
+            ips,
+            port,
+            is_of_url: true,
+        };
+        let files = self.files().await;
+        let Ok(facts) = self.facts(&address, &files).await else {
+            return format!("the proxy at {place}");
+        };
+        let inodes: Vec<u64> = facts
+            .listeners
+            .iter()
+            .flatten()
+            .map(|one| one.inode)
+            .collect();
+        let candidate = facts.candidates.iter().find(|one| {
+            let own = one.listens.as_deref().unwrap_or_default();
+            own.iter().any(|held| inodes.contains(&held.inode))
+        });
+        let process = facts
+            .holder
+            .or_else(|| candidate.map(|one| one.process.clone()));
+        let uid = facts.listeners.iter().flatten().map(|one| one.uid).next();
+        match (process, uid) {
+            (Some(process), _) => format!("the proxy at {place}, {}", described(&process)),
+            (None, Some(uid)) => {
+                format!("the proxy at {place}, a process of user {}", name_of(uid))
+            }
+            (None, None) => format!("{place}, where nobody listens"),
+        }
+    }
+
+    /// Says why nothing can be done about the server.
+    pub(super) fn say_why_not(&self) {
+        let Some(selection) = &self.selection else {
+            return;
+        };
+        let files = self.files.clone().unwrap_or_default();
+        let address = self.address(&files);
+        let place = shown(&address);
+        let text = match &selection.port {
+            Port::Foreign { uid, holder } => self.taken(&place, *uid, holder.as_ref()),
+            Port::Ambiguous => format!(
+                "Several servers listen at {place}, and which of them is this one cannot be told; set listen, user or \
+                 process-pattern"
+            ),
+            _ => format!(
+                "Who listens at {place} cannot be read, so that no process can be proved to be the server; allow the \
+                 monitor netlink sockets or /proc/net/tcp, and CAP_SYS_PTRACE, or set process-pattern"
+            ),
+        };
+        self.journal.error(&text);
+    }
+
+    /// Says whose the port is by now, and how to accept that user.
+    pub(super) fn taken(&self, place: &str, uid: u32, holder: Option<&Process>) -> String {
+        let user = name_of(uid);
+        let who = holder.map_or("a process that cannot be seen".to_owned(), |process| {
+            format!(
+                "PID {} ({})",
+                process.pid,
+                secrets::without(&process.command)
+            )
+        });
+        let known = self.state.known();
+        let recorded = known.and_then(|known| known.socket_uid);
+        let whose = match recorded {
+            Some(recorded) if recorded != uid => {
+                format!(", and the server is user {}'s", name_of(recorded))
+            }
+            _ => String::new(),
+        };
+        format!(
+            "The server's port is taken: {who} of user {user} holds {place}{whose}; end that process, or, if it is the \
+             server, set user = \"{user}\" (if it is a proxy, set listen to the server's own ADDRESS:PORT)"
+        )
+    }
+
+    /// Says that the server was not asked, and why.
+    pub(super) fn say_not_asked(&self) {
+        let running = self
+            .selection
+            .as_ref()
+            .and_then(|selection| {
+                let spared = selection.spared.iter().map(|(process, _)| process);
+                selection.server.iter().chain(spared).next()
+            })
+            .map(|process| {
+                format!(
+                    ": PID {} ({}) may be well, and is left alone",
+                    process.pid,
+                    secrets::without(&process.command)
+                )
+            });
+        let remedy = match &self.trouble {
+            Some(Trouble::Resolution { .. } | Trouble::TimedOut { .. }) => {
+                "correct --url or the name service"
+            }
+            _ => "look at this machine's network, limits and filters",
+        };
+        self.journal.error(&format!(
+            "The server was not asked, for the check failed on our own side{}; {remedy}",
+            running.unwrap_or_default()
+        ));
+    }
+
+    /// Looks at everything that can keep a restart from working, and gets ready what it needs.
+    pub(super) async fn prepare(&mut self, plan: Plan) -> Event {
+        let command = &self.settings.restart_cmd;
+        if let Some(reason) = restart_command::unusable(command).await {
+            self.journal.error(&format!(
+                "The restart command cannot be run: {reason}; correct --restart-cmd"
+            ));
+            return Event::Unable;
+        }
+        let Some(selection) = self.selection.clone() else {
+            return Event::Unable;
+        };
+        self.say_spared(&selection);
+        let spared = selection.spared.iter();
+        self.spared = spared.map(|(process, _)| process.clone()).collect();
+        let account = match self.account(&selection) {
+            Ok(account) => account,
+            Err(reason) => {
+                self.journal.error(&reason);
+                return Event::Unable;
+            }
+        };
+        if plan == Plan::Restart && !self.hold(&selection).await {
+            return Event::Unable;
+        }
+        if self.settings.purpose != Purpose::Heal {
+            return Event::Prepared;
+        }
+        self.warn_of_command(account.as_ref()).await;
+        let output = self.settings.output();
+        match Prepared::new(command, &output, account.as_ref()) {
+            Ok((prepared, lost)) => {
+                self.prepared = Some(prepared);
+                if let Some(reason) = lost {
+                    self.journal.warning(&format!(
+                        "Cannot write {}: {}; the restart command's output is discarded",
+                        output.display(),
+                        plain(&reason)
+                    ));
+                }
+                Event::Prepared
+            }
+            Err(reason) => {
+                self.journal.error(&format!(
+                    "The restart command could not be started: {}",
+                    plain(&reason)
+                ));
+                Event::Unable
+            }
+        }
+    }
+
+    fn say_spared(&self, selection: &Selection) {
+        for (process, reason) in selection.spared.iter().take(MOST_SPARED) {
+            self.journal
+                .warning(&format!("Left alone: {}: {reason}", describe(process)));
+        }
+        let more = selection.spared.len().saturating_sub(MOST_SPARED);
+        if more > 0 {
+            self.journal
+                .warning(&format!("Left alone: {more} further processes"));
+        }
+    }
+
+    /// Takes hold of the server's processes; whether they may be signalled.
+    async fn hold(&mut self, selection: &Selection) -> bool {
+        let held: Vec<Held> = selection
+            .server
+            .iter()
+            .cloned()
+            .filter_map(Held::new)
+            .collect();
+        let processes: Vec<Process> = held.iter().map(|held| held.process.clone()).collect();
+        let recorded = self.state.known().and_then(|known| known.pid);
+        let is_known = processes.iter().any(|one| Some(one.pid) == recorded);
+        let changed = search::changed(&processes, is_known).await;
+        self.held = held;
+        for held in &self.held {
+            if changed.contains(&held.process.pid) {
+                self.journal.warning(&format!(
+                    "Left alone: {}: it runs another program, or as another user, since it was found",
+                    describe(&held.process)
+                ));
+            }
+        }
+        self.held
+            .retain(|held| !changed.contains(&held.process.pid));
+        let forbidden: Vec<_> = self
+            .held
+            .iter()
+            .filter_map(|held| held.forbidden().map(|reason| (&held.process, reason)))
+            .collect();
+        let mut names: BTreeMap<u32, String> = BTreeMap::new();
+        for (process, reason) in &forbidden {
+            // One question for each user: an account database that hangs takes its time.
+            let owner = names
+                .entry(process.uid)
+                .or_insert_with(|| name_of(process.uid));
+            let remedy = if process.uid == 0 {
+                "root".to_owned()
+            } else {
+                format!("root or {owner}")
+            };
+            self.journal.error(&format!(
+                "Cannot signal {} of user {owner}: {reason}; run as {remedy}, or narrow with --user",
+                describe(process)
+            ));
+        }
+        forbidden.is_empty()
+    }
+
+    /// Who the restart command runs as; none for the monitor's own user.
+    fn account(&mut self, selection: &Selection) -> Result<Option<Account>, String> {
+        let known = self.state.known();
+        let server = selection
+            .server
+            .iter()
+            .find(|one| selection.listening.contains(&one.pid))
+            .or(selection.server.first());
+        let owner = server
+            .map(|process| (process.uid, process.gid))
+            .or_else(|| known.and_then(|known| known.uid.zip(known.gid)));
+        self.owner = owner.map(|(uid, _)| uid);
+        if let Some(account) = &self.settings.run_as {
+            return Ok(Some(account.clone()));
+        }
+        let command = &self.settings.restart_cmd;
+        let is_own_script = restart_command::myvnc_script(command).is_some()
+            && !restart_command::changes_user(command);
+        match owner {
+            Some((uid, gid)) if geteuid().is_root() && uid != 0 && is_own_script => {
+                let account = Account::of(Uid::from_raw(uid), Gid::from_raw(gid));
+                account.map(Some).map_err(|reason| {
+                    format!(
+                        "Cannot look up user {uid}, who owns the server and whom the restart command should run as: \
+                         {reason}; set run-as"
+                    )
+                })
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Once a day, as root, warns of a restart command that others can change.
+    pub(super) async fn warn_of_command(&mut self, account: Option<&Account>) {
+        if !self.is_warning_due() {
+            return;
+        }
+        let command = &self.settings.restart_cmd;
+        if let Some(text) = restart_command::writable_by_others(command, account).await {
+            self.journal.warning(&text);
+        }
+        self.state.state.warned = unix_time();
+    }
+
+    pub(super) fn is_warning_due(&self) -> bool {
+        let warned = self.state.state.warned.unwrap_or_default();
+        geteuid().is_root()
+            && unix_time().is_some_and(|now| now.abs_diff(warned) >= WARNING_INTERVAL.as_secs())
+    }
+
+    /// The end of a run that only looks.
+    pub(super) fn say_what_would_be_done(&self) {
+        if self.settings.purpose != Purpose::DryRun {
+            return;
+        }
+        let stop = if self.held.is_empty() {
+            "nothing".to_owned()
+        } else {
+            super::stop::pids(&self.held)
+        };
+        self.journal.info(&format!("Would stop: {stop}"));
+        self.journal.info(&format!(
+            "Would run: {}",
+            secrets::without(&self.settings.restart_cmd)
+        ));
+    }
+
+    /// The directory of the server's own log, where its configuration says so.
+    pub(super) fn logdir(&self) -> Option<PathBuf> {
+        let files = self.files.as_ref()?;
+        files
+            .config
+            .logdir
+            .clone()
+            .map(|dir| OsString::from(dir).into())
+    }
+}
+
+fn unix_time() -> Option<u64> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.ok().map(|now| now.as_secs())
+}
+
+/// No address where any is meant.
+fn specified(ip: IpAddr) -> Vec<IpAddr> {
+    if ip.is_unspecified() {
+        Vec::new()
+    } else {
+        vec![ip]
+    }
+}
+
+/// An address at which a socket that is bound to this one can be asked from here.
+fn reachable(bound: IpAddr) -> IpAddr {
+    match bound {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
+
+/// An address in a sentence.
+pub(super) fn shown(address: &Address) -> String {
+    match address.ips.first() {
+        Some(ip) => plainly(SocketAddr::new(*ip, address.port)).to_string(),
+        None => format!("port {}", address.port),
+    }
+}
+
+pub(super) fn describe(process: &Process) -> String {
+    format!(
+        "PID {} ({})",
+        process.pid,
+        secrets::without(&process.command)
+    )
+}
+
+/// A process with its user.
+pub(super) fn described(process: &Process) -> String {
+    format!("{} of user {}", describe(process), name_of(process.uid))
+}
+
+/// The name of a user, or the number where the account database does not tell.
+pub(super) fn name_of(uid: u32) -> String {
+    match account::by_uid(Uid::from_raw(uid)) {
+        Ok(Some(account)) => account.name,
+        _ => uid.to_string(),
+    }
+}

@@ -1,0 +1,229 @@
+//! The part of a run that sees who answers: the known server, a server that is accepted, or somebody
+//! who has taken its place.
+
+use super::Run;
+use super::preflight::{Address, Files, name_of};
+use crate::diagnosis::server_log;
+use crate::proc::net::{self, Place, plainly, takes};
+use crate::proc::process::Proc;
+use crate::proc::sock_diag::{self, Listener};
+use crate::recovery::Event;
+use crate::server::config_dir::config_dir;
+use crate::server::process::Process;
+use crate::server::restart_command;
+use crate::server::select::Facts;
+use crate::state::Known;
+
+/// Who answers.
+enum Answering {
+    /// The recorded socket.
+    Known,
+    /// Nobody of this machine, or nobody who can be seen.
+    Unseen,
+    /// This socket, and the process that holds it.
+    Socket {
+        socket: Listener,
+        process: Option<Process>,
+        /// The server's processes.
+        pids: Vec<i32>,
+    },
+}
+
+impl Run<'_> {
+    /// Sees who answered a check: one question to the kernel while the record is valid.
+    pub(super) async fn recognise(&mut self) -> Event {
+        match self.who_answers().await {
+            Answering::Known | Answering::Unseen => Event::Recognised,
+            Answering::Socket {
+                socket,
+                process,
+                pids,
+            } => self.judge(&socket, process.as_ref(), pids, false).await,
+        }
+    }
+
+    /// Sees who answers after a start, and what became of other instances.
+    pub(super) async fn identify(&mut self) -> Event {
+        // What was recorded before the start is another socket.
+        let event = match self.who_answers().await {
+            Answering::Known | Answering::Unseen => Event::Recognised,
+            Answering::Socket {
+                socket,
+                process,
+                pids,
+            } => self.judge(&socket, process.as_ref(), pids, true).await,
+        };
+        if event != Event::Recognised {
+            return event;
+        }
+        let ended: Vec<i32> = self
+            .spared
+            .iter()
+            .filter(|one| !Proc::here().is_alive(one.pid, one.start_time))
+            .map(|one| one.pid)
+            .collect();
+        for pid in &ended {
+            self.journal.error(&format!(
+                "PID {pid} was left alone as another instance, and has ended since: look whether the restart command \
+                 ends it (manage.py looks servers up by user)"
+            ));
+        }
+        if ended.is_empty() {
+            Event::Recognised
+        } else {
+            Event::InstanceEnded
+        }
+    }
+
+    async fn who_answers(&mut self) -> Answering {
+        if self.is_record_valid() {
+            return Answering::Known;
+        }
+        let has_address = self.settings.listen.is_some()
+            || config_dir(&self.settings.restart_cmd).is_some()
+            || self
+                .state
+                .known()
+                .is_some_and(|known| known.listens.is_some());
+        let is_remote = self
+            .from
+            .is_some_and(|from| net::place(&[from.ip()]) == Place::Elsewhere);
+        if is_remote && !has_address {
+            return Answering::Unseen;
+        }
+        let files = self.files().await;
+        let address = self.answering_address(&files);
+        if let Some(facts) = self.answering.take() {
+            return self.holder(facts, &address, &files);
+        }
+        match self.facts(&address, &files).await {
+            Ok(facts) => self.holder(facts, &address, &files),
+            Err(_) => Answering::Unseen,
+        }
+    }
+
+    /// Whether the recorded socket still listens where the server should. No process is read.
+    fn is_record_valid(&mut self) -> bool {
+        self.state.forget_other_boots();
+        let Some(known) = self.state.known() else {
+            return false;
+        };
+        let (Some(listens), Some(cookie)) = (known.listens, known.cookie) else {
+            return false;
+        };
+        let command = config_dir(&self.settings.restart_cmd);
+        let command = command.map(|directory| directory.display().to_string());
+        let is_asked = match (self.settings.listen, self.from) {
+            (Some(listen), _) => {
+                listen.port() == listens.port()
+                    && (listen.ip().is_unspecified() || takes(listens.ip(), &[listen.ip()]))
+            }
+            (None, Some(from)) if listens.port() == from.port() => {
+                takes(listens.ip(), &[from.ip()])
+            }
+            _ => true,
+        };
+        is_asked
+            && known.config_dir == command
+            && matches!(sock_diag::listener(listens, cookie), Ok(Some(_)))
+    }
+
+    /// Where whoever answered listens: the server's own address, or the peer of the check.
+    pub(super) fn answering_address(&self, files: &Files) -> Address {
+        let address = self.address(files);
+        let from = self.from.map(plainly);
+        match from {
+            Some(from) if from.port() == address.port || address.is_of_url => Address {
+                ips: vec![from.ip()],
+                port: from.port(),
+                is_of_url: address.is_of_url,
+            },
+            _ => address,
+        }
+    }
+
+    fn holder(&self, facts: Facts, address: &Address, files: &Files) -> Answering {
+        let Some(socket) = facts.listeners.iter().flatten().next().cloned() else {
+            return Answering::Unseen;
+        };
+        let holder = facts.holder.clone();
+        let selection = self.choose(facts, address, files);
+        let held = selection.server.iter();
+        let mut held = held.filter(|one| selection.listening.contains(&one.pid));
+        let is_only = selection.server.len() == 1;
+        let process = held.next().or(selection.server.first().filter(|_| is_only));
+        Answering::Socket {
+            socket: selection.socket.clone().unwrap_or(socket),
+            process: process.cloned().or(holder),
+            pids: selection.server.iter().map(|one| one.pid).collect(),
+        }
+    }
+
+    /// Accepts who answers, or says that somebody has taken the server's place.
+    async fn judge(
+        &mut self,
+        socket: &Listener,
+        process: Option<&Process>,
+        pids: Vec<i32>,
+        is_started: bool,
+    ) -> Event {
+        let files = self.files().await;
+        let known = self.state.known().cloned().unwrap_or_default();
+        let is_started_by_us =
+            || is_started && process.is_some_and(|one| restart_command::started_by_us(one.pid));
+        let is_proven = self.proven(&files).contains(&socket.uid) || is_started_by_us();
+        let place = plainly(socket.address).to_string();
+        match known.socket_uid {
+            Some(recorded) if recorded != socket.uid && !is_proven => {
+                let text = self.taken(&place, socket.uid, process);
+                self.journal.error(&text);
+                return Event::TakenOver;
+            }
+            None if !is_proven => self.say_accepted(socket, process, &place),
+            _ => (),
+        }
+        let before = self.owner.or(known.uid);
+        let now = process.map_or(socket.uid, |process| process.uid);
+        let is_match = process.is_some_and(|one| pids.contains(&one.pid));
+        self.state.state.known = Some(Known {
+            config_dir: config_dir(&self.settings.restart_cmd)
+                .map(|directory| directory.display().to_string()),
+            log: match process.filter(|_| is_match) {
+                Some(process) => server_log::open_log(process.pid)
+                    .await
+                    .map(|log| log.display().to_string()),
+                None => None,
+            }
+            .or(known.log),
+            pids,
+            ..Known::of(socket, process.filter(|_| is_match))
+        });
+        self.state.state.started.clear();
+        let accepted = self.settings.user.map(|user| user.as_raw());
+        let accepted = accepted.or(self.settings.run_as.as_ref().map(|one| one.uid.as_raw()));
+        if let Some(before) = before {
+            if is_started && before != now && accepted != Some(now) {
+                let (old, new) = (name_of(before), name_of(now));
+                self.journal.critical(&format!(
+                    "The server was user {old}'s and came back as user {new}'s: set run-as = \"{old}\", and start it \
+                     again as {old}"
+                ));
+                return Event::OwnerChanged;
+            }
+        }
+        Event::Recognised
+    }
+
+    /// Says whom the first answer comes from.
+    fn say_accepted(&self, socket: &Listener, process: Option<&Process>, place: &str) {
+        let user = name_of(socket.uid);
+        let who = process.map_or_else(
+            || "a process that cannot be seen".to_owned(),
+            super::preflight::describe,
+        );
+        self.journal.warning(&format!(
+            "There is no record of this server yet: {who} of user {user}, who answers at {place}, is taken for it; if \
+             that is right, set user = \"{user}\""
+        ));
+    }
+}

@@ -1,0 +1,141 @@
+//! The part of a run that ends the server's processes.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Run;
+use super::preflight::describe;
+use crate::journal::{BANNER, Level, plain, seconds};
+use crate::proc::process::Proc;
+use crate::proc::{net, sock_diag};
+use crate::recovery::{Event, Phase};
+use crate::server::stop::Held;
+
+/// Between SIGKILL and giving up.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Run<'_> {
+    /// Says, once, that the restart begins.
+    pub(super) fn say_restarting(&mut self) {
+        if std::mem::replace(&mut self.is_announced, true) {
+            return;
+        }
+        for line in [BANNER, "RESTARTING SERVER", BANNER] {
+            self.journal.info(line);
+        }
+        for held in &self.held {
+            self.journal
+                .detail(&format!("Found {}", describe(&held.process)));
+        }
+        if self.held.is_empty() {
+            self.journal.info("No server process found");
+        }
+    }
+
+    pub(super) fn terminate(&mut self) {
+        self.say_restarting();
+        self.journal
+            .info(&format!("Stopping server processes: {}", pids(&self.held)));
+        self.send("SIGTERM", Level::Info, Held::terminate);
+        self.journal.info("Waiting for processes to terminate...");
+        self.deadline = Instant::now() + self.settings.stop_timeout;
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.held.retain(Held::is_alive);
+        self.send("SIGKILL", Level::Warning, Held::kill);
+        self.deadline = Instant::now() + KILL_TIMEOUT;
+    }
+
+    fn send(&self, name: &str, level: Level, signal: fn(&Held) -> io::Result<bool>) {
+        for held in &self.held {
+            let pid = held.process.pid;
+            match signal(held) {
+                Ok(true) => self
+                    .journal
+                    .log(level, &format!("Sent {name} to PID {pid}")),
+                Ok(false) => self.journal.debug(&format!("PID {pid} had already ended")),
+                Err(reason) => self.journal.error(&format!(
+                    "Cannot send {name} to PID {pid}: {}",
+                    plain(&reason)
+                )),
+            }
+        }
+    }
+
+    pub(super) async fn await_exits(&mut self, phase: Phase) -> Event {
+        let held = &self.held;
+        let all_ended = async {
+            for process in held {
+                process.ended().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = all_ended => {
+                self.journal.info("All processes terminated successfully");
+                self.held.clear();
+                Event::AllEnded
+            }
+            name = self.signals.next() => {
+                self.on_signal(phase, name);
+                Event::Interrupted
+            }
+            () = tokio::time::sleep_until(self.deadline) => {
+                self.held.retain(Held::is_alive);
+                if phase == Phase::Terminating {
+                    let waited = seconds(self.settings.stop_timeout);
+                    self.journal.warning(&format!("Processes still running after {waited}s: {}", pids(&self.held)));
+                    return Event::Expired;
+                }
+                self.survived()
+            }
+        }
+    }
+
+    /// Says what outlived SIGKILL; only what holds the server's port keeps it from being started.
+    fn survived(&self) -> Event {
+        let holds_port = self.is_port_held();
+        for held in &self.held {
+            let pid = held.process.pid;
+            let state = Proc::here().state(pid);
+            let limit = KILL_TIMEOUT.as_secs();
+            if holds_port {
+                self.journal.critical(&format!(
+                    "PID {pid} is still there {limit}s after SIGKILL, in state {state}: nothing was started"
+                ));
+            } else {
+                self.journal.warning(&format!(
+                    "PID {pid} is still there {limit}s after SIGKILL, in state {state}; it does not hold the server's \
+                     port, and the server is started"
+                ));
+            }
+        }
+        if holds_port {
+            Event::Survived
+        } else {
+            Event::SurvivedElsewhere
+        }
+    }
+
+    /// Whether the server's socket still listens. What cannot be read is held.
+    fn is_port_held(&self) -> bool {
+        let socket = self.selection.as_ref().and_then(|one| one.socket.as_ref());
+        let Some(socket) = socket else {
+            // Nobody listened when it was searched for.
+            return false;
+        };
+        match sock_diag::listeners().or_else(|_| net::listeners(Proc::here())) {
+            Ok(all) => all.iter().any(|one| one.inode == socket.inode),
+            Err(_) => true,
+        }
+    }
+}
+
+/// The PIDs, as the manual shows them: `[68389]`.
+pub(super) fn pids(held: &[Held]) -> String {
+    let pids: Vec<i32> = held.iter().map(|held| held.process.pid).collect();
+    format!("{pids:?}")
+}
