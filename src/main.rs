@@ -25,9 +25,12 @@ use std::process::ExitCode;
 use crate::journal::complain;
 use crate::servers::Order;
 use crate::settings::Settings;
+use crate::sys::descriptors;
 
 /// Usage errors: nothing was touched.
 const USAGE: u8 = 2;
+/// Descriptors of an event loop: epoll and its copy, eventfd, both ends of the signals' pipe and a copy.
+const EVENT_LOOP: usize = 6;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
@@ -79,6 +82,13 @@ fn watch_all(servers: &[Settings]) -> bool {
 }
 
 fn watch(server: &Settings) -> bool {
+    // Where the pipe of the signals cannot be had, tokio panics.
+    if !descriptors::can_open(EVENT_LOOP) {
+        complain(
+            "too few file descriptors: allow 16 or more (ulimit -n, LimitNOFILE=); nothing was done",
+        );
+        return false;
+    }
     // Deadlines are looked at between any two steps: a peer that floods us is one long series of steps.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -353,7 +353,7 @@ fn the_sample_configuration_is_commented_out_and_its_defaults_are_true() {
         .lines()
         .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
         .filter(|line| {
-            !["ca-cert", "user", "server-log", "dump-cmd"]
+            !["ca-cert", "user", "run-as", "server-log", "dump-cmd"]
                 .iter()
                 .any(|key| line.starts_with(key))
         })

@@ -263,7 +263,7 @@ mod tests {
         };
         assert_eq!(told(SHORT, LONG, stalls).await, (Ended::Stalled, vec![1]));
         let (ended, many) = told(LONG, SHORT, |send| {
-            (0..u32::MAX).for_each(send_by_reference(send))
+            (0..u32::MAX).for_each(send_by_reference(send));
         })
         .await;
         assert_eq!(ended, Ended::TimedOut);

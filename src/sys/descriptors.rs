@@ -44,12 +44,12 @@ pub(crate) fn soft_limit() -> u64 {
 }
 
 /// Makes /dev/null the stdin of this process, which reads nothing from it, and so of all that it
-/// starts: one descriptor for both.
+/// starts: one descriptor for both. It is open for writing too, for output that is discarded.
 ///
 /// # Errors
 /// /dev/null cannot be opened.
 pub(crate) fn close_stdin() -> io::Result<()> {
-    let null = File::open("/dev/null")?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null).map_err(io::Error::from)
 }
 

@@ -115,7 +115,7 @@ pub(crate) fn detach(command: &mut Command, output: Option<Arc<File>>, user: Opt
         command.pre_exec(move || {
             let output = output
                 .as_ref()
-                .map_or(libc::STDIN_FILENO, |file| file.as_raw_fd());
+                .map_or(libc::STDIN_FILENO, AsRawFd::as_raw_fd);
             for standard in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
                 if libc::dup2(output, standard) < 0 {
                     return Err(io::Error::last_os_error());

@@ -118,17 +118,16 @@ impl Trusted {
     fn weakness(&self, path: &Path) -> Option<(PathBuf, Writer)> {
         let named = std::path::absolute(path).ok()?;
         let real = std::fs::canonicalize(&named).ok();
-        let all = named
+        let mut all = named
             .ancestors()
             .chain(real.iter().flat_map(|real| real.ancestors()));
-        all.filter_map(|one| {
+        all.find_map(|one| {
             let link = std::fs::symlink_metadata(one).ok()?;
             let target = std::fs::metadata(one).ok()?;
             // A link has no permissions of its own; in a sticky directory, its owner can change it.
             let writer = self.owner(&link).or_else(|| self.writer(&target))?;
             Some((one.to_owned(), writer))
         })
-        .next()
     }
 
     fn owner(&self, file: &Metadata) -> Option<Writer> {

@@ -21,7 +21,7 @@ use crate::sys::files;
 use crate::sys::pidfd::Pidfd;
 
 /// As many of its last lines of output tell why a command failed.
-pub(crate) const LAST_LINES: usize = 50;
+const LAST_LINES: usize = 50;
 /// Read limit of them, in bytes.
 const LAST_BYTES: u64 = 64 * 1024;
 /// Who may read the output.
@@ -30,10 +30,9 @@ const OUTPUT_MODE: u32 = 0o640;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The shells that run the command, the best first: the manual promises `source`.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
-/// Descriptors that `Command::spawn` opens here: the two ends over which the child reports a failure.
-const SPAWN: usize = 2;
-/// Descriptors that must be free beside them, for what is read and asked until the server answers.
-const OTHERS: usize = 1;
+/// Descriptors that `Command::spawn` opens here, the two ends over which the child reports a failure:
+/// those that are held for it, and those that /proc is read with in the meantime.
+const SPAWN: (usize, usize) = (1, 1);
 /// The least limit of descriptors under which the started shell can run a script: dash keeps the
 /// script's descriptor at 10 or above, and a copy of what it redirects too.
 const SHELL_LIMIT: usize = 13;
@@ -85,8 +84,8 @@ impl Prepared {
             Err(reason) => (None, Some(reason)),
         };
         let length = file.as_ref().map_or(0, length);
-        let spare = Spare::hold(SPAWN).map_err(|reason| too_few(&reason))?;
-        Spare::hold(OTHERS).map_err(|reason| too_few(&reason))?;
+        let spare = Spare::hold(SPAWN.0).map_err(|reason| too_few(&reason))?;
+        Spare::hold(SPAWN.1).map_err(|reason| too_few(&reason))?;
         let prepared = Self {
             command: command.to_owned(),
             environment,
@@ -115,7 +114,7 @@ impl Prepared {
         let spawned = self.spawn_shell();
         if spawned.is_err() {
             // For the next attempt; it may do without.
-            self.spare = Spare::hold(SPAWN).ok();
+            self.spare = Spare::hold(SPAWN.0).ok();
         }
         let child = spawned?;
         Ok(Running {
@@ -299,4 +298,53 @@ fn missing_environment() -> Vec<(&'static str, OsString)> {
 /// A variable of our own environment that is not empty.
 fn set(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_the_command_leaves_behind_is_still_ours() {
+        crate::sys::signals::subreaper();
+        // The shell ends at once, and its sleep goes to the next subreaper above.
+        let said = Command::new("sh")
+            .args(["-c", "sleep 600 >/dev/null 2>&1 & echo $!"])
+            .output()
+            .unwrap();
+        let orphan: i32 = String::from_utf8(said.stdout)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        assert!(started_by_us(orphan));
+        assert!(!started_by_us(1) && !started_by_us(nix::unistd::getppid().as_raw()));
+        assert!(!started_by_us(nix::unistd::getpid().as_raw()));
+        let orphan = nix::unistd::Pid::from_raw(orphan);
+        nix::sys::signal::kill(orphan, nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::wait::waitpid(orphan, None).unwrap();
+        assert!(!started_by_us(orphan.as_raw()), "it is gone");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_prepared_can_be_started_and_has_an_output() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("output");
+        std::fs::write(&output, "before\n").unwrap();
+        let (mut prepared, lost) =
+            Prepared::new("echo one; echo two >&2; read x", &output, None).unwrap();
+        assert!(lost.is_none());
+        std::fs::write(&output, "before\nmeanwhile\n").unwrap();
+        let mut running = prepared.spawn().unwrap();
+        assert_eq!(running.ended().await.unwrap().code(), Some(1));
+        assert_eq!(running.last_lines().unwrap(), ["one", "two"]);
+        let nowhere = directory.path().join("no/such/output");
+        let (mut prepared, lost) = Prepared::new("echo lost", &nowhere, None).unwrap();
+        assert_eq!(lost.unwrap().kind(), io::ErrorKind::NotFound);
+        let mut running = prepared.spawn().unwrap();
+        assert!(running.ended().await.unwrap().success());
+        assert_eq!(running.last_lines().unwrap(), Vec::<String>::new());
+    }
 }

@@ -1,0 +1,378 @@
+//! Who the restart command runs as, and what its start needs: another user, descriptors, processes.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod rig;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rig::{MONITOR, Run, Site, is_root, run, skip, wait_for, wait_until};
+
+/// A user who is not in the machine's account database, but in the tests' own.
+const USER: u32 = 3_141_592;
+/// Primary group.
+const GROUP: u32 = 3_141_593;
+
+/// A site with an account database of its own, in which USER is `vnctest`, in three groups.
+struct Accounts(Site);
+
+impl Accounts {
+    fn new() -> Option<Self> {
+        if !is_root() {
+            skip("only root can run a command as another user");
+            return None;
+        }
+        let site = Site::new("");
+        fs::set_permissions(site.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        let passwd = format!(
+            "root:x:0:0:root:/root:/bin/bash\nvnctest:x:{USER}:{GROUP}::/home/vnctest:/bin/sh\n"
+        );
+        let group = format!(
+            "root:x:0:\nvnctest:x:{GROUP}:\nhpc:x:3141600:vnctest,other\nviz:x:3141601:vnctest\nno:x:3141602:other\n"
+        );
+        fs::write(site.path("passwd"), passwd).unwrap();
+        fs::write(site.path("group"), group).unwrap();
+        Some(Self(site))
+    }
+
+    /// The monitor among these accounts, started by `before`, in that directory, over a server that
+    /// does not run.
+    fn run(&self, before: &[&str], directory: &Path, command: &str, options: &[&str]) -> Run {
+        let site = &self.0;
+        let mut monitor = site.bare_monitor();
+        let mut script = Command::new("unshare");
+        script
+            .args(["--mount", "sh", "-c"])
+            .arg("mount --bind \"$0/passwd\" /etc/passwd && mount --bind \"$0/group\" /etc/group && exec \"$@\"")
+            .arg(site.path(""))
+            .args(before)
+            .arg(monitor.get_program())
+            .args(monitor.get_args())
+            .args(["--restart-cmd", command, "--process-pattern", &site.pattern()])
+            .args(options)
+            .current_dir(directory)
+            .env_clear()
+            .envs([("USER", "root"), ("LOGNAME", "root"), ("HOME", "/root")])
+            .envs([("SHELL", "/bin/bash"), ("KEPT", "yes"), ("PATH", "/usr/bin:/bin:/usr/sbin")]);
+        monitor.stdin(std::process::Stdio::null());
+        run(&mut script)
+    }
+
+    fn output(&self) -> String {
+        fs::read_to_string(self.0.path("monitor.restart.log")).unwrap_or_default()
+    }
+}
+
+/// What a process says about itself.
+const FACTS: &str = "id -u; id -g; id -G; pwd; grep -E '^(Uid|Gid|CapEff|Groups):' /proc/self/status | tr '\t' ' '; \
+    env | grep -E '^(USER|LOGNAME|HOME|SHELL|KEPT)=' | sort; ls -l /proc/self/fd | wc -l; exit 3";
+
+#[test]
+fn hazard_45_run_as_changes_user_groups_and_environment_for_good() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let site = accounts.0.path("");
+    for name in ["vnctest", "3141592"] {
+        fs::remove_file(accounts.0.path("monitor.restart.log")).unwrap_or_default();
+        let ran = accounts.run(&[], &site, FACTS, &["--run-as", name]);
+        assert_eq!(ran.code(), Some(1), "{}", accounts.0.log());
+        let output = accounts.output();
+        let expected = format!(
+            "{USER}\n{GROUP}\n{GROUP} 3141600 3141601\n{}\n\
+             Uid: {USER} {USER} {USER} {USER}\nGid: {GROUP} {GROUP} {GROUP} {GROUP}\n\
+             Groups: {GROUP} 3141600 3141601 \nCapEff: 0000000000000000\n\
+             HOME=/home/vnctest\nKEPT=yes\nLOGNAME=vnctest\nSHELL=/bin/sh\nUSER=vnctest\n",
+            site.to_str().unwrap().trim_end_matches('/')
+        );
+        assert!(output.starts_with(&expected), "{output}\n{expected}");
+        let owner = fs::metadata(accounts.0.path("monitor.restart.log")).unwrap();
+        assert_eq!((owner.uid(), owner.mode() & 0o777), (0, 0o640));
+    }
+}
+
+#[test]
+fn a_directory_that_the_user_cannot_enter_is_left() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let closed = accounts.0.path("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let command = "echo \"in $(pwd)\"; exit 3";
+    accounts.run(&[], &closed, command, &["--run-as", "vnctest"]);
+    assert_eq!(accounts.output(), "in /\n");
+    chown(&closed, Some(USER), None).unwrap();
+    accounts.run(&[], &closed, command, &["--run-as", "vnctest"]);
+    assert_eq!(
+        accounts.output(),
+        format!("in /\nin {}\n", closed.display())
+    );
+}
+
+#[test]
+fn root_run_as_root_changes_nothing() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let command = "id -u; echo $USER $HOME $SHELL; exit 3";
+    accounts.run(&[], Path::new("/"), command, &["--run-as", "root"]);
+    assert_eq!(accounts.output(), "0\nroot /root /bin/bash\n");
+}
+
+#[test]
+fn a_command_that_could_become_root_again_is_not_run() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let before = ["setpriv", "--securebits", "+no_setuid_fixup"];
+    let ran = accounts.run(&before, Path::new("/"), "id -u", &["--run-as", "vnctest"]);
+    let log = accounts.0.log();
+    assert_eq!(ran.code(), Some(1), "{log}{}", ran.stderr);
+    assert_eq!(accounts.output(), "", "{log}");
+    assert!(
+        log.contains("setuid(0) was allowed after the change of user, so nothing was run"),
+        "{log}"
+    );
+}
+
+#[test]
+fn where_the_user_cannot_be_changed_nothing_is_run() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    for missing in ["-setuid", "-setgid"] {
+        let before = ["setpriv", "--bounding-set", missing, "--inh-caps", missing];
+        let ran = accounts.run(&before, Path::new("/"), "id -u", &["--run-as", "vnctest"]);
+        let log = accounts.0.log();
+        assert_eq!(ran.code(), Some(1), "{missing}: {log}{}", ran.stderr);
+        assert_eq!(accounts.output(), "", "{missing}: {log}");
+        assert!(
+            log.contains("Cannot run the restart command: Operation not permitted"),
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_user_is_a_usage_error_and_so_is_another_for_who_is_not_root() {
+    let site = Site::new("");
+    let ran = run(site.monitor().args(["--run-as", "no-such-user-here"]));
+    assert_eq!(ran.code(), Some(2));
+    assert!(
+        ran.stderr
+            .contains("--run-as no-such-user-here: no such user"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!site.path("monitor.log").exists());
+    if !is_root() {
+        return skip("the rest needs another user to start as");
+    }
+    let program = site.reachable_copy(Path::new(MONITOR));
+    for (name, expected) in [("root", Some(2)), ("nobody", Some(1))] {
+        use std::os::unix::process::CommandExt;
+        let mut monitor = site.bare_monitor_at(&program);
+        monitor.args([
+            "--restart-cmd",
+            "false",
+            "--process-pattern",
+            &site.pattern(),
+        ]);
+        let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+        monitor.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw());
+        let ran = run(monitor.args(["--run-as", name]));
+        assert_eq!(ran.code(), expected, "{}", ran.stderr);
+        let refused = "only root can run the restart command as another user";
+        assert_eq!(
+            ran.stderr.contains(refused),
+            name == "root",
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+/// Runs the monitor over a server that does not run, with one `clone` of its main thread refused.
+fn with_clone_refused(site: &Site, number: u32) -> Run {
+    let monitor = site.monitor();
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-qq", "-o", "/dev/null", "-e"])
+        .arg(format!("inject=clone,vfork:error=EAGAIN:when={number}"))
+        .arg(monitor.get_program())
+        .args(monitor.get_args())
+        .args(["--start-timeout", "60"]);
+    run(&mut strace)
+}
+
+#[test]
+fn hazard_34_a_start_that_fails_for_lack_of_a_process_is_tried_again() {
+    if !Command::new("strace")
+        .arg("-V")
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        return skip("strace is not installed");
+    }
+    let retried = "Cannot run the restart command: Resource temporarily unavailable; next attempt in 1 second";
+    for number in 1..20 {
+        let site = Site::new("");
+        let ran = with_clone_refused(&site, number);
+        if ran.stderr.contains("ptrace") && site.log().is_empty() {
+            return skip("no process can be traced here");
+        }
+        assert_eq!(ran.code(), Some(0), "clone {number}: {}", site.log());
+        assert!(site.answers(), "clone {number}");
+        assert_eq!(
+            site.pids("manage").len(),
+            1,
+            "clone {number}: {}",
+            site.log()
+        );
+        if site.log().contains(retried) {
+            return;
+        }
+    }
+    panic!("no run was refused its start");
+}
+
+/// The monitor under a limit of descriptors, one of them inherited as from `flock(1)`, over a server that hangs.
+fn under_limit(site: &Site, limit: u32) -> Run {
+    let monitor = site.monitor();
+    let mut limited = Command::new("bash");
+    limited
+        .args([
+            "-c",
+            "exec 9</dev/null; exec 10<&-; ulimit -n \"$0\"; exec \"$@\"",
+            &limit.to_string(),
+        ])
+        .arg(monitor.get_program())
+        .args(monitor.get_args())
+        .args(["--timeout", "0.5"]);
+    run(&mut limited)
+}
+
+#[test]
+fn hazard_33_sixteen_descriptors_are_enough() {
+    for limit in [16, 17, 20] {
+        let site = Site::new("");
+        let mut server = site.start();
+        let _client = site.idle_client();
+        let ran = under_limit(&site, limit);
+        assert_eq!(ran.code(), Some(0), "{limit}: {}{}", site.log(), ran.stderr);
+        assert!(!server.is_alive());
+        assert!(site.answers(), "{limit}");
+    }
+}
+
+#[test]
+fn hazard_33_with_fewer_descriptors_the_run_ends_without_a_panic() {
+    for limit in 3..16 {
+        let site = Site::new("");
+        let ran = under_limit(&site, limit);
+        assert!(matches!(ran.code(), Some(0 | 1 | 127)), "{limit}: {ran:?}");
+        assert!(!ran.stderr.contains("panic"), "{limit}: {ran:?}");
+    }
+}
+
+#[test]
+#[ignore = "holds once the run prepares the start before it stops anything"]
+fn hazard_33_with_fewer_descriptors_the_server_is_left_as_it_was() {
+    for limit in 3..16 {
+        let site = Site::new("");
+        let mut server = site.start();
+        let _client = site.idle_client();
+        let ran = under_limit(&site, limit);
+        let is_healed = ran.code() == Some(0) && site.answers();
+        assert!(is_healed || server.is_alive(), "{limit}: {}", site.log());
+    }
+}
+
+/// Runs what starts a process in a thread in which these system calls fail.
+fn refusing<T: Send>(calls: &[i64], errno: i32, work: impl FnOnce() -> T + Send) -> T {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let filter = SeccompFilter::new(
+        calls.iter().map(|call| (*call, vec![])).collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno.try_into().unwrap()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+    // A filter holds for the thread that sets it and for what this thread starts.
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            seccompiler::apply_filter(&filter).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+#[test]
+fn the_restart_command_has_none_of_our_descriptors() {
+    let count = "ls /proc/self/fd | wc -l; exit 3";
+    for refused in [&[][..], &[nix::libc::SYS_close_range]] {
+        let site = Site::new("");
+        let mut monitor = site.bare_monitor();
+        monitor.args(["--restart-cmd", count, "--process-pattern", &site.pattern()]);
+        let mut script = Command::new("sh");
+        script
+            .args(["-c", "exec 7</dev/null 8</dev/null; exec \"$0\" \"$@\""])
+            .arg(monitor.get_program())
+            .args(monitor.get_args());
+        let ran = refusing(refused, nix::libc::ENOSYS, || run(&mut script));
+        assert_eq!(ran.code(), Some(1), "{}", site.log());
+        let output = fs::read_to_string(site.path("monitor.restart.log")).unwrap();
+        // stdin, stdout, stderr, and the directory that is listed.
+        assert_eq!(output.trim(), "4", "{refused:?}");
+    }
+}
+
+#[test]
+fn hazard_37_a_pidfd_that_cannot_signal_gives_way_to_kill() {
+    for errno in [nix::libc::EPERM, nix::libc::ENOSYS] {
+        let site = Site::new("");
+        let mut server = site.start();
+        let _client = site.idle_client();
+        let refused = [nix::libc::SYS_pidfd_send_signal];
+        let healed = refusing(&refused, errno, || run(&mut site.monitor()));
+        assert_eq!(healed.code(), Some(0), "{}", site.log());
+        assert!(!server.is_alive() && site.answers());
+    }
+}
+
+#[test]
+fn hazard_40_a_signal_that_was_ignored_at_start_ends_no_run() {
+    for (ignored, asked) in [
+        (Signal::SIGHUP, Signal::SIGTERM),
+        (Signal::SIGINT, Signal::SIGTERM),
+        (Signal::SIGTERM, Signal::SIGHUP),
+    ] {
+        let site = Site::new("");
+        let monitor = site.monitor();
+        let mut ignoring = Command::new("sh");
+        let trap = format!("trap '' {}; exec \"$0\" \"$@\"", &ignored.as_str()[3..]);
+        let mut child = ignoring
+            .args(["-c", &trap])
+            .arg(monitor.get_program())
+            .args(monitor.get_args())
+            .args(["--retries", "1", "--retry-delay", "600", "--quiet"])
+            .spawn()
+            .unwrap();
+        wait_until("the run waits", || {
+            site.log().contains("Check 1 of 2 failed")
+        });
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        kill(pid, ignored).unwrap();
+        kill(pid, asked).unwrap();
+        assert_eq!(wait_for(&mut child).code(), Some(1));
+        let log = site.log();
+        assert!(log.contains(&format!("Received {asked}")), "{log}");
+        assert!(!log.contains(&format!("Received {ignored}")), "{log}");
+    }
+}
