@@ -326,6 +326,7 @@ impl<'a> Run<'a> {
                         .debug(&format!("Server responded with status {status}"));
                 }
                 self.trouble = Some(trouble);
+                self.state.close();
                 if self.away_since.is_none() {
                     let last = self.state.answered_ago();
                     self.away_since = last
@@ -369,12 +370,8 @@ impl<'a> Run<'a> {
                 return Event::Busy;
             }
             Reserved::Unusable { reason } => {
-                let directory = self.settings.state_dir.display();
-                self.state.give_up(&reason);
-                self.journal.warning(&format!(
-                    "Cannot use the state directory {directory}: {reason}; going on without the restart lock, give \
-                     --state-dir DIR"
-                ));
+                self.state.give_up(reason);
+                self.say_state();
             }
         }
         Event::Reserved
@@ -417,8 +414,17 @@ impl<'a> Run<'a> {
                 self.report_start(outcome).await;
             }
         }
-        if let Some(complaint) = self.state.complaint() {
-            self.journal.warning(&complaint);
+        self.say_state();
+    }
+
+    /// Says, once, that the state directory cannot be used.
+    fn say_state(&mut self) {
+        if let Some(reason) = self.state.complaint() {
+            self.journal.warning(&format!(
+                "Cannot use the state directory {}: {reason}; going on without the record and the restart lock: make it \
+                 writable, or give another --state-dir",
+                self.settings.state_dir.display()
+            ));
         }
     }
 

@@ -139,8 +139,8 @@ pub(crate) struct StateFile {
     saved: Option<State>,
     /// Why it cannot be used.
     unusable: Option<String>,
-    /// Whether that is in the log already.
-    is_known_unusable: bool,
+    /// Whether that was asked for.
+    is_said: bool,
 }
 
 /// The file of the state directory, with that extension, for the server at that host or address and
@@ -183,7 +183,7 @@ impl StateFile {
             state: State::default(),
             saved: None,
             unusable: None,
-            is_known_unusable: false,
+            is_said: false,
         };
         match quick(&file.path) {
             Quick::Read(descriptor, content) => {
@@ -246,19 +246,16 @@ impl StateFile {
         SystemTime::now().duration_since(self.answered?).ok()
     }
 
-    /// Why the file cannot be used, with what to do; none if it can.
-    pub(crate) fn complaint(&self) -> Option<String> {
-        let reason = self.unusable.as_ref().filter(|_| !self.is_known_unusable)?;
-        Some(format!(
-            "Cannot use the state file {}: {reason}; give --state-dir DIR",
-            self.path.display()
-        ))
+    /// Why the file cannot be used (errno text), the first time that this is asked.
+    pub(crate) fn complaint(&mut self) -> Option<String> {
+        let reason = self.unusable.clone().filter(|_| !self.is_said);
+        self.is_said |= reason.is_some();
+        reason
     }
 
-    /// The state directory cannot be used, as was said.
-    pub(crate) fn give_up(&mut self, reason: &str) {
-        self.unusable = Some(reason.to_owned());
-        self.is_known_unusable = true;
+    /// From now on the state directory cannot be used, for this reason.
+    pub(crate) fn give_up(&mut self, reason: String) {
+        self.unusable = Some(reason);
     }
 
     /// Notes that the server answers; writes the state if it has changed.
@@ -547,10 +544,7 @@ mod tests {
         let mut file = StateFile::open(at).await;
         file.state.known = Some(known());
         file.answered().await;
-        let complaint = file.complaint().unwrap();
-        assert!(
-            complaint.contains("file/state/x.json: Not a directory; "),
-            "{complaint}"
-        );
+        assert_eq!(file.complaint().as_deref(), Some("Not a directory"));
+        assert_eq!(file.complaint(), None, "it is said once");
     }
 }

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, geteuid};
 
 use super::Run;
-use crate::health::{Trouble, Verdict};
+use crate::health::{Stage, Trouble, Verdict};
 use crate::journal::plain;
 use crate::proc::net::{self, Place, plainly, takes};
 use crate::recovery::{self, Event, Plan, Purpose, Situation};
@@ -381,10 +381,18 @@ impl Run<'_> {
             }
             _ => String::new(),
         };
-        format!(
-            "The server's port is taken: {who} of user {user} holds {place}{whose}; end that process, or, if it is the \
-             server, set user = \"{user}\" (if it is a proxy, set listen to the server's own ADDRESS:PORT)"
-        )
+        let files = self.files.clone().unwrap_or_default();
+        let remedy = if self.proven(&files).contains(&uid) {
+            "end that process; if it is a proxy, set listen to the server's own ADDRESS:PORT, and if it is the server, \
+             set process-pattern"
+                .to_owned()
+        } else {
+            format!(
+                "end that process; if it is the server, set user = \"{user}\", and if it is a proxy, set listen to the \
+                 server's own ADDRESS:PORT"
+            )
+        };
+        format!("The server's port is taken: {who} of user {user} holds {place}{whose}; {remedy}")
     }
 
     /// Says that the server was not asked, and why.
@@ -403,14 +411,29 @@ impl Run<'_> {
                     secrets::without(&process.command)
                 )
             });
-        let remedy = match &self.trouble {
-            Some(Trouble::Resolution { .. } | Trouble::TimedOut { .. }) => {
-                "correct --url or the name service"
-            }
-            _ => "look at this machine's network, limits and filters",
+        let is_name = matches!(
+            self.trouble,
+            Some(
+                Trouble::Resolution { .. }
+                    | Trouble::TimedOut {
+                        stage: Stage::Resolving,
+                        ..
+                    }
+            )
+        );
+        let (what, remedy) = if is_name {
+            (
+                "The URL's host has no address",
+                "correct --url or the name service",
+            )
+        } else {
+            (
+                "The check failed on the monitor's own side",
+                "look at this machine's network, limits and filters",
+            )
         };
         self.journal.error(&format!(
-            "The server was not asked, for the check failed on our own side{}; {remedy}",
+            "{what}, so the server was not asked{}; {remedy}",
             running.unwrap_or_default()
         ));
     }

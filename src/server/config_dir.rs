@@ -2,7 +2,7 @@
 //! process name, and what `server_config.json` in it says.
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -63,11 +63,19 @@ pub(super) fn compare(pid: i32, cmdline: &[u8], ours: &Path) -> Configured {
         // It depends on the working directory in which its program was started.
         Some(its) if !its.is_absolute() => Configured::Unknown,
         Some(its) if its == ours => Configured::Alike,
-        Some(its) => match (its.canonicalize(), ours.canonicalize()) {
+        Some(its) => match (real(&its), real(ours)) {
             (Ok(its), Ok(ours)) if its == ours => Configured::Alike,
             (Ok(_), Ok(_)) => Configured::Apart,
             _ => Configured::Unknown,
         },
+    }
+}
+
+/// A path without its links, or as it is where it is not there.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
+        real => real,
     }
 }
 
