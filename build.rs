@@ -1,5 +1,5 @@
-//! What the build decides: how the program is linked, and the text of all that is generated from its
-//! flags and defaults: manual pages, completions, jobs and the sample configuration.
+//! Writes what is generated from the program's flags and defaults: manual pages, completions, jobs and
+//! the sample configuration.
 
 #[allow(dead_code, reason = "the program uses the rest")]
 #[path = "src/cli.rs"]
@@ -21,7 +21,6 @@ mod sample;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use clap::CommandFactory;
 
@@ -31,11 +30,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=src/cli.rs");
     println!("cargo::rerun-if-changed=src/defaults.rs");
     println!("cargo::rerun-if-changed=debian/changelog");
-    if is_native() {
-        link_the_unwinder_statically();
-        pack_relocations();
-        set_rare_code_apart();
-    }
     let date = page::date(&fs::read_to_string("debian/changelog")?)
         .ok_or("debian/changelog: its first entry has no date")?;
     let command = cli::Cli::command();
@@ -64,56 +58,4 @@ fn write_what_differs(path: &Path, text: &str) -> std::io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     fs::write(path, text)
-}
-
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_default()
-}
-
-/// Whether this machine's own linker links for this machine's own C library.
-fn is_native() -> bool {
-    variable("TARGET") == variable("HOST")
-        && variable("RUSTC_LINKER").is_empty()
-        && !variable("CARGO_ENCODED_RUSTFLAGS").contains("fuse-ld")
-        && variable("CARGO_CFG_TARGET_ENV") == "gnu"
-}
-
-/// What a program of this machine prints; empty where it cannot be run.
-fn output(program: &str, argument: &str) -> String {
-    let ran = Command::new(program).arg(argument).output();
-    ran.map(|ran| String::from_utf8_lossy(&ran.stdout).trim().to_owned())
-        .unwrap_or_default()
-}
-
-/// Links libgcc's unwinder into the program, where the C compiler of this machine has it as an
-/// archive: one shared library less to load is a fifteenth of a healthy run.
-fn link_the_unwinder_statically() {
-    // A compiler that has none prints the bare name.
-    let archive = output("cc", "-print-file-name=libgcc_eh.a");
-    let directory = Path::new(&archive).parent();
-    if let Some(directory) = directory.filter(|directory| directory.is_absolute()) {
-        println!("cargo::rustc-link-search=native={}", directory.display());
-        println!("cargo::rustc-link-lib=static:-bundle=gcc_eh");
-    }
-}
-
-/// Packs relative relocations (DT_RELR), which glibc knows since 2.36: a tenth less to read and to
-/// keep in memory.
-fn pack_relocations() {
-    let version = output("getconf", "GNU_LIBC_VERSION");
-    let numbers = version
-        .strip_prefix("glibc ")
-        .and_then(|version| version.split_once('.'));
-    let numbers =
-        numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-    if numbers.is_some_and(|numbers: (u32, u32)| numbers >= (2, 36)) {
-        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
-    }
-}
-
-/// Sets code that a healthy run does not need apart from the code that every run needs: an eighth
-/// less memory.
-fn set_rare_code_apart() {
-    let script = Path::new(&variable("CARGO_MANIFEST_DIR")).join("build/apart.ld");
-    println!("cargo::rustc-link-arg-bins=-T{}", script.display());
 }
