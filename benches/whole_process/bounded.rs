@@ -5,9 +5,9 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::child::{bare, installed, run};
+use crate::binary;
+use crate::child::{bare, installed, rounds, run};
 use crate::peers;
-use crate::rig::MONITOR;
 use crate::table::{Row, Table};
 
 const MOST: Duration = Duration::from_millis(2300);
@@ -22,7 +22,7 @@ const WITH_RESOLVER: &str = "mount --bind \"$1\" /etc/resolv.conf && \
 pub(crate) fn timeouts(table: &mut Table) {
     for (name, url) in peers::stallers() {
         let folder = tempfile::tempdir().unwrap();
-        let mut monitor = bare(MONITOR);
+        let mut monitor = bare(binary::monitor());
         measure(table, name, &mut monitor, &url, folder.path());
     }
     stalled_resolver(table);
@@ -42,7 +42,7 @@ fn measure(
     monitor.arg("--logfile").arg(&log);
     monitor.arg("--state-dir").arg(folder.join("state"));
     let mut longest = Duration::ZERO;
-    for _ in 0..RUNS {
+    for _ in 0..rounds(RUNS) {
         let spent = run(monitor);
         assert_eq!(spent.code, Some(1), "{name}: it is unhealthy");
         longest = longest.max(spent.wall);
@@ -90,7 +90,7 @@ fn stalled_resolver(table: &mut Table) {
         return skip(table, "no private mount namespace can be made here");
     }
     let mut monitor = inside();
-    monitor.arg(MONITOR);
+    monitor.arg(binary::monitor());
     let url = "http://myvnc.example:9143/";
     measure(table, name, &mut monitor, url, folder.path());
     let mut question = [0; 512];

@@ -83,6 +83,18 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(part(time.tv_sec)) + Duration::from_micros(part(time.tv_usec))
 }
 
+/// Asks for few runs of each measurement.
+pub(crate) const QUICK: &str = "MONITOR_BENCH_QUICK";
+
+/// How often to measure: so often, or three times if `QUICK` is set.
+pub(crate) fn rounds(full: usize) -> usize {
+    if std::env::var_os(QUICK).is_some() {
+        full.min(3)
+    } else {
+        full
+    }
+}
+
 /// The middle of these.
 pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::child::{bare, median, millis, run};
-use crate::rig::{self, MONITOR, Site};
+use crate::binary;
+use crate::child::{bare, median, millis, rounds, run};
+use crate::rig::{self, Site};
 use crate::table::{Row, Table};
 
 /// Pairs of restarts, by the monitor and by hand.
@@ -16,7 +17,7 @@ const PAIRS: usize = 15;
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(crate) fn restarts(table: &mut Table) {
-    let program = std::path::Path::new(MONITOR).with_file_name("examples/stand_in");
+    let program = std::path::Path::new(rig::MONITOR).with_file_name("examples/stand_in");
     if !program.exists() {
         let reason = "run `cargo build --locked --release --example stand_in` before";
         return table.push(Row::skipped("restarts", reason));
@@ -27,7 +28,7 @@ pub(crate) fn restarts(table: &mut Table) {
 
 fn dead(table: &mut Table) {
     let site = Site::new("bind-after = 100");
-    let pairs: Vec<(f64, f64)> = (0..PAIRS)
+    let pairs: Vec<(f64, f64)> = (0..rounds(PAIRS))
         .map(|_| {
             let ours = millis(heal(&site));
             clear(&site);
@@ -46,7 +47,7 @@ fn dead(table: &mut Table) {
 
 fn hung(table: &mut Table) {
     let site = Site::new("on-term = 50\nbind-after = 100");
-    let pairs: Vec<(f64, f64)> = (0..PAIRS)
+    let pairs: Vec<(f64, f64)> = (0..rounds(PAIRS))
         .map(|_| {
             let server = site.start();
             let client = site.idle_client();
@@ -99,7 +100,7 @@ fn report(table: &mut Table, what: &str, pairs: &[(f64, f64)], most: f64) {
 
 /// One run of the monitor, which restarts the server.
 fn heal(site: &Site) -> Duration {
-    let mut monitor: Command = bare(MONITOR);
+    let mut monitor: Command = bare(binary::monitor());
     let timeout = TIMEOUT.as_secs_f64().to_string();
     monitor.args(site.monitor().get_args());
     monitor.args(["--timeout", &timeout]);
@@ -123,7 +124,7 @@ fn start_by_hand(site: &Site) -> Duration {
 }
 
 /// Ends what was started, so that the server is dead again.
-fn clear(site: &Site) {
+pub(crate) fn clear(site: &Site) {
     for pid in site.servers() {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }

@@ -5,12 +5,11 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 
-use crate::child::{bare, installed, median};
+use crate::binary;
+use crate::child::{bare, median, rounds, run};
+use crate::namespace;
 use crate::rig::{self, Site};
 use crate::table::{Row, Table};
-
-/// The argument that the bench gives itself in the namespaces.
-pub(crate) const INSIDE: &str = "look-inside-the-namespaces";
 
 /// The argument that it gives itself to hold sockets.
 pub(crate) const HOLD: &str = "hold-sockets";
@@ -27,33 +26,25 @@ const RUNS: usize = 5;
 const CHECK: f64 = 0.5;
 /// The most that a look may take, in milliseconds.
 const MOST: f64 = 500.0;
+const WHAT: &str = "look at a server that an idle client blocks";
 
 pub(crate) fn times(table: &mut Table) {
-    let what = "look at a server that an idle client blocks";
-    let Some(unshare) = installed("unshare").filter(|_| rig::is_root()) else {
-        return table.push(Row::skipped(what, "only root can have so many sockets"));
-    };
-    let mut inside = bare(unshare);
-    inside
-        .args(["--net", "--pid", "--fork", "--mount-proc", "--kill-child"])
-        .args(["sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""])
-        .arg(std::env::current_exe().unwrap())
-        .arg(INSIDE);
-    let output = inside.stdout(Stdio::piped()).output().unwrap();
-    assert!(output.status.success());
-    for line in String::from_utf8(output.stdout).unwrap().lines() {
-        let (beside, took) = line.rsplit_once(' ').unwrap();
-        let took: f64 = took.parse().unwrap();
-        table.push(
-            Row::new(format!("{what}, beside {beside}"))
-                .monitor(format!("{took:.0} ms"))
-                .limit(format!("≤ {MOST:.0} ms"), took <= MOST),
-        );
+    if !rig::is_root() {
+        return table.push(Row::skipped(WHAT, "only root can have so many sockets"));
     }
+    namespace::run(table, "look", WHAT);
 }
 
-/// In the namespaces: prints for each crowd the median time of a run less its check, in milliseconds.
-pub(crate) fn inside() {
+fn report(table: &mut Table, beside: &str, took: f64) {
+    table.push(
+        Row::new(format!("{WHAT}, beside {beside}"))
+            .monitor(format!("{took:.0} ms"))
+            .limit(format!("≤ {MOST:.0} ms"), took <= MOST),
+    );
+}
+
+/// In the namespaces: for each crowd, the median time of a run less its check.
+pub(crate) fn inside(table: &mut Table) {
     let site = Site::new("");
     let _server = site.start();
     let _client = site.idle_client();
@@ -62,7 +53,7 @@ pub(crate) fn inside() {
         while crowd.len() < count {
             crowd.push(bare("/bin/sleep").arg("3600").spawn().unwrap());
         }
-        println!("{count} processes {}", look(&site));
+        report(table, &format!("{count} processes"), look(&site));
     }
     for child in &mut crowd {
         child.kill().unwrap();
@@ -73,7 +64,7 @@ pub(crate) fn inside() {
         while holders.len() * EACH < count {
             holders.push(holder());
         }
-        println!("{count} sockets {}", look(&site));
+        report(table, &format!("{count} sockets"), look(&site));
     }
     for holder in &mut holders {
         holder.kill().unwrap();
@@ -115,15 +106,14 @@ fn look(site: &Site) -> f64 {
             .count()
     };
     let before = named();
-    let times = (0..RUNS).map(|_| {
-        let looked = rig::run(
-            site.monitor()
-                .args(["--collect-diagnostics", "--timeout", &check]),
-        );
-        (looked.took.as_secs_f64() - CHECK) * 1000.0
-    });
+    let runs = rounds(RUNS);
+    let mut monitor = bare(binary::monitor());
+    monitor
+        .args(site.monitor().get_args())
+        .args(["--collect-diagnostics", "--timeout", &check]);
+    let times = (0..runs).map(|_| (run(&mut monitor).wall.as_secs_f64() - CHECK) * 1000.0);
     let median = median(times.collect());
-    assert_eq!(named(), before + RUNS, "{}", site.log());
+    assert_eq!(named(), before + runs, "{}", site.log());
     median
 }
 
@@ -154,7 +144,7 @@ pub(crate) fn sentences(_: &mut Table) {
     ] {
         let say = |server, monitor| {
             let site = Site::new(&settings);
-            site.look_as(server, monitor);
+            site.look_with(binary::monitor(), server, monitor);
             site.causes().into_iter().next().unwrap_or_default()
         };
         println!(

@@ -235,6 +235,12 @@ impl Site {
     /// Starts a server of that user, lets it hang, and looks at it as that user or as another: the
     /// causes are in the log then.
     pub fn look_as(&self, server: u32, monitor: u32) {
+        self.look_with(Path::new(MONITOR), server, monitor);
+    }
+
+    /// The same with another build of the monitor.
+    pub fn look_with(&self, program: &Path, server: u32, monitor: u32) {
+        let look = self.reachable_copy(program);
         let program = self.reachable_copy(&stand_in());
         self.give_to(server);
         let mut command = Command::new(&program);
@@ -255,8 +261,7 @@ impl Site {
         if script.contains("hang") {
             client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
         }
-        let program = self.reachable_copy(Path::new(MONITOR));
-        let mut command = self.bare_monitor_at(&program);
+        let mut command = self.bare_monitor_at(&look);
         let pattern = format!("^python3 {}myvnc/main[.]py", self.path("").display());
         command.args(["--restart-cmd", "true", "--process-pattern", &pattern]);
         command
