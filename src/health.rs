@@ -7,6 +7,8 @@ mod lenient;
 mod redirect;
 mod resolve;
 mod scheme;
+#[cfg(test)]
+mod tests;
 mod trouble;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -210,7 +212,13 @@ impl Checker {
             let stream = handshake(anybody(&to)?, url, stream, progress, &to).await?;
             exchange(url, "", Box::new(stream), progress, &to).await
         };
-        over_tls.await.or(plain).map(|answer| answer.status)
+        // One that waits for the end of a line must not cost us the answer that it has given.
+        let over_tls = tokio::time::timeout(progress.left() / 2, over_tls).await;
+        let answer = match over_tls {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => plain,
+        };
+        answer.map(|answer| answer.status)
     }
 
     async fn connect(&self, url: &Url, progress: &Progress) -> Result<TcpStream, Trouble> {

@@ -25,11 +25,11 @@ const SILENT: &str = "Server request timed out after 1 seconds (waiting for head
 const CLOSED: &str = "Connection error: connection closed without an answer (waiting for headers)";
 const RESET: &str = "Connection error: connection reset by the server (waiting for headers)";
 
-const NOT_HTTP_LONG: &str = "Connection error: the answer is not HTTP: it has more than 100 headers, or more than 408 KiB of them";
+const NOT_HTTP_LONG: &str =
+    "Connection error: the answer is not HTTP: it has more than 408 KiB of headers";
 const NOT_HTTP_STATUS: &str = "Connection error: the answer is not HTTP: it has no valid status";
 const NOT_HTTP_VERSION: &str = "Connection error: the answer is not HTTP: \
     it does not begin with HTTP/1.0 or HTTP/1.1 (are the URL's scheme and port right?)";
-const NOT_HTTP_HEADER: &str = "Connection error: the answer is not HTTP: it has a broken header";
 
 const GREETING: &str = "Connection error: the answer is not HTTP: \
     it does not begin with HTTP/1.0 or HTTP/1.1 (are the URL's scheme and port right?)|\
@@ -396,21 +396,6 @@ fn peers() -> Vec<(&'static str, &'static str, Conduct)> {
         ),
         ("NULs", NOT_HTTP_VERSION, says_bytes(&[0; 4096])),
         (
-            "a header with a NUL",
-            NOT_HTTP_HEADER,
-            says_bytes(b"HTTP/1.0 200 OK\r\nX: a\0b\r\n\r\n"),
-        ),
-        (
-            "a header without a colon",
-            HEALTHY,
-            says("HTTP/1.0 200 OK\r\nnonsense\r\n\r\n"),
-        ),
-        (
-            "two different lengths",
-            "Connection error: the answer is not HTTP: it has a broken Content-Length",
-            says("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
-        ),
-        (
             "a greeting before the request",
             GREETING,
             Box::new(|mut client, _| {
@@ -426,9 +411,10 @@ fn peers() -> Vec<(&'static str, &'static str, Conduct)> {
             }),
         ),
         ("closed in the status line", CLOSED, says("HTTP/1.0 20")),
+        // Where curl and Python's requests see an answer, too.
         (
             "closed in the headers",
-            CLOSED,
+            HEALTHY,
             says("HTTP/1.0 200 OK\r\nServer: x\r\n"),
         ),
         (
@@ -562,19 +548,262 @@ fn hazards_10_and_11_each_hostile_peer_is_bounded_and_named() {
     });
 }
 
+/// Answers that hyper refuses, or could refuse, and that curl 7.88 or Python's requests 2.34 reads.
+const ODD: [(&str, &str); 35] = [
+    ("1.0 200 OK\r\nTransfer-Encoding: chunked", "200"),
+    ("1.1 200 OK\r\nContent-Length: ", "200"),
+    ("1.1 200 OK\r\nContent-Length: +2", "200"),
+    ("1.1 200 OK\r\nContent-Length: -2", "200"),
+    ("1.1 200 OK\r\nContent-Length: 2 bytes", "200"),
+    ("1.1 200 OK\r\nContent-Length: none", "200"),
+    (
+        "1.1 200 OK\r\nContent-Length: 99999999999999999999999",
+        "200",
+    ),
+    ("1.1 200 OK\r\nContent-Length: 2, 2", "200"),
+    (
+        "1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2",
+        "200",
+    ),
+    (
+        "1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked",
+        "200",
+    ),
+    ("1.1 200 OK\r\nTransfer-Encoding: foo", "200"),
+    ("1.1 200 OK\r\nTransfer-Encoding: chunked, chunked", "200"),
+    ("1.1  200 OK", "200"),
+    ("1.1\t200 OK", "200"),
+    ("1.1 200OK", "200"),
+    ("1.1 200 ", "200"),
+    ("1.1 200 \u{e9}\u{1}", "200"),
+    ("1.1 200 a\0b", "200"),
+    ("1.2 200 OK", "200"),
+    ("2 200 OK", "200"),
+    ("0.9 200 OK", "200"),
+    ("1.1 200 OK\nServer: x", "200"),
+    ("1.1 200 OK\rServer: x", "200"),
+    ("1.1 200 OK\r\nnonsense", "200"),
+    ("1.1 200 OK\r\n: x", "200"),
+    ("1.1 200 OK\r\nX y: x", "200"),
+    ("1.1 200 OK\r\n  X: a", "200"),
+    ("1.1 200 OK\r\nX: a\r\n  b", "200"),
+    ("1.1 200 OK\r\nX: a\0b", "200"),
+    ("1.1 200 OK\r\nX: a\rb", "200"),
+    ("1.1 103 Early\r\nX: a\r\n\r\nHTTP/1.1  204 OK", "204"),
+    ("1.1 302 Found\r\nLocation: ", "302"),
+    ("1.1 302 Found\r\nLocation:  \t ", "302"),
+    ("1.1 302 Found\r\nLocation: http://\u{e9}\u{1}/", "302"),
+    ("1.1  302 Found\r\nLocation: /x", "302"),
+];
+
 #[test]
-fn a_full_accept_queue_is_told_as_connecting() {
-    // A backlog of 0 holds one connection; the next SYNs are dropped.
+fn hazard_36_what_curl_or_requests_takes_for_an_answer_is_one() {
+    let many = format!("1.1 200 OK{}", "\r\nX: a".repeat(3000));
+    let odd = ODD.iter().copied().chain([(many.as_str(), "200")]);
+    judge_all(odd.collect(), |(answer, status)| {
+        let port = serve("127.0.0.1", says(format!("HTTP/{answer}\r\n\r\n")));
+        judge(&Case {
+            name: answer,
+            url: format!("http://127.0.0.1:{port}"),
+            port,
+            arguments: vec![],
+            environment: vec![],
+            expected: format!("✓ Server is healthy (status: {status})"),
+        })
+    });
+}
+
+#[test]
+fn hazard_36_an_odd_answer_that_comes_in_pieces_is_one() {
+    let pieces: Vec<(&str, Vec<&'static str>)> = vec![
+        ("in the status", vec!["HTTP/1.1  2", "0", "0 OK\r\n"]),
+        ("in the spaces", vec!["HTTP/1.1 ", " ", "200 OK\r\n"]),
+        ("after the status", vec!["HTTP/1.1  200"]),
+    ];
+    judge_all(pieces, |(name, pieces)| {
+        let conduct: Conduct = Box::new(move |mut client, _| {
+            read_request(&mut client);
+            for piece in &pieces {
+                let _ = client.write_all(piece.as_bytes());
+                // So that each is a segment of its own.
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let port = serve("127.0.0.1", conduct);
+        judge(&Case {
+            name,
+            url: format!("http://127.0.0.1:{port}"),
+            port,
+            arguments: vec![],
+            environment: vec![],
+            expected: HEALTHY.into(),
+        })
+    });
+}
+
+/// A gate as a proxy can be: 302 to itself with a cookie, and 200 to who brings it.
+fn cookie_gate() -> Conduct {
+    Box::new(|mut client, _| {
+        let request = read_request(&mut client);
+        let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
+        let answer = if text.contains("\r\ncookie: seen=1\r\n") {
+            "HTTP/1.0 200 OK\r\n\r\n"
+        } else {
+            "HTTP/1.0 302 Found\r\nSet-Cookie: seen=1; Path=/\r\nLocation: /?step=2\r\n\r\n"
+        };
+        let _ = client.write_all(answer.as_bytes());
+    })
+}
+
+#[test]
+fn hazard_36_a_gate_sees_the_cookie_that_it_has_set() {
+    let port = serve("127.0.0.1", cookie_gate());
+    judge(&Case {
+        name: "a cookie gate",
+        url: format!("http://127.0.0.1:{port}"),
+        port,
+        arguments: vec![],
+        environment: vec![],
+        expected: HEALTHY.into(),
+    })
+    .unwrap();
+}
+
+/// A socket whose accept queue is full, so that it drops SYNs, and the clients that fill it.
+fn deaf(address: std::net::SocketAddr) -> (socket2::Socket, Vec<TcpStream>) {
+    // A backlog of 0 holds one connection.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket
-        .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
-        .unwrap();
+    socket.bind(&address.into()).unwrap();
     socket.listen(0).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let mut queued = Vec::new();
     while let Ok(client) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
         queued.push(client);
     }
+    (socket, queued)
+}
+
+/// In a network namespace of its own, with its loopback interface up.
+fn in_private_network(test: &str, body: impl FnOnce()) {
+    rig::in_private_namespace(test, || {
+        if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+            return rig::skip("no private network namespace can be made here");
+        }
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
+        if !up.is_ok_and(|up| up.success()) {
+            return rig::skip("ip(8) is not installed");
+        }
+        body();
+    });
+}
+
+#[test]
+fn hazard_36_the_first_of_two_addresses_drops_syns() {
+    in_private_network("hazard_36_the_first_of_two_addresses_drops_syns", || {
+        let directory = tempfile::tempdir().unwrap();
+        let hosts = directory.path().join("hosts");
+        std::fs::write(&hosts, "127.0.0.2 myvnc.test\n127.0.0.1 myvnc.test\n").unwrap();
+        let none = None::<&str>;
+        let flags = nix::mount::MsFlags::MS_BIND;
+        nix::mount::mount(Some(&hosts), "/etc/hosts", none, flags, none).unwrap();
+        let port = serve("127.0.0.1", status("200 OK"));
+        let _deaf = deaf(std::net::SocketAddr::from(([127, 0, 0, 2], port)));
+        judge(&Case {
+            name: "the first address drops SYNs",
+            url: format!("http://myvnc.test:{port}"),
+            port,
+            arguments: vec![],
+            environment: vec![("RESOLV_MULTI", "on")],
+            expected: HEALTHY.into(),
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn hazard_35_root_asks_from_a_reserved_port_when_the_others_are_used_up() {
+    in_private_network(
+        "hazard_35_root_asks_from_a_reserved_port_when_the_others_are_used_up",
+        || {
+            let port = serve("127.0.0.1", status("200 OK"));
+            std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40001").unwrap();
+            let mut clients = Vec::new();
+            let full = loop {
+                match TcpStream::connect(("127.0.0.1", port)) {
+                    Ok(client) => clients.push(client),
+                    Err(reason) => break reason,
+                }
+            };
+            assert_eq!(full.raw_os_error(), Some(nix::libc::EADDRNOTAVAIL));
+            // The highest one is taken.
+            let _taken = TcpListener::bind(("0.0.0.0", 1023)).unwrap();
+            judge(&Case {
+                name: "no local port is left",
+                url: format!("http://127.0.0.1:{port}"),
+                port,
+                arguments: vec![],
+                environment: vec![],
+                expected: HEALTHY.into(),
+            })
+            .unwrap();
+        },
+    );
+}
+
+/// Runs the monitor where a system call fails so.
+fn check_where(call: nix::libc::c_long, errno: i32, url: &str) -> (Run, String) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let filter = SeccompFilter::new(
+        [(call, vec![])].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno.try_into().unwrap()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+    // A filter holds for the thread that sets it and for what this thread starts.
+    thread::scope(|scope| {
+        let checking = scope.spawn(|| {
+            seccompiler::apply_filter(&filter).unwrap();
+            check(url, &[], &[])
+        });
+        checking.join().unwrap()
+    })
+}
+
+#[test]
+fn hazard_35_a_failure_on_our_own_side_is_told_as_such() {
+    let port = serve("127.0.0.1", status("200 OK"));
+    let url = format!("http://127.0.0.1:{port}");
+    let (connect, socket) = (nix::libc::SYS_connect, nix::libc::SYS_socket);
+    for (call, errno, reason) in [
+        (connect, nix::libc::EACCES, "Permission denied"),
+        (
+            connect,
+            nix::libc::EADDRNOTAVAIL,
+            "Cannot assign requested address",
+        ),
+        (connect, nix::libc::ENETUNREACH, "Network is unreachable"),
+        (socket, nix::libc::EMFILE, "Too many open files"),
+        (socket, nix::libc::ENOBUFS, "No buffer space available"),
+        (
+            socket,
+            nix::libc::EAFNOSUPPORT,
+            "Address family not supported by protocol",
+        ),
+    ] {
+        let (run, log) = check_where(call, errno, &url);
+        let expected = format!("Connection error: 127.0.0.1:{port}: {reason}");
+        assert!(log.contains(&expected), "{log}");
+        assert_eq!(run.code(), Some(1), "{log}");
+    }
+}
+
+#[test]
+fn a_full_accept_queue_is_told_as_connecting() {
+    let (socket, _clients) = deaf(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
     let (run, log) = check(&format!("http://{address}"), &[], &[]);
     assert_eq!(
         verdict(&log, 0),

@@ -44,7 +44,7 @@ mod tests {
     fn hazard_36_cookies_go_where_they_belong() {
         let url = |url: &str| Url::parse(url).unwrap();
         let mut cookies = Cookies::default();
-        assert_eq!(cookies.header(&url("http://127.0.0.1:9143/")), "");
+        assert_eq!(cookies.header(&url("http://vm:9143/")), "");
         let mut headers = HeaderMap::new();
         for set in [
             "seen=1; Path=/",
@@ -56,12 +56,12 @@ mod tests {
         ] {
             headers.append(header::SET_COOKIE, HeaderValue::from_static(set));
         }
-        cookies.keep(&headers, &url("http://127.0.0.1:9143/"));
+        cookies.keep(&headers, &url("http://vm:9143/"));
         for (asked, expected) in [
-            ("http://127.0.0.1:9143/?step=2", "seen=1"),
-            ("http://127.0.0.1:80/", "seen=1"),
-            ("http://127.0.0.1:9143/deep/er", "deep=2; seen=1"),
-            ("https://127.0.0.1:9143/", "closed=3; seen=1"),
+            ("http://vm:9143/?step=2", "seen=1"),
+            ("http://vm:80/", "seen=1"),
+            ("http://vm:9143/deep/er", "deep=2; seen=1"),
+            ("https://vm:9143/", "closed=3; seen=1"),
         ] {
             let header = cookies.header(&url(asked));
             let mut pairs: Vec<_> = header.split("; ").collect();

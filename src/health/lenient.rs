@@ -225,6 +225,14 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_bytes_have_a_reading(start in "HTTP/1.1 |", rest: Vec<u8>, is_all: bool) {
+            let text = [start.as_bytes(), &rest].concat();
+            for needed in [Needed::Status, Needed::Headers] {
+                beginning(&text, needed, is_all);
+            }
+        }
+
+        #[test]
         fn no_answer_is_read_in_two_ways(text in "(HTTP/|http/|[HTP/ \r\n])?[0-9. \t\r\nA]{0,40}", cut in 0_usize..60) {
             let text = text.as_bytes();
             let whole = beginning(text, Needed::Status, false);
