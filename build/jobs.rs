@@ -46,7 +46,7 @@ fn logrotate() -> String {
     for (stem, own) in [(ours.as_str(), None), (MANUAL_LOG_STEM, Some(".log"))] {
         let own = own.map(|own| format!("{stem}{own}"));
         let logs: Vec<_> = own.into_iter().chain(all_but(".restart", stem)).collect();
-        text += &rotation(&logs.join("\n"), "create");
+        text += &rotation(&logs.join("\n"), "create 0640");
         text += "\n# What the restart command writes; the server that it started holds it open.\n";
         text += &rotation(&format!("{stem}*.restart.log"), "copytruncate");
         text.push('\n');

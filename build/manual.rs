@@ -108,7 +108,8 @@ what was wrong. It is made to be run every minute, by cron or by a timer. A run 
 - 1. Lock
 The file .STEM.lock beside the log (STEM is the log's name without its extension) is locked with
 flock(2), as the Python monitor and flock(1) do. Where another run holds it, this one says so in the
-log and ends with status 0.
+log and ends with status 0. A lock that flock(1) holds for this very run (`flock` LOCK `monitor_myvnc`
+...) counts as its own. If the lock cannot be used, the run goes on without it, and ends with status 1.
 
 - 2. Check
 One GET, with one deadline (`--timeout`) for name resolution, connect, TLS and headers. A status
@@ -117,8 +118,10 @@ host is itself the answer. The body is not read and no proxy is used. With `--re
 counts as down only when every further check fails too.
 
 - 3. Reserve
-A second lock, of the URL's host and port in the state directory, keeps runs that have other logs
-from restarting the same server at the same time; this host is one, whatever name it has in the URL.
+A second lock (an fcntl(2) record lock in the state directory, named after the server's host and port)
+keeps runs that have other logs from restarting the same server at the same time; this host is one,
+whatever name it has in the URL. If the state directory cannot be used (read-only, full, or on a disk
+that does not answer within a second), a WARNING says so, and the restart goes on without that lock.
 
 - 4. Survey
 The restart command, the server's processes and the permission to signal each of them are looked at
@@ -288,8 +291,10 @@ What could not be seen, and why.
 
 Behind the evidence stand the last minutes of the server's own log (`--log-history-minutes`): of the
 newest *.log file that the server holds open, else of the log that it had when it was last started, of
-the newest that `--server-log` matches, or of the newest in the places of FILES. Passwords and tokens
-in command lines, URLs and these lines are shown as ***.
+the newest that `--server-log` matches, or of the newest in the places of FILES. A log that others
+cannot read is shown only if it belongs to the server's user, and if only that user and root can change
+the directories on its path. Passwords, tokens, cookies and session IDs in command lines, URLs and
+these lines are shown as ***.
 
 With `--dump-cmd`, a command is run before the server is stopped, such as `py-spy dump --pid {pid}`, and
 its output stands behind "Dump:".
@@ -317,10 +322,11 @@ The cron job steps aside while that timer runs.
 The configuration that the package's cron job and timer read.
 
 - {LOG_DIR}/NAME.log
-The log of a server of that configuration.
+The log of a server of that configuration. A new log has mode 0640.
 
 - .STEM.lock, STEM.restart.log
-Beside each log: the run lock, which holds the PID of the run, and the restart command's output.
+Beside each log: the run lock, which holds the PID of the run (mode 0600), and the restart command's
+output (mode 0640).
 
 - {STATE_DIR}, ~/{USER_STATE_DIR}
 The restart lock, the time of the last healthy check and the processes of the last start, for root
@@ -333,6 +339,11 @@ Where the server's own log is looked for.
 The job, and the rotation of {LOG_DIR}/*.log and {MANUAL_LOG_STEM}*.log. Another file in
 /etc/logrotate.d that names one of these, such as that of the Python monitor's manual, must go.
 
+Log, locks and restart output must be regular files with one name (no hard link). A symbolic link is
+followed only in a directory that nobody but root and the monitor's user can change. In a directory that
+others can write to (/tmp, or one of mode 0775), a file must belong to root, to the monitor's user or to
+the directory's owner. What root makes in a directory of another user belongs to that user.
+
 # EXIT STATUS
 
 - 0
@@ -340,7 +351,8 @@ The server is healthy, it was restarted, another run is at work, or a look (`--d
 `--collect-diagnostics`) was taken.
 
 - 1
-The restart failed, the run was told to stop, or something unexpected happened; the log says what.
+The restart failed, the run was told to stop, or something unexpected happened; the log says what. Also
+when the log or the run lock could not be used, whatever the server does.
 
 - 2
 Usage or configuration error. Nothing was touched.
@@ -528,16 +540,21 @@ with it; leave the file.
 - Another run has just restarted this server: checking again
 Two monitors watch the same server, with different logs. Remove one.
 
-- cannot lock FILE: REASON
-- cannot log to FILE: REASON
-On stderr, with status 1: the log's directory cannot be used. Give another `--logfile`.
+- Cannot use the run lock FILE: REASON; going on without it
+The file is not what a lock should be (see FILES), or its directory cannot be used. Remove it, or give
+another `--logfile`. The run goes on, and ends with status 1.
 
 - cannot write the log FILE: REASON; going on without it
-On stderr, even with `--quiet`: the disk is full or the log is not writable. The run goes on.
+On stderr, even with `--quiet`: the disk is full, or the log or its directory cannot be used (see
+FILES). The run goes on, and ends with status 1.
 
-- Cannot take the restart lock FILE: REASON
-- cannot use the restart lock FILE: REASON; give --state-dir DIR
-The state directory cannot be used: give `--state-dir`.
+- This run has logged N KiB
+Lines below ERROR are left out from there on. Lines of a dump and of the server's log do not count. Of the restart command's output at most 16 KiB
+are logged; the rest is in STEM.restart.log.
+
+- Cannot use the restart lock in DIR: REASON; restarting without it
+The state directory cannot be used: make it writable, or give another `--state-dir`. The server is
+restarted all the same.
 
 - cannot set up the check: REASON
 - cannot catch signals: REASON
