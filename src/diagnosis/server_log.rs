@@ -1,23 +1,24 @@
 //! The last minutes of the server's own log.
 
 use std::ffi::OsString;
-use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use chrono::{Local, NaiveDate, NaiveDateTime, TimeDelta};
-use nix::libc;
 use procfs::process::FDTarget;
 
 use crate::defaults;
 use crate::lock::RunLock;
 use crate::proc::fd_owners;
 use crate::sys::bounded;
+use crate::sys::files::{self, Shown};
 
 /// No more lines are taken.
 const MOST_LINES: usize = 200;
+/// So many files of one place are tried, the newest first.
+const MOST_TRIES: usize = 8;
 /// As much of the end of a log is read, in bytes.
 const TAIL: u64 = 256 << 10;
 
@@ -31,6 +32,8 @@ pub(crate) struct Wanted {
     pub(crate) known: Option<PathBuf>,
     /// Files to look at where the server holds no log open (`glob(7)`).
     pub(crate) pattern: Option<String>,
+    /// Where the server's configuration has its logs, in place of the usual directories.
+    pub(crate) logdir: Option<PathBuf>,
     /// How far back.
     pub(crate) history: Duration,
     /// The monitor's own files, which are not the server's, whoever holds them open.
@@ -44,11 +47,24 @@ pub(crate) struct Wanted {
 pub(super) fn last(open: &[PathBuf], wanted: &Wanted) -> Option<(PathBuf, Vec<String>)> {
     let open: Vec<PathBuf> = open.iter().filter(|path| is_log(path)).cloned().collect();
     let named = wanted.pattern.iter().map(String::as_str).flat_map(matches);
-    let usual = defaults::SERVER_LOGS.into_iter().flat_map(matches);
+    let configured = wanted.logdir.as_deref().and_then(logs_in);
+    let usual: &[&str] = if configured.is_some() {
+        &[]
+    } else {
+        &defaults::SERVER_LOGS
+    };
+    let usual = usual.iter().copied().chain(configured.as_deref());
+    let usual = usual.flat_map(matches);
     newest(open, wanted)
         .or_else(|| newest(wanted.known.clone(), wanted))
         .or_else(|| newest(named, wanted))
         .or_else(|| newest(usual, wanted))
+}
+
+/// The pattern of MyVNC's logs in a directory.
+fn logs_in(logdir: &Path) -> Option<String> {
+    let logdir = glob::Pattern::escape(logdir.to_str()?);
+    Some(format!("{logdir}/myvnc_*.log"))
 }
 
 fn is_log(path: &Path) -> bool {
@@ -77,17 +93,21 @@ fn newest(
     paths: impl IntoIterator<Item = PathBuf>,
     wanted: &Wanted,
 ) -> Option<(PathBuf, Vec<String>)> {
-    let dated = paths
+    // These times only say which to try first: what is shown is decided by the open file.
+    let mut dated: Vec<_> = paths
         .into_iter()
         .filter(|path| !wanted.ours.contains(path) && !is_a_monitors(path))
         .filter_map(|path| {
-            let metadata = std::fs::symlink_metadata(&path).ok()?;
-            let may_show = metadata.is_file() && may_show(&path, &metadata, wanted.owner);
-            may_show.then_some((metadata.modified().ok()?, path))
-        });
-    let (_, path) = dated.max()?;
-    let lines = tail(&path, wanted)?;
-    Some((path, lines))
+            Some((
+                std::fs::symlink_metadata(&path).ok()?.modified().ok()?,
+                path,
+            ))
+        })
+        .collect();
+    dated.sort();
+    let newest = dated.into_iter().rev().take(MOST_TRIES);
+    let mut shown = newest.filter_map(|(_, path)| Some((tail(&path, wanted)?, path)));
+    shown.next().map(|(lines, path)| (path, lines))
 }
 
 /// Whether a monitor writes this log, this one or one with another log.
@@ -96,26 +116,20 @@ fn is_a_monitors(path: &Path) -> bool {
     name.ends_with(b".restart.log") || RunLock::path(path).exists()
 }
 
-/// Our log is read by others than root. What is written there must be a log of the server's owner,
-/// of whoever may write in that directory, or open to all: not what a link leads to.
-fn may_show(path: &Path, file: &Metadata, owner: Option<u32>) -> bool {
-    let directory = path
-        .parent()
-        .and_then(|parent| std::fs::metadata(parent).ok());
-    let directory = directory.map(|directory| directory.uid());
-    file.mode() & 0o004 != 0 || owner.or(directory) == Some(file.uid())
+/// Our log is read by others than root: a file that not all can read is shown only if it is one of
+/// the server's user, and if nobody else could have put it there.
+fn may_show(shown: &Shown, owner: Option<u32>) -> bool {
+    shown.is_public || shown.is_its_owners && owner == Some(shown.metadata.uid())
 }
 
 fn tail(path: &Path, wanted: &Wanted) -> Option<Vec<String>> {
-    let mut file: File = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .ok()?;
-    let metadata = file.metadata().ok()?;
-    if !metadata.is_file() || !may_show(path, &metadata, wanted.owner) {
+    let shown = files::open_to_show(path).ok()?;
+    if !may_show(&shown, wanted.owner) {
         return None;
     }
+    let Shown {
+        mut file, metadata, ..
+    } = shown;
     let start = metadata.len().saturating_sub(TAIL);
     file.seek(SeekFrom::Start(start)).ok()?;
     let mut bytes = Vec::new();
@@ -190,6 +204,7 @@ mod tests {
         Wanted {
             known: None,
             pattern: None,
+            logdir: None,
             history: Duration::from_secs(120),
             ours: vec![ours.to_owned()],
             owner: Some(nix::unistd::Uid::effective().as_raw()),
@@ -228,25 +243,61 @@ mod tests {
     }
 
     #[test]
-    fn what_a_link_leads_to_or_others_may_not_read_is_not_shown() {
+    fn the_servers_configuration_says_where_its_logs_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = directory.path().join("lo[g]s");
+        std::fs::create_dir(&logs).unwrap();
+        std::fs::write(logs.join("other.log"), "no\n").unwrap();
+        std::fs::write(logs.join("myvnc_7.log"), "yes\n").unwrap();
+        let wanted = Wanted {
+            logdir: Some(logs.clone()),
+            ..wanted(&directory.path().join("m.log"))
+        };
+        let found = Some((logs.join("myvnc_7.log"), vec!["yes".to_owned()]));
+        assert_eq!(last(&[], &wanted), found);
+    }
+
+    #[test]
+    fn hazard_42_what_others_may_not_read_is_shown_only_if_it_is_the_servers() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
+        let set = |name: &str, mode| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(at(name), mode).unwrap();
+        };
         std::fs::write(at("secret"), "root's\n").unwrap();
         std::os::unix::fs::symlink(at("secret"), at("link.log")).unwrap();
         nix::unistd::mkfifo(&at("fifo.log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let wanted = wanted(&at("m.log"));
-        assert_eq!(
-            newest([at("link.log"), at("fifo.log"), at("absent.log")], &wanted),
-            None
-        );
-        std::fs::write(at("private.log"), "another's\n").unwrap();
-        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(at("private.log"), closed).unwrap();
+        let ours = wanted(&at("m.log"));
         let others = Wanted {
-            owner: Some(wanted.owner.unwrap() + 1),
-            ..wanted.clone()
+            owner: Some(ours.owner.unwrap() + 1),
+            ..ours.clone()
         };
-        assert_eq!(newest([at("private.log")], &others), None);
-        assert!(newest([at("private.log")], &wanted).is_some());
+        let unknown = Wanted {
+            owner: None,
+            ..ours.clone()
+        };
+        for none in ["link.log", "fifo.log", "absent.log"] {
+            assert_eq!(newest([at(none)], &ours), None, "{none}");
+        }
+        std::fs::write(at("a.log"), "private\n").unwrap();
+        set("a.log", 0o600);
+        let log = || [at("a.log")];
+        assert!(newest(log(), &ours).is_some());
+        assert_eq!(newest(log(), &others), None);
+        assert_eq!(newest(log(), &unknown), None);
+        // Others can put files into this directory.
+        set("", 0o777);
+        assert_eq!(newest(log(), &ours), None);
+        set("a.log", 0o644);
+        assert!(newest(log(), &others).is_some());
+        // Nobody else can read it: the directory is closed.
+        set("", 0o700);
+        assert_eq!(newest(log(), &others), None);
+        // The newest is not one that may be shown.
+        set("", 0o755);
+        std::fs::hard_link(at("secret"), at("b.log")).unwrap();
+        let both = [at("a.log"), at("b.log")];
+        assert_eq!(newest(both, &ours).unwrap().0, at("a.log"));
     }
 }
