@@ -5,6 +5,8 @@ mod cli;
 mod config;
 mod defaults;
 mod diagnosis;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod journal;
 mod lock;
