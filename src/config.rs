@@ -314,3 +314,35 @@ fn is_name(name: &str) -> bool {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::{fuzz, linear};
+
+    #[test]
+    fn fuzz_configuration() {
+        let seeds: [&[u8]; 4] = [
+            b"timeout = 5\nquiet = true\n[server.a]\nurl = \"http://h:1\"\nrestart-cmd = 'x'\n",
+            b"[server.\"b c\"]\nretries = 0x10\nstop-timeout = 1.5e3\nuser = 'root'\n",
+            b"# comment\nlogfile = \"\"\"\nx\"\"\"\nunknown_key = [1, {a = 2}]\n",
+            b"process-pattern = '^(a|b)*$'\nlog-level = \"\\u00e9\"\nserver = 1\n",
+        ];
+        let target = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            match Config::parse(Path::new("/c.toml"), &text) {
+                Ok(config) => {
+                    for name in config.names() {
+                        config.flags(Some(name), &[]);
+                        config.place(Some(name), "url", &[]);
+                    }
+                }
+                Err(reasons) => assert!(!reasons.is_empty()),
+            }
+        };
+        fuzz(&seeds, target);
+        for piece in ["#", "\n", "x", "[", "a = 1\n", "[server.a", "'"] {
+            linear(|size| piece.repeat(size / piece.len()).into_bytes(), target);
+        }
+    }
+}

@@ -307,6 +307,7 @@ mod tests {
     use regex_lite::Regex;
 
     use super::*;
+    use crate::fuzz::{fuzz, linear};
 
     const LEVELS: [Level; 6] = [
         Level::Detail,
@@ -529,6 +530,25 @@ mod tests {
         );
         for absurd in [8_210_266_876_800, u64::MAX, 1 << 63] {
             assert_eq!(date(absurd), "an unknown date");
+        }
+    }
+
+    #[test]
+    fn fuzz_untrusted_text() {
+        let seeds: [&[u8]; 3] = [
+            b"a\n[2026-01-01 00:00:00] [INFO] forged\r\n",
+            "\x1b[31mred\x07\u{85}\u{2028}\0\u{202e}gnp.exe 字é".as_bytes(),
+            &[0xff, 0xc3, 0xf0, 0x9f, 0x98],
+        ];
+        let target = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            let shown = line(Level::Info, &text);
+            assert!(!shown[..shown.len() - 1].contains(is_hostile), "{shown:?}");
+            assert!(shown.ends_with('\n') && shown.chars().count() <= LONGEST_LINE + 40);
+        };
+        fuzz(&seeds, target);
+        for piece in ["\n", "é", "\u{202e}", "x"] {
+            linear(|size| piece.repeat(size / piece.len()).into_bytes(), target);
         }
     }
 }

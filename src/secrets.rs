@@ -170,7 +170,7 @@ fn without_in(word: &str, expected: Next, context: &mut Context) -> (String, Nex
     match expected {
         Next::Secret if bare.is_empty() => return (word.to_owned(), Next::Secret),
         Next::Secret if !word.starts_with('-') => return (HIDDEN.to_owned(), rest_of(word)),
-        Next::Credentials if !word.contains('@') => {
+        Next::Credentials if !word.contains('@') && !word.starts_with('-') => {
             return (without_password(word), Next::Harmless);
         }
         _ => (),
@@ -544,6 +544,7 @@ mod tests {
                 "got *** from vm",
             ),
             ("'password': 'a b c', 'x': 1", "'password': *** 'x': 1"),
+            ("curl -u --password=x", "curl -u --password=***"),
             ("--password='a b' --host vm", "--password=*** --host vm"),
             ("password: \"a \\\" b\" c", "password: *** c"),
             // What is no secret stays.

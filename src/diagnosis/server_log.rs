@@ -173,6 +173,7 @@ fn date(line: &str) -> Option<NaiveDateTime> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::fuzz::{fuzz, linear};
 
     #[test]
     fn lines_since_a_time_with_what_follows_them() {
@@ -299,5 +300,25 @@ mod tests {
         std::fs::hard_link(at("secret"), at("b.log")).unwrap();
         let both = [at("a.log"), at("b.log")];
         assert_eq!(newest(both, &ours).unwrap().0, at("a.log"));
+    }
+
+    #[test]
+    fn fuzz_server_log() {
+        let since = date("2026-01-01 10:00:00").unwrap();
+        let seeds: [&[u8]; 3] = [
+            b"2026-01-01 09:59:59,1 - myvnc - INFO - server.py:294 - old\n[2026-01-01 10:00:01] new\n  traceback\n",
+            b"2026-01-01T10:00:02 last\r\n\xc3\xa9\xff\n",
+            b"[[[[2026-02-30 25:61:61\n+2026--1-01 00:00:00",
+        ];
+        let target = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            for is_fresh in [true, false] {
+                assert!(recent(&text, since, is_fresh).len() <= MOST_LINES);
+            }
+        };
+        fuzz(&seeds, target);
+        for piece in ["2026-01-01 10:00:00 x\n", "\n", "[", "2026-", "é"] {
+            linear(|size| piece.repeat(size / piece.len()).into_bytes(), target);
+        }
     }
 }

@@ -168,6 +168,7 @@ pub(crate) fn oom_kills(group: &str) -> Option<u64> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::fuzz::{fuzz, linear};
 
     #[test]
     fn the_limit_of_a_group_or_of_one_above_it_counts() {
@@ -216,5 +217,22 @@ mod tests {
         let before = threads_of_user(user);
         assert!(before >= 1);
         assert_eq!(threads_of_user(4_000_000_000), 0);
+    }
+
+    #[test]
+    fn fuzz_proc_parsers_cgroup() {
+        let root = tempfile::tempdir().unwrap();
+        let seeds: [&[u8]; 2] = [
+            b"0::/system.slice/my vnc.service\n",
+            b"9:cpu,cpuacct:/x\n4:memory:/old\n0::/\n",
+        ];
+        let target = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            for kept in &KEPT {
+                directory(kept, &text, root.path());
+            }
+        };
+        fuzz(&seeds, target);
+        linear(|size| b"1:memory,x:/\n".repeat(size / 13), target);
     }
 }

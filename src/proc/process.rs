@@ -88,7 +88,7 @@ impl Proc<'_> {
 
     fn stat_at(self, path: &Path) -> io::Result<Stat> {
         let bytes = read(path, SMALL)?;
-        Stat::from_read(&bytes[..]).map_err(io::Error::other)
+        stat(&bytes)
     }
 
     /// Who it is.
@@ -258,6 +258,22 @@ pub(crate) fn joined(cmdline: &[u8]) -> String {
     String::from_utf8_lossy(argv).replace('\0', " ")
 }
 
+/// Parses a `stat` (`proc_pid_stat(5)`): `PID (NAME) STATE …`. procfs panics on other forms, which only
+/// something mounted over /proc can have.
+fn stat(bytes: &[u8]) -> io::Result<Stat> {
+    let text = bytes.trim_ascii();
+    let name = text.iter().position(|byte| *byte == b'(');
+    let end = text.iter().rposition(|byte| *byte == b')');
+    let is_sound = matches!((name, end), (Some(name), Some(end)) if name < end
+        && text[..name].ends_with(b" ")
+        && text[..name].is_ascii()
+        && text[end + 1..].starts_with(b" "));
+    if !is_sound {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Stat::from_read(text).map_err(io::Error::other)
+}
+
 fn ids(status: &str) -> Option<Ids> {
     let fields = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -299,6 +315,7 @@ fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::fuzz::{fuzz, linear};
 
     /// A captured /proc with one process, 7, and these files.
     fn captured(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -367,5 +384,27 @@ mod tests {
         assert_eq!(proc.cmdline(7, 100).unwrap(), b"python3\0/a/main.py\0");
         assert_eq!(proc.cmdline(7, 9).unwrap(), b"python3\0/");
         assert_eq!(joined(b"python3\0/a/main.py\0"), "python3 /a/main.py");
+    }
+
+    #[test]
+    fn fuzz_proc_parsers_process() {
+        let seeds: [&[u8]; 4] = [
+            STATUS.as_bytes(),
+            b"7 (my (odd) name) S 1 7 7 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 1 0 4242 1 1 1",
+            b"socket:[4711]",
+            b"python3\0/a/main.py\0",
+        ];
+        let target = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            ids(&text);
+            let _: Option<f64> = number_after(&text, "Uid:");
+            socket_inode(bytes);
+            joined(bytes);
+            let _ = stat(bytes);
+        };
+        fuzz(&seeds, target);
+        for piece in ["Uid:\t", "\nTgid:", "a\0", "1 ("] {
+            linear(|size| piece.repeat(size / piece.len()).into_bytes(), target);
+        }
     }
 }

@@ -176,7 +176,7 @@ fn listening(message: &[u8]) -> Option<Listener> {
     };
     let cookie =
         u64::from(number(message, COOKIE)?) | u64::from(number(message, COOKIE + 4)?) << 32;
-    (1_u32 << state == LISTENING).then_some(Listener {
+    (1_u32.checked_shl(state.into()) == Some(LISTENING)).then_some(Listener {
         address: SocketAddr::new(address, port),
         uid: number(message, UID)?,
         inode: number(message, INODE)?.into(),
@@ -251,6 +251,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::fuzz::{fuzz, linear};
 
     #[test]
     fn the_kernel_knows_what_a_peer_has_sent() {
@@ -321,5 +322,25 @@ mod tests {
             assert_eq!(info(&answer[..length]), None);
         }
         assert_eq!(number(&[1, 0, 0], 0), None);
+    }
+
+    #[test]
+    fn fuzz_proc_parsers_sock_diag() {
+        let mut one = vec![0_u8; 300];
+        one[HEADERS..HEADERS + 4].copy_from_slice(&[200, 0, 2, 0]);
+        one[NETLINK_HEADER..NETLINK_HEADER + 2].copy_from_slice(&[2, 10]);
+        let mut many = vec![0_u8; HEADERS];
+        many.extend([4_u8, 0, 1, 0].repeat(50));
+        let target = |bytes: &[u8]| {
+            info(bytes);
+            listening(bytes);
+            kind(bytes);
+            let _ = refusal(bytes).to_string();
+        };
+        fuzz(&[&one, &many], target);
+        linear(
+            |size| [vec![0; HEADERS], [4_u8, 0, 1, 0].repeat(size / 4)].concat(),
+            target,
+        );
     }
 }

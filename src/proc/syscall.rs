@@ -303,6 +303,7 @@ fn path(pid: i32, address: u64) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{fuzz, linear};
 
     #[test]
     fn a_line_of_the_kernel_is_read() {
@@ -401,5 +402,26 @@ mod tests {
         let read = path(pid, text.as_ptr() as u64);
         assert_eq!(read, Some(PathBuf::from("/home/ada/notes")));
         assert_eq!(path(pid, 0), None);
+    }
+
+    #[test]
+    fn fuzz_proc_parsers_syscall() {
+        let seeds: [&[u8]; 4] = [
+            b"0 0x3 0x7f12 0x400 0x0 0x0 0x0 0x7ffc 0x7f9a\n",
+            b"-1 0x7ffd 0x7f00\n",
+            b"tfd:        5 events:       19 data:                5  pos:0 ino:1 sdev:8",
+            &[5, 0, 0, 0, 4, 0, 0, 0],
+        ];
+        let target = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            parse(&text);
+            text.lines().take(MOST_POLLED).for_each(|line| {
+                tfd(line);
+            });
+            pollfd(bytes);
+            in_set(bytes, MOST_POLLED);
+        };
+        fuzz(&seeds, target);
+        linear(|size| b"tfd: 5 events: 1\n".repeat(size / 17), target);
     }
 }

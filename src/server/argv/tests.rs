@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::fuzz::{fuzz, linear};
 
 /// What it is, its argv with `|` in the place of NUL, its working directory, the answer.
 type Row = (&'static str, &'static [u8], Option<&'static [u8]>, bool);
@@ -359,5 +360,43 @@ proptest! {
             && arguments.iter().any(|argument| PASSING_VERBS.contains(&&argument[..]));
         let expected = alone && !is_passing;
         prop_assert_eq!(answer(&python(&[&program, &arguments]), cwd.as_deref()), expected);
+    }
+}
+
+#[test]
+fn fuzz_argv() {
+    let seeds: [&[u8]; 5] = [
+        b"/opt/myvnc/.venv/bin/python3\0/opt/myvnc/main.py\0--host\0vm\0",
+        b"ld.so\0--inhibit-cache\0--library-path\0/opt/lib\0/usr/bin/python3\0-u\0/opt/myvnc/main.py\0",
+        b"python3\0-W\0ignore\0-Xdev\0-m\0myvnc.web\0--host\0vm\0",
+        b"pypy3.10\0--jit\0off\0--check-hash-based-pycs\0always\0--\0manage.py\0start\0",
+        b"python3\0../../myvnc/./web/../main.py\0",
+    ];
+    let target = |bytes: &[u8]| {
+        let argv = || bytes.split(|byte| *byte == 0);
+        for cwd in [None, STATIC, ROOT] {
+            is_server(argv(), || {
+                cwd.map(|cwd| OsString::from_vec(cwd.to_vec()).into())
+            });
+        }
+        is_manager(argv());
+        script(argv(), None);
+    };
+    fuzz(&seeds, target);
+    let pieces: [&[u8]; 6] = [
+        b"python3\0",
+        b"python3\0-u\0",
+        b"/../myvnc",
+        b"ld.so\0--list\0",
+        b"-WX",
+        b"\0",
+    ];
+    for piece in pieces {
+        for start in [b"".as_slice(), b"python3\0"] {
+            linear(
+                |size| [start, &piece.repeat(size / piece.len())].concat(),
+                target,
+            );
+        }
     }
 }
