@@ -1,6 +1,8 @@
 //! A small driver for fuzz targets on the stable toolchain. `MONITOR_FUZZ_SECONDS` says how long each
 //! target runs (0.3 s by default); the same seeds give the same inputs.
 
+#![allow(clippy::panic, reason = "it is for tests")]
+
 use std::time::{Duration, Instant};
 
 /// How long a target runs unless the environment says otherwise, in seconds.

@@ -108,8 +108,11 @@ impl Drop for RunLock {
 /// Closes a lock file to others than its owner.
 fn make_private(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
-    let ours = nix::unistd::geteuid();
-    if metadata.mode() & 0o077 != 0 && (ours.is_root() || metadata.uid() == ours.as_raw()) {
+    let is_owner = || {
+        let us = nix::unistd::geteuid();
+        us.is_root() || metadata.uid() == us.as_raw()
+    };
+    if metadata.mode() & 0o077 != 0 && is_owner() {
         // The Python monitor left it readable, and who can open it can hold it. A file system
         // without modes refuses, and locks all the same.
         let _ = file.set_permissions(Permissions::from_mode(RunLock::MODE));

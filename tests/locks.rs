@@ -155,7 +155,8 @@ fn assert_healed_without_lock(site: &Site, log: &Path, reason: &str) {
 
 #[test]
 fn a_run_lock_that_cannot_be_used_is_an_error_and_the_server_is_healed() {
-    let make: [(&str, &dyn Fn(&Path)); 4] = [
+    type Make<'a> = (&'a str, &'a dyn Fn(&Path));
+    let make: [Make; 4] = [
         ("Is a directory", &|lock| fs::create_dir(lock).unwrap()),
         ("not a regular file", &|lock| {
             let made = Command::new("mkfifo").arg(lock).status().unwrap();
