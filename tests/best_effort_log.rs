@@ -150,25 +150,6 @@ fn hazard_41_the_log_and_the_restart_output_are_not_for_all_to_read() {
 }
 
 #[test]
-fn what_root_logs_in_somebody_elses_directory_is_theirs() {
-    if !rig::is_root() {
-        return rig::skip("only root can log for somebody else");
-    }
-    let site = Site::new("");
-    let theirs = site.path("theirs");
-    fs::create_dir(&theirs).unwrap();
-    std::os::unix::fs::chown(&theirs, Some(4711), None).unwrap();
-    assert_eq!(heal(&site, &theirs.join("monitor.log")).code(), Some(0));
-    for name in ["monitor.log", "monitor.restart.log", ".monitor.lock"] {
-        assert_eq!(
-            fs::metadata(theirs.join(name)).unwrap().uid(),
-            4711,
-            "{name}"
-        );
-    }
-}
-
-#[test]
 fn the_directory_of_the_log_is_made() {
     let site = Site::new("");
     let log = site.path("new/deep/monitor.log");
