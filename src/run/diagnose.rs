@@ -53,7 +53,7 @@ impl Run<'_> {
             log: Wanted {
                 known: known.log.clone().map(Into::into),
                 pattern: self.settings.server_log.clone(),
-                logdir: None,
+                logdir: self.logdir(),
                 history: self.settings.log_history,
                 ours: vec![self.settings.logfile.clone()],
                 owner,

@@ -225,4 +225,20 @@ mod tests {
             assert_eq!(parse(odd), ServerConfig::default());
         }
     }
+
+    #[test]
+    fn fuzz_server_configuration() {
+        let seeds: [&[u8]; 3] = [
+            br#"{"host": "vm", "port": 9123, "logdir": "/l", "debug": true}"#,
+            br#"{"port": "80", "host": ["\u00e9\ud800"], "x": {"y": [1e400, null]}}"#,
+            b"[[[[",
+        ];
+        let target = |bytes: &[u8]| {
+            parse(bytes);
+        };
+        crate::fuzz::fuzz(&seeds, target);
+        for piece in ["[", "{\"a\":", "\"\\\\", " ", "9"] {
+            crate::fuzz::linear(|size| piece.repeat(size / piece.len()).into_bytes(), target);
+        }
+    }
 }
