@@ -503,7 +503,7 @@ The command's file is missing or not executable: correct `--restart-cmd`. Nothin
 - Cannot wait for the restart command: REASON
 The machine is short of memory or of processes. The server was stopped; the next run tries again.
 
-- Its output is lost: cannot write FILE: REASON
+- Cannot write FILE: REASON; the restart command's output is discarded
 The disk is full, or STEM.restart.log cannot be written. The server is started all the same.
 
 - The restart command exited with status N after S seconds
@@ -552,9 +552,9 @@ FILES). The run goes on, and ends with status 1.
 Lines below ERROR are left out from there on. Lines of a dump and of the server's log do not count. Of the restart command's output at most 16 KiB
 are logged; the rest is in STEM.restart.log.
 
-- Cannot use the restart lock in DIR: REASON; restarting without it
-The state directory cannot be used: make it writable, or give another `--state-dir`. The server is
-restarted all the same.
+- Cannot use the state directory DIR: REASON
+Make it writable, or give another `--state-dir`. The server is restarted all the same, without the
+restart lock, and nothing is remembered of it.
 
 - cannot set up the check: REASON
 - cannot catch signals: REASON
