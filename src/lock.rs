@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use file_lock::{FileLock, FileOptions};
 use nix::libc;
 use procfs::LockType;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::journal::plain;
@@ -251,9 +251,6 @@ fn busy(mut file: &File, by_kernel: Option<i32>) -> Taken {
 #[derive(Debug)]
 pub(crate) struct RestartLock {
     held: FileLock,
-    /// The file as it was opened safely. To close any descriptor of a file gives its record locks
-    /// back (`fcntl_locking(2)`), so this one stays open.
-    _opened: File,
     has_restarted: bool,
     _reservation: Reservation,
 }
@@ -352,9 +349,15 @@ impl RestartFile {
     }
 
     fn lock(&self, checked: SystemTime, reservation: Reservation) -> io::Result<Reserved> {
+        // file-lock opens by name: this name is the very file that was opened safely. To close a
+        // descriptor of a file gives back its record locks (fcntl_locking(2)), unless it is only a path.
         let opened = self.open()?;
-        // file-lock opens by name: this name is the very file that was opened.
+        let mut text = String::new();
+        let _ = (&opened).take(32).read_to_string(&mut text);
         let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
+        let only_path = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        drop(opened);
+        let path = format!("/proc/self/fd/{}", only_path.as_raw_fd());
         let options = FileOptions::new().read(true).write(true);
         match FileLock::lock(path, false, options) {
             Ok(held) => {
@@ -365,16 +368,13 @@ impl RestartFile {
                 Ok(Reserved::Ours {
                     lock: RestartLock {
                         held,
-                        _opened: opened,
                         has_restarted: false,
                         _reservation: reservation,
                     },
                     late: ended + CLOCK_TICK >= checked,
                 })
             }
-            Err(reason) if matches!(reason.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
-                let mut text = String::new();
-                let _ = (&opened).take(32).read_to_string(&mut text);
+            Err(reason) if matches!(reason.raw_os_error(), Some(libc::EAGAIN)) => {
                 Ok(Reserved::Busy {
                     pid: text.trim().parse().ok(),
                 })

@@ -46,6 +46,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
             Journal::MODE,
         )
     });
+    drop(directory);
     let mut journal = Journal::new(
         &settings.logfile,
         opened,

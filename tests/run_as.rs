@@ -281,7 +281,7 @@ fn hazard_33_with_fewer_descriptors_the_run_ends_without_a_panic() {
 }
 
 #[test]
-#[ignore = "holds once the run prepares the start before it stops anything"]
+
 fn hazard_33_with_fewer_descriptors_the_server_is_left_as_it_was() {
     for limit in 3..16 {
         let site = Site::new("");

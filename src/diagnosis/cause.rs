@@ -257,8 +257,8 @@ fn taken(listener: &Listener, evidence: &Evidence) -> Vec<String> {
             vec![format!("{address} is held by another process, {holder}")]
         }
         None => {
-            let mut found = vec![format!("{address} is held by another process, {holder}")];
-            found.extend(absent(evidence));
+            let mut found = absent(evidence);
+            found.push(format!("{address} is held by another process, {holder}"));
             found
         }
     }

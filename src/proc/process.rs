@@ -175,13 +175,14 @@ impl Proc<'_> {
             rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
             rustix::fs::Mode::empty(),
         )?;
+        let mut directory = rustix::fs::Dir::new(directory)?;
         let mut link = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&directory)? {
+        while let Some(entry) = directory.read() {
             let entry = entry?;
             if !entry.file_name().to_bytes().iter().all(u8::is_ascii_digit) {
                 continue;
             }
-            match rustix::fs::readlinkat(&directory, entry.file_name(), link) {
+            match rustix::fs::readlinkat(directory.fd()?, entry.file_name(), link) {
                 Ok(target) => {
                     inodes.extend(socket_inode(target.to_bytes()));
                     link = target.into_bytes();
@@ -192,20 +193,6 @@ impl Proc<'_> {
             }
         }
         Ok(inodes)
-    }
-
-    /// The children of all its threads; none where the kernel does not list them.
-    pub(crate) fn children(self, pid: i32) -> Vec<i32> {
-        let mut children = Vec::new();
-        for tid in numbers_in(&self.path(pid, "task")) {
-            let list = read(&self.path(pid, &format!("task/{tid}/children")), SMALL);
-            let list = String::from_utf8(list.unwrap_or_default()).unwrap_or_default();
-            children.extend(
-                list.split_whitespace()
-                    .filter_map(|pid| pid.parse::<i32>().ok()),
-            );
-        }
-        children
     }
 
     /// Whether this very process still runs, and not as a zombie. What cannot be read is alive.

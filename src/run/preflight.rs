@@ -460,15 +460,22 @@ impl Run<'_> {
                 return Event::Unable;
             }
         };
+        if self.settings.purpose == Purpose::Heal {
+            self.warn_of_command(account.as_ref()).await;
+            if !self.get_ready(account.as_ref()) {
+                return Event::Unable;
+            }
+        }
         if plan == Plan::Restart && !self.hold(&selection).await {
             return Event::Unable;
         }
-        if self.settings.purpose != Purpose::Heal {
-            return Event::Prepared;
-        }
-        self.warn_of_command(account.as_ref()).await;
+        Event::Prepared
+    }
+
+    /// Opens all that the start needs; whether that is there.
+    fn get_ready(&mut self, account: Option<&Account>) -> bool {
         let output = self.settings.output();
-        match Prepared::new(command, &output, account.as_ref()) {
+        match Prepared::new(&self.settings.restart_cmd, &output, account) {
             Ok((prepared, lost)) => {
                 self.prepared = Some(prepared);
                 if let Some(reason) = lost {
@@ -478,14 +485,14 @@ impl Run<'_> {
                         plain(&reason)
                     ));
                 }
-                Event::Prepared
+                true
             }
             Err(reason) => {
                 self.journal.error(&format!(
                     "The restart command could not be started: {}",
                     plain(&reason)
                 ));
-                Event::Unable
+                false
             }
         }
     }

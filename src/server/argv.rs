@@ -91,12 +91,6 @@ pub(crate) fn script<'a>(
     absolute.is_absolute().then(|| without_dots(&absolute))
 }
 
-/// Whether a path names one of MyVNC's scripts below a directory of that name.
-pub(crate) fn is_script(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().as_bytes();
-    SCRIPTS.contains(&name) && names_myvnc(path)
-}
-
 /// What an interpreter was told to run.
 #[derive(Debug)]
 enum Program<'a> {

@@ -476,7 +476,8 @@ impl Chooser<'_> {
             address: None,
             socket: None,
         };
-        let is_named = self.asked.is_named && self.sockets.is_empty();
+        // What stands before a server of the administrator's pattern listens in its place.
+        let is_named = self.asked.is_named && selection.port != Port::Server;
         for one in self.candidates {
             let process = one.process.clone();
             let is_kin = families.contains(&self.families.family(one));
@@ -511,6 +512,16 @@ impl Chooser<'_> {
         }
         if selection.port == Port::Server && self.sockets.is_empty() {
             selection.port = Port::Free;
+        }
+        if is_named && selection.socket.is_none() {
+            let named = self
+                .candidates
+                .iter()
+                .filter(|one| selection.server.contains(&one.process));
+            selection.socket = named
+                .flat_map(|one| one.listens.iter().flatten())
+                .next()
+                .cloned();
         }
         selection.address = selection.socket.as_ref().map(|socket| socket.address);
         selection
