@@ -593,3 +593,24 @@ pub fn with_bare_environment(command: &mut Command) -> &mut Command {
         .env("PATH", "/usr/bin:/bin")
         .process_group(0)
 }
+
+/// The command that runs a test again in a mount, PID and network namespace of its own, with a tmpfs as its temp
+/// dir there: `directory`, which exists. For root.
+pub fn in_private_network(test: &str, directory: &Path) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--pid", "--net", "--fork", "--kill-child"]);
+    // A shell stays as PID 1, which reaps what its children leave behind.
+    let script = "mount -t tmpfs tmpfs \"$TMPDIR\" && ip link set lo up && \"$@\"; exit $?";
+    unshare.args(["--mount-proc", "sh", "-c", script, "sh"]);
+    unshare
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env("TMPDIR", directory)
+        .env(INSIDE, test);
+    unshare
+}
+
+/// Whether this is the inside of a namespace of that test.
+pub fn is_inside(test: &str) -> bool {
+    std::env::var_os(INSIDE).as_deref() == Some(OsStr::new(test))
+}

@@ -1,0 +1,468 @@
+//! Every system call fails once.
+//!
+//! A recording lists, for each scene (`faults/scene.rs`), the system calls of the monitor's main thread and of its
+//! children up to their `execve`. Then, in a run of its own, each of them fails once with each errno of the table
+//! (`faults/errnos.rs`). Left out are the calls of the loader and of Rust's runtime before and after `main`, and the
+//! eventfd and the signal pipe of tokio. After each run it must be true that
+//!
+//! - the run ended within its limit, and nothing panicked;
+//! - both bystanders live: another MyVNC of the same user, and a look-alike of another user;
+//! - exit status 0 only if the server answers;
+//! - a server that was stopped was started, unless the errno leaves no way (an allocation that failed);
+//! - a server that is well was not stopped, unless the errno says that it is not (a refused connection);
+//! - one more run restores service.
+//!
+//! `cargo test` runs a sample; `MONITOR_FAULTS=all` runs all of it, a word of a scene, call or errno what contains it
+//! (`MONITOR_FAULTS='hung clone#'`), and `MONITOR_FAULTS_WORKERS` sets how many run at a time. The whole report
+//! is written to `target/tmp/faults.txt`.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+mod rig;
+
+#[path = "faults/errnos.rs"]
+mod errnos;
+#[path = "faults/scene.rs"]
+mod scene;
+#[path = "faults/tracer.rs"]
+mod tracer;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+
+use scene::{Scene, Verdict, World};
+use tracer::{Call, Fault, Purpose};
+
+const TEST: &str = "every_system_call_fails_once";
+/// What this process does in a namespace: `record`, or the number of a worker.
+const ROLE: &str = "MONITOR_FAULTS_ROLE";
+/// Where the plan and the results are.
+const ROOM: &str = "MONITOR_FAULTS_ROOM";
+/// Which faults are injected.
+const CHOICE: &str = "MONITOR_FAULTS";
+/// How many workers there are.
+const WORKERS: &str = "MONITOR_FAULTS_WORKERS";
+/// So many faults are a sample.
+const SAMPLE: usize = 360;
+/// So many violations of a kind are shown; the report has all.
+const SHOWN: usize = 12;
+
+/// One line of the plan.
+#[derive(Clone)]
+struct Item {
+    scene: Scene,
+    fault: Fault,
+}
+
+impl Item {
+    fn to_line(&self) -> String {
+        let fault = &self.fault;
+        let scene = Scene::ALL.iter().position(|one| *one == self.scene);
+        format!(
+            "{}\t{}\t{}\t{}\t{}\t{}\n",
+            scene.unwrap(),
+            fault.who,
+            fault.number,
+            fault.nth,
+            fault.errno as i32,
+            fault.about
+        )
+    }
+
+    fn from_line(line: &str) -> Self {
+        let fields: Vec<_> = line.splitn(6, '\t').collect();
+        Self {
+            scene: Scene::ALL[fields[0].parse::<usize>().unwrap()],
+            fault: Fault {
+                who: fields[1].parse().unwrap(),
+                number: fields[2].parse().unwrap(),
+                nth: fields[3].parse().unwrap(),
+                errno: Errno::from_raw(fields[4].parse().unwrap()),
+                about: fields[5].to_owned(),
+            },
+        }
+    }
+
+    /// As the report shows it.
+    fn name(&self) -> String {
+        let fault = &self.fault;
+        let who = match fault.who {
+            0 => "main".to_owned(),
+            child => format!("child {child}"),
+        };
+        format!(
+            "{} {who} {}({})#{} {:?}",
+            self.scene.name(),
+            errnos::name(fault.number),
+            fault.about,
+            fault.nth,
+            fault.errno
+        )
+    }
+}
+
+#[test]
+fn every_system_call_fails_once() {
+    if rig::is_inside(TEST) {
+        let room = std::env::var(ROOM).unwrap();
+        match std::env::var(ROLE).unwrap().as_str() {
+            "record" => record(Path::new(&room)),
+            worker => work(Path::new(&room), worker),
+        }
+        return;
+    }
+    if !rig::is_root() {
+        return rig::skip("only root can make namespaces with a network of their own");
+    }
+    let began = Instant::now();
+    let room = tempfile::tempdir().unwrap();
+    let room = room.path();
+    // The look-alike's user looks for its program here.
+    fs::set_permissions(room, fs::Permissions::from_mode(0o755)).unwrap();
+    start(room, "record").finish();
+    let read = |name: &str| fs::read_to_string(room.join(name)).unwrap();
+    let all = thinned(read("all").lines().map(Item::from_line).collect());
+    if std::env::var(CHOICE).is_ok_and(|choice| choice == "list") {
+        let list: String = all.iter().map(|item| item.name() + "\n").collect();
+        let _ = std::io::stderr().write_all(list.as_bytes());
+        return;
+    }
+    let chosen = choose(&all, &std::env::var(CHOICE).unwrap_or_default());
+    let plan: String = chosen.iter().map(Item::to_line).collect();
+    fs::write(room.join("plan"), plan).unwrap();
+    let workers = std::env::var(WORKERS).map_or(4, |count| count.parse().unwrap());
+    fs::write(room.join("workers"), workers.to_string()).unwrap();
+    let running: Vec<_> = (0..workers)
+        .map(|worker: usize| start(room, &worker.to_string()))
+        .collect();
+    running.into_iter().for_each(Worker::finish);
+    let results: Vec<_> = (0..workers)
+        .flat_map(|worker| {
+            let lines = read(&format!("results-{worker}"));
+            lines.lines().map(Outcome::from_line).collect::<Vec<_>>()
+        })
+        .collect();
+    report(
+        &chosen,
+        all.len(),
+        &read("baseline"),
+        results,
+        began.elapsed(),
+    );
+}
+
+/// This test in a namespace of its own.
+struct Worker {
+    child: Child,
+    log: PathBuf,
+}
+
+fn start(room: &Path, role: &str) -> Worker {
+    let directory = room.join(format!("tmp-{role}"));
+    fs::create_dir(&directory).unwrap();
+    let path = room.join(format!("log-{role}"));
+    let log = fs::File::create(&path).unwrap();
+    let mut command = rig::in_private_network(TEST, &directory);
+    command
+        .env(ROLE, role)
+        .env(ROOM, room)
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    Worker {
+        child: command.spawn().unwrap(),
+        log: path,
+    }
+}
+
+impl Worker {
+    fn finish(mut self) {
+        let status = self.child.wait().unwrap();
+        let log = fs::read_to_string(self.log).unwrap();
+        assert!(status.success(), "in a namespace: {status}\n{log}");
+    }
+}
+
+/// Leaves out what repeats itself. A child reads much about each process: of its calls about the same object only the
+/// first and the last count, and of a scene that differs from another only in what the monitor remembers, only those
+/// that the other has not.
+fn thinned(items: Vec<Item>) -> Vec<Item> {
+    let key = |item: &Item| {
+        let fault = &item.fault;
+        (fault.who, fault.number, fault.about.clone())
+    };
+    let mut last = HashMap::new();
+    for item in &items {
+        let last = last.entry((item.scene, key(item))).or_insert(0);
+        *last = item.fault.nth.max(*last);
+    }
+    let counts = |item: &Item| {
+        let (scene, fault) = (item.scene, &item.fault);
+        let is_repeated = scene
+            .twin()
+            .is_some_and(|twin| last.get(&(twin, key(item))).copied() >= Some(fault.nth));
+        let last = last[&(scene, key(item))];
+        fault.who == 0 || (!is_repeated && (fault.nth == 1 || fault.nth == last))
+    };
+    let counted: Vec<_> = items.iter().map(counts).collect();
+    let mut counted = counted.into_iter();
+    let mut items = items;
+    items.retain(|_| counted.next() == Some(true));
+    items
+}
+
+/// All of them; what contains each of these words; or a sample: each k-th, beginning elsewhere in each scene.
+fn choose(all: &[Item], choice: &str) -> Vec<Item> {
+    match choice {
+        "all" => all.to_vec(),
+        "" | "sample" => {
+            let step = all.len().div_ceil(SAMPLE).max(1);
+            let mut counts = BTreeMap::new();
+            let is_chosen = |item: &&Item| {
+                let scene = Scene::ALL
+                    .iter()
+                    .position(|one| *one == item.scene)
+                    .unwrap();
+                let count: &mut usize = counts.entry(scene).or_default();
+                *count += 1;
+                (*count + scene) % step == 0
+            };
+            all.iter().filter(is_chosen).cloned().collect()
+        }
+        words => {
+            let fits = |item: &&Item| words.split(' ').all(|word| item.name().contains(word));
+            all.iter().filter(fits).cloned().collect()
+        }
+    }
+}
+
+/// Lists what can fail in each scene, and what is wrong without any fault.
+fn record(room: &Path) {
+    let mut world = World::new();
+    let mut plan = String::new();
+    let mut baseline = String::new();
+    let mut unknown = BTreeMap::new();
+    for scene in Scene::ALL {
+        let Verdict {
+            calls,
+            problems,
+            log,
+            end,
+            ..
+        } = world.play(scene, Purpose::Record(Vec::new()), true);
+        for problem in problems {
+            writeln!(baseline, "{}\t{problem}\t{end}; {log}", scene.name()).unwrap();
+        }
+        for call in programs_own(calls) {
+            match call.known {
+                Err(number) => {
+                    unknown.insert(number, call.arguments);
+                }
+                Ok(known) => {
+                    for errno in known.errnos {
+                        let item = Item {
+                            scene,
+                            fault: Fault {
+                                who: call.who,
+                                number: call.number,
+                                nth: call.nth,
+                                about: known.about.clone(),
+                                errno: *errno,
+                            },
+                        };
+                        plan.push_str(&item.to_line());
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        unknown.is_empty(),
+        "system calls that tests/faults/errnos.rs lacks, by number; give their errnos: {unknown:?}"
+    );
+    fs::write(room.join("all"), plan).unwrap();
+    fs::write(room.join("baseline"), baseline).unwrap();
+}
+
+/// Without the calls of the loader and of the runtime before and after `main`: it sets up the signal stack first and takes it
+/// down last.
+fn programs_own(calls: Vec<Call>) -> Vec<Call> {
+    let is_mark = |call: &Call| {
+        call.who == 0
+            && call.number == libc::SYS_sigaltstack.cast_unsigned()
+            && call.arguments[0] != 0
+    };
+    let marks: Vec<_> = (0..calls.len()).filter(|at| is_mark(&calls[*at])).collect();
+    let begin = *marks.first().expect("the runtime sets up a signal stack");
+    let end = marks.get(1).copied().unwrap_or(calls.len());
+    let is_own = |at: usize, call: &Call| call.who != 0 || (at > begin && at < end);
+    calls
+        .into_iter()
+        .enumerate()
+        .filter(|(at, call)| is_own(*at, call))
+        .map(|(_, call)| call)
+        .collect()
+}
+
+/// Injects each fault of the plan that is this worker's.
+fn work(room: &Path, worker: &str) {
+    let number: usize = worker.parse().unwrap();
+    let workers: usize = fs::read_to_string(room.join("workers"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let plan = fs::read_to_string(room.join("plan")).unwrap();
+    let mut results = fs::File::create(room.join(format!("results-{worker}"))).unwrap();
+    let mut world = World::new();
+    for (at, line) in plan.lines().enumerate() {
+        if at % workers != number {
+            continue;
+        }
+        let item = Item::from_line(line);
+        let with_children = item.fault.who != 0;
+        let verdict = world.play(item.scene, Purpose::Fail(item.fault), with_children);
+        let line = Outcome { at, verdict }.to_line();
+        results.write_all(line.as_bytes()).unwrap();
+    }
+}
+
+/// What became of one line of the plan.
+struct Outcome {
+    at: usize,
+    verdict: Verdict,
+}
+
+impl Outcome {
+    fn to_line(&self) -> String {
+        let it = &self.verdict;
+        format!(
+            "{}\t{}\t{}\t{}\t{}\t{}\t{}\n",
+            self.at,
+            u8::from(it.has_failed),
+            u8::from(it.is_restored),
+            it.took.as_millis(),
+            it.end,
+            it.problems.join("|"),
+            it.log
+        )
+    }
+
+    fn from_line(line: &str) -> Self {
+        let fields: Vec<_> = line.splitn(7, '\t').collect();
+        let problems = fields[5].split('|').filter(|problem| !problem.is_empty());
+        Self {
+            at: fields[0].parse().unwrap(),
+            verdict: Verdict {
+                has_failed: fields[1] == "1",
+                is_restored: fields[2] == "1",
+                took: Duration::from_millis(fields[3].parse().unwrap()),
+                end: fields[4].to_owned(),
+                problems: problems.map(str::to_owned).collect(),
+                log: fields[6].to_owned(),
+                calls: Vec::new(),
+            },
+        }
+    }
+}
+
+/// Prints the numbers and the violations, and fails if there are any.
+fn report(plan: &[Item], all: usize, baseline: &str, mut results: Vec<Outcome>, took: Duration) {
+    results.sort_by_key(|outcome| outcome.at);
+    assert_eq!(results.len(), plan.len(), "each fault has a result");
+    let expected: Vec<_> = baseline
+        .lines()
+        .map(|line| line.split('\t').collect::<Vec<_>>())
+        .collect();
+    let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in &expected {
+        let text = format!("{}: {}", line[0], line[2]);
+        kinds
+            .entry(format!("without any fault: {}", line[1]))
+            .or_default()
+            .push(text);
+    }
+    let (mut injected, mut survived, mut later) = (0, 0, 0);
+    let mut slowest = Vec::new();
+    let mut left = String::new();
+    for Outcome { at, verdict } in &results {
+        let item = &plan[*at];
+        if verdict.has_failed {
+            injected += 1;
+        }
+        // What is so without a fault is no news.
+        let is_news = |problem: &&String| {
+            let problem = problem.as_str();
+            let known = |line: &Vec<&str>| {
+                line[0] == item.scene.name()
+                    && problem.trim_start_matches("one more run: ") == line[1]
+            };
+            !expected.iter().any(known)
+        };
+        let news: Vec<_> = verdict.problems.iter().filter(is_news).collect();
+        let text = format!("{}: {}; {}", item.name(), verdict.end, verdict.log);
+        for problem in &news {
+            kinds
+                .entry((*problem).clone())
+                .or_default()
+                .push(text.clone());
+        }
+        if verdict.has_failed && news.is_empty() {
+            survived += 1;
+            if !verdict.is_restored {
+                later += 1;
+                writeln!(left, "  {text}").unwrap();
+            }
+        }
+        slowest.push((verdict.took, item.name()));
+    }
+    slowest.sort();
+    let mut summary = format!(
+        "faults: {injected} injected, {survived} survived ({later} of them restored by the run after); {} of {all} chosen, {} not met, {} s",
+        plan.len(),
+        plan.len() - injected,
+        took.as_secs()
+    );
+    for (took, name) in slowest.iter().rev().take(3) {
+        write!(summary, "\n  slowest: {:.1} s: {name}", took.as_secs_f64()).unwrap();
+    }
+    let list = |shown: usize| {
+        let mut list = String::new();
+        for (kind, ones) in &kinds {
+            writeln!(list, "\n{kind} ({})", ones.len()).unwrap();
+            for one in ones.iter().take(shown) {
+                writeln!(list, "  {one}").unwrap();
+            }
+            if ones.len() > shown {
+                writeln!(list, "  and {} more", ones.len() - shown).unwrap();
+            }
+        }
+        list
+    };
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.txt");
+    let whole = format!(
+        "{summary}\n{}\nrestored only by the run after ({later})\n{left}",
+        list(usize::MAX)
+    );
+    fs::write(&path, whole).unwrap();
+    // Straight to stderr: what goes through `println!` is hidden when a test passes.
+    let _ = writeln!(std::io::stderr(), "{summary}");
+    assert!(
+        kinds.is_empty(),
+        "{}\nthe whole report: {}",
+        list(SHOWN),
+        path.display()
+    );
+}

@@ -1,0 +1,450 @@
+//! The server, two bystanders, and what must be true after each run.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::errnos;
+use super::rig::{self, MONITOR, Site};
+use super::tracer::{self, Call, Ended, Graves, Purpose, Words};
+
+/// No run may take longer: the check, the search, the diagnosis, 0.5 s and 5 s for the stop, 5 s for the start.
+const LIMIT: Duration = Duration::from_secs(25);
+/// A server that was started needs no longer to answer.
+const GRACE: Duration = Duration::from_secs(2);
+/// Bystanders end themselves after 300 s: they are replaced before.
+const OLDEST: Duration = Duration::from_secs(120);
+/// The user of the look-alike.
+const NOBODY: u32 = 65534;
+
+/// What the monitor meets.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Scene {
+    /// Nothing runs; the server was seen healthy before.
+    Dead,
+    /// An idle client blocks the server, which was seen healthy before.
+    Hung,
+    /// An idle client blocks the server, which the monitor has never seen.
+    HungUnseen,
+    /// The server answers, and the monitor has never seen it.
+    Healthy,
+    /// The server answers as in the run before.
+    StillHealthy,
+}
+
+impl Scene {
+    pub const ALL: [Self; 5] = [
+        Self::Dead,
+        Self::Hung,
+        Self::HungUnseen,
+        Self::Healthy,
+        Self::StillHealthy,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Hung => "hung",
+            Self::HungUnseen => "hung, unseen",
+            Self::Healthy => "healthy",
+            Self::StillHealthy => "still healthy",
+        }
+    }
+
+    /// The scene that differs only in what the monitor remembers, for one of the two.
+    pub fn twin(self) -> Option<Self> {
+        match self {
+            Self::HungUnseen => Some(Self::Hung),
+            Self::StillHealthy => Some(Self::Healthy),
+            _ => None,
+        }
+    }
+
+    fn was_seen(self) -> bool {
+        matches!(self, Self::Dead | Self::Hung | Self::StillHealthy)
+    }
+
+    fn is_hung(self) -> bool {
+        matches!(self, Self::Hung | Self::HungUnseen)
+    }
+
+    fn is_healthy(self) -> bool {
+        matches!(self, Self::Healthy | Self::StillHealthy)
+    }
+}
+
+/// What one run came to, and the run after it.
+#[derive(Default)]
+pub struct Verdict {
+    /// The call failed as asked.
+    pub has_failed: bool,
+    /// The server answers after the first run.
+    pub is_restored: bool,
+    pub took: Duration,
+    /// How the first run ended.
+    pub end: String,
+    /// What must not be.
+    pub problems: Vec<String>,
+    /// The last lines of the first run's log.
+    pub log: String,
+    pub calls: Vec<Call>,
+}
+
+struct Bystander {
+    pid: Pid,
+    what: &'static str,
+}
+
+/// A private namespace with a server and its bystanders.
+pub struct World {
+    site: Site,
+    other: Site,
+    graves: Graves,
+    bystanders: Vec<Bystander>,
+    words: Words,
+    began: Instant,
+    python: PathBuf,
+}
+
+impl World {
+    /// Only in a private PID namespace: all else in it is killed again and again.
+    pub fn new() -> Self {
+        let own = fs::read_to_string("/proc/1/cmdline").unwrap();
+        assert!(
+            own.starts_with("sh\0-c\0") && own.contains("every_system_call_fails_once"),
+            "PID 1 is not this test's own: {own}"
+        );
+        let site = Site::new("");
+        let other = Site::new("");
+        // The look-alike's user must be able to run it.
+        let python = std::env::temp_dir().join("python3");
+        fs::copy(rig::stand_in(), &python).unwrap();
+        let mut world = Self {
+            site,
+            other,
+            graves: Graves::default(),
+            bystanders: Vec::new(),
+            words: Words::default(),
+            began: Instant::now(),
+            python,
+        };
+        world.reset();
+        world
+    }
+
+    /// The monitor's arguments, with that limit for each check in seconds.
+    fn monitor(&self, timeout: &str) -> Command {
+        let mut monitor = Command::new(MONITOR);
+        monitor
+            .args(["--url", &self.site.url(), "--timeout", timeout])
+            .args(["--stop-timeout", "0.5", "--start-timeout", "5", "--quiet"])
+            .args(["--restart-cmd", &self.site.manage("start")])
+            .arg("--logfile")
+            .arg(self.site.path("monitor.log"))
+            .arg("--state-dir")
+            .arg(self.site.path("state"));
+        rig::assert_harmless(&monitor);
+        monitor
+    }
+
+    /// Runs the monitor in this scene for that purpose, then once more without a fault.
+    pub fn play(&mut self, scene: Scene, purpose: Purpose, with_children: bool) -> Verdict {
+        let fault = match &purpose {
+            Purpose::Fail(fault) => Some(fault.clone()),
+            _ => None,
+        };
+        self.reset();
+        let mut server = (scene.was_seen() || scene != Scene::Dead).then(|| self.start());
+        if scene.was_seen() {
+            let warm = self.run("5", Purpose::Watch, false);
+            assert_eq!(warm.code, Some(0), "{}", self.site.log());
+            let _ = fs::remove_file(self.site.path("monitor.log"));
+        }
+        if scene == Scene::Dead {
+            self.end(server.take().into_iter().collect());
+        }
+        let idle = scene.is_hung().then(|| self.block());
+        self.name_pids(server);
+        let limit = if scene.is_hung() { "0.3" } else { "3" };
+
+        let ended = self.run(limit, purpose, with_children);
+        let mut problems = Vec::new();
+        let stderr = fs::read_to_string(std::env::temp_dir().join("stderr")).unwrap_or_default();
+        let is_signalled = server.is_some_and(|pid| !self.is_alive(pid));
+        let mut answers = self.answers(scene, server, is_signalled);
+        if is_signalled && !answers {
+            let deadline = Instant::now() + GRACE;
+            while !answers && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+                answers = self.answers(scene, server, is_signalled);
+            }
+        }
+        let no_way = fault
+            .as_ref()
+            .is_some_and(|it| errnos::leaves_no_way(errnos::name(it.number), it.errno));
+        let is_the_servers =
+            fault.is_some_and(|it| errnos::is_the_servers(errnos::name(it.number), it.errno));
+        if ended.was_late {
+            problems.push(format!("it ran for more than {} s", LIMIT.as_secs()));
+        }
+        if let Some(words) = panicked(&stderr) {
+            problems.push(format!("it panicked at {words}"));
+        } else if !(no_way || ended.was_late) {
+            if let Some(signal) = ended.signal {
+                problems.push(format!("{signal} ended it"));
+            }
+        }
+        if let Some(words) = panicked(&ended.childs_words.concat()) {
+            problems.push(format!("its child panicked at {words}"));
+        }
+        problems.extend(self.dead_bystanders());
+        if ended.code == Some(0) && !answers {
+            problems.push("exit status 0, and the server does not answer".into());
+        }
+        if is_signalled && !answers && !no_way {
+            problems.push("stopped and not started".into());
+        }
+        if scene.is_healthy() && is_signalled && !is_the_servers {
+            problems.push("a healthy server was stopped".into());
+        }
+        let log = self.last_lines();
+        let end = match (ended.code, ended.signal) {
+            (Some(code), _) => format!("exit {code}"),
+            (None, Some(signal)) => signal.to_string(),
+            _ => String::new(),
+        };
+
+        let limit = if answers { "3" } else { limit };
+        let once_more = self.run(limit, Purpose::Watch, false);
+        let in_time = if once_more.was_late {
+            " (killed after its limit)"
+        } else {
+            ""
+        };
+        match once_more.code {
+            Some(0) if self.get() => (),
+            Some(0) => problems.push("one more run: exit 0, and the server does not answer".into()),
+            code => problems.push(format!("one more run: exit {code:?}{in_time}")),
+        }
+        for problem in self.dead_bystanders() {
+            if !problems.contains(&problem) {
+                problems.push(format!("one more run: {problem}"));
+            }
+        }
+        drop(idle);
+        Verdict {
+            has_failed: ended.has_failed,
+            is_restored: answers,
+            took: ended.took,
+            end,
+            problems,
+            log,
+            calls: ended.calls,
+        }
+    }
+
+    fn run(&mut self, timeout: &str, purpose: Purpose, with_children: bool) -> Ended {
+        let monitor = self.monitor(timeout);
+        tracer::run(
+            &mut self.graves,
+            &self.words,
+            &monitor,
+            purpose,
+            with_children,
+            LIMIT,
+        )
+    }
+
+    /// The words for the paths and processes of this scene.
+    fn name_pids(&mut self, server: Option<Pid>) {
+        let text = |path: PathBuf| path.display().to_string();
+        self.words.paths = vec![
+            (text(self.site.path("")), "SITE/"),
+            (text(self.other.path("")), "OTHER/"),
+            (text(std::env::temp_dir()), "TMP"),
+        ];
+        self.words.pids = vec![(Pid::from_raw(1), "INIT"), (Pid::this(), "TEST")];
+        self.words.pids.extend(server.map(|pid| (pid, "SERVER")));
+        let bystanders = self.bystanders.iter().zip(["OTHER", "LOOKALIKE"]);
+        self.words
+            .pids
+            .extend(bystanders.map(|(one, word)| (one.pid, word)));
+    }
+
+    /// Whether the server answers; a hung one that was left alone is not asked, it cannot.
+    fn answers(&self, scene: Scene, server: Option<Pid>, is_signalled: bool) -> bool {
+        !(scene.is_hung() && server.is_some() && !is_signalled) && self.get()
+    }
+
+    fn get(&self) -> bool {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.site.port));
+        rig::get(address, GRACE).is_some_and(|answer| answer.starts_with("HTTP/1.0 200"))
+    }
+
+    fn start(&mut self) -> Pid {
+        let pid = start(&self.site);
+        self.graves.forget(pid);
+        pid
+    }
+
+    /// A client that keeps the server from answering.
+    fn block(&self) -> TcpStream {
+        self.site.idle_client()
+    }
+
+    fn is_alive(&mut self, pid: Pid) -> bool {
+        !self.graves.holds(pid)
+            && fs::read_to_string(format!("/proc/{pid}/stat"))
+                .is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    fn dead_bystanders(&mut self) -> Vec<String> {
+        let all: Vec<_> = self
+            .bystanders
+            .iter()
+            .map(|one| (one.pid, one.what))
+            .collect();
+        all.into_iter()
+            .filter(|(pid, _)| !self.is_alive(*pid))
+            .map(|(_, what)| format!("a bystander was ended: {what}"))
+            .collect()
+    }
+
+    /// The last lines of the log, without their time.
+    fn last_lines(&self) -> String {
+        let log = self.site.log();
+        let lines: Vec<_> = log
+            .lines()
+            .filter_map(|line| line.split_once("] "))
+            .map(|(_, text)| text)
+            .filter(|text| !text.contains("====="))
+            .collect();
+        let last = &lines[lines.len().saturating_sub(4)..];
+        shortened(&self.words.put(&last.join(" / ")))
+    }
+
+    /// As at first: nothing runs but the bystanders, and the monitor remembers nothing.
+    fn reset(&mut self) {
+        let is_old = self.began.elapsed() > OLDEST;
+        let keep: Vec<_> = if is_old || !self.dead_bystanders().is_empty() {
+            Vec::new()
+        } else {
+            self.bystanders.iter().map(|one| one.pid).collect()
+        };
+        let own = Pid::this();
+        let strangers = |keep: &[Pid]| -> Vec<Pid> {
+            let entries = fs::read_dir("/proc").unwrap().flatten();
+            let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            pids.map(Pid::from_raw)
+                .filter(|pid| pid.as_raw() != 1 && *pid != own && !keep.contains(pid))
+                .collect()
+        };
+        self.end(strangers(&keep));
+        let _ = fs::remove_dir_all(self.site.path("state"));
+        for name in [
+            "monitor.log",
+            ".monitor.lock",
+            "monitor.restart.log",
+            "notes",
+            "port",
+        ] {
+            let _ = fs::remove_file(self.site.path(name));
+        }
+        if keep.is_empty() {
+            self.bystanders = vec![
+                Bystander {
+                    pid: start(&self.other),
+                    what: "another MyVNC of its user on another port",
+                },
+                Bystander {
+                    pid: self.look_alike(),
+                    what: "a look-alike of another user",
+                },
+            ];
+            self.began = Instant::now();
+            for one in &self.bystanders {
+                self.graves.forget(one.pid);
+            }
+        }
+    }
+
+    /// Kills them and waits for their end.
+    fn end(&mut self, pids: Vec<Pid>) {
+        for pid in &pids {
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
+        for pid in pids {
+            rig::wait_until("a process is gone", || {
+                self.graves.holds(pid) || !Path::new(&format!("/proc/{pid}")).exists()
+            });
+        }
+    }
+
+    /// A process of another user with the server's arguments, and no socket.
+    fn look_alike(&self) -> Pid {
+        let child = Command::new(&self.python)
+            .arg0(self.site.path("bin/python3"))
+            .arg(self.site.path("myvnc/main.py"))
+            .args(["--host", "127.0.0.1"])
+            .env("STAND_IN_DECOY", "1")
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Pid::from_raw(i32::try_from(child.id()).unwrap())
+    }
+}
+
+/// Starts a server and waits until it listens.
+fn start(site: &Site) -> Pid {
+    let before = site.pids("listening").len();
+    let child = Command::new(site.path("bin/python3"))
+        .arg(site.path("myvnc/main.py"))
+        .args(["--host", "127.0.0.1"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + rig::PATIENCE;
+    while site.pids("listening").len() == before {
+        assert!(Instant::now() < deadline, "the stand-in does not listen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Pid::from_raw(i32::try_from(child.id()).unwrap())
+}
+
+/// Where a panic was, and what it said.
+fn panicked(stderr: &str) -> Option<String> {
+    let (_, at) = stderr.split_once("panicked at ")?;
+    let text: Vec<_> = at.lines().take(2).collect();
+    let text = text.join(" ");
+    // The sources of crates and of Rust are elsewhere on each machine.
+    Some(match text.split_once("/src/") {
+        Some((before, after)) if before.starts_with('/') => {
+            let package = before.rsplit('/').next().unwrap_or_default();
+            shortened(&format!("{package}/src/{after}"))
+        }
+        _ => shortened(&text),
+    })
+}
+
+fn shortened(text: &str) -> String {
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    match text.char_indices().nth(600) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
