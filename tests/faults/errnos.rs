@@ -4,7 +4,7 @@
 use nix::errno::Errno::{self, *};
 use nix::libc::{self, c_long};
 
-use super::tracer::Tracee;
+use super::tracer::{Tracee, signed};
 
 /// How the arguments of a call are shown.
 #[derive(Clone, Copy)]
@@ -17,6 +17,8 @@ enum Shown {
     Open(usize),
     /// A descriptor.
     Fd(usize),
+    /// A descriptor, after "file" where it is a regular file and none of the kernel's own.
+    Closed,
     /// A descriptor and the command of `fcntl(2)`.
     Command,
     /// The operation of `epoll_ctl(2)` and its descriptor.
@@ -48,7 +50,7 @@ macro_rules! rows {
     };
 }
 
-use Shown::{Command, Domain, Epoll, Fd, Nothing, Number, Open, Path};
+use Shown::{Closed, Command, Domain, Epoll, Fd, Nothing, Number, Open, Path};
 
 /// Left out everywhere: EBADF, EFAULT, EINVAL and the like (errors of the program), EWOULDBLOCK of a lock and EEXIST
 /// (true answers, not faults), EINTR of a call that does not block.
@@ -60,12 +62,9 @@ const TABLE: &[Row] = rows! {
     openat SYS_openat Open(1), "" => [EACCES EIO EMFILE ENFILE ENOENT ENOMEM];
     openat2 SYS_openat2 Path(1), "" => [EACCES EAGAIN EIO EMFILE ENFILE ENOENT ENOMEM ENOSYS];
     // Runs, then reports the error: Linux has released the descriptor in any case (close(2)).
-    close SYS_close Fd(0), "socket" => [];
-    close SYS_close Fd(0), "pipe:" => [];
-    close SYS_close Fd(0), "anon_inode:" => [];
-    close SYS_close Fd(0), "/dev/null" => [];
-    close SYS_close Fd(0), "/proc" => [];
-    close SYS_close Fd(0), "" => [EINTR EIO];
+    // Only what was written can be lost then.
+    close SYS_close Closed, "file" => [EINTR EIO];
+    close SYS_close Closed, "" => [];
     close_range SYS_close_range Nothing, "" => [ENOSYS];
     // A process that ended since its file was opened is ESRCH.
     read SYS_read Fd(0), "/proc/" => [EINTR EIO ENOMEM ESRCH];
@@ -259,10 +258,10 @@ pub struct Known {
 }
 
 /// Describes the call that this process has just begun; the number where the table lacks it.
-pub fn describe(tracee: &Tracee, number: u64, arguments: [u64; 6]) -> Result<Known, u64> {
+pub fn describe(tracee: &Tracee, number: i64, arguments: [u64; 6]) -> Result<Known, i64> {
     let mut about = None;
     for row in TABLE {
-        if u64::try_from(row.number) != Ok(number) {
+        if row.number != number {
             continue;
         }
         let about = about.get_or_insert_with(|| show(tracee, row.shown, arguments));
@@ -277,9 +276,8 @@ pub fn describe(tracee: &Tracee, number: u64, arguments: [u64; 6]) -> Result<Kno
 }
 
 fn show(tracee: &Tracee, shown: Shown, arguments: [u64; 6]) -> String {
-    let number = |at: usize| arguments[at].cast_signed();
     // The kernel takes an `int` from the lower half.
-    let int = |at: usize| i32::try_from(number(at) << 32 >> 32).unwrap_or_default();
+    let int = |at: usize| i32::try_from(signed(arguments[at] << 32) >> 32).unwrap_or_default();
     // A path that begins at a descriptor is shown whole.
     let path = |at: usize| {
         let path = tracee.text(arguments[at]);
@@ -306,6 +304,17 @@ fn show(tracee: &Tracee, shown: Shown, arguments: [u64; 6]) -> String {
             path + mode
         }
         Shown::Fd(at) => tracee.descriptor(int(at)),
+        Shown::Closed => {
+            let shown = tracee.descriptor(int(0));
+            let is_file = !shown.starts_with("/proc/")
+                && !shown.starts_with("/sys/")
+                && std::fs::metadata(tracee.link(int(0))).is_ok_and(|it| it.is_file());
+            if is_file {
+                format!("file {shown}")
+            } else {
+                shown
+            }
+        }
         Shown::Command => {
             let command = match int(1) {
                 libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => "F_DUPFD",
@@ -335,16 +344,15 @@ fn show(tracee: &Tracee, shown: Shown, arguments: [u64; 6]) -> String {
 }
 
 /// The name of a call.
-pub fn name(number: u64) -> &'static str {
+pub fn name(number: i64) -> &'static str {
     TABLE
         .iter()
-        .find(|row| u64::try_from(row.number) == Ok(number))
+        .find(|row| row.number == number)
         .map_or("?", |row| row.name)
 }
 
-/// Whether this errno says something of the server, and not of our own side: then a server that is well may be
-/// restarted.
-pub fn is_the_servers(name: &str, errno: Errno) -> bool {
+/// Whether this errno is about the server and not about our own side: then a healthy server may be restarted.
+pub fn blames_the_server(name: &str, errno: Errno) -> bool {
     matches!(
         name,
         "connect" | "sendto" | "sendmsg" | "writev" | "recvfrom" | "recvmsg"

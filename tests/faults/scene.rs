@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::errnos;
 use super::rig::{self, MONITOR, Site};
-use super::tracer::{self, Call, Ended, Graves, Purpose, Words};
+use super::tracer::{self, Call, Ended, Exited, Names, Purpose};
 
 /// No run may take longer: the check, the search, the diagnosis, 0.5 s and 5 s for the stop, 5 s for the start.
 const LIMIT: Duration = Duration::from_secs(25);
@@ -33,9 +33,9 @@ pub enum Scene {
     /// An idle client blocks the server, which the monitor has never seen.
     HungUnseen,
     /// The server answers, and the monitor has never seen it.
+    HealthyUnseen,
+    /// The server answers, as it did in the run before.
     Healthy,
-    /// The server answers as in the run before.
-    StillHealthy,
 }
 
 impl Scene {
@@ -43,17 +43,17 @@ impl Scene {
         Self::Dead,
         Self::Hung,
         Self::HungUnseen,
+        Self::HealthyUnseen,
         Self::Healthy,
-        Self::StillHealthy,
     ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Dead => "dead",
             Self::Hung => "hung",
-            Self::HungUnseen => "hung, unseen",
+            Self::HungUnseen => "hung, no record",
+            Self::HealthyUnseen => "healthy, no record",
             Self::Healthy => "healthy",
-            Self::StillHealthy => "still healthy",
         }
     }
 
@@ -61,13 +61,13 @@ impl Scene {
     pub fn twin(self) -> Option<Self> {
         match self {
             Self::HungUnseen => Some(Self::Hung),
-            Self::StillHealthy => Some(Self::Healthy),
+            Self::HealthyUnseen => Some(Self::Healthy),
             _ => None,
         }
     }
 
     fn was_seen(self) -> bool {
-        matches!(self, Self::Dead | Self::Hung | Self::StillHealthy)
+        matches!(self, Self::Dead | Self::Hung | Self::Healthy)
     }
 
     fn is_hung(self) -> bool {
@@ -75,7 +75,7 @@ impl Scene {
     }
 
     fn is_healthy(self) -> bool {
-        matches!(self, Self::Healthy | Self::StillHealthy)
+        matches!(self, Self::Healthy | Self::HealthyUnseen)
     }
 }
 
@@ -102,17 +102,17 @@ struct Bystander {
 }
 
 /// A private namespace with a server and its bystanders.
-pub struct World {
+pub struct Host {
     site: Site,
     other: Site,
-    graves: Graves,
+    exited: Exited,
     bystanders: Vec<Bystander>,
-    words: Words,
+    names: Names,
     began: Instant,
     python: PathBuf,
 }
 
-impl World {
+impl Host {
     /// Only in a private PID namespace: all else in it is killed again and again.
     pub fn new() -> Self {
         let own = fs::read_to_string("/proc/1/cmdline").unwrap();
@@ -125,17 +125,17 @@ impl World {
         // The look-alike's user must be able to run it.
         let python = std::env::temp_dir().join("python3");
         fs::copy(rig::stand_in(), &python).unwrap();
-        let mut world = Self {
+        let mut host = Self {
             site,
             other,
-            graves: Graves::default(),
+            exited: Exited::default(),
             bystanders: Vec::new(),
-            words: Words::default(),
+            names: Names::default(),
             began: Instant::now(),
             python,
         };
-        world.reset();
-        world
+        host.reset();
+        host
     }
 
     /// The monitor's arguments, with that limit for each check in seconds.
@@ -154,7 +154,7 @@ impl World {
     }
 
     /// Runs the monitor in this scene for that purpose, then once more without a fault.
-    pub fn play(&mut self, scene: Scene, purpose: Purpose, with_children: bool) -> Verdict {
+    pub fn run(&mut self, scene: Scene, purpose: Purpose, with_children: bool) -> Verdict {
         let fault = match &purpose {
             Purpose::Fail(fault) => Some(fault.clone()),
             _ => None,
@@ -162,7 +162,7 @@ impl World {
         self.reset();
         let mut server = (scene.was_seen() || scene != Scene::Dead).then(|| self.start());
         if scene.was_seen() {
-            let warm = self.run("5", Purpose::Watch, false);
+            let warm = self.monitor_once("5", Purpose::Run, false);
             assert_eq!(warm.code, Some(0), "{}", self.site.log());
             let _ = fs::remove_file(self.site.path("monitor.log"));
         }
@@ -173,7 +173,7 @@ impl World {
         self.name_pids(server);
         let limit = if scene.is_hung() { "0.3" } else { "3" };
 
-        let ended = self.run(limit, purpose, with_children);
+        let ended = self.monitor_once(limit, purpose, with_children);
         let mut problems = Vec::new();
         let stderr = fs::read_to_string(std::env::temp_dir().join("stderr")).unwrap_or_default();
         let is_signalled = server.is_some_and(|pid| !self.is_alive(pid));
@@ -188,20 +188,22 @@ impl World {
         let no_way = fault
             .as_ref()
             .is_some_and(|it| errnos::leaves_no_way(errnos::name(it.number), it.errno));
-        let is_the_servers =
-            fault.is_some_and(|it| errnos::is_the_servers(errnos::name(it.number), it.errno));
+        let blames_the_server =
+            fault.is_some_and(|it| errnos::blames_the_server(errnos::name(it.number), it.errno));
         if ended.was_late {
             problems.push(format!("it ran for more than {} s", LIMIT.as_secs()));
         }
-        if let Some(words) = panicked(&stderr) {
-            problems.push(format!("it panicked at {words}"));
+        if let Some(panic) = panicked(&stderr) {
+            problems.push(format!("it panicked at {panic}"));
         } else if !(no_way || ended.was_late) {
             if let Some(signal) = ended.signal {
                 problems.push(format!("{signal} ended it"));
             }
         }
-        if let Some(words) = panicked(&ended.childs_words.concat()) {
-            problems.push(format!("its child panicked at {words}"));
+        // A thread has the stderr of the run.
+        let childs = panicked(&ended.child_stderr.concat()).filter(|_| panicked(&stderr).is_none());
+        if let Some(panic) = childs {
+            problems.push(format!("its child panicked at {panic}"));
         }
         problems.extend(self.dead_bystanders());
         if ended.code == Some(0) && !answers {
@@ -210,7 +212,7 @@ impl World {
         if is_signalled && !answers && !no_way {
             problems.push("stopped and not started".into());
         }
-        if scene.is_healthy() && is_signalled && !is_the_servers {
+        if scene.is_healthy() && is_signalled && !blames_the_server {
             problems.push("a healthy server was stopped".into());
         }
         let log = self.last_lines();
@@ -221,7 +223,7 @@ impl World {
         };
 
         let limit = if answers { "3" } else { limit };
-        let once_more = self.run(limit, Purpose::Watch, false);
+        let once_more = self.monitor_once(limit, Purpose::Run, false);
         let in_time = if once_more.was_late {
             " (killed after its limit)"
         } else {
@@ -249,11 +251,11 @@ impl World {
         }
     }
 
-    fn run(&mut self, timeout: &str, purpose: Purpose, with_children: bool) -> Ended {
+    fn monitor_once(&mut self, timeout: &str, purpose: Purpose, with_children: bool) -> Ended {
         let monitor = self.monitor(timeout);
         tracer::run(
-            &mut self.graves,
-            &self.words,
+            &mut self.exited,
+            &self.names,
             &monitor,
             purpose,
             with_children,
@@ -261,20 +263,20 @@ impl World {
         )
     }
 
-    /// The words for the paths and processes of this scene.
+    /// Names the paths and processes of this scene.
     fn name_pids(&mut self, server: Option<Pid>) {
         let text = |path: PathBuf| path.display().to_string();
-        self.words.paths = vec![
+        self.names.paths = vec![
             (text(self.site.path("")), "SITE/"),
             (text(self.other.path("")), "OTHER/"),
             (text(std::env::temp_dir()), "TMP"),
         ];
-        self.words.pids = vec![(Pid::from_raw(1), "INIT"), (Pid::this(), "TEST")];
-        self.words.pids.extend(server.map(|pid| (pid, "SERVER")));
+        self.names.pids = vec![(Pid::from_raw(1), "INIT"), (Pid::this(), "TEST")];
+        self.names.pids.extend(server.map(|pid| (pid, "SERVER")));
         let bystanders = self.bystanders.iter().zip(["OTHER", "LOOKALIKE"]);
-        self.words
+        self.names
             .pids
-            .extend(bystanders.map(|(one, word)| (one.pid, word)));
+            .extend(bystanders.map(|(one, name)| (one.pid, name)));
     }
 
     /// Whether the server answers; a hung one that was left alone is not asked, it cannot.
@@ -289,7 +291,7 @@ impl World {
 
     fn start(&mut self) -> Pid {
         let pid = start(&self.site);
-        self.graves.forget(pid);
+        self.exited.forget(pid);
         pid
     }
 
@@ -299,7 +301,7 @@ impl World {
     }
 
     fn is_alive(&mut self, pid: Pid) -> bool {
-        !self.graves.holds(pid)
+        !self.exited.has(pid)
             && fs::read_to_string(format!("/proc/{pid}/stat"))
                 .is_ok_and(|stat| !stat.contains(") Z "))
     }
@@ -326,7 +328,7 @@ impl World {
             .filter(|text| !text.contains("====="))
             .collect();
         let last = &lines[lines.len().saturating_sub(4)..];
-        shortened(&self.words.put(&last.join(" / ")))
+        shortened(&self.names.put_into(&last.join(" / ")))
     }
 
     /// As at first: nothing runs but the bystanders, and the monitor remembers nothing.
@@ -338,14 +340,14 @@ impl World {
             self.bystanders.iter().map(|one| one.pid).collect()
         };
         let own = Pid::this();
-        let strangers = |keep: &[Pid]| -> Vec<Pid> {
+        let others = |keep: &[Pid]| -> Vec<Pid> {
             let entries = fs::read_dir("/proc").unwrap().flatten();
             let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
             pids.map(Pid::from_raw)
                 .filter(|pid| pid.as_raw() != 1 && *pid != own && !keep.contains(pid))
                 .collect()
         };
-        self.end(strangers(&keep));
+        self.end(others(&keep));
         let _ = fs::remove_dir_all(self.site.path("state"));
         for name in [
             "monitor.log",
@@ -369,7 +371,7 @@ impl World {
             ];
             self.began = Instant::now();
             for one in &self.bystanders {
-                self.graves.forget(one.pid);
+                self.exited.forget(one.pid);
             }
         }
     }
@@ -381,14 +383,15 @@ impl World {
         }
         for pid in pids {
             rig::wait_until("a process is gone", || {
-                self.graves.holds(pid) || !Path::new(&format!("/proc/{pid}")).exists()
+                self.exited.has(pid) || !Path::new(&format!("/proc/{pid}")).exists()
             });
         }
     }
 
     /// A process of another user with the server's arguments, and no socket.
     fn look_alike(&self) -> Pid {
-        let child = Command::new(&self.python)
+        let mut command = Command::new(&self.python);
+        command
             .arg0(self.site.path("bin/python3"))
             .arg(self.site.path("myvnc/main.py"))
             .args(["--host", "127.0.0.1"])
@@ -397,30 +400,28 @@ impl World {
             .gid(NOBODY)
             .current_dir("/")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Pid::from_raw(i32::try_from(child.id()).unwrap())
+            .stdout(Stdio::null());
+        tracer::spawn(&mut command)
     }
 }
 
 /// Starts a server and waits until it listens.
 fn start(site: &Site) -> Pid {
     let before = site.pids("listening").len();
-    let child = Command::new(site.path("bin/python3"))
+    let mut command = Command::new(site.path("bin/python3"));
+    command
         .arg(site.path("myvnc/main.py"))
         .args(["--host", "127.0.0.1"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+        .stderr(Stdio::null());
+    let pid = tracer::spawn(&mut command);
     let deadline = Instant::now() + rig::PATIENCE;
     while site.pids("listening").len() == before {
         assert!(Instant::now() < deadline, "the stand-in does not listen");
         std::thread::sleep(Duration::from_millis(1));
     }
-    Pid::from_raw(i32::try_from(child.id()).unwrap())
+    pid
 }
 
 /// Where a panic was, and what it said.
@@ -428,14 +429,17 @@ fn panicked(stderr: &str) -> Option<String> {
     let (_, at) = stderr.split_once("panicked at ")?;
     let text: Vec<_> = at.lines().take(2).collect();
     let text = text.join(" ");
+    let (place, message) = text.split_once(": ").unwrap_or((&text, ""));
     // The sources of crates and of Rust are elsewhere on each machine.
-    Some(match text.split_once("/src/") {
-        Some((before, after)) if before.starts_with('/') => {
-            let package = before.rsplit('/').next().unwrap_or_default();
-            shortened(&format!("{package}/src/{after}"))
+    let place = match place.rsplit_once("/src/") {
+        Some((package, file)) if package.starts_with('/') => {
+            let package = package.rsplit('/').next().unwrap_or_default();
+            format!("{package}/src/{file}")
         }
-        _ => shortened(&text),
-    })
+        _ => place.to_owned(),
+    };
+    let message = message.split(": ").next().unwrap_or_default();
+    Some(shortened(&format!("{place}: {message}")))
 }
 
 fn shortened(text: &str) -> String {

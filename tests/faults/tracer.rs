@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,10 +24,10 @@ use super::errnos::{self, Known};
 
 /// The event of `ptrace(2)` for `execve`.
 const EXEC: i32 = libc::PTRACE_EVENT_EXEC;
-const BRK: u64 = libc::SYS_brk.cast_unsigned();
-const CLOSE: u64 = libc::SYS_close.cast_unsigned();
-const SOCKET: u64 = libc::SYS_socket.cast_unsigned();
-const WRITE: u64 = libc::SYS_write.cast_unsigned();
+const BRK: i64 = libc::SYS_brk;
+const CLOSE: i64 = libc::SYS_close;
+const SOCKET: i64 = libc::SYS_socket;
+const WRITE: i64 = libc::SYS_write;
 /// No argument that is shown is longer, in bytes.
 const LONGEST: usize = 200;
 
@@ -36,43 +37,43 @@ pub type Who = usize;
 /// A call that the recording has seen.
 pub struct Call {
     pub who: Who,
-    pub number: u64,
+    pub number: i64,
     /// Its count among the calls of this number by this process that are about the same, from 1.
     pub nth: usize,
     pub arguments: [u64; 6],
-    pub known: Result<Known, u64>,
+    pub known: Result<Known, i64>,
 }
 
 /// A call that is to fail.
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub who: Who,
-    pub number: u64,
-    /// What it is about: how often a run waits for events and wakes itself up varies, so to count calls is not enough.
+    pub number: i64,
+    /// What it is about. To count calls is not enough: how often a run waits for events varies.
     pub about: String,
     pub nth: usize,
     pub errno: Errno,
 }
 
-/// What differs from run to run, and the words for it.
+/// Paths and PIDs that differ from run to run, and the names that stand for them.
 #[derive(Default)]
-pub struct Words {
+pub struct Names {
     pub paths: Vec<(String, &'static str)>,
     pub pids: Vec<(Pid, &'static str)>,
 }
 
-impl Words {
-    pub fn put(&self, text: &str) -> String {
+impl Names {
+    pub fn put_into(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for (path, word) in &self.paths {
-            text = text.replace(path, word);
+        for (path, name) in &self.paths {
+            text = text.replace(path, name);
         }
         let mut parts: Vec<&str> = text.split('/').collect();
         for at in 1..parts.len() {
             let named = |(pid, _): &&(Pid, &str)| parts[at].parse() == Ok(pid.as_raw());
             if parts[at - 1] == "proc" {
-                if let Some((_, word)) = self.pids.iter().find(named) {
-                    parts[at] = word;
+                if let Some((_, name)) = self.pids.iter().find(named) {
+                    parts[at] = name;
                 }
             }
         }
@@ -82,8 +83,8 @@ impl Words {
 
 /// What to do with the calls.
 pub enum Purpose {
-    /// Nothing.
-    Watch,
+    /// Nothing: it runs untraced.
+    Run,
     /// List them.
     Record(Vec<Call>),
     /// Let one fail.
@@ -96,26 +97,26 @@ pub struct Ended {
     pub code: Option<i32>,
     pub signal: Option<Signal>,
     pub took: Duration,
-    /// It was killed, for it took too long.
+    /// It took too long and was killed.
     pub was_late: bool,
-    /// The call was met.
+    /// The run came to the call, which failed.
     pub has_failed: bool,
     /// What the child with the fault wrote to its stderr.
-    pub childs_words: Vec<String>,
+    pub child_stderr: Vec<String>,
     pub calls: Vec<Call>,
 }
 
 /// Children of this process that ended; `waitpid` tells only once.
 #[derive(Default)]
-pub struct Graves(HashSet<Pid>);
+pub struct Exited(HashSet<Pid>);
 
-impl Graves {
+impl Exited {
     /// A new process has this PID.
     pub fn forget(&mut self, pid: Pid) {
         self.0.remove(&pid);
     }
 
-    pub fn holds(&mut self, pid: Pid) -> bool {
+    pub fn has(&mut self, pid: Pid) -> bool {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
             match status {
                 WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _) => {
@@ -139,7 +140,7 @@ pub struct Tracee<'a> {
     pid: Pid,
     /// The domains of its sockets, by descriptor.
     sockets: &'a HashMap<i32, i32>,
-    words: &'a Words,
+    names: &'a Names,
 }
 
 impl Tracee<'_> {
@@ -169,10 +170,14 @@ impl Tracee<'_> {
         bytes
     }
 
+    /// The link in /proc of a descriptor.
+    pub fn link(&self, number: i32) -> PathBuf {
+        format!("/proc/{}/fd/{number}", self.pid).into()
+    }
+
     /// What a descriptor is open on; for a socket, of which family.
     pub fn descriptor(&self, number: i32) -> String {
-        let path = format!("/proc/{}/fd/{number}", self.pid);
-        let Ok(target) = std::fs::read_link(path) else {
+        let Ok(target) = std::fs::read_link(self.link(number)) else {
             return number.to_string();
         };
         let target = target.display().to_string();
@@ -191,10 +196,10 @@ impl Tracee<'_> {
         target
     }
 
-    /// What the call is about, in words that are the same in each run; the number of one that is not known.
-    fn describe(&self, number: u64, arguments: [u64; 6]) -> Result<Known, u64> {
+    /// What the call is about, in a form that is the same in each run: names for what has one, 0 for other numbers.
+    fn describe(&self, number: i64, arguments: [u64; 6]) -> Result<Known, i64> {
         let mut known = errnos::describe(self, number, arguments)?;
-        let about = self.words.put(&known.about);
+        let about = self.names.put_into(&known.about);
         known.about = String::new();
         for c in about.chars() {
             let is_more = c.is_ascii_digit() && known.about.ends_with('0');
@@ -213,18 +218,27 @@ impl Tracee<'_> {
 #[derive(Default)]
 struct State {
     who: Who,
-    counts: HashMap<(u64, String), usize>,
+    counts: HashMap<(i64, String), usize>,
     sockets: HashMap<i32, i32>,
     /// The call that it is in, and its arguments.
-    inside: Option<(u64, [u64; 6])>,
+    inside: Option<(i64, [u64; 6])>,
     /// The errno with which that call ends.
     failing: Option<Errno>,
 }
 
+/// The content of a register as a number with a sign.
+pub fn signed(register: u64) -> i64 {
+    i64::from_ne_bytes(register.to_ne_bytes())
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::from_ne_bytes(number.to_ne_bytes())
+}
+
 impl State {
     /// Keeps the domains of its sockets.
-    fn note_sockets(&mut self, number: u64, arguments: [u64; 6], returned: u64) {
-        let Ok(descriptor) = i32::try_from(returned.cast_signed()) else {
+    fn note_sockets(&mut self, number: i64, arguments: [u64; 6], returned: u64) {
+        let Ok(descriptor) = i32::try_from(signed(returned)) else {
             return;
         };
         if number == SOCKET && descriptor >= 0 {
@@ -240,20 +254,27 @@ impl State {
 
 struct Tracer<'a> {
     main: Pid,
-    graves: &'a mut Graves,
-    words: &'a Words,
+    exited: &'a mut Exited,
+    names: &'a Names,
     purpose: Purpose,
     traced: HashMap<Pid, State>,
     next: Who,
     has_failed: bool,
-    childs_words: Vec<String>,
+    child_stderr: Vec<String>,
+}
+
+/// Starts a command; [`Exited`] sees its end.
+#[allow(clippy::zombie_processes)]
+pub fn spawn(command: &mut Command) -> Pid {
+    let child = command.spawn().unwrap();
+    Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
 
 /// Runs the command to its end, or kills it after so long. Its children are traced too where `with_children` is
 /// set, up to their own `execve`.
 pub fn run(
-    graves: &mut Graves,
-    words: &Words,
+    exited: &mut Exited,
+    names: &Names,
     program: &Command,
     purpose: Purpose,
     with_children: bool,
@@ -270,8 +291,7 @@ pub fn run(
         .stdin(std::process::Stdio::null())
         .stdout(output("stdout"))
         .stderr(output("stderr"));
-    let child = command.spawn().unwrap();
-    let main = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let main = spawn(&mut command);
     let stopped = waitpid(main, Some(WaitPidFlag::WUNTRACED)).unwrap();
     assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
     let mut options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC;
@@ -304,13 +324,13 @@ pub fn run(
     };
     let mut tracer = Tracer {
         main,
-        graves,
-        words,
+        exited,
+        names,
         purpose,
         traced: HashMap::new(),
         next: 1,
         has_failed: false,
-        childs_words: Vec::new(),
+        child_stderr: Vec::new(),
     };
     // It is still in its `execve`.
     let state = State {
@@ -323,14 +343,14 @@ pub fn run(
     let took = began.elapsed();
     drop(is_over);
     guard.join().unwrap();
-    tracer.let_go();
+    tracer.detach_all();
     Ended {
         code,
         signal,
         took,
         was_late: was_late.load(Ordering::Relaxed),
         has_failed: tracer.has_failed,
-        childs_words: tracer.childs_words,
+        child_stderr: tracer.child_stderr,
         calls: match tracer.purpose {
             Purpose::Record(calls) => calls,
             _ => Vec::new(),
@@ -344,13 +364,13 @@ impl Tracer<'_> {
         loop {
             match waitpid(None, Some(WaitPidFlag::__WALL)) {
                 Ok(WaitStatus::Exited(pid, code)) => {
-                    self.bury(pid);
+                    self.note_exit(pid);
                     if pid == self.main {
                         return (Some(code), None);
                     }
                 }
                 Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.bury(pid);
+                    self.note_exit(pid);
                     if pid == self.main {
                         return (None, Some(signal));
                     }
@@ -362,9 +382,9 @@ impl Tracer<'_> {
         }
     }
 
-    fn bury(&mut self, pid: Pid) {
+    fn note_exit(&mut self, pid: Pid) {
         self.traced.remove(&pid);
-        self.graves.0.insert(pid);
+        self.exited.0.insert(pid);
     }
 
     fn stopped(&mut self, status: WaitStatus) {
@@ -402,7 +422,7 @@ impl Tracer<'_> {
                     // Its argument, which was another for the time of the call.
                     registers.rdi = arguments[0];
                 } else {
-                    registers.rax = i64::from(-(errno as i32)).cast_unsigned();
+                    registers.rax = unsigned(-i64::from(errno as i32));
                 }
                 let _ = ptrace::setregs(pid, registers);
                 self.has_failed = true;
@@ -410,7 +430,7 @@ impl Tracer<'_> {
             state.note_sockets(number, arguments, registers.rax);
             return;
         }
-        let number = registers.orig_rax;
+        let number = signed(registers.orig_rax);
         let arguments = [
             registers.rdi,
             registers.rsi,
@@ -423,10 +443,10 @@ impl Tracer<'_> {
         let tracee = Tracee {
             pid,
             sockets: &state.sockets,
-            words: self.words,
+            names: self.names,
         };
         match &mut self.purpose {
-            Purpose::Watch => (),
+            Purpose::Run => (),
             Purpose::Record(calls) => {
                 let known = tracee.describe(number, arguments);
                 let about = known
@@ -446,7 +466,7 @@ impl Tracer<'_> {
             Purpose::Fail(_) if self.has_failed => {
                 let stderr = u64::from(libc::STDERR_FILENO.unsigned_abs());
                 if number == WRITE && arguments[0] == stderr {
-                    self.childs_words.push(tracee.text(arguments[1]));
+                    self.child_stderr.push(tracee.text(arguments[1]));
                 }
             }
             Purpose::Fail(fault) if fault.number == number => {
@@ -477,9 +497,9 @@ impl Tracer<'_> {
         };
         // One that is gone meanwhile needs no resuming.
         let _ = match &self.purpose {
-            Purpose::Watch => return self.detach(pid, signal),
+            Purpose::Run => return self.detach(pid, signal),
             Purpose::Record(_) => ptrace::syscall(pid, signal),
-            // Only the words of a child are not read otherwise.
+            // Of a child, stderr is still watched: it leads to /dev/null.
             Purpose::Fail(fault) if self.has_failed && (state.who, fault.who) == (0, 0) => {
                 return self.detach(pid, signal);
             }
@@ -496,8 +516,8 @@ impl Tracer<'_> {
         let _ = ptrace::detach(pid, signal);
     }
 
-    /// Lets go of what has outlived the run.
-    fn let_go(&mut self) {
+    /// Detaches from what outlives the run.
+    fn detach_all(&mut self) {
         let deadline = Instant::now() + Duration::from_millis(200);
         for pid in self.traced.keys() {
             let _ = ptrace::interrupt(*pid);
@@ -508,7 +528,7 @@ impl Tracer<'_> {
                 match waitpid(pid, Some(flags)) {
                     Ok(WaitStatus::StillAlive) => (),
                     Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(_) => {
-                        self.bury(pid);
+                        self.note_exit(pid);
                     }
                     Ok(_) => self.detach(pid, None),
                 }
