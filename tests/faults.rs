@@ -40,6 +40,7 @@ mod tracer;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -61,7 +62,7 @@ const ROOM: &str = "MONITOR_FAULTS_ROOM";
 const CHOICE: &str = "MONITOR_FAULTS";
 /// How many workers there are.
 const WORKERS: &str = "MONITOR_FAULTS_WORKERS";
-/// The number of faults in a sample.
+/// The number of faults in a sample, roughly.
 const SAMPLE: usize = 360;
 /// The number of violations of each kind that are printed; the report has all.
 const SHOWN: usize = 12;
@@ -229,22 +230,21 @@ fn without_repeats(items: Vec<Item>) -> Vec<Item> {
     items
 }
 
-/// All faults, those whose name contains each of these words, or a sample: every k-th, with another first one in each
-/// scene.
+fn as_u64(number: usize) -> u64 {
+    number.try_into().unwrap()
+}
+
+/// All faults, those whose name contains each of these words, or a sample: chosen by a hash of the name, so it stays the
+/// same where a recording has a call more or less.
 fn choose(all: &[Item], choice: &str) -> Vec<Item> {
     match choice {
         "all" => all.to_vec(),
         "" | "sample" => {
-            let step = all.len().div_ceil(SAMPLE).max(1);
-            let mut counts = BTreeMap::new();
+            let most = u64::MAX / as_u64(all.len().max(SAMPLE)) * as_u64(SAMPLE);
             let is_chosen = |item: &&Item| {
-                let scene = Scene::ALL
-                    .iter()
-                    .position(|one| *one == item.scene)
-                    .unwrap();
-                let count: &mut usize = counts.entry(scene).or_default();
-                *count += 1;
-                (*count + scene) % step == 0
+                let mut hasher = DefaultHasher::new();
+                item.name().hash(&mut hasher);
+                hasher.finish() <= most
             };
             all.iter().filter(is_chosen).cloned().collect()
         }

@@ -265,10 +265,10 @@ impl Host {
 
     /// Names the paths and processes of this scene.
     fn name_pids(&mut self, server: Option<Pid>) {
-        let text = |path: PathBuf| path.display().to_string();
+        let text = |path: PathBuf| path.display().to_string().trim_end_matches('/').to_owned();
         self.names.paths = vec![
-            (text(self.site.path("")), "SITE/"),
-            (text(self.other.path("")), "OTHER/"),
+            (text(self.site.path("")), "SITE"),
+            (text(self.other.path("")), "OTHER"),
             (text(std::env::temp_dir()), "TMP"),
         ];
         self.names.pids = vec![(Pid::from_raw(1), "INIT"), (Pid::this(), "TEST")];
