@@ -8,7 +8,8 @@
 //! `hang = MODE` in `main.py` makes the first request hang it: see `hang`. `tls = yes` lets it read from
 //! a client as a server does that waits for a TLS handshake, which never ends.
 //!
-//! With `STAND_IN_DECOY` in the environment it only waits, whatever its argv says.
+//! With `STAND_IN_DECOY` in the environment it only waits, whatever its argv says; with `STAND_IN_STRANGER` it is
+//! somebody else's process: see `stranger`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,6 +21,7 @@
 #![allow(clippy::zombie_processes)]
 
 mod hang;
+mod stranger;
 mod threads;
 
 use std::collections::HashMap;
@@ -92,6 +94,9 @@ fn main() {
         println!("waiting");
         std::thread::sleep(LIFETIME);
         return;
+    }
+    if let Ok(settings) = std::env::var(stranger::SETTINGS) {
+        return stranger::live(&settings);
     }
     let mut arguments = std::env::args_os();
     let python = arguments.next().unwrap();

@@ -16,6 +16,7 @@
 )]
 
 pub mod dead_disk;
+pub mod machine;
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;

@@ -1,0 +1,150 @@
+//! A process that is no server, whatever its arguments say. `STAND_IN_STRANGER` holds its settings, one
+//! `key = value` a line:
+//!
+//! - `descriptors = N`: opens that many files;
+//! - `grab = ADDRESS:PORT`: says that it waits, and takes the port as soon as it is free;
+//! - `listen = ADDRESS:PORT`: listens there before it says that it waits;
+//! - `answer = STATUS`: answers each request so; without it, no client is ever accepted;
+//! - `forks = N`: that many children with the same arguments;
+//! - `unkillable = yes`: starts a child with the same arguments, traces it, and never lets it exit;
+//! - `exec-after = FILE`: becomes `/bin/sleep` once that file exists;
+//! - `swap = PATH PATH`: exchanges the two for as long as it lives.
+//!
+//! Once it is ready it prints `waiting PID`, where PID is the process that counts.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::libc;
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use socket2::{Domain, Socket, Type};
+
+use super::{LIFETIME, threads};
+
+pub(crate) const SETTINGS: &str = "STAND_IN_STRANGER";
+/// Time between two attempts, where there is no event to wait for.
+const PAUSE: Duration = Duration::from_micros(200);
+
+pub(crate) fn live(settings: &str) {
+    let lines: Vec<(&str, &str)> = settings
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .collect();
+    let text = |key: &str| {
+        let mut found = lines.iter().filter(|(name, _)| *name == key);
+        found.next().map(|(_, value)| *value)
+    };
+    let number = |key: &str| text(key).map_or(0, |value| value.parse::<u32>().unwrap());
+    let _opened: Vec<File> = (0..number("descriptors"))
+        .map(|_| File::open("/dev/null").unwrap())
+        .collect();
+    if let Some(address) = text("grab") {
+        say_ready(std::process::id());
+        let listener = loop {
+            match listen(address.parse().unwrap()) {
+                Ok(listener) => break listener,
+                Err(_) => std::thread::sleep(PAUSE),
+            }
+        };
+        return serve(&listener, text("answer"));
+    }
+    if let Some(address) = text("listen") {
+        let listener = listen(address.parse().unwrap()).unwrap();
+        say_ready(std::process::id());
+        return serve(&listener, text("answer"));
+    }
+    if text("unkillable").is_some() {
+        return never_let_go();
+    }
+    for _ in 0..number("forks") {
+        threads::fork_and_go_on(LIFETIME);
+    }
+    say_ready(std::process::id());
+    if let Some(file) = text("exec-after") {
+        while !Path::new(file).exists() {
+            std::thread::sleep(PAUSE);
+        }
+        panic!("{}", Command::new("/bin/sleep").arg("299").exec());
+    }
+    if let Some((one, other)) = text("swap").and_then(|paths| paths.split_once(' ')) {
+        loop {
+            let flags = RenameFlags::RENAME_EXCHANGE;
+            renameat2(AT_FDCWD, one, AT_FDCWD, other, flags).unwrap();
+            std::thread::sleep(PAUSE);
+        }
+    }
+    std::thread::sleep(LIFETIME);
+}
+
+fn say_ready(pid: u32) {
+    let mut output = std::io::stdout();
+    let _ = writeln!(output, "waiting {pid}");
+    let _ = output.flush();
+}
+
+/// Listens as somebody who wants the port at any price: old connections do not keep it.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(16)?;
+    Ok(socket.into())
+}
+
+fn serve(listener: &TcpListener, status: Option<&str>) {
+    let Some(status) = status else {
+        return std::thread::sleep(LIFETIME);
+    };
+    for client in listener.incoming().flatten() {
+        let _ = answer(client, status);
+    }
+}
+
+fn answer(mut client: TcpStream, status: &str) -> std::io::Result<()> {
+    client.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut lines = BufReader::new(client.try_clone()?).lines();
+    while lines
+        .next()
+        .transpose()?
+        .is_some_and(|line| !line.is_empty())
+    {}
+    client.write_all(format!("HTTP/1.0 {status}\r\nServer: stranger\r\n\r\nhello\n").as_bytes())
+}
+
+/// Traces a child with the same arguments. At its end it stops to tell us (`PTRACE_O_TRACEEXIT`, ptrace(2)), and
+/// without a word from us no signal ends it, SIGKILL neither.
+fn never_let_go() {
+    let mut arguments = std::env::args_os();
+    let mut child = Command::new("/proc/self/exe");
+    child
+        .arg0(arguments.next().unwrap())
+        .args(arguments)
+        .env(SETTINGS, "silent = yes");
+    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut String::new()).unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACEEXIT).unwrap();
+    say_ready(child.id());
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::__WALL)).unwrap() {
+            WaitStatus::PtraceEvent(_, _, event) if event == libc::PTRACE_EVENT_EXIT => {
+                return std::thread::sleep(LIFETIME);
+            }
+            WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(_, Signal::SIGTERM) => {
+                ptrace::cont(pid, None).unwrap();
+            }
+            WaitStatus::Stopped(_, signal) => ptrace::cont(pid, signal).unwrap(),
+            _ => return,
+        }
+    }
+}
