@@ -6,7 +6,7 @@
 //! - `listen = ADDRESS:PORT`: listens there before it says that it waits;
 //! - `answer = STATUS`: answers each request so; without it, no client is ever accepted;
 //! - `forks = N`: that many children with the same arguments;
-//! - `unkillable = yes`: starts a child with the same arguments, traces it, and never lets it exit;
+//! - `unkillable = yes`: starts a child with its own arguments but the first, traces it, and never lets it exit;
 //! - `exec-after = FILE`: becomes `/bin/sleep` once that file exists;
 //! - `swap = PATH PATH`: exchanges the two for as long as it lives.
 //!
@@ -120,10 +120,10 @@ fn answer(mut client: TcpStream, status: &str) -> std::io::Result<()> {
     client.write_all(format!("HTTP/1.0 {status}\r\nServer: stranger\r\n\r\nhello\n").as_bytes())
 }
 
-/// Traces a child with the same arguments. At its end it stops to tell us (`PTRACE_O_TRACEEXIT`, ptrace(2)), and
+/// Traces a child. At its end it stops to tell us (`PTRACE_O_TRACEEXIT`, ptrace(2)), and
 /// without a word from us no signal ends it, SIGKILL neither.
 fn never_let_go() {
-    let mut arguments = std::env::args_os();
+    let mut arguments = std::env::args_os().skip(1);
     let mut child = Command::new("/proc/self/exe");
     child
         .arg0(arguments.next().unwrap())

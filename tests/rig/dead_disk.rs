@@ -15,20 +15,30 @@ pub struct DeadDisk(PathBuf);
 impl DeadDisk {
     /// Mounts it there, where that can be done.
     pub fn mount(directory: &Path) -> Option<Self> {
+        std::fs::create_dir_all(directory).unwrap();
+        Self::mount_over(directory, "40000")
+    }
+
+    /// Puts one file of it in the place of that file, where that can be done.
+    pub fn mount_file(file: &Path) -> Option<Self> {
+        Self::mount_over(file, "100444")
+    }
+
+    /// `mode` is that of its root: type and permissions, octal.
+    fn mount_over(place: &Path, mode: &str) -> Option<Self> {
         let mut requests = File::options()
             .read(true)
             .write(true)
             .open("/dev/fuse")
             .ok()?;
-        std::fs::create_dir_all(directory).unwrap();
         let options = format!(
-            "fd={},rootmode=40000,user_id=0,group_id=0",
+            "fd={},rootmode={mode},user_id=0,group_id=0",
             requests.as_raw_fd()
         );
         let kind = Some("fuse");
         mount(
             Some("dead"),
-            directory,
+            place,
             kind,
             MsFlags::empty(),
             Some(options.as_str()),
@@ -44,7 +54,7 @@ impl DeadDisk {
                 }
             }
         });
-        Some(Self(directory.to_owned()))
+        Some(Self(place.to_owned()))
     }
 }
 

@@ -2,6 +2,7 @@
 //! processes of strangers.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
@@ -18,7 +19,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use seccompiler::BpfProgram;
 use tempfile::TempDir;
 
-use super::{INSIDE, MONITOR, PATIENCE, Run, assert_harmless, is_root, skip, stand_in, wait_until};
+use super::{INSIDE, MONITOR, Run, assert_harmless, is_root, skip, stand_in, wait_until};
 
 /// The server's port, on which nothing else listens in the network namespace.
 pub const PORT: u16 = 9143;
@@ -30,6 +31,9 @@ pub const MYVNC: u32 = 1000;
 pub const OTHER: u32 = 1234;
 /// The account `nobody`, which owns nothing here but its own processes.
 pub const NOBODY: u32 = 65534;
+
+/// No run takes longer, whatever holds it.
+const LONGEST_RUN: Duration = Duration::from_secs(40);
 
 const ACCOUNTS: &str = "root:x:0:0:root:/root:/bin/sh\n\
     myvnc:x:1000:1000::/nonexistent:/bin/sh\n\
@@ -220,10 +224,26 @@ impl Drop for Process {
 }
 
 /// What a run came to, with what it added to the log.
-#[derive(Debug)]
 pub struct Ran {
     pub run: Run,
     pub log: String,
+}
+
+impl fmt::Debug for Ran {
+    /// Without what log and stdout both have.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Run {
+            status,
+            stderr,
+            took,
+            ..
+        } = &self.run;
+        let log: String = self.log.chars().take(20_000).collect();
+        writeln!(
+            f,
+            "{status} after {took:?}; its log:\n{log}its stderr:\n{stderr}"
+        )
+    }
 }
 
 impl Ran {
@@ -248,10 +268,10 @@ impl Ran {
     /// The process lives, and no signal was sent to it.
     #[track_caller]
     pub fn assert_unharmed(&self, process: &Process) {
-        assert!(process.is_alive(), "PID {} died: {self:#?}", process.pid);
+        assert!(process.is_alive(), "PID {} died: {self:?}", process.pid);
         for signal in ["SIGTERM", "SIGKILL"] {
             let sent = format!("Sent {signal} to PID {}\n", process.pid);
-            assert!(!self.log.contains(&sent), "{self:#?}");
+            assert!(!self.log.contains(&sent), "{self:?}");
         }
     }
 
@@ -283,6 +303,8 @@ impl Machine {
             .tempdir()
             .unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        // A mount of its own stays writable where the root becomes read-only.
+        bind(directory.path(), directory.path());
         for (name, text) in [("passwd", ACCOUNTS), ("group", GROUPS), ("hosts", HOSTS)] {
             let file = directory.path().join(name);
             fs::write(&file, text).unwrap();
@@ -312,8 +334,8 @@ impl Machine {
         );
         Self {
             other_server: other.start(),
+            mounted: vec![directory.path().to_owned()],
             directory,
-            mounted: Vec::new(),
             is_root_read_only: false,
             ours,
             other,
@@ -356,9 +378,6 @@ impl Machine {
 
     /// Leaves nothing but this machine's own directory and what is mounted to write to.
     pub fn make_root_read_only(&mut self) {
-        let this = self.path("");
-        bind(&this, &this);
-        self.mounted.push(this);
         remount_root(MsFlags::MS_RDONLY);
         self.is_root_read_only = true;
     }
@@ -413,9 +432,9 @@ impl Machine {
             if let Some(status) = child.try_wait().unwrap() {
                 break status;
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > LONGEST_RUN {
+                // It is not waited for: it may be in state D.
                 child.kill().unwrap();
-                child.wait().unwrap();
                 panic!("the run does not end; its log:\n{}", &self.log()[before..]);
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -432,16 +451,16 @@ impl Machine {
             },
             log: self.log()[before..].to_owned(),
         };
-        assert_eq!(ran.run.status.signal(), None, "{ran:#?}");
-        assert!(!ran.run.stderr.contains("panicked"), "{ran:#?}");
+        assert_eq!(ran.run.status.signal(), None, "{ran:?}");
+        assert!(!ran.run.stderr.contains("panicked"), "{ran:?}");
         ran
     }
 
     /// A run on a server that answers: it is healthy, and known afterwards.
     pub fn run_healthy(&self) -> Ran {
         let ran = self.run(&mut self.patient_monitor());
-        assert_eq!(ran.code(), Some(0), "{ran:#?}");
-        assert!(ran.log.contains("✓ Server is healthy"), "{ran:#?}");
+        assert_eq!(ran.code(), Some(0), "{ran:?}");
+        assert!(ran.log.contains("✓ Server is healthy"), "{ran:?}");
         ran
     }
 
@@ -493,28 +512,28 @@ impl Machine {
     /// The server runs again, the monitor says so, and the other one was not harmed.
     #[track_caller]
     pub fn assert_healed(&self, ran: &Ran) {
-        assert_eq!(ran.code(), Some(0), "{ran:#?}");
-        assert!(self.ours.answers(), "{ran:#?}");
+        assert_eq!(ran.code(), Some(0), "{ran:?}");
+        assert!(self.ours.answers(), "{ran:?}");
         self.assert_other_unharmed(ran);
     }
 
     #[track_caller]
     pub fn assert_other_unharmed(&self, ran: &Ran) {
         ran.assert_unharmed(&self.other_server);
-        assert!(self.other.answers(), "the other MyVNC: {ran:#?}");
+        assert!(self.other.answers(), "the other MyVNC: {ran:?}");
     }
 
     /// An ERROR names the process that has the port, its user, and how to accept that user; the exit status is 1.
     #[track_caller]
     pub fn assert_takeover(&self, taker: &Process, ran: &Ran) {
-        assert_eq!(ran.code(), Some(1), "{ran:#?}");
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
         let errors = ran.errors();
         let names = |line: &&str| {
             line.contains(&format!("PID {}", taker.pid))
                 && (line.contains("nobody") || line.contains("65534"))
                 && line.contains("user = \"nobody\"")
         };
-        assert!(errors.iter().any(names), "{ran:#?}");
+        assert!(errors.iter().any(names), "{ran:?}");
         ran.assert_unharmed(taker);
         self.assert_other_unharmed(ran);
     }
@@ -525,7 +544,7 @@ impl Drop for Machine {
         if self.is_root_read_only {
             remount_root(MsFlags::empty());
         }
-        for path in &self.mounted {
+        for path in self.mounted.iter().rev() {
             let _ = umount2(path, MntFlags::MNT_DETACH);
         }
     }
