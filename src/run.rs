@@ -158,6 +158,8 @@ struct Run<'a> {
     held: Vec<Held>,
     /// The user of the server before it was stopped.
     owner: Option<u32>,
+    /// The user of the listening socket of what is stopped.
+    stopped: Option<u32>,
     /// Other instances, which are left alone.
     spared: Vec<Process>,
     prepared: Option<Prepared>,
@@ -203,6 +205,7 @@ impl<'a> Run<'a> {
             away_since: None,
             held: Vec::new(),
             owner: None,
+            stopped: None,
             spared: Vec::new(),
             prepared: None,
             is_announced: false,
@@ -248,7 +251,7 @@ impl<'a> Run<'a> {
             Action::Prepare(plan) => self.prepare(plan).await,
             Action::Dump => self.dump().await,
             Action::Terminate => {
-                self.terminate();
+                self.terminate().await;
                 self.wait(phase).await
             }
             Action::Kill => {

@@ -24,7 +24,7 @@ use crate::server::select::{self, Asked, Facts, Port, Selection};
 use crate::server::stop::Held;
 use crate::sys::account::{self, Account};
 use crate::sys::bounded;
-use crate::sys::signals::Signals;
+use crate::sys::signals;
 
 /// Time limit of reading `server_config.json`.
 const CONFIG_TIMEOUT: Duration = Duration::from_secs(1);
@@ -193,11 +193,7 @@ impl Run<'_> {
 
     /// Looks for the server's processes and for who holds its address.
     pub(super) async fn search(&mut self) -> Event {
-        if let Err(reason) = Signals::catch_children() {
-            self.journal
-                .error(&format!("Cannot catch signals: {}", plain(&reason)));
-            return Event::Unable;
-        }
+        signals::keep_children();
         let files = self.files().await;
         let address = self.address(&files);
         let facts = match self.facts(&address, &files).await {
@@ -291,6 +287,20 @@ impl Run<'_> {
             self.last_trouble()
         ));
         Event::Answers
+    }
+
+    /// Where to ask the server itself, if that is not where the URL leads.
+    pub(super) fn own_address(&self) -> Option<SocketAddr> {
+        let files = self.files.as_ref()?;
+        let address = self.address(files);
+        if address.is_of_url || self.is_at_url(&address) {
+            return None;
+        }
+        let ip = address.ips.first().copied();
+        Some(SocketAddr::new(
+            ip.unwrap_or(Ipv4Addr::LOCALHOST.into()),
+            address.port,
+        ))
     }
 
     /// Who holds the URL's address besides the server's own socket, in words.
@@ -466,7 +476,7 @@ impl Run<'_> {
                 return Event::Unable;
             }
         }
-        if plan == Plan::Restart && !self.hold(&selection).await {
+        if plan == Plan::Restart && !self.hold(&selection) {
             return Event::Unable;
         }
         Event::Prepared
@@ -510,28 +520,13 @@ impl Run<'_> {
     }
 
     /// Takes hold of the server's processes; whether they may be signalled.
-    async fn hold(&mut self, selection: &Selection) -> bool {
-        let held: Vec<Held> = selection
+    fn hold(&mut self, selection: &Selection) -> bool {
+        self.held = selection
             .server
             .iter()
             .cloned()
             .filter_map(Held::new)
             .collect();
-        let processes: Vec<Process> = held.iter().map(|held| held.process.clone()).collect();
-        let recorded = self.state.known().and_then(|known| known.pid);
-        let is_known = processes.iter().any(|one| Some(one.pid) == recorded);
-        let changed = search::changed(&processes, is_known).await;
-        self.held = held;
-        for held in &self.held {
-            if changed.contains(&held.process.pid) {
-                self.journal.warning(&format!(
-                    "Left alone: {}: it runs another program, or as another user, since it was found",
-                    describe(&held.process)
-                ));
-            }
-        }
-        self.held
-            .retain(|held| !changed.contains(&held.process.pid));
         let forbidden: Vec<_> = self
             .held
             .iter()
@@ -556,18 +551,29 @@ impl Run<'_> {
         forbidden.is_empty()
     }
 
+    /// Who owns the server that was found, as user and group, where there is no record: anybody can choose
+    /// arguments, so the user must be proven, or the script must be the restart command's neighbour.
+    fn owner_of(&self, selection: &Selection) -> Option<(u32, u32)> {
+        let files = self.files.clone().unwrap_or_default();
+        let proven = self.proven(&files);
+        let mut server = selection
+            .server
+            .iter()
+            .filter(|one| proven.contains(&one.uid) || selection.neighbours.contains(&one.pid));
+        let listening = server
+            .clone()
+            .find(|one| selection.listening.contains(&one.pid));
+        let owner = listening.or_else(|| server.next());
+        owner.map(|process| (process.uid, process.gid))
+    }
+
     /// Who the restart command runs as; none for the monitor's own user.
     fn account(&mut self, selection: &Selection) -> Result<Option<Account>, String> {
         let known = self.state.known();
-        let server = selection
-            .server
-            .iter()
-            .find(|one| selection.listening.contains(&one.pid))
-            .or(selection.server.first());
-        let owner = server
-            .map(|process| (process.uid, process.gid))
-            .or_else(|| known.and_then(|known| known.uid.zip(known.gid)));
+        let recorded = known.and_then(|known| known.uid.zip(known.gid));
+        let owner = recorded.or_else(|| self.owner_of(selection));
         self.owner = owner.map(|(uid, _)| uid);
+        self.stopped = selection.socket.as_ref().map(|socket| socket.uid);
         if let Some(account) = &self.settings.run_as {
             return Ok(Some(account.clone()));
         }

@@ -4,6 +4,7 @@
 use super::Run;
 use super::preflight::{Address, Files, name_of};
 use crate::diagnosis::server_log;
+use crate::health::Verdict;
 use crate::proc::net::{self, Place, plainly, takes};
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::{self, Listener};
@@ -68,11 +69,43 @@ impl Run<'_> {
                  ends it (manage.py looks servers up by user)"
             ));
         }
+        if self.own_address().is_some() {
+            self.say_of_proxy().await;
+        }
         if ended.is_empty() {
             Event::Recognised
         } else {
             Event::InstanceEnded
         }
+    }
+
+    /// The server itself answers: says whether the proxy before it does.
+    async fn say_of_proxy(&self) {
+        if let Verdict::Unhealthy(trouble) = self.checker.check(self.settings.timeout).await {
+            self.journal.warning(&format!(
+                "The server itself answers, but {} does not yet: {trouble}; look at the proxy if that lasts",
+                self.settings.shown_url
+            ));
+        }
+    }
+
+    /// Says who holds the server's address by now, if that is neither the server nor what was started.
+    pub(super) fn taken_meanwhile(&self) -> Option<String> {
+        let facts = self.answering.as_ref()?;
+        let socket = facts.listeners.iter().flatten().next()?;
+        let held = [socket.clone()];
+        let candidate = facts.candidates.iter().find(|one| {
+            let own = one.listens.as_deref().unwrap_or_default();
+            own.contains(&held[0])
+        });
+        let process = facts.holder.as_ref().or(candidate.map(|one| &one.process));
+        let files = self.files.clone().unwrap_or_default();
+        let recorded = self.state.known().and_then(|known| known.socket_uid);
+        let is_known = recorded.or(self.stopped) == Some(socket.uid)
+            || self.proven(&files).contains(&socket.uid)
+            || process.is_some_and(|one| restart_command::started_by_us(one.pid));
+        let place = plainly(socket.address).to_string();
+        (!is_known).then(|| self.taken(&place, socket.uid, process))
     }
 
     async fn who_answers(&mut self) -> Answering {
@@ -173,7 +206,8 @@ impl Run<'_> {
             || is_started && process.is_some_and(|one| restart_command::started_by_us(one.pid));
         let is_proven = self.proven(&files).contains(&socket.uid) || is_started_by_us();
         let place = plainly(socket.address).to_string();
-        match known.socket_uid {
+        let recorded = known.socket_uid.or(self.stopped.filter(|_| is_started));
+        match recorded {
             Some(recorded) if recorded != socket.uid && !is_proven => {
                 let text = self.taken(&place, socket.uid, process);
                 self.journal.error(&text);

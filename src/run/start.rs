@@ -106,9 +106,10 @@ impl Run<'_> {
         let Some(mut restart) = self.restart.take() else {
             return Event::CommandFailed;
         };
+        let itself = self.own_address();
         let event = tokio::select! {
             biased;
-            answer = first_answer(&self.checker, self.settings.timeout, self.deadline, &mut self.trouble) => {
+            answer = first_answer(&self.checker, itself, self.settings.timeout, self.deadline, &mut self.trouble) => {
                 (self.status, self.from) = answer;
                 let pids = self.server_pids().await;
                 self.announce(&mut restart, &pids);
@@ -241,6 +242,10 @@ impl Run<'_> {
                 self.journal
                     .error(&format!("Still no answer: {}", self.last_trouble()));
                 self.log_output();
+                self.server_pids().await;
+                if let Some(text) = self.taken_meanwhile() {
+                    self.journal.error(&text);
+                }
             }
             Outcome::TakenOver => (),
             _ => self.report_silence().await,
@@ -301,19 +306,29 @@ impl Run<'_> {
         if restart.status.is_some() && pids.is_empty() {
             self.log_output();
         }
+        if let Some(text) = self.taken_meanwhile() {
+            self.journal.error(&text);
+        }
     }
 }
 
 /// Checks until the server answers; returns the status and the peer.
+/// Behind a proxy, the server `itself` is asked.
 async fn first_answer(
     checker: &Checker,
+    itself: Option<SocketAddr>,
     timeout: Duration,
     deadline: Instant,
     trouble: &mut Option<Trouble>,
 ) -> (u16, Option<SocketAddr>) {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match checker.check(timeout.min(left)).await {
+        let limit = timeout.min(left);
+        let verdict = match itself {
+            Some(address) => checker.ask(address, limit).await,
+            None => checker.check(limit).await,
+        };
+        match verdict {
             Verdict::Healthy { status, from, .. } => return (status, from),
             Verdict::Unhealthy(seen) => *trouble = Some(seen),
         }

@@ -11,6 +11,8 @@ use crate::journal::{BANNER, Level, plain, seconds};
 use crate::proc::process::Proc;
 use crate::proc::{net, sock_diag};
 use crate::recovery::{Event, Phase};
+use crate::server::process::Process;
+use crate::server::search;
 use crate::server::stop::Held;
 
 /// Between SIGKILL and giving up.
@@ -34,13 +36,31 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn terminate(&mut self) {
+    /// Sends SIGTERM to what is still the process that was found.
+    pub(super) async fn terminate(&mut self) {
         self.say_restarting();
+        self.spare_changed().await;
         self.journal
             .info(&format!("Stopping server processes: {}", pids(&self.held)));
         self.send("SIGTERM", Level::Info, Held::terminate);
         self.journal.info("Waiting for processes to terminate...");
         self.deadline = Instant::now() + self.settings.stop_timeout;
+    }
+
+    /// Lets go of each process that runs another program, or as another user, since it was found.
+    async fn spare_changed(&mut self) {
+        let processes: Vec<Process> = self.held.iter().map(|held| held.process.clone()).collect();
+        let recorded = self.state.known().and_then(|known| known.pid);
+        let is_known = processes.iter().any(|one| Some(one.pid) == recorded);
+        let changed = search::changed(&processes, is_known).await;
+        for process in processes.iter().filter(|one| changed.contains(&one.pid)) {
+            self.journal.warning(&format!(
+                "Left alone: {}: it runs another program, or as another user, since it was found",
+                describe(process)
+            ));
+        }
+        self.held
+            .retain(|held| !changed.contains(&held.process.pid));
     }
 
     pub(super) fn kill(&mut self) {

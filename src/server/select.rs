@@ -111,6 +111,8 @@ pub(crate) struct Selection {
     pub(crate) server: Vec<Process>,
     /// Those of them that hold the listening socket, where that can be seen.
     pub(crate) listening: Vec<i32>,
+    /// Those whose script lies beside the restart command's, or that have its configuration.
+    pub(crate) neighbours: Vec<i32>,
     /// What matches and is not this server, each with the reason.
     pub(crate) spared: Vec<(Process, Spared)>,
     /// Who holds the server's address.
@@ -471,6 +473,7 @@ impl Chooser<'_> {
         let mut selection = Selection {
             server: Vec::new(),
             listening: Vec::new(),
+            neighbours: Vec::new(),
             spared: Vec::new(),
             port,
             address: None,
@@ -491,6 +494,9 @@ impl Chooser<'_> {
                         .iter()
                         .find(|socket| own.iter().any(|held| held.inode == socket.inode));
                     selection.socket = selection.socket.or(socket.cloned());
+                }
+                if one.is_beside || one.configured == Configured::Alike {
+                    selection.neighbours.push(process.pid);
                 }
                 selection.server.push(process);
             } else if is_kin {

@@ -198,3 +198,18 @@ pub(crate) fn is_ignored(signal: libc::c_int) -> bool {
     let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
     asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }
+
+/// Whether a signal waits to be delivered to this process or thread (`sigpending(2)`).
+pub(crate) fn is_pending(signal: libc::c_int) -> bool {
+    // SAFETY: an all-zero set is a valid value; both calls only read and write this one.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigpending(&raw mut set) == 0 && libc::sigismember(&raw const set, signal) == 1
+    }
+}
+
+/// Gives a signal its default action (`signal(2)`).
+pub(crate) fn default_action(signal: libc::c_int) {
+    // SAFETY: no handler of ours is replaced, and the default action runs no code of this process.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}

@@ -2,56 +2,68 @@
 
 use std::future::pending;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
-use nix::libc;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use tokio::io::unix::AsyncFd;
 
 use super::ffi;
 
-/// The signals that ask us to stop, from now on caught; none that was ignored when we were started,
-/// as SIGHUP is by `nohup(1)` and SIGINT by a shell's `&`.
+/// The signals that ask us to stop, from now on blocked and waited for; none that was ignored when we
+/// were started, as SIGHUP is by `nohup(1)` and SIGINT by a shell's `&`. Each server of a run waits
+/// for them, so none is taken out of the queue.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    terminate: Option<Signal>,
-    interrupt: Option<Signal>,
-    hangup: Option<Signal>,
-    _caught: [Signal; 2],
+    /// Readable while one of them is pending (`signalfd(2)`).
+    descriptor: AsyncFd<OwnedFd>,
+    is_seen: bool,
 }
 
+/// The signals that ask us to stop.
+const STOP: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
 impl Signals {
-    /// Catches them, and others, which then do nothing: SIGXFSZ, for a log at the limit of its size
-    /// (`setrlimit(2)`) is an error of its write and no end of the run; SIGTSTP, for a run that stands
-    /// still keeps its lock.
+    /// Blocks them, and others, which then do nothing: SIGXFSZ, for a log at the limit of its size
+    /// (`setrlimit(2)`) is an error of its write and no end of the run; SIGTSTP, for a run that is
+    /// stopped keeps its lock. A program that we start has none blocked.
+    ///
+    /// # Errors
+    /// No descriptor can be had (`signalfd(2)`).
     pub(crate) fn catch() -> io::Result<Self> {
+        let mut stop = SigSet::empty();
+        for signal in STOP {
+            if !ffi::is_ignored(signal as i32) {
+                stop.add(signal);
+            }
+        }
+        let mut blocked = stop;
+        blocked.add(Signal::SIGXFSZ);
+        blocked.add(Signal::SIGTSTP);
+        blocked.thread_block()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let descriptor = SignalFd::with_flags(&stop, flags)?;
         Ok(Self {
-            terminate: unless_ignored(SignalKind::terminate())?,
-            interrupt: unless_ignored(SignalKind::interrupt())?,
-            hangup: unless_ignored(SignalKind::hangup())?,
-            _caught: [
-                signal(SignalKind::from_raw(libc::SIGXFSZ))?,
-                signal(SignalKind::from_raw(libc::SIGTSTP))?,
-            ],
+            descriptor: ffi::watch(descriptor.as_fd().try_clone_to_owned()?)?,
+            is_seen: false,
         })
     }
 
-    /// Catches SIGCHLD, from now on: where our parent ignored it, the kernel keeps no exit status of a
-    /// child (`wait(2)`).
-    pub(crate) fn catch_children() -> io::Result<()> {
-        signal(SignalKind::child()).map(drop)
-    }
-
-    /// Waits for the next one and names it.
+    /// Waits for the first of them and names it.
     pub(crate) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            () = comes(&mut self.terminate) => "SIGTERM",
-            () = comes(&mut self.interrupt) => "SIGINT",
-            () = comes(&mut self.hangup) => "SIGHUP",
+        if self.is_seen || self.descriptor.readable().await.is_err() {
+            return pending().await;
         }
+        self.is_seen = true;
+        let mut waiting = STOP
+            .into_iter()
+            .filter(|signal| ffi::is_pending(*signal as i32));
+        waiting.next().unwrap_or(Signal::SIGTERM).as_str()
     }
 
     /// The name of one that has come.
     pub(crate) async fn pending(&mut self) -> Option<&'static str> {
-        // Signals are delivered where the runtime looks for events.
+        // Signals are seen where the runtime looks for events.
         tokio::task::yield_now().await;
         tokio::select! {
             biased;
@@ -61,20 +73,9 @@ impl Signals {
     }
 }
 
-fn unless_ignored(kind: SignalKind) -> io::Result<Option<Signal>> {
-    if ffi::is_ignored(kind.as_raw_value()) {
-        return Ok(None);
-    }
-    signal(kind).map(Some)
-}
-
-async fn comes(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => pending().await,
-    }
+/// Lets the kernel keep the exit status of children, also where our parent ignored SIGCHLD (`wait(2)`).
+pub(crate) fn keep_children() {
+    ffi::default_action(Signal::SIGCHLD as i32);
 }
 
 /// Makes this process the parent of whatever its descendants leave behind
