@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use self::preflight::Files;
 use self::start::Restart;
 use crate::health::{Checker, Trouble, Verdict};
-use crate::journal::{BANNER, Journal, Level, complain, plain, seconds};
+use crate::journal::{BANNER, Journal, Level, plain, seconds};
 use crate::lock::{Reserved, RestartFile, RestartLock, RunLock, Taken};
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::server::process::Process;
@@ -80,17 +80,8 @@ pub(crate) async fn run(settings: &Settings) -> bool {
             Err(())
         }
     };
-    let is_success = match Run::new(settings, &journal).await {
-        Ok(run) => run.go().await.is_success(),
-        Err(reason) => {
-            journal.critical(&format!("{reason}; nothing was done"));
-            if settings.quiet {
-                complain(&format!("{reason}; nothing was done"));
-            }
-            false
-        }
-    };
-    is_success && lock.is_ok() && !journal.is_lost()
+    let outcome = Run::new(settings, &journal).await.go().await;
+    outcome.is_success() && lock.is_ok() && !journal.is_lost()
 }
 
 /// Takes the run lock; not for a run that only looks, which may look while another restarts.
@@ -175,7 +166,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    async fn new(settings: &'a Settings, journal: &'a Journal) -> Result<Self, String> {
+    async fn new(settings: &'a Settings, journal: &'a Journal) -> Self {
         let host = settings.url.host_str().unwrap_or_default();
         let path = state::path(&settings.state_dir, host, settings.port(), ".json");
         let state = StateFile::open(path).await;
@@ -186,12 +177,11 @@ impl<'a> Run<'a> {
             .or(state.known().and_then(|known| known.listens));
         let listens = listens.filter(|listens| listens.port() == settings.port());
         checker.only(listens.map(|listens| listens.ip()));
-        Ok(Self {
+        Self {
             settings,
             journal,
             checker,
-            signals: Signals::catch()
-                .map_err(|reason| format!("cannot catch signals: {}", plain(&reason)))?,
+            signals: Signals::catch(),
             is_stopping: false,
             checked: SystemTime::now(),
             status: 0,
@@ -213,7 +203,7 @@ impl<'a> Run<'a> {
             started: Vec::new(),
             restart: None,
             deadline: Instant::now(),
-        })
+        }
     }
 
     async fn go(mut self) -> Outcome {

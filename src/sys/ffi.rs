@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signalfd::SignalFd;
 use nix::unistd::{ForkResult, Gid, Pid, Uid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -18,6 +19,13 @@ use tokio::io::unix::AsyncFd;
 /// Lets the event loop watch a descriptor for being readable (`epoll(7)`).
 pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the descriptor is open, is owned by the `AsyncFd`, and an `OwnedFd` keeps its number.
+    let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    Ok(watched?)
+}
+
+/// The same for signals.
+pub(crate) fn watch_signals(descriptor: SignalFd) -> io::Result<AsyncFd<SignalFd>> {
+    // SAFETY: as for `watch`: a `SignalFd` owns one descriptor and keeps its number.
     let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
     Ok(watched?)
 }

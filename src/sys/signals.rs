@@ -1,8 +1,7 @@
 //! Signals to the monitor: SIGTERM, SIGINT and SIGHUP ask it to stop.
 
 use std::future::pending;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -15,11 +14,13 @@ use super::ffi;
 /// for them, so none is taken out of the queue.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// Readable while one of them is pending (`signalfd(2)`).
-    descriptor: AsyncFd<OwnedFd>,
+    /// Readable while one of them is pending (`signalfd(2)`); without it, they are polled for.
+    descriptor: Option<AsyncFd<SignalFd>>,
     is_seen: bool,
 }
 
+/// Between two looks for a signal where no descriptor can be had.
+const POLL: Duration = Duration::from_millis(50);
 /// The signals that ask us to stop.
 const STOP: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
@@ -27,10 +28,7 @@ impl Signals {
     /// Blocks them, and others, which then do nothing: SIGXFSZ, for a log at the limit of its size
     /// (`setrlimit(2)`) is an error of its write and no end of the run; SIGTSTP, for a run that is
     /// stopped keeps its lock. A program that we start has none blocked.
-    ///
-    /// # Errors
-    /// No descriptor can be had (`signalfd(2)`).
-    pub(crate) fn catch() -> io::Result<Self> {
+    pub(crate) fn catch() -> Self {
         let mut stop = SigSet::empty();
         for signal in STOP {
             if !ffi::is_ignored(signal as i32) {
@@ -40,25 +38,31 @@ impl Signals {
         let mut blocked = stop;
         blocked.add(Signal::SIGXFSZ);
         blocked.add(Signal::SIGTSTP);
-        blocked.thread_block()?;
+        let _ = blocked.thread_block();
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        let descriptor = SignalFd::with_flags(&stop, flags)?;
-        Ok(Self {
-            descriptor: ffi::watch(descriptor.as_fd().try_clone_to_owned()?)?,
+        let descriptor = SignalFd::with_flags(&stop, flags).ok();
+        Self {
+            descriptor: descriptor.and_then(|descriptor| ffi::watch_signals(descriptor).ok()),
             is_seen: false,
-        })
+        }
     }
 
     /// Waits for the first of them and names it.
     pub(crate) async fn next(&mut self) -> &'static str {
-        if self.is_seen || self.descriptor.readable().await.is_err() {
+        if self.is_seen {
             return pending().await;
         }
-        self.is_seen = true;
-        let mut waiting = STOP
-            .into_iter()
-            .filter(|signal| ffi::is_pending(*signal as i32));
-        waiting.next().unwrap_or(Signal::SIGTERM).as_str()
+        loop {
+            match &self.descriptor {
+                Some(descriptor) if descriptor.readable().await.is_ok() => (),
+                _ => tokio::time::sleep(POLL).await,
+            }
+            let mut waiting = STOP.into_iter();
+            if let Some(signal) = waiting.find(|signal| ffi::is_pending(*signal as i32)) {
+                self.is_seen = true;
+                return signal.as_str();
+            }
+        }
     }
 
     /// The name of one that has come.

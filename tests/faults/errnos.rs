@@ -135,6 +135,8 @@ const TABLE: &[Row] = rows! {
     ioctl SYS_ioctl Fd(0), "" => [];
 
     // Events.
+    signalfd4 SYS_signalfd4 Nothing, "" => [EMFILE ENFILE ENODEV ENOMEM];
+    rt_sigpending SYS_rt_sigpending Nothing, "" => [];
     epoll_create1 SYS_epoll_create1 Nothing, "" => [EMFILE ENFILE ENOMEM];
     epoll_ctl SYS_epoll_ctl Epoll, "ADD anon_inode:[eventfd]" => [];
     epoll_ctl SYS_epoll_ctl Epoll, "ADD" => [ENOMEM ENOSPC];
