@@ -219,7 +219,7 @@ The same, at the other end of the answer.
 A child that does not end, such as bjobs when the scheduler does not answer; where it waits for
 another itself, that is named behind it, and the host or file that the last of them waits for.
 
-- waiting for an answer of ADDRESS
+- waiting for a reply from ADDRESS
 - waiting for a connection to ADDRESS
 Another host does not answer: a scheduler, a directory server, a name server.
 

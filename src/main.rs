@@ -43,6 +43,13 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
+        Ok(Order::Show { text, doubts }) => {
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            for doubt in doubts {
+                complain(&format!("warning: {doubt}"));
+            }
+            return ExitCode::SUCCESS;
+        }
         Err(reasons) => {
             for reason in reasons {
                 complain(&format!("{reason} (see --help)"));

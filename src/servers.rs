@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::defaults;
 use crate::lock::RunLock;
 use crate::secrets;
+use crate::server::{restart_command, search};
 use crate::settings::Settings;
 
 /// What the command line asks for.
@@ -22,6 +23,13 @@ pub(crate) enum Order {
     Watch(Vec<Settings>),
     /// Print this text, and no more.
     Say(String),
+    /// Print the settings, and what is doubtful about them.
+    Show {
+        /// The settings as they would stand in a configuration file.
+        text: String,
+        /// One line for each doubt.
+        doubts: Vec<String>,
+    },
 }
 
 /// Reads the command line and the file that it names, or says all that is wrong with them.
@@ -49,7 +57,10 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<String>> {
     let flags = parsed(&given)?;
     let Some(path) = &flags.config else {
         let settings = Settings::from_flags(flags).map_err(|reason| vec![reason])?;
-        return Ok(Order::Say(show(&given, &settings)));
+        return Ok(Order::Show {
+            text: show(&given, &settings),
+            doubts: doubts(&[&settings]),
+        });
     };
     let config = Config::read(path)?;
     let chosen = choose(&config, &flags.server).map_err(|reason| vec![reason])?;
@@ -76,7 +87,11 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<String>> {
             .iter()
             .map(|server| show(&server.matches, &server.settings))
             .collect();
-        Order::Say(shown.join("\n"))
+        let settings: Vec<_> = servers.iter().map(|server| &server.settings).collect();
+        Order::Show {
+            text: shown.join("\n"),
+            doubts: doubts(&settings),
+        }
     } else {
         Order::Watch(servers.into_iter().map(|server| server.settings).collect())
     })
@@ -190,6 +205,50 @@ fn tell_apart(servers: &mut [Server], path: &Path, wrong: &mut Vec<String>) {
             other.by_port_alone = true;
         }
     }
+}
+
+/// What is valid, and will not work: `manage.py` looks servers up by user, so that it takes one of two
+/// servers of one user for the other.
+fn doubts(servers: &[&Settings]) -> Vec<String> {
+    let managed: Vec<&&Settings> = servers.iter().filter(|one| is_managed(one)).collect();
+    let mut doubts = Vec::new();
+    for (number, one) in managed.iter().enumerate() {
+        for other in &managed[number + 1..] {
+            if runs_as(one) == runs_as(other) {
+                doubts.push(format!(
+                    "servers {} and {} are started by manage.py as one user: manage.py looks servers up by user, so that \
+                     starting or stopping one of them can end the other; give each a user of its own with run-as",
+                    name(one),
+                    name(other)
+                ));
+            }
+        }
+    }
+    if !managed.is_empty() {
+        for (uid, pids) in search::running() {
+            if pids.len() > 1 {
+                doubts.push(format!(
+                    "user {uid} runs {} MyVNC servers on this host (PIDs {pids:?}): manage.py looks servers up by user, so \
+                     that starting or stopping one of them can end the other; give each a user of its own",
+                    pids.len()
+                ));
+            }
+        }
+    }
+    doubts
+}
+
+/// Whether `manage.py` starts it.
+fn is_managed(settings: &Settings) -> bool {
+    let script = restart_command::myvnc_script(&settings.restart_cmd);
+    script.is_some_and(|script| script.ends_with("manage.py"))
+}
+
+/// Who the restart command runs as, where that is said.
+fn runs_as(settings: &Settings) -> Option<u32> {
+    let run_as = settings.run_as.as_ref();
+    let run_as = run_as.map(|account| account.uid.as_raw());
+    run_as.or(settings.user.map(nix::unistd::Uid::as_raw))
 }
 
 fn name(settings: &Settings) -> &str {

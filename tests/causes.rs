@@ -17,9 +17,9 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A look at the site, which leaves it alone.
 fn collect(site: &Site) -> Run {
-    let collected = run(site
-        .monitor()
-        .args(["--collect-diagnostics", "--timeout", "0.5"]));
+    let mut monitor = site.monitor();
+    monitor.args(["--collect-diagnostics", "--timeout", "0.5"]);
+    let collected = site.look(&mut monitor);
     assert_eq!(collected.code(), Some(0), "{}", site.log());
     assert!(!site.log().contains("RESTARTING"), "{}", site.log());
     collected
@@ -183,11 +183,13 @@ fn cause_2_by_poll_select_and_epoll_as_well_and_by_another_thread() {
 fn cause_2_an_idle_client_beside_new_ones_is_no_cause() {
     let (site, _server) = hung("hang = event-loop");
     let _clients = [site.idle_client(), site.idle_client()];
-    let cause = cause_of(&site);
-    assert!(
-        cause.ends_with("waits for clients as a healthy server does: it may be slow, or the check may not reach it"),
-        "{cause}"
-    );
+    collect(&site);
+    let causes = site.causes();
+    // Where the machine is overloaded, that is the cause.
+    let is_healthy = |cause: &String| {
+        cause.ends_with("waits for clients as a healthy server does: it may be slow, or the check may not reach it")
+    };
+    assert!(causes.first().is_none_or(is_healthy), "{}", site.log());
     assert!(!site.log().contains("idle client"), "{}", site.log());
 }
 
@@ -285,15 +287,14 @@ fn cause_5_a_child_that_does_not_get_to_its_program() {
 }
 
 #[test]
-fn cause_6_waiting_on_another_host() {
+fn hazard_52_cause_6_a_peer_of_this_machine_is_named_with_its_state() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = silent.local_addr().unwrap();
     let (site, _server) = hung(&format!("hang = remote\npeer = {peer}"));
     let cause = cause_of(&site);
-    assert!(
-        cause.starts_with(&format!("waiting for an answer of {peer}")),
-        "{cause}"
-    );
+    let own = std::process::id();
+    let start = format!("waiting for a reply from {peer} (PID {own} (state ");
+    assert!(cause.starts_with(&start), "{cause}");
 }
 
 #[test]
@@ -303,7 +304,7 @@ fn cause_6_a_name_server_is_another_host_too() {
     let (site, _server) = hung(&format!("hang = datagram\npeer = {peer}"));
     let cause = cause_of(&site);
     assert!(
-        cause.starts_with(&format!("waiting for an answer of {peer}")),
+        cause.starts_with(&format!("waiting for a reply from {peer} (PID ")),
         "{cause}"
     );
 }

@@ -347,3 +347,52 @@ fn a_server_told_apart_by_its_port_alone_is_no_bystander_of_another() {
         },
     );
 }
+
+#[test]
+fn hazard_48_two_servers_of_one_user_are_doubtful() {
+    let server = |name: &str, port: u16, more: &str| {
+        format!(
+            "[server.{name}]\nurl = 'http://127.0.0.1:{port}'\nrestart-cmd = '/opt/myvnc-{name}/manage.py restart'\n{more}\n"
+        )
+    };
+    let doubt = "warning: servers a and b are started by manage.py as one user";
+    let both = server("a", 9143, "") + &server("b", 9144, "");
+    let (checked, _) = check(&both, &[]);
+    assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+    assert!(checked.stderr.contains(doubt), "{}", checked.stderr);
+    let by_systemd = both.replace(
+        "/opt/myvnc-b/manage.py restart",
+        "systemctl restart myvnc-b",
+    );
+    let (checked, _) = check(&by_systemd, &[]);
+    assert!(!checked.stderr.contains(doubt), "{}", checked.stderr);
+    let apart = server("a", 9143, "user = 'root'") + &server("b", 9144, "user = 'nobody'");
+    let (checked, _) = check(&apart, &[]);
+    assert!(!checked.stderr.contains(doubt), "{}", checked.stderr);
+}
+
+#[test]
+fn hazard_48_two_running_servers_of_one_user_are_doubtful() {
+    in_private_namespace(
+        "hazard_48_two_running_servers_of_one_user_are_doubtful",
+        || {
+            let (one, two) = (Site::new(""), Site::new(""));
+            let text = format!(
+                "url = '{}'\nlogfile = '/l'\nrestart-cmd = '{}'\n",
+                one.url(),
+                one.manage("start")
+            );
+            let (_first, doubt) = (one.start(), "runs 2 MyVNC servers on this host");
+            let (checked, _) = check(&text, &[]);
+            assert!(
+                !checked.stderr.contains("MyVNC servers"),
+                "{}",
+                checked.stderr
+            );
+            let _second = two.start();
+            let (checked, _) = check(&text, &[]);
+            assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+            assert!(checked.stderr.contains(doubt), "{}", checked.stderr);
+        },
+    );
+}

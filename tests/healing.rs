@@ -25,7 +25,7 @@ const STARTING: &str =
     "[INFO] Starting server with command: SITE/bin/python3 SITE/myvnc/manage.py start\n";
 const HEALED: &str = "[INFO] Server started successfully (PID: PID)\n\
     [INFO] Waiting for server to become responsive...\n\
-    [INFO] Server is now responsive after 1 seconds\n\
+    [INFO] Server is now responsive after N seconds\n\
     [INFO] ================================================================================\n";
 const FAILED: &str = "[INFO] ================================================================================\n\
     [CRITICAL] Server restart failed\n";
@@ -122,12 +122,10 @@ fn a_server_slow_to_stop_is_given_its_time() {
 fn hazard_19_a_server_slow_to_start_is_waited_for() {
     let site = Site::new("bind-after = 1500");
     assert_eq!(run(&mut site.monitor()).code(), Some(0));
-    assert!(
-        site.log()
-            .contains("Server is now responsive after 2 seconds"),
-        "{}",
-        site.log()
-    );
+    let log = site.log();
+    let (_, waited) = log.split_once("Server is now responsive after ").unwrap();
+    let waited: u32 = waited.split(' ').next().unwrap().parse().unwrap();
+    assert!(waited >= 2, "it binds after 1.5 s: {log}");
     assert_healed(&site, &[]);
 }
 

@@ -1362,3 +1362,53 @@ fn hazard_38_flock_around_the_monitor_holds_its_own_lock() {
         },
     );
 }
+
+#[test]
+fn hazard_45_a_server_that_comes_back_as_another_user_is_critical() {
+    on_own_machine(
+        "hazard_45_a_server_that_comes_back_as_another_user_is_critical",
+        MYVNC,
+        |machine| {
+            let server = machine.ours.start();
+            machine.run_healthy();
+            let _client = machine.ours.idle_client();
+            // No script of MyVNC's: the monitor runs it as itself.
+            let text = format!("#!/bin/sh\n{}\n", machine.ours.restart_command());
+            let script = machine.make_file("start.sh", 0, 0o755, &text);
+            let mut monitor = machine.monitor();
+            let ran = machine.run(monitor.arg("--restart-cmd").arg(&script));
+            assert_eq!(ran.code(), Some(1), "{ran:?}");
+            assert!(!server.is_alive() && machine.ours.answers(), "{ran:?}");
+            assert_eq!(user_of(machine.ours.server()), 0, "{ran:?}");
+            let critical = ran.lines("CRITICAL");
+            assert_eq!(critical.len(), 1, "{ran:?}");
+            assert!(
+                critical[0].contains("came back as user root's: set run-as = \""),
+                "{ran:?}"
+            );
+        },
+    );
+}
+
+#[test]
+fn hazard_45_a_restart_command_that_others_can_write_to_is_a_warning_once_a_day() {
+    on_own_machine(
+        "hazard_45_a_restart_command_that_others_can_write_to_is_a_warning_once_a_day",
+        MYVNC,
+        |machine| {
+            let _server = machine.ours.start();
+            let directory = machine.make_directory("open", 0, 0o777);
+            let text = "#!/bin/sh\nexit 1\n";
+            machine.make_file("open/start.sh", 0, 0o755, text);
+            let script = directory.join("start.sh");
+            let warnings = |machine: &Machine| {
+                let mut monitor = machine.patient_monitor();
+                let ran = machine.run(monitor.arg("--restart-cmd").arg(&script));
+                assert_eq!(ran.code(), Some(0), "{ran:?}");
+                ran.warnings_with(&directory.display().to_string()).len()
+            };
+            assert_eq!(warnings(machine), 1);
+            assert_eq!(warnings(machine), 0, "once a day");
+        },
+    );
+}

@@ -19,10 +19,12 @@ pub(super) fn causes(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(answer(evidence));
     if evidence.elsewhere {
-        found.push(
-            "the URL's host is another machine: nothing here can be its server, and nothing is stopped without --process-pattern"
-                .to_owned(),
-        );
+        let addresses: Vec<String> = evidence.addresses.iter().map(ToString::to_string).collect();
+        found.push(format!(
+            "the URL's host is another machine ({}): nothing here can be its server, and nothing is stopped without \
+             --listen or --process-pattern",
+            addresses.join(", ")
+        ));
     }
     let is_pending = evidence.seen != Seen::Healthy;
     let programs = &evidence.programs;
@@ -56,7 +58,11 @@ pub(super) fn causes(evidence: &Evidence) -> Vec<String> {
         found.push(format!("the disk of {} {what}", full.directory.display()));
     }
     if found.is_empty() && is_pending {
-        found.extend(programs.iter().filter_map(process::unseen));
+        found.extend(
+            programs
+                .iter()
+                .filter_map(|program| process::unseen(program, evidence.is_root)),
+        );
     }
     found.extend(machine(evidence));
     if found.is_empty() && is_pending {
@@ -240,7 +246,8 @@ fn taken(listener: &Listener, evidence: &Evidence) -> Vec<String> {
             return Vec::new();
         }
         return vec![format!(
-            "not visible: who listens on {address} is shown to its owner and to root alone"
+            "not visible: who listens on {address} is shown {}",
+            process::to_whom(evidence.is_root)
         )];
     };
     let holder = described(holder);

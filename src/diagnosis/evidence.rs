@@ -20,6 +20,8 @@ pub(crate) struct Evidence {
     pub(crate) addresses: Vec<IpAddr>,
     /// Whether the URL's host is another machine.
     pub(crate) elsewhere: bool,
+    /// Whether the monitor runs as root: what it cannot read then lacks a capability.
+    pub(crate) is_root: bool,
     pub(crate) tls: bool,
     pub(crate) seen: Seen,
     pub(crate) since_healthy: Option<Duration>,
@@ -123,6 +125,8 @@ pub(crate) struct Other {
     pub(crate) command: String,
     pub(crate) state: char,
     pub(crate) age: Duration,
+    /// Whether its descriptors cannot be read.
+    pub(crate) is_hidden: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -168,6 +172,8 @@ pub(crate) enum Wait {
     /// For another host.
     Remote {
         peer: SocketAddr,
+        /// Which process that is, where it is one of this machine.
+        program: Option<Other>,
         connecting: bool,
     },
     /// For a child, or for whoever holds the other end of a pipe; and if that one waits for

@@ -43,6 +43,7 @@ impl<'a> Look<'a> {
             port: question.port,
             addresses: question.addresses.clone(),
             elsewhere: false,
+            is_root: nix::unistd::geteuid().is_root(),
             tls: question.tls,
             seen: question.seen.clone(),
             since_healthy: question.since_healthy,
@@ -138,6 +139,19 @@ impl Sockets {
     /// Whether anything listens on that port: the kernel makes no connection of ours from it.
     pub(super) fn is_listened_to(&self, port: u16) -> bool {
         self.listening_ports.contains(&port)
+    }
+
+    /// The inode of a socket of this machine that listens at that address.
+    pub(super) fn listening_at(&self, address: SocketAddr) -> Option<u64> {
+        let listening = |row: &&TcpNetEntry| {
+            row.state == TcpState::Listen
+                && row.local_address.port() == address.port()
+                && net::takes(row.local_address.ip(), &[address.ip()])
+        };
+        // Elsewhere, the same port says nothing.
+        let is_here = net::place(&[address.ip()]) == net::Place::Here;
+        let mut rows = self.rows.iter().filter(|_| is_here);
+        rows.find(listening).map(|row| row.inode)
     }
 
     /// The other end of a connection, where it is of this machine.
@@ -247,6 +261,7 @@ pub(super) fn other(pid: i32) -> Option<Other> {
     Some(Other {
         pid,
         command: shortened(secrets::without(&command)),
+        is_hidden: false,
         state: stat.state,
         age: Proc::here().age(pid).unwrap_or_default(),
     })

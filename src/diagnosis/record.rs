@@ -110,8 +110,13 @@ fn threads(program: &Program, evidence: &Evidence) -> Vec<String> {
 
 /// A process as a sentence names it.
 pub(super) fn described(other: &Other) -> String {
+    let hidden = if other.is_hidden {
+        ", of another user, descriptors not visible"
+    } else {
+        ""
+    };
     format!(
-        "PID {} (state {}, for {}): {}",
+        "PID {} (state {}, for {}{hidden}): {}",
         other.pid,
         other.state,
         ago(other.age),

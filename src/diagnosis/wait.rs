@@ -12,8 +12,8 @@ use super::look::{Sockets, other};
 use super::program;
 use crate::proc::fd_owners::{End, Holders};
 use crate::proc::net::plainly;
-use crate::proc::sock_diag;
 use crate::proc::syscall::{Deed, Doing, Polled};
+use crate::proc::{fd_owners, sock_diag};
 
 /// No longer chain of processes that wait for each other is followed.
 const LONGEST_CHAIN: usize = 6;
@@ -127,8 +127,14 @@ impl Around<'_> {
                 received: sock_diag::received(local, peer),
             }
         } else {
+            let other_end = self.sockets.other_end(row).map(|row| row.inode);
+            // What is not accepted yet has no inode: its listener is asked then.
+            let other_end = other_end.filter(|inode| *inode != 0);
+            let inode = other_end.or_else(|| self.sockets.listening_at(plainly(peer)));
+            let program = inode.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Remote {
                 peer: plainly(peer),
+                program: program.and_then(other),
                 connecting: row.state == TcpState::SynSent,
             }
         }
@@ -146,7 +152,24 @@ impl Around<'_> {
         let holder = holders.into_iter().find(|pid| *pid != self.pid);
         match holder.and_then(other) {
             Some(holder) => self.process(holder),
-            None => Wait::Unknown("a pipe".into()),
+            None => match self.hidden_child() {
+                Some(child) => self.process(child),
+                None => Wait::Unknown("a pipe".into()),
+            },
+        }
+    }
+
+    /// The only child whose descriptors cannot be read: it runs as another user, and has the other end
+    /// for all that is seen of the rest.
+    fn hidden_child(&self) -> Option<Other> {
+        let is_hidden = |child: &&Other| fd_owners::descriptors(child.pid).is_none();
+        let mut hidden = self.children.iter().filter(is_hidden);
+        match (hidden.next(), hidden.next()) {
+            (Some(child), None) => Some(Other {
+                is_hidden: true,
+                ..child.clone()
+            }),
+            _ => None,
         }
     }
 
@@ -212,6 +235,7 @@ fn datagrams(inode: u64) -> Wait {
     match rows.find(is_it) {
         Some(row) => Wait::Remote {
             peer: plainly(row.remote_address),
+            program: None,
             connecting: false,
         },
         None => Wait::Unknown("a local socket".into()),

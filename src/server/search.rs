@@ -2,7 +2,7 @@
 //! listening socket. A process or disk can block whoever reads of it, so the search is a process of
 //! its own, which is started again without what blocked it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -152,6 +152,25 @@ pub(crate) async fn search(search: &Search) -> Result<Facts, String> {
             None => Ok(reports.facts),
         };
     }
+}
+
+/// The MyVNC servers of this machine, as PIDs by user ID: of each family of processes the topmost.
+pub(crate) fn running() -> BTreeMap<u32, Vec<i32>> {
+    let mut reports = Reports::default();
+    let mut tell = |report: &Report| reports.take(report.clone());
+    Looker::new(&Search::default(), &[], false, &mut tell).look();
+    let all = reports.facts.candidates;
+    let is_child = |process: &Process| {
+        let mut parents = all.iter().map(|one| &one.process);
+        parents.any(|one| one.pid == process.parent && one.uid == process.uid)
+    };
+    let mut servers: BTreeMap<u32, Vec<i32>> = BTreeMap::new();
+    for process in all.iter().map(|one| &one.process) {
+        if !is_child(process) && !process.is_manager {
+            servers.entry(process.uid).or_default().push(process.pid);
+        }
+    }
+    servers
 }
 
 /// Which of these processes became something else since they were found: other arguments, user or

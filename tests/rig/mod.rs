@@ -269,7 +269,7 @@ impl Site {
             .args(["--collect-diagnostics", "--timeout", "0.5"])
             .uid(monitor)
             .gid(monitor);
-        assert_eq!(run(&mut command).code(), Some(0), "{}", self.log());
+        assert_eq!(self.look(&mut command).code(), Some(0), "{}", self.log());
         self.servers().into_iter().for_each(end_children);
         drop(server);
     }
@@ -318,7 +318,30 @@ impl Site {
             plain.push_str("PID");
             rest = rest[at..].trim_start_matches(|c: char| c.is_ascii_digit());
         }
-        plain + rest
+        // A busy machine takes longer.
+        let text = plain + rest;
+        match text.split_once("responsive after ") {
+            Some((before, after)) => {
+                let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
+                format!("{before}responsive after N{after}")
+            }
+            None => text,
+        }
+    }
+
+    /// Runs a look at the site until it is complete: on a busy machine it can end early.
+    pub fn look(&self, look: &mut Command) -> Run {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let looked = run(look);
+            let log = self.log();
+            let is_complete =
+                !log.contains("The look ended early") && !log.contains("took too long");
+            if is_complete || Instant::now() > deadline {
+                return looked;
+            }
+            fs::remove_file(self.path("monitor.log")).unwrap();
+        }
     }
 }
 

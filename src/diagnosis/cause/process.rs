@@ -128,8 +128,14 @@ pub(super) fn waiting(program: &Program, evidence: &Evidence) -> Vec<String> {
     let pid = program.pid;
     if *program.wait() != Wait::Lock {
         let wait = waiting_for(program.wait(), evidence);
+        // A parent that has forked is in state D until its child runs its program (vfork(2)).
+        let state = if program.state == 'D' {
+            ", in state D"
+        } else {
+            ""
+        };
         return wait
-            .map(|wait| format!("{wait} (PID {pid})"))
+            .map(|wait| format!("{wait} (PID {pid}{state})"))
             .into_iter()
             .collect();
     }
@@ -186,12 +192,15 @@ pub(in super::super) fn waiting_for(wait: &Wait, evidence: &Evidence) -> Option<
         }
         Wait::Remote {
             peer,
+            program,
             connecting: true,
         } => Some(format!(
-            "waiting for a connection to {peer}, which does not answer"
+            "waiting for a connection to {peer}{}, which does not answer",
+            local(program.as_ref())
         )),
-        Wait::Remote { peer, .. } => Some(format!(
-            "waiting for an answer of {peer}, to which it has connected"
+        Wait::Remote { peer, program, .. } => Some(format!(
+            "waiting for a reply from {peer}{}",
+            local(program.as_ref())
         )),
         Wait::Process { chain, last } => {
             let links: Vec<String> = chain.iter().map(described).collect();
@@ -218,6 +227,13 @@ pub(in super::super) fn waiting_for(wait: &Wait, evidence: &Evidence) -> Option<
         | Wait::Sleeping
         | Wait::Unknown(_) => None,
     }
+}
+
+/// ` (PID 42 (state T, for 5 s): slapd)`, where a peer is a process of this machine.
+fn local(program: Option<&Other>) -> String {
+    program.map_or(String::new(), |program| {
+        format!(" ({})", described(program))
+    })
 }
 
 /// ` (PID 42: nc vm 9143)`, where a client is a process of this machine.
@@ -297,11 +313,12 @@ pub(super) fn closing(program: &Program) -> Option<String> {
 }
 
 /// What it waits for has no name, or may not be seen.
-pub(super) fn unseen(program: &Program) -> Option<String> {
+pub(super) fn unseen(program: &Program, is_root: bool) -> Option<String> {
     let pid = program.pid;
     match program.wait() {
         Wait::Hidden => Some(format!(
-            "not visible: what PID {pid} waits for is shown to its owner and to root alone"
+            "not visible: what PID {pid} waits for is shown {}",
+            to_whom(is_root)
         )),
         Wait::Unknown(what) => Some(format!(
             "not known: PID {pid} waits in {what}{}",
@@ -315,6 +332,15 @@ pub(super) fn unseen(program: &Program) -> Option<String> {
 fn in_kernel(program: &Program) -> String {
     let kernel = program.kernel.as_ref();
     kernel.map_or(String::new(), |kernel| format!(" ({kernel})"))
+}
+
+/// Who may see it (`ptrace(2)`, "Ptrace access mode checking").
+pub(super) fn to_whom(is_root: bool) -> &'static str {
+    if is_root {
+        "to root with CAP_SYS_PTRACE alone, which this run lacks"
+    } else {
+        "to its owner and to root alone"
+    }
 }
 
 /// Nothing about it tells why it does not answer.

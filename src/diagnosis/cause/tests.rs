@@ -19,6 +19,7 @@ fn other(pid: i32, command: &str) -> Other {
         command: command.to_owned(),
         state: 'S',
         age: Duration::from_secs(90),
+        is_hidden: false,
     }
 }
 
@@ -53,6 +54,7 @@ fn program(wait: Wait) -> Program {
 
 fn hung(program: Program) -> Evidence {
     Evidence {
+        is_root: false,
         port: 9143,
         addresses: Vec::new(),
         elsewhere: false,
@@ -116,6 +118,7 @@ fn client(writing: bool, queued: u32, bytes: u64) -> Wait {
 
 fn remote(connecting: bool) -> Wait {
     Wait::Remote {
+        program: None,
         peer: peer(),
         connecting,
     }
@@ -233,7 +236,7 @@ fn each_evidence_has_its_sentence() {
                 Some(remote(false)),
             )),
             "waiting for PID 42 (state S, for 90 s): sh -c bjobs, which waits for PID 43 (state S, for 90 s): bjobs, \
-             which is waiting for an answer of 10.0.0.7:51234, to which it has connected (PID 7)",
+             which is waiting for a reply from 10.0.0.7:51234 (PID 7)",
         ),
         (
             waits(process(vec![other(42, "bjobs")], Some(on_file(None)))),
@@ -245,7 +248,7 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             waits(remote(false)),
-            "waiting for an answer of 10.0.0.7:51234, to which it has connected (PID 7)",
+            "waiting for a reply from 10.0.0.7:51234 (PID 7)",
         ),
         (waits(on_file(None)), "blocked opening /home/x (PID 7)"),
         (
@@ -258,7 +261,7 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             stuck('D', process(vec![other(42, "main.py")], None)),
-            "waiting for PID 42 (state S, for 90 s): main.py (PID 7)",
+            "waiting for PID 42 (state S, for 90 s): main.py (PID 7, in state D)",
         ),
         (
             stuck('T', client(false, 0, 0)),
@@ -297,7 +300,7 @@ fn each_evidence_has_its_sentence() {
                 thread(8, Doing::Lock, Wait::Lock, 0),
                 thread(9, Doing::Running, remote(false), 0),
             ]),
-            "waiting for an answer of 10.0.0.7:51234, to which it has connected \
+            "waiting for a reply from 10.0.0.7:51234 \
              (PID 7, thread 9, while its main thread waits for a lock)",
         ),
         (
@@ -397,7 +400,8 @@ fn each_evidence_has_its_sentence() {
                 elsewhere: true,
                 ..waits(Wait::Idle)
             },
-            "the URL's host is another machine: nothing here can be its server, and nothing is stopped without --process-pattern",
+            "the URL's host is another machine (127.0.0.1): nothing here can be its server, and nothing is stopped without \
+             --listen or --process-pattern",
         ),
         (
             Evidence {
@@ -697,4 +701,67 @@ fn what_was_not_looked_at_is_not_said_to_be_missing() {
             [format!("not known: looking at {looked} took too long")]
         );
     }
+}
+
+#[test]
+fn hazard_49_a_child_of_another_user_is_named_with_what_is_not_visible() {
+    let squeue = Other {
+        is_hidden: true,
+        ..other(42, "squeue")
+    };
+    let causes = causes(&waits(process(vec![squeue], None)));
+    let expected = "waiting for PID 42 (state S, for 90 s, of another user, descriptors not visible): squeue (PID 7)";
+    assert_eq!(causes.first().map(String::as_str), Some(expected));
+}
+
+#[test]
+fn hazard_52_a_peer_of_this_machine_is_named_with_its_state() {
+    let slapd = Other {
+        state: 'T',
+        ..other(42, "slapd")
+    };
+    let wait = Wait::Remote {
+        peer: peer(),
+        program: Some(slapd),
+        connecting: false,
+    };
+    let causes = causes(&waits(wait));
+    let expected =
+        "waiting for a reply from 10.0.0.7:51234 (PID 42 (state T, for 90 s): slapd) (PID 7)";
+    assert_eq!(causes.first().map(String::as_str), Some(expected));
+}
+
+#[test]
+fn hazard_53_a_dead_server_is_the_cause_before_who_holds_its_port() {
+    let mut evidence = waits(Wait::Idle);
+    evidence.programs.clear();
+    evidence.is_running = false;
+    evidence.listeners = vec![listener("haproxy", 0, false)];
+    let causes = causes(&evidence);
+    assert!(
+        causes[0].starts_with("the server is not running"),
+        "{causes:?}"
+    );
+    assert!(
+        causes[1].contains("is held by another process"),
+        "{causes:?}"
+    );
+}
+
+#[test]
+fn hazard_54_a_parent_that_has_forked_is_said_to_be_in_state_d() {
+    let mut evidence = waits(process(vec![other(42, "python3")], None));
+    evidence.programs[0].state = 'D';
+    let causes = causes(&evidence);
+    let expected = "waiting for PID 42 (state S, for 90 s): python3 (PID 7, in state D)";
+    assert_eq!(causes.first().map(String::as_str), Some(expected));
+}
+
+#[test]
+fn hazard_54_root_is_told_which_capability_it_lacks() {
+    let mut evidence = waits(Wait::Hidden);
+    evidence.is_root = true;
+    let causes = causes(&evidence);
+    let expected = "not visible: what PID 7 waits for is shown to root with CAP_SYS_PTRACE alone, which this run lacks";
+    assert_eq!(causes.first().map(String::as_str), Some(expected));
 }
