@@ -2,7 +2,7 @@
 //!
 //! A run goes down this list, and each arrow is a row of the test at the end:
 //! check → recognise who answered; or
-//! check → reserve the server → search → ask the server itself → diagnose → prepare → dump →
+//! check → reserve the server → search → ask the server itself → diagnose → prepare → dump → compare →
 //! terminate → kill → start → identify who answers.
 
 /// What the settings say about the course of a run.
@@ -108,6 +108,8 @@ pub(crate) enum Phase {
     Dumping,
     /// The dump took its time, in which the server can have come back: asking again.
     Reasking,
+    /// Comparing once more, with each process in hand, that it is what was found.
+    Comparing,
     /// SIGTERM is sent. From here on the server is owed a start.
     Terminating,
     /// SIGKILL is sent.
@@ -155,6 +157,8 @@ pub(crate) enum Event {
     Dumped,
     /// There was none to run.
     NotDumped,
+    /// What is to be stopped is what was found.
+    Same,
     /// All processes have ended.
     AllEnded,
     /// Processes outlived SIGKILL, and hold the server's port.
@@ -194,6 +198,8 @@ pub(crate) enum Action {
     Prepare(Plan),
     /// Run the dump command.
     Dump,
+    /// Compare once more what is to be stopped.
+    Compare,
     /// Send SIGTERM.
     Terminate,
     /// Send SIGKILL.
@@ -330,10 +336,12 @@ pub(crate) fn decide(
         }
         (P::Preparing(Plan::Restart), E::Prepared) => (P::Dumping, Action::Dump),
         (P::Preparing(_), E::Prepared) => (P::Starting, Action::Start),
-        (P::Dumping, E::NotDumped) => (P::Terminating, Action::Terminate),
+        (P::Dumping, E::NotDumped) => (P::Comparing, Action::Compare),
         (P::Dumping, E::Dumped) => (P::Reasking, Action::Check),
         (P::Reasking, E::Answers) => finish(Outcome::Healthy),
-        (P::Reasking, E::Silent) => (P::Terminating, Action::Terminate),
+        (P::Reasking, E::Silent) => (P::Comparing, Action::Compare),
+        (P::Comparing, E::Same) => (P::Terminating, Action::Terminate),
+        (P::Comparing, E::AllEnded) => (P::Starting, Action::Start),
 
         (P::Terminating, E::Expired) => (P::Killing, Action::Kill),
         (P::Terminating | P::Killing, E::AllEnded) | (P::Killing, E::SurvivedElsewhere) => {
@@ -409,6 +417,7 @@ mod tests {
             P::Searching,
             P::Dumping,
             P::Reasking,
+            P::Comparing,
             P::Terminating,
             P::Killing,
             P::Starting,
@@ -437,6 +446,7 @@ mod tests {
             E::Unable,
             E::Dumped,
             E::NotDumped,
+            E::Same,
             E::AllEnded,
             E::Survived,
             E::SurvivedElsewhere,
@@ -533,10 +543,13 @@ mod tests {
             (P::Preparing(restart), E::Unable, finish(O::Untouched)),
             (P::Preparing(start), E::Prepared, (P::Starting, A::Start)),
             (P::Preparing(restart), E::Prepared, (P::Dumping, A::Dump)),
-            (P::Dumping, E::NotDumped, (P::Terminating, A::Terminate)),
+            (P::Dumping, E::NotDumped, (P::Comparing, A::Compare)),
+            (P::Comparing, E::Same, (P::Terminating, A::Terminate)),
+            (P::Comparing, E::AllEnded, (P::Starting, A::Start)),
+            (P::Comparing, E::Unable, finish(O::Untouched)),
             (P::Dumping, E::Dumped, (P::Reasking, A::Check)),
             (P::Reasking, E::Answers, finish(O::Healthy)),
-            (P::Reasking, E::Silent, (P::Terminating, A::Terminate)),
+            (P::Reasking, E::Silent, (P::Comparing, A::Compare)),
             (P::Terminating, E::AllEnded, (P::Starting, A::Start)),
             (P::Terminating, E::Expired, (P::Killing, A::Kill)),
             (P::Killing, E::AllEnded, (P::Starting, A::Start)),
@@ -686,15 +699,12 @@ mod tests {
         for phase in phases() {
             for event in events() {
                 match decide(POLICY, phase, event, false).1 {
-                    A::Terminate => assert!(matches!(
-                        (phase, event),
-                        (P::Dumping, E::NotDumped) | (P::Reasking, E::Silent)
-                    )),
+                    A::Terminate => assert_eq!((phase, event), (P::Comparing, E::Same)),
                     A::Kill => assert_eq!((phase, event), (P::Terminating, E::Expired)),
                     A::Start => assert!(matches!(
                         (phase, event),
                         (P::Preparing(_), E::Prepared)
-                            | (P::Terminating | P::Killing, E::AllEnded)
+                            | (P::Comparing | P::Terminating | P::Killing, E::AllEnded)
                             | (P::Killing, E::SurvivedElsewhere)
                     )),
                     _ => (),

@@ -240,8 +240,9 @@ impl<'a> Run<'a> {
             Action::Diagnose => self.diagnose().await,
             Action::Prepare(plan) => self.prepare(plan).await,
             Action::Dump => self.dump().await,
+            Action::Compare => self.compare().await,
             Action::Terminate => {
-                self.terminate().await;
+                self.terminate();
                 self.wait(phase).await
             }
             Action::Kill => {

@@ -36,19 +36,9 @@ impl Run<'_> {
         }
     }
 
-    /// Sends SIGTERM to what is still the process that was found.
-    pub(super) async fn terminate(&mut self) {
-        self.say_restarting();
-        self.spare_changed().await;
-        self.journal
-            .info(&format!("Stopping server processes: {}", pids(&self.held)));
-        self.send("SIGTERM", Level::Info, Held::terminate);
-        self.journal.info("Waiting for processes to terminate...");
-        self.deadline = Instant::now() + self.settings.stop_timeout;
-    }
-
-    /// Lets go of each process that runs another program, or as another user, since it was found.
-    async fn spare_changed(&mut self) {
+    /// Lets go of each process that runs another program, or as another user, since it was found. Where
+    /// that leaves the server's port held, nothing can be started.
+    pub(super) async fn compare(&mut self) -> Event {
         let processes: Vec<Process> = self.held.iter().map(|held| held.process.clone()).collect();
         let recorded = self.state.known().and_then(|known| known.pid);
         let is_known = processes.iter().any(|one| Some(one.pid) == recorded);
@@ -61,6 +51,25 @@ impl Run<'_> {
         }
         self.held
             .retain(|held| !changed.contains(&held.process.pid));
+        if !self.held.is_empty() {
+            return Event::Same;
+        }
+        if self.is_port_held() {
+            self.journal
+                .error("What holds the server's port cannot be proved to be the server any more");
+            return Event::Unable;
+        }
+        Event::AllEnded
+    }
+
+    /// Sends SIGTERM.
+    pub(super) fn terminate(&mut self) {
+        self.say_restarting();
+        self.journal
+            .info(&format!("Stopping server processes: {}", pids(&self.held)));
+        self.send("SIGTERM", Level::Info, Held::terminate);
+        self.journal.info("Waiting for processes to terminate...");
+        self.deadline = Instant::now() + self.settings.stop_timeout;
     }
 
     pub(super) fn kill(&mut self) {

@@ -195,21 +195,25 @@ pub(crate) async fn changed(processes: &[Process], is_known: bool) -> Vec<i32> {
 
 fn has_changed(process: &Process, is_known: bool) -> bool {
     let proc = Proc::here();
-    let stat = proc.stat(process.pid);
-    let is_other = match &stat {
+    let is_other = match twice(|| proc.stat(process.pid)) {
         Ok(stat) => stat.starttime != process.start_time,
         Err(_) => !is_known,
     };
-    let is_other_user = match proc.ids(process.pid) {
+    let is_other_user = match twice(|| proc.ids(process.pid)) {
         Ok(ids) => ids.uid != process.uid,
         Err(_) => !is_known,
     };
-    let is_other_program = match proc.cmdline(process.pid, LONGEST_CMDLINE) {
+    let is_other_program = match twice(|| proc.cmdline(process.pid, LONGEST_CMDLINE)) {
         // Of a process that is ending, nothing is left.
         Ok(cmdline) => !cmdline.is_empty() && hash(&cmdline) != process.argv,
         Err(_) => !is_known,
     };
     is_other || is_other_user || is_other_program
+}
+
+/// What fails once for a moment's lack of memory need not fail again.
+fn twice<T>(read: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    read().or_else(|_| read())
 }
 
 /// A search at work.
