@@ -19,11 +19,16 @@ pub(super) fn causes(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(answer(evidence));
     if evidence.elsewhere {
-        let addresses: Vec<String> = evidence.addresses.iter().map(ToString::to_string).collect();
+        let addresses = evidence.addresses.iter().map(ToString::to_string);
+        let addresses: Vec<String> = addresses.collect();
+        let addresses = if addresses.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", addresses.join(", "))
+        };
         found.push(format!(
-            "the URL's host is another machine ({}): nothing here can be its server, and nothing is stopped without \
-             --listen or --process-pattern",
-            addresses.join(", ")
+            "the URL's host is another machine{addresses}: nothing here can be its server, and nothing is stopped without \
+             --listen or --process-pattern"
         ));
     }
     let is_pending = evidence.seen != Seen::Healthy;

@@ -400,7 +400,7 @@ fn each_evidence_has_its_sentence() {
                 elsewhere: true,
                 ..waits(Wait::Idle)
             },
-            "the URL's host is another machine (127.0.0.1): nothing here can be its server, and nothing is stopped without \
+            "the URL's host is another machine: nothing here can be its server, and nothing is stopped without \
              --listen or --process-pattern",
         ),
         (
