@@ -415,7 +415,7 @@ fn each_evidence_has_its_sentence() {
                 listeners: vec![listener("nginx", 0, false)],
                 ..gone()
             },
-            "0.0.0.0:9143 is held by another process, PID 42 (state S, for 90 s): nginx",
+            "the server is not running; it last answered 3 min ago",
         ),
         (
             Evidence {
