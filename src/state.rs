@@ -243,7 +243,8 @@ impl StateFile {
 
     /// How long ago the server answered.
     pub(crate) fn answered_ago(&self) -> Option<Duration> {
-        SystemTime::now().duration_since(self.answered?).ok()
+        let answered = self.answered.filter(|time| *time > SystemTime::UNIX_EPOCH);
+        SystemTime::now().duration_since(answered?).ok()
     }
 
     /// Why the file cannot be used (errno text), the first time that this is asked.
@@ -275,7 +276,7 @@ impl StateFile {
         }
     }
 
-    /// Writes the state if it has changed; the time of the last answer stays.
+    /// Writes the state if it has changed; the time of the last answer stays, or is none (1970).
     pub(crate) async fn changed(&mut self) {
         if self.saved.as_ref() != Some(&self.state) {
             let answered = self.answered.unwrap_or(SystemTime::UNIX_EPOCH);

@@ -314,6 +314,34 @@ fn refusing<T: Send>(calls: &[i64], errno: i32, work: impl FnOnce() -> T + Send)
 }
 
 #[test]
+fn the_restart_command_has_no_signal_of_ours_blocked_or_ignored() {
+    let site = Site::new("");
+    let facts = site.path("facts");
+    let command = format!(
+        "grep ^Sig /proc/self/status > {}; {}",
+        facts.display(),
+        site.manage("start")
+    );
+    let healed = run(site.monitor().args(["--restart-cmd", &command]));
+    assert_eq!(healed.code(), Some(0), "{}", site.log());
+    let facts = fs::read_to_string(facts).unwrap();
+    for name in ["SigBlk", "SigIgn"] {
+        let of = |status: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let mask = line.unwrap().trim_start_matches(':').trim();
+            // What a shell ignores of itself, and what this test was started with.
+            u64::from_str_radix(mask, 16).unwrap()
+        };
+        let own = of(&fs::read_to_string("/proc/self/status").unwrap());
+        let stop: u64 = [1, 2, 15, 20, 25]
+            .iter()
+            .map(|number| 1 << (number - 1))
+            .sum();
+        assert_eq!(of(&facts) & stop & !own, 0, "{name}: {facts}");
+    }
+}
+
+#[test]
 fn the_restart_command_has_none_of_our_descriptors() {
     let count = "ls /proc/self/fd | wc -l; exit 3";
     for refused in [&[][..], &[nix::libc::SYS_close_range]] {

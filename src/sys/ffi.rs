@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signal::SigSet;
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::{ForkResult, Gid, Pid, Uid};
 use tokio::io::Interest;
@@ -117,7 +118,7 @@ fn become_user(user: &Credentials) -> io::Result<()> {
 /// root, it runs as that user, or does not run.
 pub(crate) fn detach(command: &mut Command, output: Option<Arc<File>>, user: Option<Credentials>) {
     // SAFETY: between fork and exec the closure makes only system calls that are async-signal-safe
-    // (dup2, close_range, getrlimit, fcntl, setsid, setgroups, setgid, setuid, chdir), allocates and
+    // (dup2, close_range, getrlimit, fcntl, sigprocmask, setsid, setgroups, setgid, setuid, chdir), allocates and
     // frees nothing, and keeps `output` open as long as the command can be spawned.
     unsafe {
         command.pre_exec(move || {
@@ -130,6 +131,8 @@ pub(crate) fn detach(command: &mut Command, output: Option<Arc<File>>, user: Opt
                 }
             }
             close_on_exec();
+            // We have signals blocked (`Signals::catch`), which what is executed would inherit.
+            SigSet::empty().thread_set_mask()?;
             nix::unistd::setsid()?;
             user.as_ref().map_or(Ok(()), become_user)
         });
@@ -142,6 +145,8 @@ pub(crate) fn without_descriptors(command: &mut Command) {
     unsafe {
         command.pre_exec(|| {
             close_on_exec();
+            // We have signals blocked (`Signals::catch`), which what is executed would inherit.
+            SigSet::empty().thread_set_mask()?;
             Ok(())
         });
     }
