@@ -7,15 +7,19 @@ mod lenient;
 mod redirect;
 mod resolve;
 mod scheme;
+mod sender;
 #[cfg(test)]
 mod tests;
 mod trouble;
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -25,6 +29,7 @@ use url::Url;
 use self::cookies::Cookies;
 use self::exchange::{Answer, Stream};
 use self::redirect::MOST_REDIRECTS;
+use self::sender::{Sender, Sent};
 pub(crate) use self::trouble::{NOT_TLS, Stage, Trouble};
 use crate::proc::net;
 use crate::trust::{self, Trust};
@@ -51,7 +56,7 @@ pub(crate) enum Verdict {
 struct Progress {
     began: Instant,
     limit: Duration,
-    stage: Cell<Stage>,
+    stage: Rc<Cell<Stage>>,
     /// The peer of the first request.
     from: Cell<Option<SocketAddr>>,
 }
@@ -61,13 +66,27 @@ impl Progress {
         Self {
             began: Instant::now(),
             limit,
-            stage: Cell::new(Stage::Connecting),
+            stage: Rc::new(Cell::new(Stage::Connecting)),
             from: Cell::new(None),
         }
     }
 
     fn left(&self) -> Duration {
         self.limit.saturating_sub(self.began.elapsed())
+    }
+
+    fn came_from(&self, peer: Option<SocketAddr>) {
+        if self.from.get().is_none() {
+            self.from.set(peer);
+        }
+    }
+
+    fn connected(&self, stream: &TcpStream, address: SocketAddr) {
+        self.came_from(if address.ip().is_unspecified() {
+            stream.peer_addr().ok()
+        } else {
+            Some(address)
+        });
     }
 
     /// Waits for the answer until the deadline.
@@ -79,17 +98,22 @@ impl Progress {
                 stage: self.stage.get(),
             }),
         };
-        let from = self.from.get();
         match answer {
             Ok(status @ 200..=399) => Verdict::Healthy {
                 status,
                 took: self.began.elapsed(),
-                from,
+                from: self.from.get(),
             },
-            Ok(status) => Verdict::Unhealthy(Trouble::Status { status, from }),
+            Ok(status) => Verdict::Unhealthy(Trouble::Status { status }),
             Err(trouble) => Verdict::Unhealthy(trouble),
         }
     }
+}
+
+/// A connection on which the request is sent, or can be.
+enum Opened {
+    ByReqwest(Sent),
+    ByUs(TcpStream),
 }
 
 /// Checks one URL, as often as asked.
@@ -98,7 +122,9 @@ pub(crate) struct Checker {
     url: Url,
     trust: Trust,
     /// Set up when it is first needed.
-    tls: OnceCell<Arc<ClientConfig>>,
+    sender: OnceCell<Sender>,
+    /// Whether the server has given an answer that reqwest refuses and that counts.
+    is_odd: Cell<bool>,
     addresses: RefCell<Vec<IpAddr>>,
     /// Where the known server listens.
     bound: Cell<Option<IpAddr>>,
@@ -110,7 +136,8 @@ impl Checker {
         Self {
             url: url.clone(),
             trust: trust.clone(),
-            tls: OnceCell::new(),
+            sender: OnceCell::new(),
+            is_odd: Cell::new(false),
             addresses: RefCell::new(resolve::literal(url).into_iter().collect()),
             bound: Cell::new(None),
         }
@@ -130,7 +157,10 @@ impl Checker {
     /// Asks the URL, and the URLs on its host that it redirects to.
     pub(crate) async fn check(&self, limit: Duration) -> Verdict {
         let progress = Progress::begin(limit);
-        progress.judge(self.follow(&progress)).await
+        let verdict = progress.judge(self.follow(&progress)).await;
+        // The task of reqwest's connection has yet to see that nobody waits any more, and to close it.
+        tokio::task::yield_now().await;
+        verdict
     }
 
     /// Asks for the URL at this address, the server's own: over plain HTTP, and if it seems to speak
@@ -187,9 +217,93 @@ impl Checker {
 
     async fn get(&self, url: &Url, cookies: &str, progress: &Progress) -> Result<Answer, Trouble> {
         let to = self.name(url);
-        let stream = self.connect(url, progress).await?;
+        let addresses = self.addresses_of(url, progress).await?;
+        if self.is_odd.get() {
+            return self.get_leniently(url, cookies, &addresses, progress).await;
+        }
+        let (opened, address) = self.open(url, cookies, &addresses, progress).await?;
+        let sent = match opened {
+            Opened::ByReqwest(sent) => sent,
+            Opened::ByUs(stream) => return self.get_over(stream, url, cookies, progress).await,
+        };
+        let trouble = match sent.await {
+            Ok(mut response) => {
+                progress.came_from(response.remote_addr());
+                return Ok(Answer {
+                    status: response.status().as_u16(),
+                    headers: std::mem::take(response.headers_mut()),
+                });
+            }
+            Err(error) => Trouble::of(&error, progress.stage.get(), &to),
+        };
+        // It can be an answer nevertheless, and its text is not to be had from reqwest.
+        let is_refused = matches!(
+            trouble,
+            Trouble::NotHttp(_) | Trouble::Closed(Stage::Waiting) | Trouble::Other(_)
+        );
+        if !is_refused {
+            return Err(trouble);
+        }
+        let answer = self
+            .get_leniently(url, cookies, &[address], progress)
+            .await?;
+        self.is_odd.set(true);
+        Ok(answer)
+    }
+
+    /// Sends the request to the first of these addresses that accepts a connection.
+    async fn open(
+        &self,
+        url: &Url,
+        cookies: &str,
+        addresses: &[SocketAddr],
+        progress: &Progress,
+    ) -> Result<(Opened, SocketAddr), Trouble> {
+        let to = &self.name(url);
+        let sender = self.sender(to)?;
+        let open = async |address| {
+            let request = sender::request(url, cookies).map_err(|error| {
+                io::Error::other(format!("the URL cannot be asked for: {error}"))
+            })?;
+            match sender.send(request, address, &progress.stage).await {
+                // Only a connection of our own can choose its local port.
+                Err(error) if trouble::errno(&error) == Some(libc::EADDRNOTAVAIL) => {
+                    let stream = connect::open(address).await?;
+                    progress.connected(&stream, address);
+                    Ok(Opened::ByUs(stream))
+                }
+                sent => sent.map(Opened::ByReqwest),
+            }
+        };
+        progress.stage.set(Stage::Connecting);
+        connect::first(addresses, progress.left(), open)
+            .await
+            .map_err(|error| Trouble::of(&error, Stage::Connecting, to))
+    }
+
+    /// Asks over a connection of our own, which shows each byte of the answer.
+    async fn get_leniently(
+        &self,
+        url: &Url,
+        cookies: &str,
+        addresses: &[SocketAddr],
+        progress: &Progress,
+    ) -> Result<Answer, Trouble> {
+        let stream = connect(addresses, progress, &self.name(url)).await?;
+        self.get_over(stream, url, cookies, progress).await
+    }
+
+    async fn get_over(
+        &self,
+        stream: TcpStream,
+        url: &Url,
+        cookies: &str,
+        progress: &Progress,
+    ) -> Result<Answer, Trouble> {
+        let to = self.name(url);
         if url.scheme() == "https" {
-            let stream = handshake(self.tls(&to)?, url, stream, progress, &to).await?;
+            let tls = self.sender(&to)?.tls.clone();
+            let stream = handshake(tls, url, stream, progress, &to).await?;
             exchange(url, cookies, Box::new(stream), progress, &to).await
         } else {
             exchange(url, cookies, Box::new(stream), progress, &to).await
@@ -267,12 +381,13 @@ impl Checker {
         }
     }
 
-    fn tls(&self, to: &str) -> Result<Arc<ClientConfig>, Trouble> {
-        if let Some(tls) = self.tls.get() {
-            return Ok(tls.clone());
+    fn sender(&self, to: &str) -> Result<&Sender, Trouble> {
+        if let Some(sender) = self.sender.get() {
+            return Ok(sender);
         }
-        let tls = client_config(&self.trust, to)?;
-        Ok(self.tls.get_or_init(|| tls).clone())
+        let tls = trust::client_config(&self.trust).map_err(|error| no_tls(&error, to))?;
+        let sender = Sender::new(tls).map_err(|error| no_tls(&error, to))?;
+        Ok(self.sender.get_or_init(|| sender))
     }
 
     /// A URL on our host, as an administrator reads it; a redirect can change the port.
@@ -293,17 +408,10 @@ async fn connect(
     to: &str,
 ) -> Result<TcpStream, Trouble> {
     progress.stage.set(Stage::Connecting);
-    let (stream, address) = connect::connect(addresses, progress.left())
+    let (stream, address) = connect::first(addresses, progress.left(), connect::open)
         .await
-        .map_err(|error| Trouble::of_io(&error, Stage::Connecting, to))?;
-    if progress.from.get().is_none() {
-        let peer = if address.ip().is_unspecified() {
-            stream.peer_addr().ok()
-        } else {
-            Some(address)
-        };
-        progress.from.set(peer);
-    }
+        .map_err(|error| Trouble::of(&error, Stage::Connecting, to))?;
+    progress.connected(&stream, address);
     Ok(stream)
 }
 
@@ -344,14 +452,14 @@ async fn exchange(
 }
 
 fn anybody(to: &str) -> Result<Arc<ClientConfig>, Trouble> {
-    client_config(&Trust::Anybody, to)
+    trust::client_config(&Trust::Anybody)
+        .map(Arc::new)
+        .map_err(|error| no_tls(&error, to))
 }
 
-fn client_config(trust: &Trust, to: &str) -> Result<Arc<ClientConfig>, Trouble> {
-    trust::client_config(trust)
-        .map(Arc::new)
-        .map_err(|error| Trouble::NotAsked {
-            to: to.to_owned(),
-            reason: format!("cannot set up TLS: {error}"),
-        })
+fn no_tls(error: &dyn std::error::Error, to: &str) -> Trouble {
+    Trouble::NotAsked {
+        to: to.to_owned(),
+        reason: format!("cannot set up TLS: {error}"),
+    }
 }

@@ -15,40 +15,43 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// The local ports that only root can bind and that no service is given (rresvport(3)), highest first.
 const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 512..=1023;
 
-/// Connects to the first of these addresses that accepts, within the caller's deadline, which is `limit`
-/// from now. An address that does not answer takes no time from the ones after it, and stays
-/// in the race. When all fail, the error is one of an address that was really asked, if there is one.
-pub(super) async fn connect(
+/// Opens a connection to the first of these addresses that accepts one, within the caller's deadline,
+/// which is `limit` from now. An address that does not answer takes no time from the ones after it, and
+/// stays in the race. When all fail, the error is one of an address that was really asked, if there is one.
+pub(super) async fn first<T>(
     addresses: &[SocketAddr],
     limit: Duration,
-) -> io::Result<(TcpStream, SocketAddr)> {
+    open: impl AsyncFn(SocketAddr) -> io::Result<T>,
+) -> io::Result<(T, SocketAddr)> {
     let share = u32::try_from(addresses.len()).map_or(Duration::ZERO, |count| limit / count.max(1));
-    connect_paced(addresses, share.min(ATTEMPT_DELAY)).await
+    first_paced(addresses, share.min(ATTEMPT_DELAY), &open).await
 }
 
-async fn connect_paced(
+async fn first_paced<T>(
     addresses: &[SocketAddr],
     pace: Duration,
-) -> io::Result<(TcpStream, SocketAddr)> {
+    open: &impl AsyncFn(SocketAddr) -> io::Result<T>,
+) -> io::Result<(T, SocketAddr)> {
     let [first, others @ ..] = addresses else {
         return Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
     };
+    let attempt = async { open(*first).await.map(|opened| (opened, *first)) };
     if others.is_empty() {
-        return open(*first).await;
+        return attempt.await;
     }
-    let mut attempt = pin!(open(*first));
-    let mut others: Pin<Box<dyn Future<Output = _>>> = Box::pin(connect_paced(others, pace));
+    let mut attempt = pin!(attempt);
+    let mut others: Pin<Box<dyn Future<Output = _>>> = Box::pin(first_paced(others, pace, open));
     match tokio::time::timeout(pace, &mut attempt).await {
-        Ok(Ok(connected)) => Ok(connected),
+        Ok(Ok(opened)) => Ok(opened),
         Ok(Err(error)) => others.await.map_err(|other| more_telling(error, other)),
         Err(_) => tokio::select! {
             biased;
-            connected = &mut attempt => match connected {
-                Ok(connected) => Ok(connected),
+            opened = &mut attempt => match opened {
+                Ok(opened) => Ok(opened),
                 Err(error) => others.await.map_err(|other| more_telling(error, other)),
             },
-            connected = &mut others => match connected {
-                Ok(connected) => Ok(connected),
+            opened = &mut others => match opened {
+                Ok(opened) => Ok(opened),
                 Err(other) => attempt.await.map_err(|error| more_telling(error, other)),
             },
         },
@@ -64,8 +67,9 @@ fn more_telling(earlier: io::Error, later: io::Error) -> io::Error {
     }
 }
 
-async fn open(address: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
-    let connected = match socket_for(address)?.connect(address).await {
+/// Connects to this address.
+pub(super) async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    match socket_for(address)?.connect(address).await {
         // All local ports of the usual range are taken.
         Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {
             let Some(socket) = with_reserved_port(address) else {
@@ -74,8 +78,7 @@ async fn open(address: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
             socket.connect(address).await
         }
         connected => connected,
-    };
-    connected.map(|stream| (stream, address))
+    }
 }
 
 fn socket_for(address: SocketAddr) -> io::Result<TcpSocket> {
@@ -155,7 +158,7 @@ mod tests {
             vec![dead, refused, healthy],
             vec![dead, dead, dead, healthy],
         ] {
-            let connecting = connect(&addresses, LONG);
+            let connecting = first(&addresses, LONG, open);
             let (_, from) = tokio::time::timeout(LONG, connecting)
                 .await
                 .unwrap()
@@ -165,7 +168,7 @@ mod tests {
         // Nobody else answers: the dead one has the whole deadline.
         let limit = Duration::from_secs(1);
         for addresses in [vec![dead, refused], vec![refused, dead], vec![dead]] {
-            let connecting = connect(&addresses, limit);
+            let connecting = first(&addresses, limit, open);
             assert!(tokio::time::timeout(limit, connecting).await.is_err());
         }
     }
@@ -175,14 +178,14 @@ mod tests {
         let (_refusing, refused) = refusing();
         // No route leads to a multicast address over TCP: ENETUNREACH.
         let unasked = SocketAddr::from(([224, 0, 0, 1], 9143));
-        let error = connect(&[unasked], LONG).await.unwrap_err();
+        let error = first(&[unasked], LONG, open).await.unwrap_err();
         assert!(!is_from_the_network(&error), "{error}");
         for addresses in [[unasked, refused], [refused, unasked]] {
-            let error = connect(&addresses, LONG).await.unwrap_err();
+            let error = first(&addresses, LONG, open).await.unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
         }
         let (_listener, healthy) = listener();
-        let (_, from) = connect(&[unasked, healthy], LONG).await.unwrap();
+        let (_, from) = first(&[unasked, healthy], LONG, open).await.unwrap();
         assert_eq!(from, healthy);
     }
 }

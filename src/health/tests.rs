@@ -91,7 +91,7 @@ fn trouble(verdict: Verdict) -> Trouble {
 
 fn peer_of(verdict: &Verdict) -> Option<SocketAddr> {
     match verdict {
-        Verdict::Healthy { from, .. } | Verdict::Unhealthy(Trouble::Status { from, .. }) => *from,
+        Verdict::Healthy { from, .. } => *from,
         Verdict::Unhealthy(_) => None,
     }
 }
@@ -188,17 +188,18 @@ async fn a_verdict_says_who_answered_at_the_url() {
     let (healthy, _requests) = serve("127.0.0.1", OK);
     let verdict = checker(&format!("http://{healthy}")).check(LONG).await;
     assert_eq!(peer_of(&verdict), Some(healthy));
-    let (sick, _requests) = serve("127.0.0.1", "HTTP/1.0 503 Sick\r\n\r\n");
-    let verdict = checker(&format!("http://{sick}")).check(LONG).await;
-    assert_eq!(peer_of(&verdict), Some(sick));
     let any = format!("http://0.0.0.0:{}", healthy.port());
     let verdict = checker(&any).check(LONG).await;
     assert_eq!(peer_of(&verdict), Some(healthy));
     // The first answer is a redirect to the port of another.
-    let redirect = format!("HTTP/1.0 302 Found\r\nLocation: http://{sick}/\r\n\r\n");
-    let (first, _requests) = serve("127.0.0.1", redirect.leak());
-    let verdict = checker(&format!("http://{first}")).check(LONG).await;
-    assert_eq!(peer_of(&verdict), Some(first));
+    let (sick, _requests) = serve("127.0.0.1", "HTTP/1.0 503 Sick\r\n\r\n");
+    for (leads_to, peer) in [(healthy, Some(true)), (sick, None)] {
+        let redirect = format!("HTTP/1.0 302 Found\r\nLocation: http://{leads_to}/\r\n\r\n");
+        let (first, _requests) = serve("127.0.0.1", redirect.leak());
+        let verdict = checker(&format!("http://{first}")).check(LONG).await;
+        assert_eq!(peer_of(&verdict).map(|peer| peer == first), peer);
+    }
+    let verdict = checker(&format!("http://{sick}")).check(LONG).await;
     let status = trouble(verdict).to_string();
     assert_eq!(status, "Server returned error status: 503");
 }
@@ -252,6 +253,91 @@ async fn hazard_27_the_other_address_of_localhost_is_not_asked() {
     assert_eq!(peer_of(&verdict), Some(address));
     assert!(!checker.addresses().is_empty());
     drop(squatter);
+}
+
+/// A listener that says how each of its clients ended: whether the connection was closed.
+fn watch(text: &'static str) -> (SocketAddr, mpsc::Receiver<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (ended, ends) = mpsc::channel();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            client.set_read_timeout(Some(LONG)).unwrap();
+            answer(&client, text);
+            let _ = ended.send(matches!(client.read(&mut [0]), Ok(0)));
+        }
+    });
+    (address, ends)
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_check_is_one_request_and_leaves_no_connection_behind() {
+    for (text, limit) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", LONG),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", LONG),
+        ("HTTP/1.1 ", Duration::from_secs(1)),
+    ] {
+        let (address, ends) = watch(text);
+        checker(&format!("http://{address}")).check(limit).await;
+        // Meanwhile nothing else runs in this thread.
+        assert_eq!(ends.recv_timeout(LONG), Ok(true), "{text:?}");
+        assert!(ends.try_recv().is_err(), "{text:?}");
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn hazard_36_an_answer_that_reqwest_refuses_costs_a_second_request_once() {
+    let (address, requests) = serve("127.0.0.1", "HTTP/1.1  200 OK\r\n\r\n");
+    let checker = checker(&format!("http://{address}"));
+    for expected in [2, 1, 1] {
+        let verdict = checker.check(LONG).await;
+        assert!(matches!(verdict, Verdict::Healthy { status: 200, .. }));
+        assert_eq!(peer_of(&verdict), Some(address));
+        for _ in 0..expected {
+            requests.recv_timeout(LONG).unwrap();
+        }
+    }
+    assert!(requests.try_recv().is_err(), "there were more");
+}
+
+/// Listeners on one port of two addresses.
+fn pair() -> [TcpListener; 2] {
+    loop {
+        let first = TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        if let Ok(second) = TcpListener::bind(("127.0.0.1", port)) {
+            return [first, second];
+        }
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn one_address_that_accepts_a_connection_is_asked_and_no_other() {
+    let listeners = pair();
+    let addresses = [0, 1].map(|at: usize| listeners[at].local_addr().unwrap());
+    for scheme in ["http", "https"] {
+        let checker = checker(&format!("{scheme}://vm:{}", addresses[0].port()));
+        let progress = Progress::begin(Duration::from_secs(1));
+        let answer = async {
+            let opened = checker.open(&checker.url, "", &addresses, &progress);
+            let (Opened::ByReqwest(sent), address) = opened.await? else {
+                panic!("not by reqwest");
+            };
+            assert_eq!(address, addresses[0]);
+            Ok(sent.await.unwrap().status().as_u16())
+        };
+        let stage = match trouble(progress.judge(answer).await) {
+            Trouble::TimedOut { stage, .. } => stage,
+            other => panic!("{other:?}"),
+        };
+        let expected = match scheme {
+            "http" => Stage::Waiting,
+            _ => Stage::Handshaking,
+        };
+        assert_eq!(stage, expected);
+    }
+    listeners[1].set_nonblocking(true).unwrap();
+    assert!(listeners[1].accept().is_err(), "it was asked too");
 }
 
 /// Says why a test did not run.

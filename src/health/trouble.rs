@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::redirect::MOST_REDIRECTS;
@@ -47,8 +46,6 @@ pub(crate) enum Trouble {
     Status {
         /// The HTTP status.
         status: u16,
-        /// The peer of the first request, as in [`super::Verdict::Healthy`].
-        from: Option<SocketAddr>,
     },
     /// Anything else.
     Other(String),
@@ -89,21 +86,12 @@ impl Trouble {
 
     /// What an error of a library means; its causes say more than the error itself.
     pub(super) fn of(error: &(dyn StdError + 'static), stage: Stage, to: &str) -> Self {
-        let mut cause = Some(error);
         let mut last = error;
-        while let Some(here) = cause {
+        for here in causes(error) {
             if let Some(trouble) = Self::known(here, stage, to) {
                 return trouble;
             }
             last = here;
-            // What an io::Error wraps is not among its sources: it stands for it.
-            cause = match here
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref)
-            {
-                Some(wrapped) => Some(wrapped),
-                None => here.source(),
-            };
         }
         Self::Other(last.to_string())
     }
@@ -137,7 +125,8 @@ impl Trouble {
     }
 
     fn of_http(error: &hyper::Error, stage: Stage) -> Option<Self> {
-        if error.is_incomplete_message() {
+        // Cancelled is what had not been sent yet.
+        if error.is_incomplete_message() || error.is_canceled() {
             return Some(Self::Closed(stage));
         }
         let text = error.to_string();
@@ -155,6 +144,31 @@ impl Trouble {
     }
 }
 
+/// The error and what led to it.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(
+        Some(error),
+        |here| -> Option<&'a (dyn StdError + 'static)> {
+            let here = *here;
+            // What an io::Error wraps is not among its sources: it stands for it.
+            match here
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::get_ref)
+            {
+                Some(wrapped) => Some(wrapped),
+                None => here.source(),
+            }
+        },
+    )
+}
+
+/// The system call's error number behind this error.
+pub(super) fn errno(error: &(dyn StdError + 'static)) -> Option<i32> {
+    causes(error).find_map(|here| here.downcast_ref::<io::Error>()?.raw_os_error())
+}
+
 /// Whether the network or the peer is the source of this error of a socket (tcp(7), and
 /// `icmp_err_convert` in Linux's net/ipv4/icmp.c); all others are from this machine. ENETUNREACH can
 /// come from a router too, but nearly always means that this machine has no route.
@@ -164,7 +178,7 @@ pub(super) fn is_from_the_network(error: &io::Error) -> bool {
         EPIPE, ETIMEDOUT,
     };
     matches!(
-        error.raw_os_error(),
+        errno(error),
         Some(
             ECONNABORTED
                 | ECONNREFUSED
