@@ -27,7 +27,7 @@ use crate::sys::bounded;
 /// Length limit of a host in a file's name, in characters.
 const LONGEST_HOST: usize = 200;
 /// Read limit of a state file, in bytes.
-const LONGEST: usize = 16 << 10;
+const LONGEST: usize = 4 << 10;
 /// Who may read it.
 const MODE: u32 = 0o640;
 /// Who may use a state directory that we make.
