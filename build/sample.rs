@@ -7,16 +7,17 @@ use crate::cli::{is_number, is_seconds, is_switch, keys};
 use crate::defaults;
 
 /// Keys that each server has for itself, with an example of each.
-const OF_A_SERVER: [(&str, &str); 8] = [
+const OF_A_SERVER: [(&str, &str); 9] = [
     ("url", "https://myvnc.example.com"),
     (
         "restart-cmd",
         "/opt/myvnc/manage.py --config_dir=/etc/myvnc start",
     ),
     ("logfile", ""),
-    ("process-pattern", r"/opt/myvnc/main\.py"),
+    ("listen", "127.0.0.1:9143"),
     ("user", "myvnc"),
     ("run-as", "myvnc"),
+    ("process-pattern", r"/opt/myvnc/main\.py"),
     ("server-log", "/var/log/myvnc/*.log"),
     ("dump-cmd", "py-spy dump --pid {pid}"),
 ];
@@ -25,9 +26,9 @@ const OF_A_SERVER: [(&str, &str); 8] = [
 pub(crate) fn configuration(command: &Command) -> String {
     let mut text = "\
         # Configuration of monitor_myvnc, explained in monitor_myvnc.toml(5).\n\
-        # monitor_myvnc --config FILE --check-config shows what is made of it.\n\
+        # monitor_myvnc --config FILE --check-config prints the resolved settings.\n\
         # It holds commands that root runs: nobody else may write it.\n\n\
-        # What stands before the first table holds for every server.\n"
+        # Keys before the first table apply to every server.\n"
         .to_owned();
     let is_of_a_server = |arg: &&Arg| example(arg).is_some();
     for arg in keys(command).filter(|arg| !is_of_a_server(arg)) {

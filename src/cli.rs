@@ -33,7 +33,7 @@ pub(crate) struct Cli {
     pub(crate) url: Option<String>,
 
     /// Log file; the run lock .STEM.lock and the restart command's output
-    /// STEM.restart.log stand beside it
+    /// STEM.restart.log are beside it
     #[arg(long, value_name = "FILE", required_unless_present = "config")]
     pub(crate) logfile: Option<PathBuf>,
 
@@ -55,16 +55,18 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "NAME", requires = "config", action = clap::ArgAction::Append)]
     pub(crate) server: Vec<String>,
 
-    /// Print the resolved settings of each server, or what is wrong with them
+    /// Print the resolved settings of each server, what is wrong with them, and
+    /// warnings
     #[arg(long)]
     pub(crate) check_config: bool,
 
-    /// Write down what the server is doing, healthy or not, and end; nothing is
-    /// stopped or started
+    /// Log what the server is doing, healthy or not, and exit; nothing is stopped or
+    /// started
     #[arg(long)]
     pub(crate) collect_diagnostics: bool,
 
-    /// Check, diagnose, and say what would be stopped and run; nothing is touched
+    /// Check, diagnose, and log what would be stopped and run; nothing is stopped or
+    /// started
     #[arg(long)]
     pub(crate) dry_run: bool,
 
@@ -115,24 +117,24 @@ pub(crate) struct Cli {
           value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) retry_delay: Duration,
 
-    /// The server is what matches this on its arguments joined by spaces, in
-    /// place of the built-in rule (Python running main.py, run_server.py or
-    /// manage.py of a MyVNC)
+    /// What the server's arguments, joined by spaces, match, in place of the
+    /// built-in rule (Python running main.py, run_server.py or manage.py of a MyVNC)
     #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
     pub(crate) process_pattern: Option<String>,
 
-    /// Only processes of this user are the server
+    /// Only processes of this user are the server; accepts this user as its owner
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
 
-    /// Where the server itself listens, if that is not where the URL leads (a
-    /// proxy) [default: host and port of server_config.json in the restart
-    /// command's --config_dir, else the URL's]
+    /// Where the server itself listens, if the URL leads to a proxy [default: from
+    /// server_config.json in the --config_dir of the restart command, else from
+    /// the record, else from the URL]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen)]
     pub(crate) listen: Option<SocketAddr>,
 
-    /// Run the restart command as this user (name or number, root only)
-    /// [default: the owner of the server for a MyVNC script, else root]
+    /// Run the restart command as this user (name or number; another user than the
+    /// monitor's only as root) [default: for root, the server's owner if the command
+    /// names a MyVNC script, else the monitor's user]
     #[arg(long, value_name = "USER")]
     pub(crate) run_as: Option<String>,
 
@@ -151,8 +153,9 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     pub(crate) dump_cmd: Option<String>,
 
-    /// Directory of the restart lock and of the time of the last healthy check [default: /var/lib/monitor_myvnc for root,
-    /// ~/.local/state/monitor_myvnc for others]
+    /// Directory of the record of the known server and of the restart lock
+    /// [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for
+    /// others]
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 }

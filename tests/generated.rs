@@ -349,18 +349,29 @@ fn the_sample_configuration_is_commented_out_and_its_defaults_are_true() {
         assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
         checked.stdout
     };
-    let uncommented: Vec<_> = sample
-        .lines()
-        .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
-        .filter(|line| {
-            !["ca-cert", "user", "run-as", "server-log", "dump-cmd"]
-                .iter()
-                .any(|key| line.starts_with(key))
-        })
-        .collect();
+    let uncommented = |without: &[&str]| {
+        let lines = sample
+            .lines()
+            .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
+            .filter(|line| !without.iter().any(|key| line.starts_with(key)));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    // Examples, where a key has no default; the file and the user are not there.
+    let all = shown(&uncommented(&["ca-cert"]).replace("'myvnc'", "'root'"));
+    for line in ["listen = \"127.0.0.1:9143\"", "run-as = \"root\""] {
+        assert!(all.lines().any(|shown| shown == line), "{all}");
+    }
+    let examples = [
+        "ca-cert",
+        "listen",
+        "user",
+        "run-as",
+        "server-log",
+        "dump-cmd",
+    ];
     let least = "state-dir = '/var/lib/monitor_myvnc'\n[server.main]\nurl = 'https://myvnc.example.com'\n\
         restart-cmd = '/opt/myvnc/manage.py --config_dir=/etc/myvnc start'\nprocess-pattern = '/opt/myvnc/main\\.py'\n";
-    assert_eq!(shown(&uncommented.join("\n")), shown(least));
+    assert_eq!(shown(&uncommented(&examples)), shown(least));
 }
 
 /// The configuration of the rotation, for a directory in place of /var/log.
