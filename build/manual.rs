@@ -87,7 +87,7 @@ fn filled(text: &str) -> String {
     .replace("{LONGEST_SECONDS}", &defaults::LONGEST_SECONDS.to_string())
 }
 
-const PROGRAM_HEAD: &str = r#"
+const PROGRAM_HEAD: &str = r"
 # NAME
 
 monitor_myvnc - watch a MyVNC server and restart it when it hangs
@@ -161,7 +161,7 @@ On SIGTERM, SIGINT or SIGHUP a run exits at once, unless it has already signalle
 first completes the restart. A signal that was ignored when the run began (nohup(1)) stays ignored.
 SIGTSTP has no effect, because a stopped run would keep its lock. With `--dry-run` and
 `--collect-diagnostics`, a run takes no lock, and stops and starts nothing.
-"#;
+";
 
 const PROGRAM_TAIL: &str = r#"
 # HOW THE SERVER IS RECOGNISED
