@@ -256,9 +256,9 @@ a start has not succeeded. The server cannot be started on that port either. The
 with status 1, and logs what it found:
 
     [ERROR] The server's port is taken: PID 4711 (nc -l 9143) of user eve
-    holds 0.0.0.0:9143, and the server is user myvnc's; end that process;
-    if it is the server, set user = "eve", and if it is a proxy, set
-    listen to the server's own ADDRESS:PORT
+    holds 0.0.0.0:9143, and the server is user myvnc's; end it; if it is
+    the server, set user = "eve", and if it is a proxy, set listen to the
+    server's own ADDRESS:PORT
 
 Such a line has one of three reasons:
 
@@ -664,7 +664,8 @@ Two monitors watch the same server, with different logs. Remove one.
 
 - The server itself answers at ADDRESS (status: N)
 The proxy that the line names, with its PID and user if it runs here, does not answer or answers with an
-error. Look at that proxy. Nothing was touched.
+error. Look at that proxy. If the line says that the URL cannot be asked, correct the URL or the name
+service instead. Nothing was touched.
 
 - The server itself does not answer at ADDRESS either: REASON
 Behind the proxy, the server is down too. It is restarted.
@@ -675,8 +676,8 @@ Correct `--url` or the name service. A server that the line names may be well. N
 - The check failed on the monitor's own side
 Look at this machine's routes, packet filter, free ports and limits. Nothing was touched.
 
-- Several servers listen at ADDRESS, and which of them is this one
-Several processes can be the server, and none of the rules of HOW THE SERVER IS RECOGNISED decides. Set
+- More than one process can be the server at ADDRESS
+None of the rules of HOW THE SERVER IS RECOGNISED decides. Set
 `listen`, `user` or `process-pattern`. Nothing was touched.
 
 - Who listens at ADDRESS cannot be read
@@ -720,7 +721,7 @@ It cannot be the server that the URL leads to, such as a server in a container.
 The process matches `process-pattern`, but its user is neither recorded nor proven. Set `user`.
 
 - several servers listen on port N
-See "Several servers listen at" above.
+See "More than one process can be the server" above.
 
 - the URL leads to another machine
 See HOW THE SERVER IS RECOGNISED.
@@ -731,8 +732,12 @@ The PID, or the process, became something else in the meantime.
 - Left alone: N further processes
 More than 20 processes were left alone, for reasons like those.
 
-- What holds the server's port cannot be proved to be the server
-any more: the process changed between search and signal. Nothing was touched; the next run looks again.
+- What holds the server's port can no longer be proved
+The process changed between search and signal. Nothing was touched; the next run looks again.
+
+- It is not known which user owns the server
+No run has seen this server yet, and root's monitor runs its restart command as root, although the user
+that the line names owns the script or the configuration. Set `run-as` if the server is that user's.
 
 - Cannot look up user N, who owns the server
 The account database does not know the server's user, or does not respond. Set `run-as`. Nothing was

@@ -375,11 +375,17 @@ impl<'a> Run<'a> {
     async fn finish(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Healthy => {
-                if self.is_warning_due() {
-                    self.warn_of_command(self.settings.run_as.clone().as_ref())
-                        .await;
+                if self.settings.purpose == Purpose::Heal {
+                    if self.is_warning_due() {
+                        let owner = self
+                            .state
+                            .known()
+                            .and_then(|known| known.uid.zip(known.gid));
+                        let account = self.account_of(owner).unwrap_or_default();
+                        self.warn_of_command(account.as_ref()).await;
+                    }
+                    self.state.answered().await;
                 }
-                self.state.answered().await;
                 self.journal
                     .info(&format!("✓ Server is healthy (status: {})", self.status));
             }

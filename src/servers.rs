@@ -13,8 +13,10 @@ use crate::config::Config;
 use crate::defaults;
 use crate::lock::RunLock;
 use crate::secrets;
+use crate::server::config_dir::config_dir;
 use crate::server::{restart_command, search};
 use crate::settings::Settings;
+use crate::sys::account;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -216,8 +218,9 @@ fn doubts(servers: &[&Settings]) -> Vec<String> {
         for other in &managed[number + 1..] {
             if runs_as(one) == runs_as(other) {
                 doubts.push(format!(
-                    "servers {} and {} are started by manage.py as one user: manage.py looks servers up by user, so that \
-                     starting or stopping one of them can end the other; give each a user of its own with run-as",
+                    "servers {} and {} are started by manage.py, and nothing says that their users differ: manage.py looks \
+                     servers up by user, so that starting or stopping one of them can end the other; give each a user of \
+                     its own with run-as",
                     name(one),
                     name(other)
                 ));
@@ -227,8 +230,12 @@ fn doubts(servers: &[&Settings]) -> Vec<String> {
     if !managed.is_empty() {
         for (uid, pids) in search::running() {
             if pids.len() > 1 {
+                let user = account::by_uid(nix::unistd::Uid::from_raw(uid))
+                    .ok()
+                    .flatten();
+                let user = user.map_or_else(|| uid.to_string(), |user| user.name);
                 doubts.push(format!(
-                    "user {uid} runs {} MyVNC servers on this host (PIDs {pids:?}): manage.py looks servers up by user, so \
+                    "user {user} runs {} MyVNC servers on this host (PIDs {pids:?}): manage.py looks servers up by user, so \
                      that starting or stopping one of them can end the other; give each a user of its own",
                     pids.len()
                 ));
@@ -262,7 +269,11 @@ fn are_named_apart(one: &Settings, other: &Settings) -> bool {
         pattern.map(|pattern| pattern.as_str().to_owned())
     };
     let differ = |pair| matches!(pair, (Some(one), Some(other)) if one != other);
-    differ((pattern(one), pattern(other)))
+    let directory = |settings: &Settings| config_dir(&settings.restart_cmd);
+    let differ_by_address = matches!((one.listen, other.listen), (Some(one), Some(other)) if one != other)
+        || matches!((directory(one), directory(other)), (Some(one), Some(other)) if one != other);
+    differ_by_address
+        || differ((pattern(one), pattern(other)))
         || matches!((one.user, other.user), (Some(one), Some(other)) if one != other)
 }
 

@@ -214,6 +214,11 @@ impl StateFile {
         self.state = state;
     }
 
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The record of the known server, if it is of this boot.
     pub(crate) fn known(&self) -> Option<&Known> {
         self.state.known.as_ref()

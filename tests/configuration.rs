@@ -355,7 +355,7 @@ fn hazard_48_two_servers_of_one_user_are_doubtful() {
             "[server.{name}]\nurl = 'http://127.0.0.1:{port}'\nrestart-cmd = '/opt/myvnc-{name}/manage.py restart'\n{more}\n"
         )
     };
-    let doubt = "warning: servers a and b are started by manage.py as one user";
+    let doubt = "warning: servers a and b are started by manage.py, and nothing says that their users differ";
     let both = server("a", 9143, "") + &server("b", 9144, "");
     let (checked, _) = check(&both, &[]);
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);

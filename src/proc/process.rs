@@ -253,8 +253,10 @@ fn stat(bytes: &[u8]) -> io::Result<Stat> {
     let end = text.iter().rposition(|byte| *byte == b')');
     let is_sound = matches!((name, end), (Some(name), Some(end)) if name < end
         && text[..name].ends_with(b" ")
+        && text[0].is_ascii_digit()
         && text[..name].is_ascii()
-        && text[end + 1..].starts_with(b" "));
+        && text[end + 1..].starts_with(b" ")
+        && text.get(end + 2).is_some_and(u8::is_ascii_alphabetic));
     if !is_sound {
         return Err(io::ErrorKind::InvalidData.into());
     }

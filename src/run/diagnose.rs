@@ -74,6 +74,9 @@ impl Run<'_> {
             }
         }
         self.cause = causes.into_iter().next();
+        if self.settings.purpose != Purpose::Collect {
+            self.say_spared();
+        }
         Event::Diagnosed
     }
 

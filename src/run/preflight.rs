@@ -270,6 +270,15 @@ impl Run<'_> {
         let urls = self.checker.addresses();
         let is_same =
             bound.port() == self.settings.port() && (urls.is_empty() || takes(bound.ip(), &urls));
+        if self.trouble.as_ref().is_some_and(Trouble::is_not_asked) {
+            self.journal.error(&format!(
+                "The server itself answers at {address} (status: {status}), but {} cannot be asked: {}; correct --url, \
+                 the name service or this machine's network",
+                self.settings.shown_url,
+                self.last_trouble()
+            ));
+            return Event::Answers;
+        }
         let before = self.who_is_before(bound).await;
         if is_same {
             self.status = status;
@@ -362,8 +371,8 @@ impl Run<'_> {
         let text = match &selection.port {
             Port::Foreign { uid, holder } => self.taken(&place, *uid, holder.as_ref()),
             Port::Ambiguous => format!(
-                "Several servers listen at {place}, and which of them is this one cannot be told; set listen, user or \
-                 process-pattern"
+                "More than one process can be the server at {place}, and none can be proved to be it; set listen, user \
+                 or process-pattern"
             ),
             _ => format!(
                 "Who listens at {place} cannot be read, so that no process can be proved to be the server; allow the \
@@ -393,13 +402,13 @@ impl Run<'_> {
         };
         let files = self.files.clone().unwrap_or_default();
         let remedy = if self.proven(&files).contains(&uid) {
-            "end that process; if it is a proxy, set listen to the server's own ADDRESS:PORT, and if it is the server, \
-             set process-pattern"
+            "if it is a proxy, set listen to the server's own ADDRESS:PORT; if it is the server, set process-pattern; \
+             else end it"
                 .to_owned()
         } else {
             format!(
-                "end that process; if it is the server, set user = \"{user}\", and if it is a proxy, set listen to the \
-                 server's own ADDRESS:PORT"
+                "end it; if it is the server, set user = \"{user}\", and if it is a proxy, set listen to the server's own \
+                 ADDRESS:PORT"
             )
         };
         format!("The server's port is taken: {who} of user {user} holds {place}{whose}; {remedy}")
@@ -460,7 +469,6 @@ impl Run<'_> {
         let Some(selection) = self.selection.clone() else {
             return Event::Unable;
         };
-        self.say_spared(&selection);
         let spared = selection.spared.iter();
         self.spared = spared.map(|(process, _)| process.clone()).collect();
         let account = match self.account(&selection) {
@@ -507,7 +515,11 @@ impl Run<'_> {
         }
     }
 
-    fn say_spared(&self, selection: &Selection) {
+    /// Names what matches and is left alone.
+    pub(super) fn say_spared(&self) {
+        let Some(selection) = &self.selection else {
+            return;
+        };
         for (process, reason) in selection.spared.iter().take(MOST_SPARED) {
             self.journal
                 .warning(&format!("Left alone: {}: {reason}", describe(process)));
@@ -574,14 +586,35 @@ impl Run<'_> {
         let owner = recorded.or_else(|| self.owner_of(selection));
         self.owner = owner.map(|(uid, _)| uid);
         self.stopped = selection.socket.as_ref().map(|socket| socket.uid);
+        let files = self.files.as_ref();
+        let others = files.and_then(|files| files.owners.iter().find(|uid| **uid != 0));
+        if let (None, None, Some(uid), true) =
+            (owner, &self.settings.run_as, others, self.runs_own_script())
+        {
+            let user = name_of(*uid);
+            self.journal.warning(&format!(
+                "It is not known which user owns the server, and its restart command runs as root; user {user} owns its \
+                 script or configuration: set run-as = \"{user}\" if that is right"
+            ));
+        }
+        self.account_of(owner)
+    }
+
+    /// Whether root runs a script of MyVNC's, by a command that does not change the user itself.
+    fn runs_own_script(&self) -> bool {
+        let command = &self.settings.restart_cmd;
+        geteuid().is_root()
+            && restart_command::myvnc_script(command).is_some()
+            && !restart_command::changes_user(command)
+    }
+
+    /// Who the restart command of a server of this user and group runs as.
+    pub(super) fn account_of(&self, owner: Option<(u32, u32)>) -> Result<Option<Account>, String> {
         if let Some(account) = &self.settings.run_as {
             return Ok(Some(account.clone()));
         }
-        let command = &self.settings.restart_cmd;
-        let is_own_script = restart_command::myvnc_script(command).is_some()
-            && !restart_command::changes_user(command);
         match owner {
-            Some((uid, gid)) if geteuid().is_root() && uid != 0 && is_own_script => {
+            Some((uid, gid)) if uid != 0 && self.runs_own_script() => {
                 let account = Account::of(Uid::from_raw(uid), Gid::from_raw(gid));
                 account.map(Some).map_err(|reason| {
                     format!(

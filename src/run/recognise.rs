@@ -1,6 +1,8 @@
 //! The part of a run that sees who answers: the known server, a server that is accepted, or somebody
 //! who has taken its place.
 
+use nix::unistd::Uid;
+
 use super::Run;
 use super::preflight::{Address, Files, name_of};
 use crate::diagnosis::server_log;
@@ -12,7 +14,7 @@ use crate::recovery::Event;
 use crate::server::config_dir::config_dir;
 use crate::server::process::Process;
 use crate::server::restart_command;
-use crate::server::select::Facts;
+use crate::server::select::{Candidate, Facts};
 use crate::state::Known;
 
 /// Who answers.
@@ -179,7 +181,13 @@ impl Run<'_> {
         let Some(socket) = facts.listeners.iter().flatten().next().cloned() else {
             return Answering::Unseen;
         };
+        let holds = |one: &&Candidate| {
+            let own = one.listens.as_deref().unwrap_or_default();
+            own.iter().any(|held| held.inode == socket.inode)
+        };
+        let candidate = facts.candidates.iter().find(holds);
         let holder = facts.holder.clone();
+        let holder = holder.or_else(|| candidate.map(|one| one.process.clone()));
         let selection = self.choose(facts, address, files);
         let held = selection.server.iter();
         let mut held = held.filter(|one| selection.listening.contains(&one.pid));
@@ -206,14 +214,20 @@ impl Run<'_> {
             || is_started && process.is_some_and(|one| restart_command::started_by_us(one.pid));
         let is_proven = self.proven(&files).contains(&socket.uid) || is_started_by_us();
         let place = plainly(socket.address).to_string();
-        let recorded = known.socket_uid.or(self.stopped.filter(|_| is_started));
+        let recorded = known
+            .socket_uid
+            .or(self.stopped.filter(|_| is_started))
+            .or(self.settings.user.map(Uid::as_raw));
         match recorded {
             Some(recorded) if recorded != socket.uid && !is_proven => {
                 let text = self.taken(&place, socket.uid, process);
                 self.journal.error(&text);
                 return Event::TakenOver;
             }
-            None if !is_proven => self.say_accepted(socket, process, &place),
+            None if !is_proven => {
+                let is_match = process.is_some_and(|one| pids.contains(&one.pid));
+                self.say_accepted(socket, process, &place, is_match);
+            }
             _ => (),
         }
         let before = self.owner.or(known.uid);
@@ -249,15 +263,27 @@ impl Run<'_> {
     }
 
     /// Says whom the first answer comes from.
-    fn say_accepted(&self, socket: &Listener, process: Option<&Process>, place: &str) {
+    fn say_accepted(
+        &self,
+        socket: &Listener,
+        process: Option<&Process>,
+        place: &str,
+        is_match: bool,
+    ) {
         let user = name_of(socket.uid);
         let who = process.map_or_else(
             || "a process that cannot be seen".to_owned(),
             super::preflight::describe,
         );
+        let proxy = if is_match {
+            ""
+        } else {
+            "; if it is a proxy, set listen to the server's own ADDRESS:PORT"
+        };
         self.journal.warning(&format!(
-            "There is no record of this server yet: {who} of user {user}, who answers at {place}, is taken for it; if \
-             that is right, set user = \"{user}\""
+            "There is no record of this server yet: {who} of user {user}, which answers at {place}, is taken for it; if \
+             that is right, set user = \"{user}\"{proxy}; if it is wrong, end it and remove {}",
+            self.state.path().display()
         ));
     }
 }

@@ -56,7 +56,7 @@ impl Run<'_> {
         }
         if self.is_port_held() {
             self.journal
-                .error("What holds the server's port cannot be proved to be the server any more");
+                .error("What holds the server's port can no longer be proved to be the server");
             return Event::Unable;
         }
         Event::AllEnded
