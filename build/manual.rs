@@ -735,7 +735,7 @@ More than 20 processes were left alone, for reasons like those.
 - What holds the server's port can no longer be proved
 The process changed between search and signal. Nothing was touched; the next run looks again.
 
-- It is not known which user owns the server
+- The server's owner is unknown; its command runs as root, and user NAME
 No run has seen this server yet, and root's monitor runs its restart command as root, although the user
 that the line names owns the script or the configuration. Set `run-as` if the server is that user's.
 
@@ -936,7 +936,7 @@ The value of `listen` is an address, not a name, and a port other than 0. 0.0.0.
 - only root can run the restart command as another user
 Run the monitor as root, or as that user without `run-as`.
 
-- servers A and B are started by manage.py as one user
+- servers A and B are started by manage.py, and nothing says
 - user N runs M MyVNC servers on this host
 A warning of `--check-config`: see SEVERAL SERVERS.
 

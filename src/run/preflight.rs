@@ -593,8 +593,8 @@ impl Run<'_> {
         {
             let user = name_of(*uid);
             self.journal.warning(&format!(
-                "It is not known which user owns the server, and its restart command runs as root; user {user} owns its \
-                 script or configuration: set run-as = \"{user}\" if that is right"
+                "The server's owner is unknown; its command runs as root, and user {user} owns its script or \
+                 configuration: set run-as = \"{user}\" if that is right"
             ));
         }
         self.account_of(owner)
