@@ -732,7 +732,7 @@ The PID, or the process, became something else in the meantime.
 - Left alone: N further processes
 More than 20 processes were left alone, for reasons like those.
 
-- What holds the server's port can no longer be proved
+- What holds the server's port can no longer be proved to be the server
 The process changed between search and signal. Nothing was touched; the next run looks again.
 
 - The server's owner is unknown; its command runs as root, and user NAME
