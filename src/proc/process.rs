@@ -75,7 +75,7 @@ impl Proc<'_> {
     /// # Errors
     /// The file cannot be read; see `means_gone`.
     pub(crate) fn stat(self, pid: i32) -> io::Result<Stat> {
-        self.stat_at(&self.path(pid, "stat"))
+        stat_at(&self.path(pid, "stat"))
     }
 
     /// The same of one thread.
@@ -83,12 +83,7 @@ impl Proc<'_> {
     /// # Errors
     /// The file cannot be read.
     pub(crate) fn thread_stat(self, pid: i32, tid: i32) -> io::Result<Stat> {
-        self.stat_at(&self.path(pid, &format!("task/{tid}/stat")))
-    }
-
-    fn stat_at(self, path: &Path) -> io::Result<Stat> {
-        let bytes = read(path, SMALL)?;
-        stat(&bytes)
+        stat_at(&self.path(pid, &format!("task/{tid}/stat")))
     }
 
     /// Who it is.
@@ -247,6 +242,10 @@ pub(crate) fn joined(cmdline: &[u8]) -> String {
 
 /// Parses a `stat` (`proc_pid_stat(5)`): `PID (NAME) STATE …`. procfs panics on other forms, which only
 /// something mounted over /proc can have.
+fn stat_at(path: &Path) -> io::Result<Stat> {
+    stat(&read(path, SMALL)?)
+}
+
 fn stat(bytes: &[u8]) -> io::Result<Stat> {
     let text = bytes.trim_ascii();
     let name = text.iter().position(|byte| *byte == b'(');

@@ -160,8 +160,9 @@ fn kind(message: &[u8]) -> Option<u16> {
 
 /// The error that a message of type NLMSG_ERROR holds.
 fn refusal(message: &[u8]) -> io::Error {
-    let negative = number(message, NETLINK_HEADER).map(u32::cast_signed);
-    io::Error::from_raw_os_error(negative.map_or(libc::EIO, |number| number.saturating_neg()))
+    let negative =
+        number(message, NETLINK_HEADER).map(|number| i32::from_ne_bytes(number.to_ne_bytes()));
+    io::Error::from_raw_os_error(negative.map_or(libc::EIO, i32::saturating_neg))
 }
 
 fn listening(message: &[u8]) -> Option<Listener> {

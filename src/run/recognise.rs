@@ -247,7 +247,7 @@ impl Run<'_> {
             ..Known::of(socket, process.filter(|_| is_match))
         });
         self.state.state.started.clear();
-        let accepted = self.settings.user.map(|user| user.as_raw());
+        let accepted = self.settings.user.map(Uid::as_raw);
         let accepted = accepted.or(self.settings.run_as.as_ref().map(|one| one.uid.as_raw()));
         if let Some(before) = before {
             if is_started && before != now && accepted != Some(now) {

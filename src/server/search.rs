@@ -485,7 +485,7 @@ impl<'a> Looker<'a> {
             };
             parents.entry(stat.ppid).or_default().push(*pid);
             processes.insert(*pid, (stat.ppid, stat.session));
-            if self.is_monitor(*pid, &own) {
+            if self.is_monitor(*pid, own.as_ref()) {
                 monitors.push(*pid);
             }
         }
@@ -515,7 +515,7 @@ impl<'a> Looker<'a> {
         all
     }
 
-    fn is_monitor(&self, pid: i32, own: &Option<Program>) -> bool {
+    fn is_monitor(&self, pid: i32, own: Option<&Program>) -> bool {
         let cmdline = self.proc.cmdline(pid, LONGEST_CMDLINE).unwrap_or_default();
         let name = arguments(&cmdline).next().unwrap_or_default();
         let name = Path::new(std::str::from_utf8(name).unwrap_or_default());

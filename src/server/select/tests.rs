@@ -200,8 +200,8 @@ fn several_holders_are_narrowed_or_left_alone() {
     let v4 = on([127, 0, 0, 1], PORT, 1);
     let v6 = on([127, 0, 0, 2], PORT, 2);
     let both = [v4.clone(), v6.clone()];
-    let pair = |second: Candidate| vec![one(7, 1, Some(&[v4.clone()])), second];
-    let second = || one(8, 1, Some(&[v6.clone()]));
+    let pair = |second: Candidate| vec![one(7, 1, Some(std::slice::from_ref(&v4))), second];
+    let second = || one(8, 1, Some(std::slice::from_ref(&v6)));
     let table: Vec<(&str, Vec<Candidate>, Asked, &[i32])> = vec![
         ("nothing tells", pair(second()), asked(), &[]),
         (
@@ -237,7 +237,7 @@ fn several_holders_are_narrowed_or_left_alone() {
         (
             "both have the configuration",
             vec![
-                configured(Alike, one(7, 1, Some(&[v4.clone()]))),
+                configured(Alike, one(7, 1, Some(std::slice::from_ref(&v4)))),
                 configured(Alike, second()),
             ],
             asked(),
