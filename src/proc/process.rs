@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,9 +10,12 @@ use std::time::Duration;
 use nix::libc;
 use procfs::FromRead;
 use procfs::process::Stat;
+use rustix::fs::{Mode, OFlags};
 
 use super::parse::number_after;
 
+/// Size of a page at least, in bytes.
+const PAGE: usize = 4096;
 /// Read limit of a small file of /proc, in bytes.
 const SMALL: u64 = 64 << 10;
 
@@ -190,6 +194,29 @@ impl Proc<'_> {
         Ok(inodes)
     }
 
+    /// The children of all its threads (`proc_pid_task(5)`, children); where the kernel does not list
+    /// them, all processes are asked for their parent.
+    pub(crate) fn children(self, pid: i32) -> Vec<i32> {
+        let mut children = Vec::new();
+        let mut is_listed = false;
+        for tid in numbers_in(&self.path(pid, "task")) {
+            if let Ok(list) = read(&self.path(pid, &format!("task/{tid}/children")), SMALL) {
+                is_listed = true;
+                let list = String::from_utf8(list).unwrap_or_default();
+                children.extend(
+                    list.split_whitespace()
+                        .filter_map(|pid| pid.parse::<i32>().ok()),
+                );
+            }
+        }
+        if is_listed {
+            return children;
+        }
+        let all = self.pids().unwrap_or_default().into_iter();
+        all.filter(|one| self.stat(*one).is_ok_and(|stat| stat.ppid == pid))
+            .collect()
+    }
+
     /// Whether this very process still runs, and not as a zombie. What cannot be read is alive.
     pub(crate) fn is_alive(self, pid: i32, start_time: u64) -> bool {
         match self.stat(pid) {
@@ -230,6 +257,59 @@ impl Proc<'_> {
                 format!("{letter} in {}", wchan.trim())
             }
             _ => letter.to_string(),
+        }
+    }
+}
+
+/// An open /proc, for a look at all processes: three system calls for the arguments of one.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    directory: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Sweep {
+    /// A sweep that reads at most `limit` bytes of a process's arguments.
+    ///
+    /// # Errors
+    /// /proc cannot be opened.
+    pub(crate) fn new(proc: Proc, limit: u64) -> io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
+        Ok(Self {
+            directory: rustix::fs::open(proc.0, flags, Mode::empty())?,
+            buffer: vec![0; usize::try_from(limit).unwrap_or(usize::MAX)],
+        })
+    }
+
+    /// The owner of a process's directory: its effective user, or root where it gave up privileges
+    /// (proc_pid(5), "dumpable").
+    ///
+    /// # Errors
+    /// The process is gone, or cannot be seen.
+    pub(crate) fn owner(&self, pid: i32) -> io::Result<u32> {
+        let flags = rustix::fs::AtFlags::empty();
+        Ok(rustix::fs::statat(&self.directory, pid.to_string(), flags)?.st_uid)
+    }
+
+    /// Its arguments, as `Proc::cmdline`; empty also for a first thread that has ended.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn cmdline(&mut self, pid: i32) -> io::Result<&[u8]> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let path = format!("{pid}/cmdline");
+        let file = rustix::fs::openat(&self.directory, path, flags, Mode::empty())?;
+        let mut length = 0;
+        loop {
+            let read = rustix::io::read(&file, &mut self.buffer[length..])?;
+            length += read;
+            // The kernel fills the buffer as far as there are arguments, up to a page at a time.
+            if read == 0
+                || length == self.buffer.len()
+                || self.buffer[length - 1] == 0 && read < PAGE
+            {
+                return Ok(&self.buffer[..length]);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //! listening socket. A process or disk can block whoever reads of it, so the search is a process of
 //! its own, which is started again without what blocked it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -17,9 +17,9 @@ use super::argv;
 use super::config_dir::{self, Configured};
 use super::process::{Process, hash};
 use super::select::{Candidate, Facts};
-use crate::journal::plain;
+use crate::journal::{LONGEST_LINE, plain};
 use crate::proc::net::{self, takes};
-use crate::proc::process::{Proc, is_dead, joined};
+use crate::proc::process::{Proc, Sweep, is_dead, joined};
 use crate::proc::sock_diag::{self, Listener};
 use crate::sys::bounded::{self, Ended};
 
@@ -265,31 +265,31 @@ impl<'a> Looker<'a> {
             .into_iter()
             .filter(|pid| !untouchable.contains(pid) && !self.skipped.contains(pid))
             .collect();
-        let users = self.users();
-        let owner = |pid: i32| {
-            let directory = std::fs::metadata(self.proc.0.join(pid.to_string()));
-            directory.map(|directory| directory.uid())
+        let mut sweep = match Sweep::new(self.proc, LONGEST_CMDLINE) {
+            Ok(sweep) => sweep,
+            Err(reason) => return (self.tell)(&Report::Failed(plain(&reason))),
         };
-        // A process that gave up privileges has a directory of root's (proc_pid(5), dumpable).
-        let (first, others): (Vec<i32>, Vec<i32>) = pids
-            .into_iter()
-            .partition(|pid| owner(*pid).map_or(true, |uid| uid == 0 || users.contains(&uid)));
+        let users = self.users();
+        let (first, others): (Vec<i32>, Vec<i32>) = pids.into_iter().partition(|pid| {
+            let owner = sweep.owner(*pid);
+            owner.map_or(true, |uid| uid == 0 || users.contains(&uid))
+        });
         let mut found: Vec<Candidate> = Vec::new();
         found.extend(self.recorded());
         for pid in &first {
-            self.read(*pid, true, &mut found);
+            self.read(&mut sweep, *pid, true, &mut found);
         }
         let end = Instant::now() + OTHERS_TIMEOUT;
         for pid in &others {
             if Instant::now() > end {
                 break;
             }
-            self.read(*pid, false, &mut found);
+            self.read(&mut sweep, *pid, false, &mut found);
         }
         if self.search.pattern.is_some() {
-            let monitors = self.monitors(first.iter().chain(&others));
+            let monitors = Monitors::new(self.proc);
             let taking = self.taking.clone().unwrap_or_default();
-            found.retain(|one| !monitors.contains(&one.process.pid) || holds(one, &taking));
+            found.retain(|one| holds(one, &taking) || !monitors.include(one.process.pid));
             for one in &found {
                 (self.tell)(&Report::Candidate(Box::new(one.clone())));
             }
@@ -357,18 +357,27 @@ impl<'a> Looker<'a> {
         Some(candidate)
     }
 
-    fn read(&mut self, pid: i32, is_near: bool, found: &mut Vec<Candidate>) {
+    fn read(&mut self, sweep: &mut Sweep, pid: i32, is_near: bool, found: &mut Vec<Candidate>) {
         if found.first().is_some_and(|one| one.process.pid == pid) {
             return;
         }
         self.announce(pid);
-        let Ok(cmdline) = self.proc.cmdline(pid, LONGEST_CMDLINE) else {
+        let Ok(mut cmdline) = sweep.cmdline(pid) else {
             return;
         };
-        if cmdline.is_empty() || !self.matches(pid, &cmdline) {
+        // A first thread that has ended has no arguments; kernel threads and zombies have none at all.
+        let of_thread = if cmdline.is_empty() {
+            self.proc.cmdline(pid, LONGEST_CMDLINE).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        if cmdline.is_empty() {
+            cmdline = &of_thread;
+        }
+        if cmdline.is_empty() || !self.matches(pid, cmdline) {
             return;
         }
-        if let Some(candidate) = self.candidate(pid, &cmdline, is_near) {
+        if let Some(candidate) = self.candidate(pid, cmdline, is_near) {
             self.report(&candidate);
             found.push(candidate);
         }
@@ -427,7 +436,7 @@ impl<'a> Looker<'a> {
             gid: ids.gid,
             argv: hash(cmdline),
             is_manager: argv::is_manager(arguments(cmdline)),
-            command: joined(cmdline),
+            command: shown(cmdline),
         })
     }
 
@@ -472,50 +481,68 @@ impl<'a> Looker<'a> {
             }
         }
     }
+}
 
-    /// Other monitors, their ancestors within their session, and their descendants.
-    fn monitors<'p>(&mut self, pids: impl Iterator<Item = &'p i32>) -> HashSet<i32> {
-        let own = Program::of(self.proc, "self");
-        let mut parents: HashMap<i32, Vec<i32>> = HashMap::new();
-        let (mut processes, mut monitors) = (HashMap::new(), Vec::new());
-        for pid in pids {
-            self.announce(*pid);
-            let Ok(stat) = self.proc.stat(*pid) else {
-                continue;
-            };
-            parents.entry(stat.ppid).or_default().push(*pid);
-            processes.insert(*pid, (stat.ppid, stat.session));
-            if self.is_monitor(*pid, own.as_ref()) {
-                monitors.push(*pid);
-            }
+/// Other monitors, and what they are wrapped in or have started.
+struct Monitors {
+    proc: Proc<'static>,
+    own: Option<Program>,
+}
+
+impl Monitors {
+    fn new(proc: Proc<'static>) -> Self {
+        Self {
+            proc,
+            own: Program::of(proc, "self"),
         }
-        let mut all: HashSet<i32> = HashSet::new();
-        for monitor in monitors {
-            let session = processes.get(&monitor).map(|(_, session)| *session);
-            let mut pid = monitor;
-            while let Some((parent, its)) = processes.get(&pid) {
-                if Some(*its) != session || pid != monitor && !all.insert(pid) {
-                    break;
-                }
-                pid = *parent;
-            }
-            let mut below = vec![monitor];
-            while let Some(pid) = below.pop() {
-                if all.insert(pid) || pid == monitor {
-                    below.extend(
-                        parents
-                            .get(&pid)
-                            .into_iter()
-                            .flatten()
-                            .filter(|pid| !all.contains(pid)),
-                    );
-                }
-            }
-        }
-        all
     }
 
-    fn is_monitor(&self, pid: i32, own: Option<&Program>) -> bool {
+    /// Whether a process is another monitor, an ancestor of one within its session, or a descendant.
+    fn include(&self, pid: i32) -> bool {
+        self.is_monitor(pid) || self.has_monitor_above(pid) || self.has_monitor_below(pid)
+    }
+
+    fn has_monitor_above(&self, pid: i32) -> bool {
+        // This runs in a child of the monitor, or in the monitor.
+        let us = [nix::unistd::getpid(), nix::unistd::getppid()].map(nix::unistd::Pid::as_raw);
+        let mut seen = HashSet::new();
+        let mut pid = pid;
+        while let Ok(stat) = self.proc.stat(pid) {
+            pid = stat.ppid;
+            // What this run has started is below this monitor.
+            if pid <= 1 || us.contains(&pid) || !seen.insert(pid) {
+                return false;
+            }
+            if self.is_monitor(pid) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn has_monitor_below(&self, pid: i32) -> bool {
+        let Ok(session) = self.proc.stat(pid).map(|stat| stat.session) else {
+            return false;
+        };
+        let mut seen = HashSet::from([pid]);
+        let mut below = self.proc.children(pid);
+        while let Some(pid) = below.pop() {
+            let is_in_session = self
+                .proc
+                .stat(pid)
+                .is_ok_and(|stat| stat.session == session);
+            if !is_in_session || !seen.insert(pid) {
+                continue;
+            }
+            if self.is_monitor(pid) {
+                return true;
+            }
+            below.extend(self.proc.children(pid));
+        }
+        false
+    }
+
+    fn is_monitor(&self, pid: i32) -> bool {
         let cmdline = self.proc.cmdline(pid, LONGEST_CMDLINE).unwrap_or_default();
         let name = arguments(&cmdline).next().unwrap_or_default();
         let name = Path::new(std::str::from_utf8(name).unwrap_or_default());
@@ -526,7 +553,7 @@ impl<'a> Looker<'a> {
             return true;
         }
         let its = Program::of(self.proc, &pid.to_string());
-        matches!((own, its), (Some(own), Some(its)) if own.is_same(&its))
+        matches!((&self.own, its), (Some(own), Some(its)) if own.is_same(&its))
     }
 }
 
@@ -579,6 +606,15 @@ fn is_equal(one: &File, other: &File) -> io::Result<bool> {
             return Ok(false);
         }
         at += read as u64;
+    }
+}
+
+/// As much of the arguments as a line of the log has room for.
+fn shown(cmdline: &[u8]) -> String {
+    let command = joined(cmdline);
+    match command.char_indices().nth(LONGEST_LINE) {
+        Some((end, _)) => command[..end].to_owned(),
+        None => command,
     }
 }
 
