@@ -156,6 +156,8 @@ struct Run<'a> {
     prepared: Option<Prepared>,
     /// Whether the log says that the restart begins.
     is_announced: bool,
+    /// Whether the restart command was run.
+    is_starting: bool,
     /// What was last seen at the server's address after the start.
     answering: Option<Facts>,
     /// What the restart command started.
@@ -199,6 +201,7 @@ impl<'a> Run<'a> {
             spared: Vec::new(),
             prepared: None,
             is_announced: false,
+            is_starting: false,
             answering: None,
             started: Vec::new(),
             restart: None,

@@ -159,6 +159,7 @@ impl Run<'_> {
             config_dir: config_dir(&self.settings.restart_cmd),
             recorded,
             users,
+            is_started: self.is_starting,
         };
         search::search(&search).await
     }

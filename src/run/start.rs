@@ -45,6 +45,7 @@ impl Run<'_> {
         self.held.clear();
         self.state.close();
         signals::subreaper();
+        self.is_starting = true;
         self.deadline = Instant::now() + self.settings.start_timeout;
         self.spawn().await
     }

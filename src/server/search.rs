@@ -67,6 +67,9 @@ pub(crate) struct Search {
     pub(crate) recorded: Option<Recorded>,
     /// Users whose processes can be the server while nobody listens.
     pub(crate) users: Vec<u32>,
+    /// Whether the restart command was run: what it started is looked at first, and if the server is
+    /// among that, at nothing else.
+    pub(crate) is_started: bool,
 }
 
 /// What a search reports as it goes.
@@ -276,6 +279,20 @@ impl<'a> Looker<'a> {
         });
         let mut found: Vec<Candidate> = Vec::new();
         found.extend(self.recorded());
+        if self.search.is_started && self.search.pattern.is_none() {
+            for pid in self.descendants() {
+                self.read(&mut sweep, pid, true, &mut found);
+            }
+            let taking = self.taking.clone().unwrap_or_default();
+            let is_there = if taking.is_empty() {
+                !found.is_empty()
+            } else {
+                found.iter().any(|one| holds(one, &taking))
+            };
+            if is_there {
+                return;
+            }
+        }
         for pid in &first {
             self.read(&mut sweep, *pid, true, &mut found);
         }
@@ -327,6 +344,21 @@ impl<'a> Looker<'a> {
         pids
     }
 
+    /// All that the monitor has started, and what that has started. The monitor is the subreaper of it.
+    fn descendants(&self) -> Vec<i32> {
+        let own = nix::unistd::getpid().as_raw();
+        // This runs in a child of the monitor.
+        let mut below = self.proc.children(nix::unistd::getppid().as_raw());
+        let mut all = Vec::new();
+        while let Some(pid) = below.pop() {
+            if pid != own && !all.contains(&pid) {
+                all.push(pid);
+                below.extend(self.proc.children(pid));
+            }
+        }
+        all
+    }
+
     fn announce(&mut self, pid: i32) {
         if self.is_careful || self.count % STRIDE == 0 {
             (self.tell)(&Report::Reading(pid));
@@ -358,7 +390,7 @@ impl<'a> Looker<'a> {
     }
 
     fn read(&mut self, sweep: &mut Sweep, pid: i32, is_near: bool, found: &mut Vec<Candidate>) {
-        if found.first().is_some_and(|one| one.process.pid == pid) {
+        if found.iter().any(|one| one.process.pid == pid) {
             return;
         }
         self.announce(pid);
