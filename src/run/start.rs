@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Run;
 use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, plain, seconds};
+use crate::proc::sock_diag;
 use crate::recovery::{Event, Outcome, Phase};
 use crate::secrets;
 use crate::server::process::Process;
@@ -243,9 +244,11 @@ impl Run<'_> {
                 self.journal
                     .error(&format!("Still no answer: {}", self.last_trouble()));
                 self.log_output();
-                self.server_pids().await;
-                if let Some(text) = self.taken_meanwhile() {
-                    self.journal.error(&text);
+                if self.is_listened_to() {
+                    self.server_pids().await;
+                    if let Some(text) = self.taken_meanwhile() {
+                        self.journal.error(&text);
+                    }
                 }
             }
             Outcome::TakenOver => (),
@@ -253,6 +256,13 @@ impl Run<'_> {
         }
         self.note_started().await;
         self.failed();
+    }
+
+    /// Whether anybody listens on the server's port. What cannot be read is listened to.
+    fn is_listened_to(&self) -> bool {
+        let files = self.files.clone().unwrap_or_default();
+        let port = self.address(&files).port;
+        sock_diag::listeners().map_or(true, |all| all.iter().any(|one| one.address.port() == port))
     }
 
     /// Notes what the restart command started: the next run may have to stop it.
