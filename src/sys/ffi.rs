@@ -113,13 +113,13 @@ fn become_user(user: &Credentials) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the command run in a session of its own (`setsid(2)`) with none of our descriptors but stdin;
-/// its stdout and stderr are `output`, or what stdin is where there is none. With a `user`, other than
-/// root, it runs as that user, or does not run.
+/// Lets the command run in a session of its own (`setsid(2)`), with no signal blocked and none of our
+/// descriptors but stdin; its stdout and stderr are `output`, or what stdin is where there is none. With
+/// a `user`, other than root, it runs as that user, or does not run.
 pub(crate) fn detach(command: &mut Command, output: Option<Arc<File>>, user: Option<Credentials>) {
     // SAFETY: between fork and exec the closure makes only system calls that are async-signal-safe
-    // (dup2, close_range, getrlimit, fcntl, sigprocmask, setsid, setgroups, setgid, setuid, chdir), allocates and
-    // frees nothing, and keeps `output` open as long as the command can be spawned.
+    // (dup2, close_range, getrlimit, fcntl, setsid, pthread_sigmask, setgroups, setgid, setuid, chdir),
+    // allocates and frees nothing, and keeps `output` open as long as the command can be spawned.
     unsafe {
         command.pre_exec(move || {
             let output = output
@@ -131,25 +131,30 @@ pub(crate) fn detach(command: &mut Command, output: Option<Arc<File>>, user: Opt
                 }
             }
             close_on_exec();
-            // We have signals blocked (`Signals::catch`), which what is executed would inherit.
-            SigSet::empty().thread_set_mask()?;
             nix::unistd::setsid()?;
+            // Not before: what ends our own process group must not end the start.
+            unblock();
             user.as_ref().map_or(Ok(()), become_user)
         });
     }
 }
 
-/// Lets nothing but stdin, stdout and stderr go on to the command.
+/// Lets nothing but stdin, stdout and stderr go on to the command, and no blocked signal.
 pub(crate) fn without_descriptors(command: &mut Command) {
     // SAFETY: as for `detach`.
     unsafe {
         command.pre_exec(|| {
             close_on_exec();
-            // We have signals blocked (`Signals::catch`), which what is executed would inherit.
-            SigSet::empty().thread_set_mask()?;
+            unblock();
             Ok(())
         });
     }
+}
+
+/// Blocks no signal any more. `Command` lets a program inherit what we block (`signals::Signals`): a
+/// server would be deaf to SIGTERM as long as it lives, and its children too.
+fn unblock() {
+    let _ = SigSet::empty().thread_set_mask();
 }
 
 /// Does the work in a child process, then ends the child. It has no descriptor of ours but `keep`

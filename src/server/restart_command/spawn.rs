@@ -347,4 +347,16 @@ mod tests {
         assert!(running.ended().await.unwrap().success());
         assert_eq!(running.last_lines().unwrap(), Vec::<String>::new());
     }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_started_has_no_signal_blocked() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("output");
+        let _signals = crate::sys::signals::Signals::catch();
+        let (mut prepared, _) =
+            Prepared::new("grep SigBlk: /proc/self/status", &output, None).unwrap();
+        let mut running = prepared.spawn().unwrap();
+        assert!(running.ended().await.unwrap().success());
+        assert_eq!(running.last_lines().unwrap(), ["SigBlk:\t0000000000000000"]);
+    }
 }
