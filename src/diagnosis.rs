@@ -32,6 +32,8 @@ pub(crate) struct Question {
     pub(crate) others: Vec<Process>,
     /// The URL's port.
     pub(crate) port: u16,
+    /// Whether that is all that says where the server should listen.
+    pub(crate) is_port_of_url: bool,
     /// The addresses of the URL's host, where they are known.
     pub(crate) addresses: Vec<IpAddr>,
     /// Whether the URL is https.

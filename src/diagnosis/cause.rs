@@ -279,7 +279,12 @@ fn taken(listener: &Listener, evidence: &Evidence) -> Vec<String> {
 /// No process is the server's.
 fn absent(evidence: &Evidence) -> Vec<String> {
     let gone = ended(evidence).unwrap_or_else(|| gone(evidence));
-    let elsewhere = evidence.instances.iter().find_map(|(other, listens)| {
+    let mut instances = evidence.instances.iter();
+    let elsewhere = instances.find_map(|(other, listens)| {
+        // A server that is known to listen elsewhere is not the one in question.
+        if !evidence.is_port_of_url {
+            return None;
+        }
         let address = listens.first()?;
         Some(format!(
             "the URL asks for port {}, and a MyVNC server listens on {address}, {}",

@@ -17,6 +17,8 @@ use crate::proc::syscall::{Deed, Doing};
 #[derive(Clone, Debug)]
 pub(crate) struct Evidence {
     pub(crate) port: u16,
+    /// Whether nothing but the URL says that the server should listen there.
+    pub(crate) is_port_of_url: bool,
     pub(crate) addresses: Vec<IpAddr>,
     /// Whether the URL's host is another machine.
     pub(crate) elsewhere: bool,

@@ -41,6 +41,7 @@ impl<'a> Look<'a> {
     pub(super) fn new(question: &'a Question, tell: &'a mut dyn FnMut(&Evidence)) -> Self {
         let evidence = Evidence {
             port: question.port,
+            is_port_of_url: question.is_port_of_url,
             addresses: question.addresses.clone(),
             elsewhere: false,
             is_root: nix::unistd::geteuid().is_root(),

@@ -46,6 +46,10 @@ impl Run<'_> {
             server,
             others,
             port: self.settings.port(),
+            is_port_of_url: self
+                .files
+                .as_ref()
+                .is_none_or(|files| self.address(files).is_of_url),
             addresses: self.checker.addresses(),
             tls: self.settings.url.scheme() == "https",
             seen,

@@ -454,7 +454,10 @@ impl Chooser<'_> {
                 Spared::ListensElsewhere(port)
             } else if one.process.is_manager {
                 Spared::Manager
-            } else if one.listens.is_none() || one.is_elsewhere.is_none() {
+            } else if (one.listens.is_none() || one.is_elsewhere.is_none())
+                // The sockets of others were not looked at.
+                && asked.is_trusted(one.process.uid)
+            {
                 Spared::Unreadable(port)
             } else {
                 Spared::NotKnown(port)

@@ -56,6 +56,7 @@ fn hung(program: Program) -> Evidence {
     Evidence {
         is_root: false,
         port: 9143,
+        is_port_of_url: true,
         addresses: Vec::new(),
         elsewhere: false,
         tls: false,
@@ -629,18 +630,21 @@ fn a_server_that_is_gone_is_said_to_be_with_what_is_known_of_its_end() {
 
 #[test]
 fn a_server_on_another_port_is_named_first_where_the_url_never_was_right() {
-    let elsewhere = |since_healthy| {
+    let elsewhere = |since_healthy, is_port_of_url| {
         let instance = (other(42, "python3 main.py"), vec![address(9200)]);
         causes(&Evidence {
             since_healthy,
+            is_port_of_url,
             instances: vec![instance],
             ..gone()
         })
     };
     let there = "the URL asks for port 9143, and a MyVNC server listens on 0.0.0.0:9200, \
                  PID 42 (state S, for 90 s): python3 main.py";
-    assert_eq!(elsewhere(None), [there, "the server is not running"]);
-    assert_eq!(elsewhere(Some(Duration::from_secs(60)))[1], there);
+    assert_eq!(elsewhere(None, true), [there, "the server is not running"]);
+    assert_eq!(elsewhere(Some(Duration::from_secs(60)), true)[1], there);
+    // Its configuration says that it listens there: the other one is another instance.
+    assert_eq!(elsewhere(None, false), ["the server is not running"]);
 }
 
 #[test]
