@@ -737,7 +737,14 @@ The process changed between search and signal. Nothing was touched; the next run
 
 - The server's owner is unknown; its command runs as root, and user NAME
 No run has seen this server yet, and root's monitor runs its restart command as root, although the user
-that the line names owns the script or the configuration. Set `run-as` if the server is that user's.
+that the line names owns the script, the configuration or the log directory. Set `run-as` if the server is that user's.
+
+- PID N (COMMAND) of user NAME holds the server's port and is stopped
+The server on the port runs as another user than the recorded one. If it was moved to that user, set `user`
+and `run-as`.
+
+- The restart command runs as user NAME
+It is the owner of the known server, or what `run-as` says.
 
 - Cannot look up user N, who owns the server
 The account database does not know the server's user, or does not respond. Set `run-as`. Nothing was

@@ -154,6 +154,8 @@ struct Run<'a> {
     /// Other instances, which are left alone.
     spared: Vec<Process>,
     prepared: Option<Prepared>,
+    /// The user that the restart command runs as, if that is another.
+    runs_as: Option<String>,
     /// Whether the log says that the restart begins.
     is_announced: bool,
     /// Whether the restart command was run.
@@ -200,6 +202,7 @@ impl<'a> Run<'a> {
             stopped: None,
             spared: Vec::new(),
             prepared: None,
+            runs_as: None,
             is_announced: false,
             is_starting: false,
             answering: None,

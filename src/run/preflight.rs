@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -53,6 +54,8 @@ pub(super) struct Files {
     pub(super) ips: Vec<IpAddr>,
     /// Who owns the script and the configuration directory.
     pub(super) owners: Vec<u32>,
+    /// Who owns the directory of the server's log.
+    pub(super) log_owner: Option<u32>,
 }
 
 impl Run<'_> {
@@ -64,12 +67,17 @@ impl Run<'_> {
         let command = &self.settings.restart_cmd;
         let directory = config_dir(command);
         let owners = restart_command::owners(command, directory.as_deref()).await;
-        let config = match &directory {
+        let (config, log_owner) = match &directory {
             Some(directory) => {
-                let reading = bounded::ask(CONFIG_TIMEOUT, || config_dir::read(directory));
+                let reading = bounded::ask(CONFIG_TIMEOUT, || {
+                    let config = config_dir::read(directory);
+                    let logdir = config.logdir.as_ref();
+                    let owner = logdir.and_then(|logdir| std::fs::metadata(logdir).ok());
+                    (config, owner.map(|metadata| metadata.uid()))
+                });
                 reading.await.ok().flatten().unwrap_or_default()
             }
-            None => ServerConfig::default(),
+            None => (ServerConfig::default(), None),
         };
         let ips = match config.host.clone() {
             Some(host) if config.port.is_some() => {
@@ -85,6 +93,7 @@ impl Run<'_> {
             config,
             ips,
             owners,
+            log_owner,
         };
         self.files = Some(files.clone());
         files
@@ -497,6 +506,8 @@ impl Run<'_> {
         match Prepared::new(&self.settings.restart_cmd, &output, account) {
             Ok((prepared, lost)) => {
                 self.prepared = Some(prepared);
+                let other = account.filter(|account| !account.is_own());
+                self.runs_as = other.map(Account::shown);
                 if let Some(reason) = lost {
                     self.journal.warning(&format!(
                         "Cannot write {}: {}; the restart command's output is discarded",
@@ -586,6 +597,7 @@ impl Run<'_> {
         let recorded = known.and_then(|known| known.uid.zip(known.gid));
         let owner = recorded.or_else(|| self.owner_of(selection));
         self.owner = owner.map(|(uid, _)| uid);
+        self.say_moved(selection);
         self.stopped = selection.socket.as_ref().map(|socket| socket.uid);
         let files = self.files.as_ref();
         let others = files.and_then(|files| files.owners.iter().find(|uid| **uid != 0));
@@ -594,11 +606,30 @@ impl Run<'_> {
         {
             let user = name_of(*uid);
             self.journal.warning(&format!(
-                "The server's owner is unknown; its command runs as root, and user {user} owns its script or \
-                 configuration: set run-as = \"{user}\" if that is right"
+                "The server's owner is unknown; its command runs as root, and user {user} owns its script, \
+                 configuration or log directory: set run-as = \"{user}\" if that is right"
             ));
         }
         self.account_of(owner)
+    }
+
+    /// Says that the server which is stopped runs as another user than the known one.
+    fn say_moved(&self, selection: &Selection) {
+        let files = self.files.clone().unwrap_or_default();
+        let proven = self.proven(&files);
+        let mut server = selection.server.iter();
+        let moved = server.find(|one| selection.listening.contains(&one.pid));
+        let known = self.state.known().and_then(|known| known.uid);
+        if let (Some(process), Some(known)) = (moved, known) {
+            if process.uid != known && !proven.contains(&process.uid) {
+                let (user, owner) = (name_of(process.uid), name_of(known));
+                self.journal.warning(&format!(
+                    "{} of user {user} holds the server's port and is stopped, but the server is user {owner}'s; if it \
+                     moved, set user = \"{user}\" and run-as = \"{user}\"",
+                    describe(process)
+                ));
+            }
+        }
     }
 
     /// Whether root runs a script of MyVNC's, by a command that does not change the user itself.

@@ -42,6 +42,10 @@ impl Run<'_> {
             "Starting server with command: {}",
             secrets::without(&self.settings.restart_cmd)
         ));
+        if let Some(user) = &self.runs_as {
+            self.journal
+                .info(&format!("The restart command runs as user {user}"));
+        }
         // What is waited for no longer needs its descriptors.
         self.held.clear();
         self.state.close();
