@@ -600,7 +600,10 @@ impl Run<'_> {
         self.say_moved(selection);
         self.stopped = selection.socket.as_ref().map(|socket| socket.uid);
         let files = self.files.as_ref();
-        let others = files.and_then(|files| files.owners.iter().find(|uid| **uid != 0));
+        let others = files.and_then(|files| {
+            let mut owners = files.owners.iter().chain(&files.log_owner);
+            owners.find(|uid| **uid != 0)
+        });
         if let (None, None, Some(uid), true) =
             (owner, &self.settings.run_as, others, self.runs_own_script())
         {
