@@ -14,6 +14,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::parse::number_after;
 
+/// Descriptors of one process that are read, at most, the lowest first.
+const MOST_DESCRIPTORS: usize = 4096;
 /// Size of a page at least, in bytes.
 const PAGE: usize = 4096;
 /// Read limit of a small file of /proc, in bytes.
@@ -28,6 +30,8 @@ pub(crate) struct Proc<'a>(pub(crate) &'a Path);
 pub(crate) struct Ids {
     /// Effective user ID.
     pub(crate) uid: u32,
+    /// Whether a setuid program gave it root's rights: anybody can start one, under any arguments.
+    pub(crate) is_setuid: bool,
     /// Effective group ID.
     pub(crate) gid: u32,
     /// The thread group that a thread ID belongs to.
@@ -176,7 +180,13 @@ impl Proc<'_> {
         )?;
         let mut directory = rustix::fs::Dir::new(directory)?;
         let mut link = Vec::new();
+        let mut count = 0;
         while let Some(entry) = directory.read() {
+            count += 1;
+            if count > MOST_DESCRIPTORS {
+                // A server opens its listening socket first.
+                break;
+            }
             let entry = entry?;
             if !entry.file_name().to_bytes().iter().all(u8::is_ascii_digit) {
                 continue;
@@ -347,9 +357,12 @@ fn ids(status: &str) -> Option<Ids> {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.unwrap_or_default().split_whitespace()
     };
+    // Real, effective, saved, of the file system.
+    let real: u32 = fields("Uid:").next()?.parse().ok()?;
+    let uid = fields("Uid:").nth(1)?.parse().ok()?;
     Some(Ids {
-        // Real and effective.
-        uid: fields("Uid:").nth(1)?.parse().ok()?,
+        uid,
+        is_setuid: uid == 0 && real != 0,
         gid: fields("Gid:").nth(1)?.parse().ok()?,
         tgid: number_after(status, "\nTgid:")?,
         // One number for each PID namespace from the reader's down to its own.
@@ -404,6 +417,9 @@ mod tests {
         let directory = captured(&[("status", STATUS)]);
         let ids = Proc(directory.path()).ids(7).unwrap();
         assert_eq!((ids.uid, ids.gid, ids.tgid), (1000, 100, 7));
+        assert!(!ids.is_setuid, "it gave up privileges");
+        let setuid = STATUS.replace("0\t1000\t1000\t1000", "1000\t0\t0\t0");
+        assert!(super::ids(&setuid).unwrap().is_setuid);
         assert!(!ids.is_in_other_namespace);
         let inner = STATUS.replace("NSpid:\t7", "NSpid:\t7\t1");
         assert!(super::ids(&inner).unwrap().is_in_other_namespace);

@@ -23,6 +23,10 @@ const NO_COOKIE: u64 = u64::MAX;
 const ALL_STATES: u32 = u32::MAX;
 /// `1 << TCP_LISTEN`.
 const LISTENING: u32 = 1 << 10;
+/// `TCP_CLOSE`.
+const CLOSED: u8 = 7;
+/// `TCPF_BOUND_INACTIVE`.
+const BOUND: u32 = 1 << 13;
 /// Size of `struct nlmsghdr`, in bytes.
 const NETLINK_HEADER: usize = 16;
 /// Size of it and `struct inet_diag_msg`.
@@ -78,7 +82,7 @@ pub(crate) fn backlog(local: SocketAddr, inode: u64) -> Option<u32> {
 /// # Errors
 /// The kernel cannot be asked: a filter of system calls, no descriptor, no memory.
 pub(crate) fn listener(local: SocketAddr, cookie: u64) -> io::Result<Option<Listener>> {
-    Ok(ask(local, any(local), cookie)?.and_then(|answer| listening(&answer)))
+    Ok(ask(local, any(local), cookie)?.and_then(|answer| socket_in(&answer, LISTENING)))
 }
 
 /// All sockets of our network namespace that listen.
@@ -86,13 +90,18 @@ pub(crate) fn listener(local: SocketAddr, cookie: u64) -> io::Result<Option<List
 /// # Errors
 /// As `listener`.
 pub(crate) fn listeners() -> io::Result<Vec<Listener>> {
+    dump(LISTENING)
+}
+
+/// All sockets in these states.
+fn dump(states: u32) -> io::Result<Vec<Listener>> {
     let netlink = open()?;
     let mut found = Vec::new();
     for unspecified in [
         SocketAddr::from(([0; 4], 0)),
         SocketAddr::from(([0_u16; 8], 0)),
     ] {
-        let request = request(unspecified, unspecified, NO_COOKIE, NLM_F_DUMP, LISTENING);
+        let request = request(unspecified, unspecified, NO_COOKIE, NLM_F_DUMP, states);
         send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
         let mut buffer = vec![0; 64 << 10];
         'answers: loop {
@@ -105,7 +114,7 @@ pub(crate) fn listeners() -> io::Result<Vec<Listener>> {
                 match kind(message) {
                     Some(NLMSG_DONE) => break 'answers,
                     Some(NLMSG_ERROR) => return Err(refusal(message)),
-                    _ => found.extend(listening(message)),
+                    _ => found.extend(socket_in(message, states)),
                 }
                 rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
             }
@@ -115,6 +124,12 @@ pub(crate) fn listeners() -> io::Result<Vec<Listener>> {
         }
     }
     Ok(found)
+}
+
+/// The TCP sockets of our network namespace that are bound to a port and neither listen nor are
+/// connected; none where the kernel does not list them (before Linux 6.8).
+pub(crate) fn bound() -> Vec<Listener> {
+    dump(BOUND).unwrap_or_default()
 }
 
 fn any(local: SocketAddr) -> SocketAddr {
@@ -165,7 +180,7 @@ fn refusal(message: &[u8]) -> io::Error {
     io::Error::from_raw_os_error(negative.map_or(libc::EIO, i32::saturating_neg))
 }
 
-fn listening(message: &[u8]) -> Option<Listener> {
+fn socket_in(message: &[u8], states: u32) -> Option<Listener> {
     let family = i32::from(*message.get(NETLINK_HEADER)?);
     let state = *message.get(NETLINK_HEADER + 1)?;
     let port = u16::from_be_bytes(message.get(PORT..PORT + 2)?.try_into().ok()?);
@@ -177,7 +192,10 @@ fn listening(message: &[u8]) -> Option<Listener> {
     };
     let cookie =
         u64::from(number(message, COOKIE)?) | u64::from(number(message, COOKIE + 4)?) << 32;
-    (1_u32.checked_shl(state.into()) == Some(LISTENING)).then_some(Listener {
+    // What is bound and no more is shown as closed.
+    let is_bound = states == BOUND && state == CLOSED;
+    let is_asked = is_bound || 1_u32.checked_shl(state.into()) == Some(states);
+    is_asked.then_some(Listener {
         address: SocketAddr::new(address, port),
         uid: number(message, UID)?,
         inode: number(message, INODE)?.into(),
@@ -334,7 +352,8 @@ mod tests {
         many.extend([4_u8, 0, 1, 0].repeat(50));
         let target = |bytes: &[u8]| {
             info(bytes);
-            listening(bytes);
+            socket_in(bytes, LISTENING);
+            socket_in(bytes, BOUND);
             kind(bytes);
             let _ = refusal(bytes).to_string();
         };

@@ -15,6 +15,7 @@ use super::Run;
 use crate::health::{Stage, Trouble, Verdict};
 use crate::journal::plain;
 use crate::proc::net::{self, Place, plainly, takes};
+use crate::proc::sock_diag;
 use crate::recovery::{self, Event, Plan, Purpose, Situation};
 use crate::secrets;
 use crate::server::config_dir::{self, ServerConfig, config_dir};
@@ -44,6 +45,8 @@ pub(super) struct Address {
     pub(super) port: u16,
     /// Whether nothing but the URL says so.
     pub(super) is_of_url: bool,
+    /// Whether `server_config.json` says so.
+    pub(super) is_of_config: bool,
 }
 
 /// What the restart command's files say.
@@ -106,6 +109,16 @@ impl Run<'_> {
                 ips: specified(listen.ip()),
                 port: listen.port(),
                 is_of_url: false,
+                is_of_config: false,
+            };
+        }
+        // Its configuration can be its owner's: what listens already is first-hand.
+        if let Some(listens) = self.recorded_socket() {
+            return Address {
+                ips: specified(listens.ip()),
+                port: listens.port(),
+                is_of_url: false,
+                is_of_config: false,
             };
         }
         if let Some(port) = files.config.port {
@@ -119,6 +132,7 @@ impl Run<'_> {
                 },
                 port,
                 is_of_url: false,
+                is_of_config: true,
             };
         }
         if let Some(listens) = self.state.known().and_then(|known| known.listens) {
@@ -126,13 +140,23 @@ impl Run<'_> {
                 ips: specified(listens.ip()),
                 port: listens.port(),
                 is_of_url: false,
+                is_of_config: false,
             };
         }
         Address {
             ips: self.checker.addresses(),
             port: self.settings.port(),
             is_of_url: true,
+            is_of_config: false,
         }
+    }
+
+    /// Where the recorded socket listens, if it still does.
+    fn recorded_socket(&self) -> Option<SocketAddr> {
+        let known = self.state.known()?;
+        let (listens, cookie) = known.listens.zip(known.cookie)?;
+        let socket = sock_diag::listener(listens, cookie);
+        matches!(socket, Ok(Some(_))).then_some(listens)
     }
 
     /// Users that are proven to run the server, besides the recorded one.
@@ -168,6 +192,7 @@ impl Run<'_> {
             config_dir: config_dir(&self.settings.restart_cmd),
             recorded,
             users,
+            recorded_user: known.and_then(|known| known.uid),
             is_started: self.is_starting,
         };
         search::search(&search).await
@@ -190,6 +215,7 @@ impl Run<'_> {
             uid: known.and_then(|known| known.uid),
             started: self.state.state.started.clone(),
             proven: self.proven(files),
+            needs_trust: address.is_of_config && files.owners.iter().any(|uid| *uid != 0),
         };
         select::choose(facts, &asked, address.port)
     }
@@ -342,6 +368,7 @@ impl Run<'_> {
             ips,
             port,
             is_of_url: true,
+            is_of_config: false,
         };
         let files = self.files().await;
         let Ok(facts) = self.facts(&address, &files).await else {
@@ -594,7 +621,10 @@ impl Run<'_> {
     /// Who the restart command runs as; none for the monitor's own user.
     fn account(&mut self, selection: &Selection) -> Result<Option<Account>, String> {
         let known = self.state.known();
-        let recorded = known.and_then(|known| known.uid.zip(known.gid));
+        let recorded = known.and_then(|known| {
+            let of_socket = known.socket_uid.filter(|uid| *uid != 0);
+            known.uid.zip(known.gid).or(of_socket.map(|uid| (uid, uid)))
+        });
         let owner = recorded.or_else(|| self.owner_of(selection));
         self.owner = owner.map(|(uid, _)| uid);
         self.say_moved(selection);

@@ -29,6 +29,8 @@ enum Answering {
         process: Option<Process>,
         /// The server's processes.
         pids: Vec<i32>,
+        /// Whether the search saw everything.
+        is_complete: bool,
     },
 }
 
@@ -41,7 +43,13 @@ impl Run<'_> {
                 socket,
                 process,
                 pids,
-            } => self.judge(&socket, process.as_ref(), pids, false).await,
+                is_complete,
+            } => {
+                // A record without its process is worth little: the next run may see more.
+                let is_enough = process.is_some() || is_complete;
+                self.judge(&socket, process.as_ref(), pids, false, is_enough)
+                    .await
+            }
         }
     }
 
@@ -54,7 +62,12 @@ impl Run<'_> {
                 socket,
                 process,
                 pids,
-            } => self.judge(&socket, process.as_ref(), pids, true).await,
+                is_complete,
+            } => {
+                let is_enough = process.is_some() || is_complete;
+                self.judge(&socket, process.as_ref(), pids, true, is_enough)
+                    .await
+            }
         };
         if event != Event::Recognised {
             return event;
@@ -171,7 +184,7 @@ impl Run<'_> {
             Some(from) if from.port() == address.port || address.is_of_url => Address {
                 ips: vec![from.ip()],
                 port: from.port(),
-                is_of_url: address.is_of_url,
+                ..address
             },
             _ => address,
         }
@@ -186,6 +199,7 @@ impl Run<'_> {
             own.iter().any(|held| held.inode == socket.inode)
         };
         let candidate = facts.candidates.iter().find(holds);
+        let is_complete = facts.is_complete;
         let holder = facts.holder.clone();
         let holder = holder.or_else(|| candidate.map(|one| one.process.clone()));
         let selection = self.choose(facts, address, files);
@@ -197,6 +211,7 @@ impl Run<'_> {
             socket: selection.socket.clone().unwrap_or(socket),
             process: process.cloned().or(holder),
             pids: selection.server.iter().map(|one| one.pid).collect(),
+            is_complete,
         }
     }
 
@@ -207,6 +222,7 @@ impl Run<'_> {
         process: Option<&Process>,
         pids: Vec<i32>,
         is_started: bool,
+        is_enough: bool,
     ) -> Event {
         let files = self.files().await;
         let known = self.state.known().cloned().unwrap_or_default();
@@ -216,8 +232,9 @@ impl Run<'_> {
         let place = plainly(socket.address).to_string();
         let recorded = known
             .socket_uid
-            .or(self.stopped.filter(|_| is_started))
-            .or(self.settings.user.map(Uid::as_raw));
+            .or(self.settings.user.map(Uid::as_raw))
+            // What was stopped was accepted without a record: another may not take its place.
+            .or(self.stopped.filter(|uid| is_started && *uid != socket.uid));
         match recorded {
             Some(recorded) if recorded != socket.uid && !is_proven => {
                 let text = self.taken(&place, socket.uid, process);
@@ -230,10 +247,17 @@ impl Run<'_> {
             }
             _ => (),
         }
-        let before = self.owner.or(known.uid);
+        if !is_enough {
+            return Event::Recognised;
+        }
+        let before = self.owner.or(known.uid).or(known.socket_uid);
         let now = process.map_or(socket.uid, |process| process.uid);
         let is_match = process.is_some_and(|one| pids.contains(&one.pid));
+        let is_same_user = known.socket_uid == Some(socket.uid);
+        let new = Known::of(socket, process.filter(|_| is_match));
         self.state.state.known = Some(Known {
+            uid: new.uid.or(known.uid.filter(|_| is_same_user)),
+            gid: new.gid.or(known.gid.filter(|_| is_same_user)),
             config_dir: config_dir(&self.settings.restart_cmd)
                 .map(|directory| directory.display().to_string()),
             log: match process.filter(|_| is_match) {
@@ -244,7 +268,7 @@ impl Run<'_> {
             }
             .or(known.log),
             pids,
-            ..Known::of(socket, process.filter(|_| is_match))
+            ..new
         });
         self.state.state.started.clear();
         let accepted = self.settings.user.map(Uid::as_raw);

@@ -9,13 +9,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Run;
+use super::preflight::{describe, name_of};
 use crate::health::{Checker, Trouble, Verdict};
 use crate::journal::{BANNER, plain, seconds};
+use crate::proc::net::plainly;
 use crate::proc::sock_diag;
 use crate::recovery::{Event, Outcome, Phase};
 use crate::secrets;
 use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared, Running};
+use crate::server::search;
 use crate::sys::{descriptors, signals};
 
 /// Between two checks of a server that is starting.
@@ -323,7 +326,34 @@ impl Run<'_> {
         }
         if let Some(text) = self.taken_meanwhile() {
             self.journal.error(&text);
+        } else if !self.is_listened_to() {
+            self.say_bound().await;
         }
+    }
+
+    /// Says who is bound to the server's port without listening, which keeps the server from it.
+    async fn say_bound(&self) {
+        let files = self.files.clone().unwrap_or_default();
+        let address = self.address(&files);
+        let known = self.state.known().and_then(|known| known.socket_uid);
+        let mut trusted = self.proven(&files);
+        trusted.extend(known);
+        let bound = sock_diag::bound().into_iter();
+        let mut bound =
+            bound.filter(|one| one.address.port() == address.port && !trusted.contains(&one.uid));
+        let Some(socket) = bound.next() else {
+            return;
+        };
+        let holder = search::holder(&socket).await;
+        let who = holder.map_or_else(
+            || "a process that cannot be seen".to_owned(),
+            |one| describe(&one),
+        );
+        self.journal.error(&format!(
+            "The server's port is taken: {who} of user {} is bound to {} and does not listen; end it",
+            name_of(socket.uid),
+            plainly(socket.address)
+        ));
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) const LONGEST_CMDLINE: u64 = 16 << 10;
 /// Time limit of a search.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit between two signs of life of a search.
-const STALL: Duration = Duration::from_millis(500);
+const STALL: Duration = Duration::from_secs(1);
 /// Processes between two such signs.
 const STRIDE: usize = 128;
 /// Time limit for reading of processes that have nothing to do with the server's users, which can be
@@ -67,6 +67,8 @@ pub(crate) struct Search {
     pub(crate) recorded: Option<Recorded>,
     /// Users whose processes can be the server while nobody listens.
     pub(crate) users: Vec<u32>,
+    /// The user of the record.
+    pub(crate) recorded_user: Option<u32>,
     /// Whether the restart command was run: what it started is looked at first, and if the server is
     /// among that, at nothing else.
     pub(crate) is_started: bool,
@@ -176,6 +178,29 @@ pub(crate) fn running() -> BTreeMap<u32, Vec<i32>> {
     servers
 }
 
+/// Which process of the socket's user has it open, within the time limit for others.
+pub(crate) async fn holder(socket: &Listener) -> Option<Process> {
+    let looking = bounded::ask(OTHERS_TIMEOUT, || {
+        let search = Search::default();
+        let mut tell = |_: &Report| ();
+        let looker = Looker::new(&search, &[], false, &mut tell);
+        let sweep = Sweep::new(looker.proc, LONGEST_CMDLINE).ok()?;
+        let pids = looker.proc.pids().ok()?.into_iter();
+        let mut pids = pids.filter(|pid| sweep.owner(*pid).is_ok_and(|uid| uid == socket.uid));
+        let holds = |pid: &i32| {
+            let sockets = looker.proc.sockets(*pid);
+            sockets.is_ok_and(|inodes| inodes.contains(&socket.inode))
+        };
+        let pid = pids.find(holds)?;
+        let cmdline = looker
+            .proc
+            .cmdline(pid, LONGEST_CMDLINE)
+            .unwrap_or_default();
+        looker.process(pid, &cmdline)
+    });
+    looking.await.ok().flatten().flatten()
+}
+
 /// Which of these processes became something else since they were found: other arguments, user or
 /// start time. What cannot be read within the time limit is something else, unless it is known
 /// (`is_known`) to be the server.
@@ -273,10 +298,21 @@ impl<'a> Looker<'a> {
             Err(reason) => return (self.tell)(&Report::Failed(plain(&reason))),
         };
         let users = self.users();
-        let (first, others): (Vec<i32>, Vec<i32>) = pids.into_iter().partition(|pid| {
+        let (first, mut others): (Vec<i32>, Vec<i32>) = pids.into_iter().partition(|pid| {
             let owner = sweep.owner(*pid);
-            owner.map_or(true, |uid| uid == 0 || users.contains(&uid))
+            owner.map_or(true, |uid| users.contains(&uid))
         });
+        // Root's before those of users who have nothing to do with the server.
+        others.sort_by_key(|pid| sweep.owner(*pid).map_or(1, |uid| u32::from(uid != 0)));
+        let is_proven = |pid: i32| {
+            sweep
+                .owner(pid)
+                .is_ok_and(|uid| self.search.users.contains(&uid))
+        };
+        let others: Vec<(i32, bool)> = others
+            .into_iter()
+            .map(|pid| (pid, is_proven(pid)))
+            .collect();
         let mut found: Vec<Candidate> = Vec::new();
         found.extend(self.recorded());
         if self.search.is_started && self.search.pattern.is_none() {
@@ -297,12 +333,13 @@ impl<'a> Looker<'a> {
             self.read(&mut sweep, *pid, true, &mut found);
         }
         let end = Instant::now() + OTHERS_TIMEOUT;
-        for pid in &others {
+        for (pid, is_proven) in &others {
             if Instant::now() > end {
                 break;
             }
-            self.read(&mut sweep, *pid, false, &mut found);
+            self.read(&mut sweep, *pid, *is_proven, &mut found);
         }
+        let others: Vec<i32> = others.into_iter().map(|(pid, _)| pid).collect();
         if self.search.pattern.is_some() {
             let monitors = Monitors::new(self.proc);
             let taking = self.taking.clone().unwrap_or_default();
@@ -327,10 +364,14 @@ impl<'a> Looker<'a> {
         all.iter().filter(is_taking).cloned().collect()
     }
 
-    /// Users whose processes can be the server.
+    /// Users whose processes can be the server and are looked at without a time limit of their own: those
+    /// of the socket and of the record, and proven ones. Root is proven, and has many processes that
+    /// have nothing to do with it.
     fn users(&self) -> HashSet<u32> {
         let sockets = self.taking.iter().flatten().map(|socket| socket.uid);
-        sockets.chain(self.search.users.iter().copied()).collect()
+        let proven = self.search.users.iter().copied().filter(|uid| *uid != 0);
+        let recorded = self.search.recorded_user;
+        sockets.chain(proven).chain(recorded).collect()
     }
 
     /// The monitor, its ancestors, and init.
@@ -460,7 +501,7 @@ impl<'a> Looker<'a> {
     fn process(&self, pid: i32, cmdline: &[u8]) -> Option<Process> {
         let stat = self.proc.stat(pid).ok().filter(|stat| !is_dead(stat))?;
         let ids = self.proc.ids(pid).ok()?;
-        (!ids.is_in_other_namespace).then(|| Process {
+        (!ids.is_in_other_namespace && !ids.is_setuid).then(|| Process {
             pid,
             parent: stat.ppid,
             start_time: stat.starttime,

@@ -76,6 +76,9 @@ pub(crate) struct Asked {
     pub(crate) started: Vec<(i32, u64)>,
     /// Users that are proven to run the server.
     pub(crate) proven: Vec<u32>,
+    /// Whether a file that its owner can change says where the server listens: then only a user who is
+    /// known to run the server can hold that address for it.
+    pub(crate) needs_trust: bool,
 }
 
 impl Asked {
@@ -313,13 +316,22 @@ impl Chooser<'_> {
 
     /// Somebody listens where the server should.
     fn by_socket(&self, holder: Option<Process>, is_complete: bool) -> Selection {
-        let holding = self.shared(self.families_where(|one| one.holds(self.sockets)));
+        let is_accepted =
+            |one: &Candidate| !self.asked.needs_trust || self.asked.is_trusted(one.process.uid);
+        let stranger = self
+            .candidates
+            .iter()
+            .find(|one| one.holds(self.sockets) && !is_accepted(one));
+        let holder = holder.or_else(|| stranger.map(|one| one.process.clone()));
+        let holding = self.families_where(|one| one.holds(self.sockets) && is_accepted(one));
+        let holding = self.shared(holding);
         let (families, is_hidden) = if holding.is_empty() && holder.is_none() && is_complete {
             let users: Vec<u32> = self.sockets.iter().map(|socket| socket.uid).collect();
             let hidden = self.families_where(|one| {
                 one.listens.is_none()
                     && one.is_elsewhere != Some(true)
                     && users.contains(&one.process.uid)
+                    && is_accepted(one)
             });
             let groups = hidden.into_iter().map(|family| BTreeSet::from([family]));
             (groups.collect(), true)
