@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -68,7 +69,12 @@ impl Dump {
     fn has_ended(&self) -> bool {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         let pid = i32::try_from(self.child.id()).map(Pid::from_raw);
-        pid.is_ok_and(|pid| waitid(Id::Pid(pid), flags) != Ok(WaitStatus::StillAlive))
+        pid.is_ok_and(|pid| {
+            !matches!(
+                waitid(Id::Pid(pid), flags),
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)
+            )
+        })
     }
 
     /// Ends what is left of it, its children too, and returns what it has said.

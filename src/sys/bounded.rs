@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -201,7 +202,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         let ended = || waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
         // ECHILD: our parent left SIGCHLD ignored, and the PID may be another process's by now.
-        if ended() == Ok(WaitStatus::StillAlive) {
+        if matches!(ended(), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)) {
             let _ = kill(self.pid, Signal::SIGKILL);
             let _ = ended();
         }

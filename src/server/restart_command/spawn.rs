@@ -186,10 +186,12 @@ impl Running {
     /// Waits for the command to end.
     pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Ok(status),
+                Err(reason) if reason.kind() != io::ErrorKind::Interrupted => return Err(reason),
+                // Not yet, or interrupted.
+                _ => self.exit.near().await,
             }
-            self.exit.near().await;
         }
     }
 
