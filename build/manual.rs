@@ -832,7 +832,8 @@ Somebody ended the monitor. After the first signal to the server, it starts the 
 
 - Would stop: [PID, ...]
 - Would run: COMMAND
-What `--dry-run` did not do.
+What `--dry-run` did not do; "nothing" where a restart would stop and start nothing, and the lines above say
+why.
 
 - too few file descriptors: allow 16 or more
 - cannot set up event handling: REASON

@@ -256,6 +256,14 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// Whether a run that only looks has seen all that it looks for.
+    pub(crate) fn has_looked(self) -> bool {
+        matches!(
+            self,
+            Self::NotAsked | Self::PortTaken | Self::Unproven | Self::ProxyFails
+        )
+    }
+
     /// The exit status for it.
     pub(crate) fn is_success(self) -> bool {
         matches!(

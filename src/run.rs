@@ -81,7 +81,9 @@ pub(crate) async fn run(settings: &Settings) -> bool {
         }
     };
     let outcome = Run::new(settings, &journal).await.go().await;
-    outcome.is_success() && lock.is_ok() && !journal.is_lost()
+    let is_success =
+        outcome.is_success() || settings.purpose != Purpose::Heal && outcome.has_looked();
+    is_success && lock.is_ok() && !journal.is_lost()
 }
 
 /// Takes the run lock; not for a run that only looks, which may look while another restarts.
@@ -173,7 +175,10 @@ impl<'a> Run<'a> {
     async fn new(settings: &'a Settings, journal: &'a Journal) -> Self {
         let host = settings.url.host_str().unwrap_or_default();
         let path = state::path(&settings.state_dir, host, settings.port(), ".json");
-        let state = StateFile::open(path).await;
+        let mut state = StateFile::open(path).await;
+        if let Some(listen) = settings.listen {
+            state.forget_another_address(listen);
+        }
         let checker = Checker::new(&settings.url, &settings.trust);
         // Who else listens at another address of the name is not the server.
         let listens = settings
@@ -405,8 +410,12 @@ impl<'a> Run<'a> {
             Outcome::NotAsked => self.say_not_asked(),
             Outcome::PortTaken | Outcome::Unproven => {
                 self.say_why_not();
-                self.journal
-                    .critical("Server restart failed: nothing was touched");
+                if self.settings.purpose == Purpose::Heal {
+                    self.journal
+                        .critical("Server restart failed: nothing was touched");
+                } else {
+                    self.say_nothing_would_be_done();
+                }
             }
             Outcome::Untouched => self
                 .journal

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::plain;
 use crate::proc::cgroup;
+use crate::proc::net::takes;
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::Listener;
 use crate::server::process::Process;
@@ -243,6 +244,19 @@ impl StateFile {
             known.pids.clear();
             known.group = None;
             known.oom = None;
+        }
+    }
+
+    /// Forgets a server that is not at the address that was set since: what was recorded then is
+    /// whatever stood before it.
+    pub(crate) fn forget_another_address(&mut self, listen: SocketAddr) {
+        let is_there = |listens: SocketAddr| {
+            listens.port() == listen.port()
+                && (listen.ip().is_unspecified() || takes(listens.ip(), &[listen.ip()]))
+        };
+        let recorded = self.state.known.as_ref().and_then(|known| known.listens);
+        if recorded.is_some_and(|listens| !is_there(listens)) {
+            self.state.known = None;
         }
     }
 

@@ -71,6 +71,25 @@ fn hazard_25_an_unkillable_look_alike() {
 }
 
 #[test]
+fn a_dry_run_beside_a_taken_port_has_only_looked() {
+    on_own_machine(
+        "a_dry_run_beside_a_taken_port_has_only_looked",
+        MYVNC,
+        |machine| {
+            let settings = format!("listen = 127.0.0.1:{PORT}");
+            let taker = machine.stranger(NOBODY, &["nc", "-l", "9143"], &settings);
+            let ran = machine.run(machine.monitor().arg("--dry-run"));
+            assert_eq!(ran.code(), Some(0), "{ran:?}");
+            ran.assert_unharmed(&taker);
+            assert!(ran.log.contains("The server's port is taken"), "{ran:?}");
+            assert!(ran.log.contains("Would stop: nothing"), "{ran:?}");
+            assert!(ran.log.contains("Would run: nothing"), "{ran:?}");
+            assert!(!ran.log.contains("[CRITICAL]"), "{ran:?}");
+        },
+    );
+}
+
+#[test]
 fn hazard_25_a_look_alike_that_listens_on_another_port() {
     beside(
         "hazard_25_a_look_alike_that_listens_on_another_port",
@@ -491,6 +510,34 @@ fn moving_the_server_to_another_user_is_a_flag() {
             healed.assert_unharmed(&machine.other_server);
             assert!(!moved.is_alive(), "{healed:?}");
             assert_eq!(user_of(machine.ours.server()), OTHER, "{healed:?}");
+        },
+    );
+}
+
+#[test]
+fn hazard_53_listen_is_set_after_a_proxy_was_recorded() {
+    on_own_machine(
+        "hazard_53_listen_is_set_after_a_proxy_was_recorded",
+        MYVNC,
+        |machine| {
+            let _server = machine.ours.start();
+            let settings = format!("listen = 127.0.0.2:{PORT}\nanswer = 200 OK");
+            let argv = ["haproxy", "-f", "/etc/haproxy/haproxy.cfg"];
+            let proxy = machine.stranger(0, &argv, &settings);
+            let url = format!("http://127.0.0.2:{PORT}");
+            let before = machine.run(machine.patient_monitor().args(["--url", &url]));
+            assert_eq!(before.code(), Some(0), "{before:?}");
+            let listen = format!("127.0.0.1:{PORT}");
+            let flags = ["--url", &url, "--listen", &listen];
+            let healthy = machine.run(machine.patient_monitor().args(flags));
+            assert_eq!(healthy.code(), Some(0), "{healthy:?}");
+            assert!(healthy.errors().is_empty(), "{healthy:?}");
+            let _client = machine.ours.idle_client();
+            drop(proxy);
+            let ran = machine.run(machine.monitor().args(flags));
+            // As the server's user, not the proxy's.
+            machine.assert_healed(&ran);
+            assert_eq!(user_of(machine.ours.server()), MYVNC, "{ran:?}");
         },
     );
 }

@@ -720,11 +720,23 @@ impl Run<'_> {
         } else {
             super::stop::pids(&self.held)
         };
-        self.journal.info(&format!("Would stop: {stop}"));
+        self.would_stop(&stop);
         self.journal.info(&format!(
             "Would run: {}",
             secrets::without(&self.settings.restart_cmd)
         ));
+    }
+
+    /// Says that a restart would stop and start nothing.
+    pub(super) fn say_nothing_would_be_done(&self) {
+        if self.settings.purpose == Purpose::DryRun {
+            self.would_stop("nothing");
+            self.journal.info("Would run: nothing");
+        }
+    }
+
+    fn would_stop(&self, what: &str) {
+        self.journal.info(&format!("Would stop: {what}"));
     }
 
     /// The directory of the server's own log, where its configuration says so.

@@ -162,10 +162,6 @@ impl Run<'_> {
         let command = config_dir(&self.settings.restart_cmd);
         let command = command.map(|directory| directory.display().to_string());
         let is_asked = match (self.settings.listen, self.from) {
-            (Some(listen), _) => {
-                listen.port() == listens.port()
-                    && (listen.ip().is_unspecified() || takes(listens.ip(), &[listen.ip()]))
-            }
             (None, Some(from)) if listens.port() == from.port() => {
                 takes(listens.ip(), &[from.ip()])
             }
