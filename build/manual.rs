@@ -114,8 +114,8 @@ status 1.
 - 2. Check
 One GET request, with one deadline (`--timeout`) for name resolution, connect, TLS and headers. A status
 from 200 to 399 is healthy. If the name has several addresses, they share the deadline. Redirects to the
-same host are followed, ten at most, with the cookies that they set; a redirect to another host is itself
-the answer. The body is not read, and proxy variables are not used. With `--retries`, the server counts as
+same host are followed, ten at most, with the cookies that they set; a redirect to another host counts as
+the answer: healthy, that host is not asked. The body is not read, and proxy variables are not used. With `--retries`, the server counts as
 down only if every further check fails too.
 
 - 3. Recognise
@@ -302,10 +302,10 @@ command's. The command runs as root if no owner is known (the server is dead and
 answer), if it names no MyVNC script, or if it contains su, sudo, doas, runuser, setpriv, systemctl or
 systemd-run. Set `run-as` to be sure.
 
-If the server comes back as another user than before, a CRITICAL line names both users and the line to
-configure, and the exit status is 1; see "The server was user OLD's" in DIAGNOSTICS.
+If the server comes back as another user than before, and neither `user` nor `run-as` names that user, a
+CRITICAL line names both users and the line to configure, and the exit status is 1; see "The server was user OLD's" in DIAGNOSTICS.
 
-Who can change the restart command's program can make the monitor run anything. So once a day, root's
+Whoever can change the restart command's program can make the monitor run anything. So once a day, root's
 monitor logs a WARNING if a program of the restart command, or a directory above it, can be changed by a
 user other than root and the one that the command runs as.
 
@@ -505,7 +505,7 @@ Where the server's own log is looked for.
 The job, and the rotation of {LOG_DIR}/*.log and {MANUAL_LOG_STEM}*.log. Another file in /etc/logrotate.d
 that names one of these, such as that of the Python monitor's manual, must go.
 
-Log, locks and restart output must be regular files with one name (no hard link). A symbolic link is
+Log, locks and restart output must be regular files with one hard link. A symbolic link is
 followed only in a directory that nobody but root and the monitor's user can change. In a directory that
 others can write to (/tmp, or one of mode 0775), a file must belong to root, to the monitor's user or to
 the directory's owner. What root makes in a directory of another user belongs to that user.
@@ -861,7 +861,7 @@ both. A NAME is made of letters, digits and the signs `_-.` but does not begin w
 whole or decimal, more than 0 and at most {LONGEST_SECONDS}.
 
 The file holds commands that root runs. So root reads it only if it belongs to root and nobody else can
-write it. A file without a server is no error: there is nothing to watch then.
+write it. A file that sets nothing is no error: there is nothing to watch then.
 
 # KEYS
 ";
@@ -921,8 +921,7 @@ A server that was moved to user vnc2:
 # DIAGNOSTICS
 
 Errors are written to stderr as FILE:LINE:COLUMN, what is wrong, and the nearest valid key for one that is
-not known. All unknown keys and values of a wrong kind are listed at once, then the first value of each
-server that cannot be used; the exit status is 2, and nothing was touched. Lines of `--check-config` that
+not known. All unknown keys are listed at once, then the first value of each server that cannot be used; the exit status is 2, and nothing was touched. Lines of `--check-config` that
 begin with "warning:" change no exit status.
 
 - unknown key KEY: the nearest valid key is OTHER

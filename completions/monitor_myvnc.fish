@@ -5,7 +5,7 @@ complete -c monitor_myvnc -l config -d 'Read settings from this TOML file, whose
 complete -c monitor_myvnc -l server -d 'Watch only this server of the configuration file; may be repeated' -r -f
 complete -c monitor_myvnc -l timeout -d 'Bound on one health check: name resolution, connect, TLS and headers' -r -f
 complete -c monitor_myvnc -l ca-cert -d 'Also trust the certificates in this PEM file: a CA, or the server\'s own self-signed certificate; name and expiry are still checked' -r -F
-complete -c monitor_myvnc -l log-level -d 'Least severe lines to log' -r -f -a "debug\t'Everything the manual\'s sample log shows'
+complete -c monitor_myvnc -l log-level -d 'Least severe lines to log' -r -f -a "debug\t'Every check too, and what each step rests on'
 info\t'What was done'
 warning\t'What may need attention'
 error\t'What failed'

@@ -18,8 +18,8 @@ use crate::defaults;
         monitor_myvnc --url https://myvnc.example.com \\\n    \
         --logfile /var/log/myvnc-monitor.log \\\n    \
         --restart-cmd \"/opt/myvnc/manage.py --config_dir=/etc/myvnc restart\"\n\n\
-        Exit status: 0 healthy, restarted, or another run is at work; 1 restart failed\n\
-        or unexpected error; 2 usage error, nothing was touched.",
+        Exit status: 0 healthy, restarted, or another run is at work; 1 not healthy, or\n\
+        an error; 2 usage error, nothing was touched.",
     max_term_width = 80,
     override_usage = "monitor_myvnc --url URL --logfile FILE --restart-cmd COMMAND [OPTIONS]\n       \
         monitor_myvnc --config FILE [--server NAME]... [OPTIONS]",
@@ -199,7 +199,7 @@ fn is_named(arg: &Arg, value: &str) -> bool {
 /// Severity of a log line, as `--log-level` names it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum LogLevel {
-    /// Everything the manual's sample log shows.
+    /// Every check too, and what each step rests on.
     Debug,
     /// What was done.
     Info,
