@@ -407,6 +407,41 @@ squatters! {
     hazard_28_a_known_servers_port_is_held_by_a_look_alike_with_200: true, Some("200 OK"), true;
 }
 
+#[test]
+fn hazard_26_the_port_is_bound_by_a_stranger_that_does_not_listen() {
+    on_own_machine(
+        "hazard_26_the_port_is_bound_by_a_stranger_that_does_not_listen",
+        MYVNC,
+        |machine| {
+            if !knows_bound_sockets() {
+                return rig::skip("before Linux 6.8, the kernel does not list bound sockets");
+            }
+            let settings = format!("bind = 127.0.0.1:{PORT}");
+            let stranger = machine.stranger(NOBODY, &["holder"], &settings);
+            let ran = machine.run(machine.monitor().args(["--start-timeout", "2"]));
+            assert_eq!(ran.code(), Some(1), "{ran:?}");
+            ran.assert_unharmed(&stranger);
+            machine.assert_other_unharmed(&ran);
+            let names = |line: &&str| {
+                line.contains(&format!("PID {}", stranger.pid))
+                    && (line.contains("nobody") || line.contains("65534"))
+                    && line.contains("does not listen")
+            };
+            assert!(ran.errors().iter().any(names), "{ran:?}");
+        },
+    );
+}
+
+/// Whether `TCPF_BOUND_INACTIVE` is there (sock_diag(7); Linux 6.8).
+fn knows_bound_sockets() -> bool {
+    let names = nix::sys::utsname::uname().unwrap();
+    let release = names.release().to_str().unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(8))
+}
+
 /// Somebody takes the port as soon as the hung server is stopped.
 fn grabbed(test: &str, is_known: bool, answer: Option<&str>) {
     on_own_machine(test, MYVNC, |machine| {

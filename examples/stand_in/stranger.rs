@@ -4,6 +4,7 @@
 //! - `descriptors = N`: opens that many files;
 //! - `grab = ADDRESS:PORT`: says that it waits, and takes the port as soon as it is free;
 //! - `listen = ADDRESS:PORT`: listens there before it says that it waits;
+//! - `bind = ADDRESS:PORT`: holds the port without listening;
 //! - `answer = STATUS`: answers each request so; without it, no client is ever accepted;
 //! - `forks = N`: that many children with the same arguments;
 //! - `unkillable = yes`: starts a child with its own arguments but the first, traces it, and never lets it exit;
@@ -57,6 +58,12 @@ pub(crate) fn live(settings: &str) {
         };
         return serve(&listener, text("answer"));
     }
+    let _bound = text("bind").map(|address| {
+        let address: SocketAddr = address.parse().unwrap();
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket
+    });
     if let Some(address) = text("listen") {
         let listener = listen(address.parse().unwrap()).unwrap();
         say_ready(std::process::id());
