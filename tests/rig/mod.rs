@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{self, SigHandler, Signal};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
@@ -45,9 +46,20 @@ pub struct Site {
     pub port: u16,
 }
 
+/// Lets the programs that the tests start heed what asks them to stop, also where the tests run behind a
+/// shell's `&`, which ignores SIGINT, or under `nohup(1)`, which ignores SIGHUP.
+#[allow(unsafe_code)]
+fn heed_signals() {
+    for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
+        // SAFETY: `SIG_DFL` installs no handler (`signal(2)`).
+        unsafe { signal::signal(signal, SigHandler::SigDfl) }.unwrap();
+    }
+}
+
 impl Site {
     /// A site whose server is healthy once it is started; `settings` are further lines for its `main.py`.
     pub fn new(settings: &str) -> Self {
+        heed_signals();
         let directory = tempfile::Builder::new().prefix("site-").tempdir().unwrap();
         let (reserved, port) = reserve_port();
         let site = Self {
