@@ -14,7 +14,7 @@ use tokio_util::io::InspectReader;
 use url::{Position, Url};
 
 use super::lenient::{self, Needed};
-use super::trouble::{TOO_LARGE, UNASKED};
+use super::trouble::{TOO_LARGE, is_unasked};
 
 /// What the program calls itself.
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
@@ -95,8 +95,9 @@ pub(super) async fn get(
     let status = match error.to_string().as_str() {
         _ if error.is_incomplete_message() => lenient::at_the_end(&seen),
         TOO_LARGE => lenient::status(seen, &mut stream, Needed::Headers).await,
-        UNASKED => lenient::status(seen, &mut stream, Needed::Status).await,
-        _ if error.is_parse() => lenient::status(seen, &mut stream, Needed::Status).await,
+        _ if is_unasked(&error) || error.is_parse() => {
+            lenient::status(seen, &mut stream, Needed::Status).await
+        }
         _ => None,
     };
     match status {
@@ -111,6 +112,9 @@ pub(super) async fn get(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::super::trouble::{Stage, Trouble};
     use super::*;
 
     #[test]
@@ -131,5 +135,17 @@ mod tests {
         assert_eq!(request.headers()[header::HOST], "[::1]");
         assert!(!request.headers().contains_key(header::AUTHORIZATION));
         assert!(!request.headers().contains_key(header::COOKIE));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_greeting_that_is_there_before_the_request_has_its_name() {
+        let (stream, mut peer) = tokio::io::duplex(1 << 10);
+        peer.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n").await.unwrap();
+        let url = Url::parse("http://vm:9143").unwrap();
+        let answer = get(Box::new(stream), request(&url, "").unwrap()).await;
+        let error = answer.err().unwrap();
+        let trouble = Trouble::of(&error, Stage::Waiting, "vm:9143");
+        let expected = "Connection error: the answer is not HTTP: it comes before the request";
+        assert_eq!(trouble.to_string(), expected);
     }
 }

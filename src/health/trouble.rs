@@ -15,7 +15,9 @@ pub(crate) const NOT_TLS: &str = "the server does not speak TLS (is the URL's sc
 /// hyper's texts, by which alone it tells the kinds of parse errors apart: headers above its limits, and
 /// an answer that comes before the request.
 pub(super) const TOO_LARGE: &str = "message head is too large";
-pub(super) const UNASKED: &str = "received unexpected message from connection";
+const UNASKED: &str = "received unexpected message from connection";
+/// What is wrong with an answer that comes before the request.
+const BEFORE_THE_REQUEST: &str = "it comes before the request";
 
 /// Why a check did not end healthy; its text goes into the log.
 #[derive(Debug)]
@@ -126,6 +128,9 @@ impl Trouble {
 
     fn of_http(error: &hyper::Error, stage: Stage) -> Option<Self> {
         // Cancelled is what had not been sent yet.
+        if error.is_canceled() && is_unasked(error) {
+            return Some(Self::NotHttp(BEFORE_THE_REQUEST.to_owned()));
+        }
         if error.is_incomplete_message() || error.is_canceled() {
             return Some(Self::Closed(stage));
         }
@@ -137,7 +142,7 @@ impl Trouble {
             "invalid HTTP status-code parsed" => "it has no valid status",
             "invalid HTTP header parsed" => "it has a broken header",
             TOO_LARGE => "it has more than 408 KiB of headers",
-            UNASKED => "it comes before the request",
+            UNASKED => BEFORE_THE_REQUEST,
             other => other,
         };
         (error.is_parse() || what != text).then(|| Self::NotHttp(what.to_owned()))
@@ -162,6 +167,11 @@ fn causes<'a>(
             }
         },
     )
+}
+
+/// Whether the answer came before the request, be that sent already or not.
+pub(super) fn is_unasked(error: &hyper::Error) -> bool {
+    causes(error).any(|here| here.to_string() == UNASKED)
 }
 
 /// The system call's error number behind this error.
