@@ -14,7 +14,7 @@ use crate::server::dump_command::Dump;
 /// How a line of the server's own log begins in a diagnosis.
 const SERVER_LOG: &str = "Server log: ";
 /// Time limit of the probe for the other scheme.
-const SCHEME_TIMEOUT: Duration = Duration::from_millis(300);
+const SCHEME_TIMEOUT: Duration = Duration::from_millis(250);
 /// Other instances that are looked at, at most.
 const MOST_OTHERS: usize = 20;
 /// `--dump-cmd` is given this time.
