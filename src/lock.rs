@@ -415,7 +415,7 @@ fn reserved() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 #[cfg(test)]
 #[allow(unreachable_pub, clippy::unwrap_used)]
 #[allow(dead_code, reason = "other tests use the rest")]
-#[path = "../tests/rig/dead_disk.rs"]
+#[path = "../tests/it/rig/dead_disk.rs"]
 mod dead_disk;
 
 #[cfg(test)]

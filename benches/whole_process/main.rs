@@ -28,7 +28,7 @@ mod lookalikes;
 mod namespace;
 mod peers;
 mod record;
-#[path = "../../tests/rig/mod.rs"]
+#[path = "../../tests/it/rig/mod.rs"]
 mod rig;
 mod table;
 

@@ -18,23 +18,8 @@
 //! `cargo test` runs a sample. `MONITOR_FAULTS` chooses: `all`, `list` to print the faults and inject none, or the faults whose
 //! name contains each of some words (`MONITOR_FAULTS='hung clone EAGAIN'`). `MONITOR_FAULTS_WORKERS` is the number of
 //! namespaces in which runs go on at the same time. The whole report is in `target/tmp/faults.txt`.
-// The registers and some of the calls are those of this architecture.
-#![cfg(target_arch = "x86_64")]
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
-mod rig;
-
-#[path = "faults/errnos.rs"]
 mod errnos;
-#[path = "faults/scene.rs"]
 mod scene;
-#[path = "faults/tracer.rs"]
 mod tracer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -50,10 +35,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::rig;
 use scene::{Host, Scene, Verdict};
 use tracer::{Call, Fault, Purpose};
 
-const TEST: &str = "every_system_call_fails_once";
 /// What the test does in a namespace: `record`, or the number of a worker.
 const ROLE: &str = "MONITOR_FAULTS_ROLE";
 /// Where the plan and the results are.
@@ -123,7 +108,7 @@ impl Item {
 
 #[test]
 fn every_system_call_fails_once() {
-    if rig::is_inside(TEST) {
+    if rig::is_inside() {
         let room = std::env::var(ROOM).unwrap();
         match std::env::var(ROLE).unwrap().as_str() {
             "record" => record(Path::new(&room)),
@@ -134,6 +119,7 @@ fn every_system_call_fails_once() {
     if !rig::is_root() {
         return rig::skip("only root can make namespaces with a network of their own");
     }
+    let _alone = crate::alone();
     let began = Instant::now();
     let room = tempfile::tempdir().unwrap();
     let room = room.path();
@@ -182,7 +168,7 @@ fn start(room: &Path, role: &str) -> Worker {
     fs::create_dir(&directory).unwrap();
     let path = room.join(format!("log-{role}"));
     let log = fs::File::create(&path).unwrap();
-    let mut command = rig::in_private_network(TEST, &directory);
+    let mut command = rig::in_private_network(&directory);
     command
         .env(ROLE, role)
         .env(ROOM, room)
@@ -297,7 +283,7 @@ fn record(room: &Path) {
     }
     assert!(
         unknown.is_empty(),
-        "system calls that tests/faults/errnos.rs lacks, by number; give their errnos: {unknown:?}"
+        "system calls that tests/alone/faults/errnos.rs lacks, by number; give their errnos: {unknown:?}"
     );
     fs::write(room.join("all"), plan).unwrap();
     fs::write(room.join("baseline"), baseline).unwrap();

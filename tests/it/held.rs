@@ -1,8 +1,4 @@
 //! What could hold a run for ever, and with it the lock: then monitoring would end, and nobody would know.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
@@ -12,10 +8,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::rig;
+use crate::rig::{MONITOR, Site, assert_harmless, in_private_namespace, run, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
-use rig::{MONITOR, Site, assert_harmless, in_private_namespace, run, wait_for};
 
 fn fifo(site: &Site, name: &str) -> String {
     let path = site.path(name);
@@ -179,8 +176,8 @@ fn what_a_dump_says_without_end_is_cut() {
 }
 
 /// The rest of a test, with a disk that does not answer.
-fn with_dead_disk(test: &str, body: impl FnOnce(&Site, &Path)) {
-    in_private_namespace(test, || {
+fn with_dead_disk(body: impl FnOnce(&Site, &Path)) {
+    in_private_namespace(|| {
         let site = Site::new("");
         let directory = site.path("dead");
         let Some(_dead) = rig::dead_disk::DeadDisk::mount(&directory) else {
@@ -192,52 +189,45 @@ fn with_dead_disk(test: &str, body: impl FnOnce(&Site, &Path)) {
 
 #[test]
 fn a_restart_command_on_a_disk_that_does_not_answer() {
-    with_dead_disk(
-        "a_restart_command_on_a_disk_that_does_not_answer",
-        |site, dead| {
-            let command = format!("{} start", dead.join("manage.py").display());
-            let began = Instant::now();
-            let failed =
-                run(site
-                    .monitor()
-                    .args(["--restart-cmd", &command, "--start-timeout", "1"]));
-            assert_eq!(failed.code(), Some(1), "{}", site.log());
-            assert!(began.elapsed() < Duration::from_secs(40));
-            assert!(
-                site.log().contains("still runs and is left alone"),
-                "{}",
-                site.log()
-            );
-            // Nothing that was left behind holds the lock.
-            assert_eq!(run(&mut site.monitor()).code(), Some(0), "{}", site.log());
-            assert!(site.answers());
-        },
-    );
+    with_dead_disk(|site, dead| {
+        let command = format!("{} start", dead.join("manage.py").display());
+        let began = Instant::now();
+        let failed = run(site
+            .monitor()
+            .args(["--restart-cmd", &command, "--start-timeout", "1"]));
+        assert_eq!(failed.code(), Some(1), "{}", site.log());
+        assert!(began.elapsed() < Duration::from_secs(40));
+        assert!(
+            site.log().contains("still runs and is left alone"),
+            "{}",
+            site.log()
+        );
+        // Nothing that was left behind holds the lock.
+        assert_eq!(run(&mut site.monitor()).code(), Some(0), "{}", site.log());
+        assert!(site.answers());
+    });
 }
 
 #[test]
 fn a_server_log_on_a_disk_that_does_not_answer() {
-    with_dead_disk(
-        "a_server_log_on_a_disk_that_does_not_answer",
-        |site, dead| {
-            let _server = site.start();
-            let client = site.idle_client();
-            let pattern = dead.join("*.log").display().to_string();
-            let healed = run(site
-                .monitor()
-                .args(["--server-log", &pattern, "--timeout", "0.5"]));
-            assert_eq!(healed.code(), Some(0), "{}", site.log());
-            let log = site.log();
-            let peer = client.local_addr().unwrap();
-            assert!(
-                log.contains(&format!("Cause: blocked reading from idle client {peer}")),
-                "{log}"
-            );
-            let early = "The look ended early: the server's own log took too long";
-            assert!(log.contains(early), "{log}");
-            assert!(site.answers());
-        },
-    );
+    with_dead_disk(|site, dead| {
+        let _server = site.start();
+        let client = site.idle_client();
+        let pattern = dead.join("*.log").display().to_string();
+        let healed = run(site
+            .monitor()
+            .args(["--server-log", &pattern, "--timeout", "0.5"]));
+        assert_eq!(healed.code(), Some(0), "{}", site.log());
+        let log = site.log();
+        let peer = client.local_addr().unwrap();
+        assert!(
+            log.contains(&format!("Cause: blocked reading from idle client {peer}")),
+            "{log}"
+        );
+        let early = "The look ended early: the server's own log took too long";
+        assert!(log.contains(early), "{log}");
+        assert!(site.answers());
+    });
 }
 
 #[test]

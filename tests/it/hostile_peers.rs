@@ -1,9 +1,5 @@
 //! Peers that do to the monitor what they should not: each is bounded in time and memory, and
 //! the verdict says what was seen.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -12,11 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::rig;
+use crate::rig::{MONITOR, Run, run};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, Issuer,
     KeyPair,
 };
-use rig::{MONITOR, Run, run};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -684,8 +681,8 @@ fn deaf(address: std::net::SocketAddr) -> (socket2::Socket, Vec<TcpStream>) {
 }
 
 /// In a network namespace of its own, with its loopback interface up.
-fn in_private_network(test: &str, body: impl FnOnce()) {
-    rig::in_private_namespace(test, || {
+fn in_private_network(body: impl FnOnce()) {
+    rig::in_private_namespace(|| {
         if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
             return rig::skip("no private network namespace can be made here");
         }
@@ -701,7 +698,7 @@ fn in_private_network(test: &str, body: impl FnOnce()) {
 
 #[test]
 fn hazard_36_the_first_of_two_addresses_drops_syns() {
-    in_private_network("hazard_36_the_first_of_two_addresses_drops_syns", || {
+    in_private_network(|| {
         let directory = tempfile::tempdir().unwrap();
         let hosts = directory.path().join("hosts");
         std::fs::write(&hosts, "127.0.0.2 myvnc.test\n127.0.0.1 myvnc.test\n").unwrap();
@@ -724,32 +721,29 @@ fn hazard_36_the_first_of_two_addresses_drops_syns() {
 
 #[test]
 fn hazard_35_root_asks_from_a_reserved_port_when_the_others_are_used_up() {
-    in_private_network(
-        "hazard_35_root_asks_from_a_reserved_port_when_the_others_are_used_up",
-        || {
-            let port = serve("127.0.0.1", status("200 OK"));
-            std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40001").unwrap();
-            let mut clients = Vec::new();
-            let full = loop {
-                match TcpStream::connect(("127.0.0.1", port)) {
-                    Ok(client) => clients.push(client),
-                    Err(reason) => break reason,
-                }
-            };
-            assert_eq!(full.raw_os_error(), Some(nix::libc::EADDRNOTAVAIL));
-            // The highest one is taken.
-            let _taken = TcpListener::bind(("0.0.0.0", 1023)).unwrap();
-            judge(&Case {
-                name: "no local port is left",
-                url: format!("http://127.0.0.1:{port}"),
-                port,
-                arguments: vec![],
-                environment: vec![],
-                expected: HEALTHY.into(),
-            })
-            .unwrap();
-        },
-    );
+    in_private_network(|| {
+        let port = serve("127.0.0.1", status("200 OK"));
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40001").unwrap();
+        let mut clients = Vec::new();
+        let full = loop {
+            match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(client) => clients.push(client),
+                Err(reason) => break reason,
+            }
+        };
+        assert_eq!(full.raw_os_error(), Some(nix::libc::EADDRNOTAVAIL));
+        // The highest one is taken.
+        let _taken = TcpListener::bind(("0.0.0.0", 1023)).unwrap();
+        judge(&Case {
+            name: "no local port is left",
+            url: format!("http://127.0.0.1:{port}"),
+            port,
+            arguments: vec![],
+            environment: vec![],
+            expected: HEALTHY.into(),
+        })
+        .unwrap();
+    });
 }
 
 /// Runs the monitor where a system call fails so.

@@ -1,13 +1,9 @@
 //! The monitor is told to stop, or killed, in every phase of a run.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::process::Child;
 
+use crate::rig::{Site, run, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rig::{Site, run, wait_for, wait_until};
 
 const REQUESTS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 

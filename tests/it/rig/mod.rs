@@ -574,11 +574,12 @@ pub fn skip(reason: &str) {
 }
 
 /// Runs the rest of a test in a PID namespace of its own, where the monitor may search the whole
-/// machine: the test runs itself again in there. `test` is the test's own name.
-pub fn in_private_namespace(test: &str, body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).as_deref() == Some(OsStr::new(test)) {
+/// machine: the test runs itself again in there.
+pub fn in_private_namespace(body: impl FnOnce()) {
+    if is_inside() {
         return body();
     }
+    let test = &test_name();
     let mut unshare = Command::new("unshare");
     if !is_root() {
         unshare.args(["--user", "--map-root-user"]);
@@ -632,7 +633,8 @@ pub fn with_bare_environment(command: &mut Command) -> &mut Command {
 
 /// The command that runs a test again in a mount, PID and network namespace of its own, with a tmpfs as its temp
 /// dir there: `directory`, which exists. For root.
-pub fn in_private_network(test: &str, directory: &Path) -> Command {
+pub fn in_private_network(directory: &Path) -> Command {
+    let test = test_name();
     let mut unshare = Command::new("unshare");
     unshare.args(["--mount", "--pid", "--net", "--fork", "--kill-child"]);
     // A shell stays as PID 1, which reaps what its children leave behind.
@@ -640,13 +642,22 @@ pub fn in_private_network(test: &str, directory: &Path) -> Command {
     unshare.args(["--mount-proc", "sh", "-c", script, "sh"]);
     unshare
         .arg(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .args([&test, "--exact", "--nocapture", "--test-threads=1"])
         .env("TMPDIR", directory)
-        .env(INSIDE, test);
+        .env(INSIDE, &test);
     unshare
 }
 
-/// Whether this is the inside of a namespace of that test.
-pub fn is_inside(test: &str) -> bool {
-    std::env::var_os(INSIDE).as_deref() == Some(OsStr::new(test))
+/// Whether this is the inside of a namespace of the test that runs.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).as_deref() == Some(OsStr::new(&test_name()))
+}
+
+/// The path of the test that runs: the test harness gives its thread that name.
+pub fn test_name() -> String {
+    let thread = std::thread::current();
+    thread
+        .name()
+        .expect("a test's thread has a name")
+        .to_owned()
 }

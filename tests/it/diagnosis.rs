@@ -1,11 +1,8 @@
 //! What a look writes down, beside the cause: the record, the server's log, the dump, the summary.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::process::{Command, Stdio};
 
-use rig::{Run, Site, run};
+use crate::rig;
+use crate::rig::{Run, Site, run};
 
 /// A look at the site, which leaves it alone.
 fn collect(site: &Site) -> Run {

@@ -1,13 +1,10 @@
 //! One file, several servers: what it says, what is refused, and that no server is another's bystander.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use rig::{MONITOR, Run, Site, in_private_namespace, run};
+use crate::rig;
+use crate::rig::{MONITOR, Run, Site, in_private_namespace, run};
 
 /// Runs the monitor on a configuration file of this text; nothing is watched.
 fn check(text: &str, arguments: &[&str]) -> (Run, String) {
@@ -263,89 +260,83 @@ fn configure(path: &Path, sites: &[(&str, &Site)], by_pattern: bool) {
 
 #[test]
 fn one_hung_server_delays_no_other_and_the_exit_status_is_the_worst() {
-    in_private_namespace(
-        "one_hung_server_delays_no_other_and_the_exit_status_is_the_worst",
-        || {
-            let sites = [Site::new(""), Site::new(""), Site::new("")];
-            let [healthy, hung, dead] = &sites;
-            let _running = healthy.start();
-            let _hung = hung.start();
-            let _client = hung.idle_client();
-            let file = hung.path("m.toml");
-            let named = [("healthy", healthy), ("hung", hung), ("dead", dead)];
-            configure(&file, &named, true);
-            let healed = run(Command::new(MONITOR).arg("--config").arg(&file));
-            assert_eq!(healed.code(), Some(0), "{}{}", healed.stdout, healed.stderr);
-            for site in [hung, dead] {
-                assert!(
-                    site.log().contains("Server is now responsive"),
-                    "{}",
-                    site.log()
-                );
-                assert!(site.answers());
-            }
+    in_private_namespace(|| {
+        let sites = [Site::new(""), Site::new(""), Site::new("")];
+        let [healthy, hung, dead] = &sites;
+        let _running = healthy.start();
+        let _hung = hung.start();
+        let _client = hung.idle_client();
+        let file = hung.path("m.toml");
+        let named = [("healthy", healthy), ("hung", hung), ("dead", dead)];
+        configure(&file, &named, true);
+        let healed = run(Command::new(MONITOR).arg("--config").arg(&file));
+        assert_eq!(healed.code(), Some(0), "{}{}", healed.stdout, healed.stderr);
+        for site in [hung, dead] {
             assert!(
-                healthy.log().contains("✓ Server is healthy"),
+                site.log().contains("Server is now responsive"),
                 "{}",
-                healthy.log()
+                site.log()
             );
-            assert!(healed.stdout.contains("\nhealthy: ["), "{}", healed.stdout);
-            let at = |site: &Site, what: &str| {
-                let log = site.log();
-                let line = log.lines().find(|line| line.contains(what)).unwrap();
-                line[1..20].to_owned()
-            };
-            assert!(
-                at(dead, "Starting server") < at(hung, "✗ Server is unresponsive"),
-                "the dead one waited for the hung one: {} {}",
-                dead.log(),
-                hung.log()
-            );
-            nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(dead.servers()[0]),
-                nix::sys::signal::Signal::SIGKILL,
-            )
-            .unwrap();
-            rig::wait_until("it is gone", || !dead.answers());
-            std::fs::remove_file(dead.path("bin/python3")).unwrap();
-            let failed = run(Command::new(MONITOR).arg("--config").arg(&file));
-            assert_eq!(failed.code(), Some(1), "{}{}", failed.stdout, failed.stderr);
-        },
-    );
+            assert!(site.answers());
+        }
+        assert!(
+            healthy.log().contains("✓ Server is healthy"),
+            "{}",
+            healthy.log()
+        );
+        assert!(healed.stdout.contains("\nhealthy: ["), "{}", healed.stdout);
+        let at = |site: &Site, what: &str| {
+            let log = site.log();
+            let line = log.lines().find(|line| line.contains(what)).unwrap();
+            line[1..20].to_owned()
+        };
+        assert!(
+            at(dead, "Starting server") < at(hung, "✗ Server is unresponsive"),
+            "the dead one waited for the hung one: {} {}",
+            dead.log(),
+            hung.log()
+        );
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(dead.servers()[0]),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .unwrap();
+        rig::wait_until("it is gone", || !dead.answers());
+        std::fs::remove_file(dead.path("bin/python3")).unwrap();
+        let failed = run(Command::new(MONITOR).arg("--config").arg(&file));
+        assert_eq!(failed.code(), Some(1), "{}{}", failed.stdout, failed.stderr);
+    });
 }
 
 #[test]
 fn a_server_told_apart_by_its_port_alone_is_no_bystander_of_another() {
-    in_private_namespace(
-        "a_server_told_apart_by_its_port_alone_is_no_bystander_of_another",
-        || {
-            let sites = [
-                Site::new(""),
-                Site::new(""),
-                Site::new("bind-after = 60000"),
-            ];
-            let [dead, hung, starting] = &sites;
-            let _hung = hung.start();
-            let _client = hung.idle_client();
-            let mut not_yet = starting.spawn();
-            let file = dead.path("m.toml");
-            configure(&file, &[("dead", dead), ("hung", hung)], false);
-            let healed = run(Command::new(MONITOR).arg("--config").arg(&file));
-            assert_eq!(healed.code(), Some(0), "{}{}", healed.stdout, healed.stderr);
-            assert!(
-                dead.log().contains("No server process found"),
-                "{}",
-                dead.log()
-            );
-            assert!(
-                hung.log().contains("Stopping server processes"),
-                "{}",
-                hung.log()
-            );
-            assert!(dead.answers() && hung.answers());
-            assert!(not_yet.is_alive(), "{}{}", dead.log(), hung.log());
-        },
-    );
+    in_private_namespace(|| {
+        let sites = [
+            Site::new(""),
+            Site::new(""),
+            Site::new("bind-after = 60000"),
+        ];
+        let [dead, hung, starting] = &sites;
+        let _hung = hung.start();
+        let _client = hung.idle_client();
+        let mut not_yet = starting.spawn();
+        let file = dead.path("m.toml");
+        configure(&file, &[("dead", dead), ("hung", hung)], false);
+        let healed = run(Command::new(MONITOR).arg("--config").arg(&file));
+        assert_eq!(healed.code(), Some(0), "{}{}", healed.stdout, healed.stderr);
+        assert!(
+            dead.log().contains("No server process found"),
+            "{}",
+            dead.log()
+        );
+        assert!(
+            hung.log().contains("Stopping server processes"),
+            "{}",
+            hung.log()
+        );
+        assert!(dead.answers() && hung.answers());
+        assert!(not_yet.is_alive(), "{}{}", dead.log(), hung.log());
+    });
 }
 
 #[test]
@@ -373,26 +364,23 @@ fn hazard_48_two_servers_of_one_user_are_doubtful() {
 
 #[test]
 fn hazard_48_two_running_servers_of_one_user_are_doubtful() {
-    in_private_namespace(
-        "hazard_48_two_running_servers_of_one_user_are_doubtful",
-        || {
-            let (one, two) = (Site::new(""), Site::new(""));
-            let text = format!(
-                "url = '{}'\nlogfile = '/l'\nrestart-cmd = '{}'\n",
-                one.url(),
-                one.manage("start")
-            );
-            let (_first, doubt) = (one.start(), "runs 2 MyVNC servers on this host");
-            let (checked, _) = check(&text, &[]);
-            assert!(
-                !checked.stderr.contains("MyVNC servers"),
-                "{}",
-                checked.stderr
-            );
-            let _second = two.start();
-            let (checked, _) = check(&text, &[]);
-            assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
-            assert!(checked.stderr.contains(doubt), "{}", checked.stderr);
-        },
-    );
+    in_private_namespace(|| {
+        let (one, two) = (Site::new(""), Site::new(""));
+        let text = format!(
+            "url = '{}'\nlogfile = '/l'\nrestart-cmd = '{}'\n",
+            one.url(),
+            one.manage("start")
+        );
+        let (_first, doubt) = (one.start(), "runs 2 MyVNC servers on this host");
+        let (checked, _) = check(&text, &[]);
+        assert!(
+            !checked.stderr.contains("MyVNC servers"),
+            "{}",
+            checked.stderr
+        );
+        let _second = two.start();
+        let (checked, _) = check(&text, &[]);
+        assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+        assert!(checked.stderr.contains(doubt), "{}", checked.stderr);
+    });
 }

@@ -1,8 +1,4 @@
 //! One run at a time for each log, one restart at a time for each target.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,7 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use rig::{Site, run, wait_for, wait_until};
+use crate::rig;
+use crate::rig::{Site, run, wait_for, wait_until};
 
 /// `flock(1)` that holds the lock until it is dropped.
 struct Holder(Child);
@@ -300,55 +297,49 @@ fn hazard_32_a_state_directory_that_cannot_be_made_costs_a_warning() {
 
 #[test]
 fn hazard_32_a_state_directory_without_room_or_read_only_costs_a_warning() {
-    rig::in_private_namespace(
-        "hazard_32_a_state_directory_without_room_or_read_only_costs_a_warning",
-        || {
-            for (options, reason) in [
-                ("nr_inodes=1", "No space left on device"),
-                ("ro", "Read-only file system"),
-            ] {
-                let site = Site::new("");
-                let state = site.path("disk");
-                fs::create_dir(&state).unwrap();
-                let mounted = Command::new("mount")
-                    .args(["-t", "tmpfs", "-o", options, "none"])
-                    .arg(&state)
-                    .status();
-                assert!(mounted.unwrap().success());
-                assert_healed_without_restart_lock(&site, &state, reason);
-                let unmounted = Command::new("umount").arg("-l").arg(&state).status();
-                assert!(unmounted.unwrap().success());
-            }
-        },
-    );
-}
-
-#[test]
-fn hazard_32_the_restart_lock_needs_no_room_on_the_disk() {
-    rig::in_private_namespace(
-        "hazard_32_the_restart_lock_needs_no_room_on_the_disk",
-        || {
+    rig::in_private_namespace(|| {
+        for (options, reason) in [
+            ("nr_inodes=1", "No space left on device"),
+            ("ro", "Read-only file system"),
+        ] {
             let site = Site::new("");
             let state = site.path("disk");
             fs::create_dir(&state).unwrap();
             let mounted = Command::new("mount")
-                .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+                .args(["-t", "tmpfs", "-o", options, "none"])
                 .arg(&state)
                 .status();
             assert!(mounted.unwrap().success());
-            let _ = fs::write(state.join("ballast"), vec![b'x'; 1 << 20]);
-            assert_eq!(
-                run(site.monitor().arg("--state-dir").arg(&state)).code(),
-                Some(0)
-            );
-            assert!(site.answers());
-            let said = site.log().matches("No space left on device").count();
-            assert_eq!(said, 1, "the record needs room: {}", site.log());
-            assert!(state.join(format!("127.0.0.1_{}.lock", site.port)).exists());
+            assert_healed_without_restart_lock(&site, &state, reason);
             let unmounted = Command::new("umount").arg("-l").arg(&state).status();
             assert!(unmounted.unwrap().success());
-        },
-    );
+        }
+    });
+}
+
+#[test]
+fn hazard_32_the_restart_lock_needs_no_room_on_the_disk() {
+    rig::in_private_namespace(|| {
+        let site = Site::new("");
+        let state = site.path("disk");
+        fs::create_dir(&state).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+            .arg(&state)
+            .status();
+        assert!(mounted.unwrap().success());
+        let _ = fs::write(state.join("ballast"), vec![b'x'; 1 << 20]);
+        assert_eq!(
+            run(site.monitor().arg("--state-dir").arg(&state)).code(),
+            Some(0)
+        );
+        assert!(site.answers());
+        let said = site.log().matches("No space left on device").count();
+        assert_eq!(said, 1, "the record needs room: {}", site.log());
+        assert!(state.join(format!("127.0.0.1_{}.lock", site.port)).exists());
+        let unmounted = Command::new("umount").arg("-l").arg(&state).status();
+        assert!(unmounted.unwrap().success());
+    });
 }
 
 #[test]

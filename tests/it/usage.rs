@@ -1,19 +1,12 @@
 //! Bad input is one clear line and exit status 2, before anything is touched.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::process::Command;
 
-use rig::{MONITOR, in_private_namespace, run};
+use crate::rig::{MONITOR, in_private_namespace, run};
 
 #[test]
 fn hazard_22_bad_input_is_refused_before_anything_is_touched() {
     // A pattern that is not refused would match, and end, every process of the machine.
-    in_private_namespace(
-        "hazard_22_bad_input_is_refused_before_anything_is_touched",
-        refuse_bad_input,
-    );
+    in_private_namespace(refuse_bad_input);
 }
 
 fn refuse_bad_input() {

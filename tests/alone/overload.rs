@@ -1,11 +1,7 @@
 //! A machine that is overloaded, for real: in a program of its own, for no other test runs beside it.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::process::{Child, Command};
 
-use rig::{Site, run, wait_until};
+use crate::rig::{self, Site, run, wait_until};
 
 /// Percent of the last 10 seconds in which something waited for a CPU, where the kernel keeps it.
 fn pressure() -> Option<f32> {
@@ -31,6 +27,7 @@ fn cause_17_the_machine_is_overloaded() {
     if pressure().is_none() {
         return rig::skip("the kernel keeps no pressure (CONFIG_PSI)");
     }
+    let _alone = crate::alone();
     let site = Site::new("hang = sleep");
     let _server = site.start();
     let cpus = std::thread::available_parallelism().unwrap().get();

@@ -1,14 +1,11 @@
 //! What the build generates is what is committed, and it works: manual pages, completions, jobs,
 //! rotation and the sample configuration.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rig::{MONITOR, run};
+use crate::rig;
+use crate::rig::{MONITOR, run};
 
 const TREE: &str = env!("CARGO_MANIFEST_DIR");
 const GENERATED: &str = concat!(env!("OUT_DIR"), "/generated");

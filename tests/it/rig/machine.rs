@@ -19,7 +19,10 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use seccompiler::BpfProgram;
 use tempfile::TempDir;
 
-use super::{INSIDE, MONITOR, Run, assert_harmless, is_root, skip, stand_in, wait_until};
+use super::{
+    INSIDE, MONITOR, Run, assert_harmless, is_inside, is_root, skip, stand_in, test_name,
+    wait_until,
+};
 
 /// The server's port, on which nothing else listens in the network namespace.
 pub const PORT: u16 = 9143;
@@ -43,11 +46,12 @@ const GROUPS: &str = "root:x:0:\nmyvnc:x:1000:\nother:x:1234:\nnogroup:x:65534:\
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 
 /// Runs the rest of a test on a machine of its own, where the monitor may search for any process: the test runs
-/// itself again in there. `test` is the test's own name; both servers belong to that user, and the other one runs.
-pub fn on_own_machine(test: &str, user: u32, body: impl FnOnce(&mut Machine)) {
-    if std::env::var_os(INSIDE).is_some_and(|inside| inside == test) {
+/// itself again in there. Both servers belong to that user, and the other one runs.
+pub fn on_own_machine(user: u32, body: impl FnOnce(&mut Machine)) {
+    if is_inside() {
         return body(&mut Machine::new(user));
     }
+    let test = &test_name();
     if !is_root() {
         return skip("only root can have processes of several users");
     }

@@ -1,16 +1,12 @@
 //! Who the restart command runs as, and what its start needs: another user, descriptors, processes.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
+use crate::rig::{MONITOR, Run, Site, is_root, run, skip, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rig::{MONITOR, Run, Site, is_root, run, skip, wait_for, wait_until};
 
 /// A user who is not in the machine's account database, but in the tests' own.
 const USER: u32 = 3_141_592;

@@ -1,14 +1,11 @@
 //! The log is best effort, the job is not.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rig::{Run, Site, run};
+use crate::rig;
+use crate::rig::{Run, Site, run};
 
 /// Heals a dead server with that log, quietly.
 fn heal(site: &Site, log: &Path) -> Run {
@@ -37,31 +34,28 @@ fn hazard_16_a_full_disk_is_told_once_and_the_server_is_healed() {
 
 #[test]
 fn hazard_16_on_a_disk_without_a_free_byte_the_lock_holds_and_the_server_is_healed() {
-    rig::in_private_namespace(
-        "hazard_16_on_a_disk_without_a_free_byte_the_lock_holds_and_the_server_is_healed",
-        || {
-            let site = Site::new("");
-            let disk = site.path("disk");
-            fs::create_dir(&disk).unwrap();
-            let mounted = Command::new("mount")
-                .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+    rig::in_private_namespace(|| {
+        let site = Site::new("");
+        let disk = site.path("disk");
+        fs::create_dir(&disk).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+            .arg(&disk)
+            .status();
+        assert!(mounted.unwrap().success());
+        let _ = fs::write(disk.join("ballast"), vec![b'x'; 1 << 20]);
+        let log = disk.join("monitor.log");
+        let healed = run(site.monitor().args(["--quiet", "--logfile"]).arg(&log));
+        assert_healed_with_one_complaint(&site, &healed, &log, "No space left on device");
+        assert!(
+            Command::new("umount")
+                .arg("-l")
                 .arg(&disk)
-                .status();
-            assert!(mounted.unwrap().success());
-            let _ = fs::write(disk.join("ballast"), vec![b'x'; 1 << 20]);
-            let log = disk.join("monitor.log");
-            let healed = run(site.monitor().args(["--quiet", "--logfile"]).arg(&log));
-            assert_healed_with_one_complaint(&site, &healed, &log, "No space left on device");
-            assert!(
-                Command::new("umount")
-                    .arg("-l")
-                    .arg(&disk)
-                    .status()
-                    .unwrap()
-                    .success()
-            );
-        },
-    );
+                .status()
+                .unwrap()
+                .success()
+        );
+    });
 }
 
 #[test]

@@ -1,13 +1,10 @@
 //! Whole runs on the stand-in, compared as transcripts.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::fs;
 
+use crate::rig;
+use crate::rig::{Site, run, wait_until, with_bare_environment};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rig::{Site, run, wait_until, with_bare_environment};
 
 const BEGINNING: &str = "[INFO] Starting health check for http://127.0.0.1:PORT\n\
     [DEBUG] Checking server health: http://127.0.0.1:PORT\n";

@@ -1,8 +1,4 @@
 //! Each cause of a hang, injected for real, and the sentence that names it.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod rig;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -10,9 +6,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use crate::rig;
+use crate::rig::{Run, Site, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rig::{Run, Site, run};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A look at the site, which leaves it alone.
@@ -353,29 +350,26 @@ fn cause_7_blocked_in_a_file() {
 
 #[test]
 fn cause_7_blocked_by_a_file_system_that_does_not_answer() {
-    rig::in_private_namespace(
-        "cause_7_blocked_by_a_file_system_that_does_not_answer",
-        || {
-            let site = Site::new("");
-            let directory = site.path("dead");
-            let Some(dead) = rig::dead_disk::DeadDisk::mount(&directory) else {
-                return rig::skip("no file system in user space can be mounted here");
-            };
-            let file = directory.join("users.json");
-            site.configure(&format!("hang = open\nfile = {}", file.display()));
-            let _server = site.start();
-            let pid = site.servers()[0];
-            let expected = format!(
-                "blocked opening {} (fuse dead on {}) (PID {pid})",
-                file.display(),
-                directory.display()
-            );
-            let cause = cause_of(&site);
-            // The server cannot end before.
-            drop(dead);
-            assert_eq!(cause, expected, "{}", site.log());
-        },
-    );
+    rig::in_private_namespace(|| {
+        let site = Site::new("");
+        let directory = site.path("dead");
+        let Some(dead) = rig::dead_disk::DeadDisk::mount(&directory) else {
+            return rig::skip("no file system in user space can be mounted here");
+        };
+        let file = directory.join("users.json");
+        site.configure(&format!("hang = open\nfile = {}", file.display()));
+        let _server = site.start();
+        let pid = site.servers()[0];
+        let expected = format!(
+            "blocked opening {} (fuse dead on {}) (PID {pid})",
+            file.display(),
+            directory.display()
+        );
+        let cause = cause_of(&site);
+        // The server cannot end before.
+        drop(dead);
+        assert_eq!(cause, expected, "{}", site.log());
+    });
 }
 
 #[test]
@@ -648,7 +642,7 @@ fn cause_14_the_url_is_another_hosts() {
 fn cause_14_another_instance_on_another_port() {
     let site = Site::new("");
     let another = Site::new("");
-    rig::in_private_namespace("cause_14_another_instance_on_another_port", || {
+    rig::in_private_namespace(|| {
         let _server = another.start();
         let mut monitor = site.bare_monitor();
         monitor.args(["--restart-cmd", "true", "--collect-diagnostics"]);
@@ -797,7 +791,7 @@ fn cause_15_what_answers_is_no_myvnc_server() {
 
 #[test]
 fn cause_16_the_disk_of_its_log_is_full() {
-    rig::in_private_namespace("cause_16_the_disk_of_its_log_is_full", || {
+    rig::in_private_namespace(|| {
         let site = Site::new("");
         let disk = site.path("disk");
         fs::create_dir(&disk).unwrap();

@@ -1,0 +1,1279 @@
+//! What an unprivileged user can do to a monitor that runs as root: nothing but hold the server's port, which the
+//! log then says. Each test is named after its row of the hazards, on a machine of its own with a second `MyVNC`
+//! that must come to no harm.
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::rig;
+use crate::rig::machine::{
+    MYVNC, Machine, NOBODY, OTHER, PORT, Process, Ran, bind, is_alive, on_own_machine, user_of,
+};
+use crate::rig::{MONITOR, wait_until};
+use nix::mount::MsFlags;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+/// A run that takes longer was delayed by a stranger: more than ten times of what it takes alone.
+const DELAYED: Duration = Duration::from_secs(15);
+/// A log of a run without a dump and the server's own log is no longer, in bytes.
+const LONGEST_LOG: usize = 64 << 10;
+/// No more processes that are left alone are named.
+const MOST_NAMED: usize = 20;
+
+/// Heals a dead server that was never seen, a hung one, and a dead one that is known, beside these strangers, who are
+/// left alone.
+fn beside(strangers: impl FnOnce(&mut Machine) -> Vec<Process>) {
+    on_own_machine(MYVNC, |machine| {
+        let strangers = strangers(machine);
+        let dead = machine.run(&mut machine.monitor());
+        check(machine, &strangers, &dead);
+        let client = machine.ours.idle_client();
+        let hung = machine.run(&mut machine.monitor());
+        check(machine, &strangers, &hung);
+        drop(client);
+        machine.ours.kill();
+        let known = machine.run(&mut machine.monitor());
+        check(machine, &strangers, &known);
+    });
+}
+
+fn check(machine: &Machine, strangers: &[Process], ran: &Ran) {
+    machine.assert_healed(ran);
+    for stranger in strangers {
+        ran.assert_unharmed(stranger);
+    }
+    assert!(ran.run.took < DELAYED, "{:?}", ran.run.took);
+    assert!(ran.log.len() <= LONGEST_LOG, "{} bytes", ran.log.len());
+    let named = ran.log.matches("Left alone: PID ").count();
+    assert!(named <= MOST_NAMED, "{named} are named");
+}
+
+#[test]
+fn hazard_25_a_silent_look_alike() {
+    beside(|machine| vec![machine.look_alike(NOBODY, "")]);
+}
+
+#[test]
+fn hazard_25_an_unkillable_look_alike() {
+    beside(|machine| {
+        let script = machine.path("evil/myvnc/main.py").display().to_string();
+        let argv = ["tracer", "python3", &script, "--host", "x"];
+        vec![machine.stranger(NOBODY, &argv, "unkillable = yes")]
+    });
+}
+
+#[test]
+fn a_dry_run_beside_a_taken_port_has_only_looked() {
+    on_own_machine(MYVNC, |machine| {
+        let settings = format!("listen = 127.0.0.1:{PORT}");
+        let taker = machine.stranger(NOBODY, &["nc", "-l", "9143"], &settings);
+        let ran = machine.run(machine.monitor().arg("--dry-run"));
+        assert_eq!(ran.code(), Some(0), "{ran:?}");
+        ran.assert_unharmed(&taker);
+        assert!(ran.log.contains("The server's port is taken"), "{ran:?}");
+        assert!(ran.log.contains("Would stop: nothing"), "{ran:?}");
+        assert!(ran.log.contains("Would run: nothing"), "{ran:?}");
+        assert!(!ran.log.contains("[CRITICAL]"), "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_25_a_look_alike_that_listens_on_another_port() {
+    beside(|machine| vec![machine.look_alike(NOBODY, "listen = 127.0.0.1:9300")]);
+}
+
+#[test]
+fn hazard_25_a_directory_is_renamed_above_a_strangers_process() {
+    beside(|machine| {
+        let plain = machine.make_directory("evil/plain", NOBODY, 0o755);
+        let victim = machine.stranger_in(&plain, OTHER, &["python3", "main.py"], "");
+        let below = machine.make_directory("evil/above", NOBODY, 0o755);
+        fs::rename(&plain, below.join("myvnc")).unwrap();
+        let directory = fs::read_link(format!("/proc/{}/cwd", victim.pid)).unwrap();
+        assert!(directory.ends_with("above/myvnc"));
+        vec![victim]
+    });
+}
+
+#[test]
+fn hazard_31_two_hundred_look_alikes() {
+    beside(|machine| vec![machine.look_alike(NOBODY, "forks = 200")]);
+}
+
+#[test]
+fn hazard_31_twelve_look_alikes_with_20000_descriptors() {
+    beside(|machine| vec![machine.look_alike(NOBODY, "descriptors = 19900\nforks = 12")]);
+}
+
+/// A look-alike with these further arguments.
+fn with_arguments(machine: &Machine, more: &[&str], settings: &str) -> Process {
+    let script = machine.path("evil/myvnc/main.py").display().to_string();
+    let argv = [&["python3", &script], more].concat();
+    machine.stranger(NOBODY, &argv, settings)
+}
+
+#[test]
+fn hazard_31_200_look_alikes_with_a_mebibyte_of_arguments() {
+    beside(|machine| {
+        let long = "x".repeat(131_000);
+        vec![with_arguments(machine, &[long.as_str(); 8], "forks = 200")]
+    });
+}
+
+#[test]
+fn hazard_31_320000_arguments() {
+    beside(|machine| vec![with_arguments(machine, &vec!["-p"; 320_000], "")]);
+}
+
+#[test]
+fn hazard_44_3000_look_alikes() {
+    beside(|machine| vec![machine.look_alike(NOBODY, "forks = 3000")]);
+}
+
+#[test]
+fn hazard_44_those_who_are_left_alone_are_named_and_then_counted() {
+    on_own_machine(MYVNC, |machine| {
+        let stranger = machine.look_alike(NOBODY, "forks = 49");
+        let ran = machine.run(&mut machine.monitor());
+        check(machine, &[stranger], &ran);
+        let named = ran.log.matches("Left alone: PID ").count();
+        // The other MyVNC may be one of those.
+        let rest = [50, 51].map(|all| format!(" {} ", all - named));
+        let counts = |line: &str| rest.iter().any(|count| line.contains(count));
+        let counted = ran.log.lines().filter(|line| counts(line)).count();
+        assert!(named > 0 && counted > 0, "{named} are named: {ran:?}");
+    });
+}
+
+/// Binds a FIFO over a file of a process in /proc: who opens it to read waits for ever.
+fn block(machine: &Machine, process: &Process, name: &str) {
+    let fifo = machine.path(&format!("fifo-{name}"));
+    mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IROTH).unwrap();
+    bind(&fifo, Path::new(&format!("/proc/{}/{name}", process.pid)));
+}
+
+#[test]
+fn hazard_31_a_process_whose_arguments_cannot_be_read() {
+    beside(|machine| {
+        let victim = machine.stranger(OTHER, &["sleep", "999"], "");
+        block(machine, &victim, "cmdline");
+        vec![victim]
+    });
+}
+
+/// Opening this file of a process waits in state D, and no signal ends that: as for a process in a page fault on a
+/// dead disk.
+fn block_for_ever(process: &Process, name: &str) -> Option<rig::dead_disk::DeadDisk> {
+    let file = format!("/proc/{}/{name}", process.pid);
+    let dead = rig::dead_disk::DeadDisk::mount_file(Path::new(&file));
+    if dead.is_none() {
+        rig::skip("no file system in user space can be mounted here");
+    }
+    dead
+}
+
+#[test]
+fn hazard_31_a_process_whose_arguments_never_come() {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        let victim = machine.stranger(OTHER, &["sleep", "999"], "");
+        let Some(_dead) = block_for_ever(&victim, "cmdline") else {
+            return;
+        };
+        let client = machine.ours.idle_client();
+        let ran = machine.run(&mut machine.monitor());
+        check(machine, &[victim], &ran);
+        assert!(!server.is_alive(), "{ran:?}");
+        drop(client);
+    });
+}
+
+#[test]
+fn hazard_44_a_search_that_is_held_up_shows_no_secret() {
+    on_own_machine(MYVNC, |machine| {
+        let secrets = ["--password=hunter2", "--token", "hunter3"];
+        let look_alikes = [0, 1].map(|_| with_arguments(machine, &secrets, ""));
+        let victim = machine.look_alike(NOBODY, "");
+        let last = with_arguments(machine, &secrets, "");
+        let Some(_dead) = block_for_ever(&victim, "cmdline") else {
+            return;
+        };
+        let ran = machine.run(&mut machine.monitor());
+        for output in [&ran.log, &ran.run.stdout, &ran.run.stderr] {
+            assert!(!output.contains("hunter"), "{ran:?}");
+        }
+        check(machine, &look_alikes, &ran);
+        check(machine, &[victim, last], &ran);
+    });
+}
+
+#[test]
+fn hazard_31_a_known_server_whose_arguments_never_come() {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        machine.run_healthy();
+        let Some(_dead) = block_for_ever(&server, "cmdline") else {
+            return;
+        };
+        let _client = machine.ours.idle_client();
+        let ran = machine.run(&mut machine.monitor());
+        check(machine, &[], &ran);
+        assert!(!server.is_alive(), "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_31_a_look_alike_whose_environment_cannot_be_read() {
+    beside(|machine| {
+        let look_alike = machine.look_alike(NOBODY, "");
+        block(machine, &look_alike, "environ");
+        vec![look_alike]
+    });
+}
+
+#[test]
+fn hazard_31_a_process_whose_status_cannot_be_read() {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        let victim = machine.stranger(OTHER, &["sleep", "999"], "");
+        block(machine, &victim, "status");
+        block(machine, &victim, "stat");
+        let client = machine.ours.idle_client();
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+        assert!(!server.is_alive() && ran.run.took < DELAYED, "{ran:?}");
+        drop(client);
+    });
+}
+
+#[test]
+fn hazard_31_a_known_server_whose_arguments_cannot_be_read() {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        machine.run_healthy();
+        block(machine, &server, "cmdline");
+        let _client = machine.ours.idle_client();
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+        assert!(!server.is_alive() && ran.run.took < DELAYED, "{ran:?}");
+    });
+}
+
+/// Who has the dead server's port.
+struct Squatter {
+    /// The server was seen healthy before.
+    is_known: bool,
+    answer: Option<&'static str>,
+    /// Its arguments are those of a `MyVNC`.
+    is_alike: bool,
+}
+
+fn squatted(squatter: &Squatter) {
+    on_own_machine(MYVNC, |machine| {
+        if squatter.is_known {
+            machine.let_a_known_server_die();
+        }
+        let mut settings = format!("listen = 127.0.0.1:{PORT}\n");
+        if let Some(answer) = squatter.answer {
+            settings = format!("{settings}answer = {answer}\n");
+        }
+        let stranger = if squatter.is_alike {
+            machine.look_alike(NOBODY, &settings)
+        } else {
+            machine.stranger(NOBODY, &["nc", "-l", "9143"], &settings)
+        };
+        let mut monitor = if squatter.answer.is_some() {
+            machine.patient_monitor()
+        } else {
+            machine.monitor()
+        };
+        let ran = machine.run(&mut monitor);
+        machine.assert_other_unharmed(&ran);
+        match (squatter.answer, squatter.is_known, squatter.is_alike) {
+            (Some("200 OK"), true, _) => {
+                machine.assert_takeover(&stranger, &ran);
+                assert!(!ran.log.contains("Starting server"), "{ran:?}");
+            }
+            (Some("200 OK"), false, _) => {
+                assert_eq!(ran.code(), Some(0), "{ran:?}");
+                ran.assert_unharmed(&stranger);
+                let accepting = "user = \"nobody\"";
+                assert_eq!(ran.warnings_with(accepting).len(), 1, "{ran:?}");
+                let again = machine.run(&mut monitor);
+                assert_eq!(again.code(), Some(0), "{again:?}");
+                assert_eq!(again.warnings_with(accepting).len(), 0, "{again:?}");
+            }
+            (_, _, true) => {
+                assert!(!stranger.is_alive(), "{ran:?}");
+                machine.assert_healed(&ran);
+                assert_ne!(user_of(machine.ours.server()), NOBODY, "{ran:?}");
+            }
+            (_, _, false) => {
+                assert_eq!(ran.code(), Some(1), "{ran:?}");
+                ran.assert_unharmed(&stranger);
+                assert!(!ran.log.contains("Starting server"), "{ran:?}");
+                let names = |line: &&str| {
+                    line.contains(&format!("PID {}", stranger.pid))
+                        && (line.contains("nobody") || line.contains("65534"))
+                };
+                assert!(ran.errors().iter().any(names), "{ran:?}");
+            }
+        }
+    });
+}
+
+macro_rules! squatters {
+    ($($name:ident: $is_known:expr, $answer:expr, $is_alike:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            let (is_known, answer, is_alike) = ($is_known, $answer, $is_alike);
+            squatted(&Squatter { is_known, answer, is_alike });
+        }
+    )+};
+}
+
+squatters! {
+    hazard_26_an_unknown_servers_port_is_held_by_a_silent_stranger: false, None, false;
+    hazard_26_an_unknown_servers_port_is_held_by_a_silent_look_alike: false, None, true;
+    hazard_26_an_unknown_servers_port_is_held_by_a_stranger_with_500: false, Some("500 Broken"), false;
+    hazard_26_an_unknown_servers_port_is_held_by_a_look_alike_with_500: false, Some("500 Broken"), true;
+    hazard_28_an_unknown_server_is_a_stranger_with_200: false, Some("200 OK"), false;
+    hazard_28_an_unknown_server_is_a_look_alike_with_200: false, Some("200 OK"), true;
+    hazard_26_a_known_servers_port_is_held_by_a_silent_stranger: true, None, false;
+    hazard_26_a_known_servers_port_is_held_by_a_silent_look_alike: true, None, true;
+    hazard_26_a_known_servers_port_is_held_by_a_stranger_with_500: true, Some("500 Broken"), false;
+    hazard_26_a_known_servers_port_is_held_by_a_look_alike_with_500: true, Some("500 Broken"), true;
+    hazard_28_a_known_servers_port_is_held_by_a_stranger_with_200: true, Some("200 OK"), false;
+    hazard_28_a_known_servers_port_is_held_by_a_look_alike_with_200: true, Some("200 OK"), true;
+}
+
+#[test]
+fn hazard_26_the_port_is_bound_by_a_stranger_that_does_not_listen() {
+    on_own_machine(MYVNC, |machine| {
+        if !knows_bound_sockets() {
+            return rig::skip("before Linux 6.8, the kernel does not list bound sockets");
+        }
+        let settings = format!("bind = 127.0.0.1:{PORT}");
+        let stranger = machine.stranger(NOBODY, &["holder"], &settings);
+        let ran = machine.run(machine.monitor().args(["--start-timeout", "2"]));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        ran.assert_unharmed(&stranger);
+        machine.assert_other_unharmed(&ran);
+        let names = |line: &&str| {
+            line.contains(&format!("PID {}", stranger.pid))
+                && (line.contains("nobody") || line.contains("65534"))
+                && line.contains("does not listen")
+        };
+        assert!(ran.errors().iter().any(names), "{ran:?}");
+    });
+}
+
+/// Whether `TCPF_BOUND_INACTIVE` is there (sock_diag(7); Linux 6.8).
+fn knows_bound_sockets() -> bool {
+    let names = nix::sys::utsname::uname().unwrap();
+    let release = names.release().to_str().unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|part| part.parse().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(8))
+}
+
+/// Somebody takes the port as soon as the hung server is stopped.
+fn grabbed(is_known: bool, answer: Option<&str>) {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        if is_known {
+            machine.run_healthy();
+        }
+        // The next one comes late.
+        machine.ours.configure("bind-after = 300");
+        let _client = machine.ours.idle_client();
+        let answer = answer.map_or(String::new(), |status| format!("\nanswer = {status}"));
+        let settings = format!("grab = 127.0.0.1:{PORT}{answer}");
+        let taker = machine.look_alike(NOBODY, &settings);
+        let ran = machine.run(machine.monitor().args(["--start-timeout", "2"]));
+        assert!(!server.is_alive(), "{ran:?}");
+        machine.assert_takeover(&taker, &ran);
+        if is_known && !answer.is_empty() {
+            let again = machine.run(&mut machine.patient_monitor());
+            machine.assert_takeover(&taker, &again);
+        }
+    });
+}
+
+#[test]
+fn hazard_28_the_port_is_taken_between_stop_and_start_and_answers() {
+    grabbed(true, Some("200 OK"));
+}
+
+#[test]
+fn hazard_28_the_port_is_taken_between_stop_and_start_and_is_silent() {
+    grabbed(true, None);
+}
+
+#[test]
+fn hazard_28_the_port_of_a_server_that_was_never_seen_healthy_is_taken() {
+    grabbed(false, Some("200 OK"));
+}
+
+#[test]
+fn moving_the_server_to_another_user_is_a_line_of_the_configuration() {
+    on_own_machine(MYVNC, |machine| {
+        machine.let_a_known_server_die();
+        let moved = machine.ours.start_as(OTHER);
+        let refused = machine.run(&mut machine.patient_monitor());
+        assert_eq!(refused.code(), Some(1), "{refused:?}");
+        let advice = "user = \"other\"";
+        let mut errors = refused.errors().into_iter();
+        assert!(errors.any(|line| line.contains(advice)), "{refused:?}");
+        refused.assert_unharmed(&moved);
+        let config = format!(
+            "[server.main]\nurl = \"http://127.0.0.1:{PORT}\"\nrestart-cmd = \"{}\"\n{advice}\n\
+                logfile = \"{}\"\nstate-dir = \"{}\"\n",
+            machine.ours.restart_command(),
+            machine.path("log/m.log").display(),
+            machine.path("state").display()
+        );
+        let config = machine.make_file("monitor.toml", 0, 0o644, &config);
+        let mut configured = Command::new(MONITOR);
+        configured.arg("--config").arg(config);
+        let accepted = machine.run(&mut configured);
+        assert_eq!(accepted.code(), Some(0), "{accepted:?}");
+        assert!(accepted.log.contains("✓ Server is healthy"), "{accepted:?}");
+        assert!(accepted.errors().is_empty(), "{accepted:?}");
+        // From then on it is known, with that line and without it.
+        machine.run_healthy();
+        accepted.assert_unharmed(&moved);
+    });
+}
+
+#[test]
+fn moving_the_server_to_another_user_is_a_flag() {
+    on_own_machine(MYVNC, |machine| {
+        machine.let_a_known_server_die();
+        let moved = machine.ours.start_as(OTHER);
+        let accepted = machine.run(machine.patient_monitor().args(["--user", "other"]));
+        assert_eq!(accepted.code(), Some(0), "{accepted:?}");
+        machine.run_healthy();
+        // The new owner's server is restarted like the old one's.
+        let _client = machine.ours.idle_client();
+        let healed = machine.run(machine.monitor().args(["--user", "other"]));
+        machine.assert_healed(&healed);
+        healed.assert_unharmed(&machine.other_server);
+        assert!(!moved.is_alive(), "{healed:?}");
+        assert_eq!(user_of(machine.ours.server()), OTHER, "{healed:?}");
+    });
+}
+
+#[test]
+fn hazard_53_listen_is_set_after_a_proxy_was_recorded() {
+    on_own_machine(MYVNC, |machine| {
+        let _server = machine.ours.start();
+        let settings = format!("listen = 127.0.0.2:{PORT}\nanswer = 200 OK");
+        let argv = ["haproxy", "-f", "/etc/haproxy/haproxy.cfg"];
+        let proxy = machine.stranger(0, &argv, &settings);
+        let url = format!("http://127.0.0.2:{PORT}");
+        let before = machine.run(machine.patient_monitor().args(["--url", &url]));
+        assert_eq!(before.code(), Some(0), "{before:?}");
+        let listen = format!("127.0.0.1:{PORT}");
+        let flags = ["--url", &url, "--listen", &listen];
+        let healthy = machine.run(machine.patient_monitor().args(flags));
+        assert_eq!(healthy.code(), Some(0), "{healthy:?}");
+        assert!(healthy.errors().is_empty(), "{healthy:?}");
+        let _client = machine.ours.idle_client();
+        drop(proxy);
+        let ran = machine.run(machine.monitor().args(flags));
+        // As the server's user, not the proxy's.
+        machine.assert_healed(&ran);
+        assert_eq!(user_of(machine.ours.server()), MYVNC, "{ran:?}");
+    });
+}
+
+#[test]
+fn the_record_of_the_server_stands_in_the_state_directory() {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        machine.run_healthy();
+        let file = machine.path(&format!("state/127.0.0.1_{PORT}.json"));
+        let record = fs::read_to_string(&file).unwrap().replace(' ', "");
+        assert!(
+            record.contains(&format!("\"pid\":{}", server.pid)),
+            "{record}"
+        );
+        assert!(record.contains(&format!("\"uid\":{MYVNC}")), "{record}");
+        // Nobody else can write it, and not all can read it.
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o027, 0);
+        // It is written when it changes.
+        let written = fs::metadata(&file).unwrap().ino();
+        machine.run_healthy();
+        assert_eq!(fs::metadata(&file).unwrap().ino(), written);
+    });
+}
+
+#[test]
+fn hazard_25_a_record_of_a_process_that_is_another_one_now() {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        machine.run_healthy();
+        let pid = server.pid;
+        drop(server);
+        let file = machine.path(&format!("state/127.0.0.1_{PORT}.json"));
+        let record = fs::read_to_string(&file).unwrap();
+        for stranger in [
+            machine.look_alike(NOBODY, ""),
+            machine.look_alike(MYVNC, ""),
+            machine.stranger(MYVNC, &["sleep", "999"], ""),
+        ] {
+            fs::write(&file, of_pid(&record, pid, stranger.pid)).unwrap();
+            let ran = machine.run(&mut machine.monitor());
+            machine.assert_healed(&ran);
+            ran.assert_unharmed(&stranger);
+            machine.ours.kill();
+        }
+        // The other MyVNC, too.
+        let other = of_pid(&record, pid, machine.other_server.pid);
+        fs::write(&file, other).unwrap();
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+    });
+}
+
+/// The record with the PID of another process in it.
+fn of_pid(record: &str, pid: i32, other: i32) -> String {
+    let key = record.find("\"pid\"").unwrap();
+    let (before, after) = record.split_at(key);
+    let changed = after.replacen(&pid.to_string(), &other.to_string(), 1);
+    assert_ne!(changed, after);
+    before.to_owned() + &changed
+}
+
+#[test]
+fn hazard_25_a_state_file_of_garbage() {
+    on_own_machine(MYVNC, |machine| {
+        machine.make_directory("state", 0, 0o700);
+        let other = machine.other_server.pid;
+        for (number, text) in [
+            String::new(),
+            "{".to_owned(),
+            "\0".repeat(9000),
+            format!("{{\"known\":{{\"pid\":{other}}}}}"),
+            "[".repeat(100_000),
+        ]
+        .iter()
+        .enumerate()
+        {
+            machine.make_file(&format!("state/127.0.0.1_{PORT}.json"), 0, 0o600, text);
+            let ran = machine.run(&mut machine.monitor());
+            machine.assert_healed(&ran);
+            machine.ours.kill();
+            assert!(ran.run.took < DELAYED, "{number}: {ran:?}");
+        }
+    });
+}
+
+/// Somebody listens on the other address of the name `localhost`.
+fn on_the_other_address(machine: &Machine, answer: Option<&str>) -> Process {
+    let answer = answer.map_or(String::new(), |status| format!("\nanswer = {status}"));
+    machine.look_alike(NOBODY, &format!("listen = [::1]:{PORT}{answer}"))
+}
+
+const ANSWERS: [Option<&str>; 3] = [None, Some("200 OK"), Some("500 Broken")];
+
+fn localhost() -> [String; 2] {
+    ["--url".to_owned(), format!("http://localhost:{PORT}")]
+}
+
+#[test]
+fn hazard_27_a_squatter_on_the_other_address_does_not_make_a_healthy_server_sick() {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        let known = machine.run(machine.patient_monitor().args(localhost()));
+        assert_eq!(known.code(), Some(0), "{known:?}");
+        for answer in ANSWERS {
+            let squatter = on_the_other_address(machine, answer);
+            let ran = machine.run(machine.patient_monitor().args(localhost()));
+            assert_eq!(ran.code(), Some(0), "{ran:?}");
+            assert!(ran.log.contains("✓ Server is healthy"), "{ran:?}");
+            ran.assert_unharmed(&server);
+            ran.assert_unharmed(&squatter);
+            assert!(ran.run.took < Duration::from_secs(5), "{ran:?}");
+        }
+    });
+}
+
+#[test]
+fn hazard_27_a_silent_squatter_on_the_other_address_of_a_server_that_was_never_seen() {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        let squatter = on_the_other_address(machine, None);
+        let mut monitor = machine.monitor();
+        monitor.args(localhost()).args(["--timeout", "4"]);
+        let ran = machine.run(&mut monitor);
+        assert_eq!(ran.code(), Some(0), "{ran:?}");
+        ran.assert_unharmed(&server);
+        ran.assert_unharmed(&squatter);
+        machine.assert_other_unharmed(&ran);
+    });
+}
+
+/// A server that is dead or hung is restarted, whoever listens on the other address of its name.
+fn heals_beside_the_other_address(hangs: bool, is_known: bool) {
+    on_own_machine(MYVNC, |machine| {
+        let mut flags = localhost().to_vec();
+        if !is_known {
+            flags.extend(["--listen".to_owned(), format!("127.0.0.1:{PORT}")]);
+        }
+        for answer in ANSWERS {
+            let server = machine.ours.start();
+            if is_known {
+                let known = machine.run(machine.patient_monitor().args(&flags));
+                assert_eq!(known.code(), Some(0), "{known:?}");
+            }
+            let squatter = on_the_other_address(machine, answer);
+            let client = hangs.then(|| machine.ours.idle_client());
+            if !hangs {
+                machine.ours.kill();
+            }
+            let ran = machine.run(machine.monitor().args(&flags));
+            machine.assert_healed(&ran);
+            ran.assert_unharmed(&squatter);
+            assert!(!server.is_alive(), "{ran:?}");
+            drop(client);
+            machine.ours.kill();
+        }
+    });
+}
+
+#[test]
+fn hazard_27_a_known_hung_server_beside_the_other_address() {
+    heals_beside_the_other_address(true, true);
+}
+
+#[test]
+fn hazard_27_a_known_dead_server_beside_the_other_address() {
+    heals_beside_the_other_address(false, true);
+}
+
+#[test]
+fn hazard_27_a_hung_server_with_listen_beside_the_other_address() {
+    heals_beside_the_other_address(true, false);
+}
+
+#[test]
+fn hazard_27_a_dead_server_with_listen_beside_the_other_address() {
+    heals_beside_the_other_address(false, false);
+}
+
+#[test]
+fn hazard_53_the_server_is_dead_behind_a_proxy_of_another_user() {
+    on_own_machine(MYVNC, |machine| {
+        let settings = format!("listen = 127.0.0.2:{PORT}\nanswer = 503 Service Unavailable");
+        let argv = ["haproxy", "-f", "/etc/haproxy/haproxy.cfg"];
+        let proxy = machine.stranger(OTHER, &argv, &settings);
+        let mut monitor = machine.patient_monitor();
+        monitor.args(["--url", &format!("http://127.0.0.2:{PORT}")]);
+        monitor.args(["--listen", &format!("127.0.0.1:{PORT}")]);
+        let ran = machine.run(&mut monitor);
+        assert!(machine.ours.answers(), "{ran:?}");
+        ran.assert_unharmed(&proxy);
+        machine.assert_other_unharmed(&ran);
+        let causes = ran.warnings_with("Cause: ");
+        assert!(causes[0].contains("not running"), "{ran:?}");
+        // It waits for the server's own port, not for what a proxy says.
+        assert!(ran.run.took < Duration::from_secs(10), "{ran:?}");
+    });
+}
+
+/// A state directory that cannot be used costs one warning, and nothing else.
+fn without_a_state_directory(
+    most_warnings: std::ops::RangeInclusive<usize>,
+    make: impl FnOnce(&mut Machine) -> Option<(std::path::PathBuf, Option<rig::dead_disk::DeadDisk>)>,
+) {
+    on_own_machine(MYVNC, |machine| {
+        let Some((directory, _dead)) = make(machine) else {
+            return rig::skip("no file system in user space can be mounted here");
+        };
+        let named = directory.display().to_string();
+        let flags = ["--state-dir", &named];
+        let check = |ran: &Ran| {
+            machine.assert_healed(ran);
+            let warnings = ran.warnings_with(&named).len();
+            assert!(most_warnings.contains(&warnings), "{ran:?}");
+            assert!(ran.errors().len() <= 1, "{ran:?}");
+            assert!(ran.run.took < DELAYED, "{ran:?}");
+        };
+        check(&machine.run(machine.monitor().args(flags)));
+        let healthy = machine.run(machine.patient_monitor().args(flags));
+        assert_eq!(healthy.code(), Some(0), "{healthy:?}");
+        assert!(healthy.log.contains("✓ Server is healthy"), "{healthy:?}");
+        assert!(healthy.warnings_with(&named).len() <= 1, "{healthy:?}");
+        assert!(healthy.run.took < Duration::from_secs(5), "{healthy:?}");
+        let _client = machine.ours.idle_client();
+        check(&machine.run(machine.monitor().args(flags)));
+    });
+}
+
+#[test]
+fn hazard_32_a_read_only_state_directory() {
+    without_a_state_directory(1..=1, |machine| {
+        let directory = machine.mount_tmpfs("state", MsFlags::MS_RDONLY, "size=64k");
+        Some((directory, None))
+    });
+}
+
+#[test]
+fn hazard_32_a_state_directory_without_space() {
+    without_a_state_directory(1..=1, |machine| {
+        let directory = machine.mount_tmpfs("state", MsFlags::empty(), "size=4k");
+        fs::write(directory.join("filler"), [b'x'; 4096]).unwrap();
+        assert!(fs::write(directory.join("more"), "x").is_err());
+        fs::remove_file(directory.join("more")).unwrap();
+        Some((directory, None))
+    });
+}
+
+#[test]
+fn hazard_32_a_state_directory_without_inodes() {
+    without_a_state_directory(1..=1, |machine| {
+        let directory = machine.mount_tmpfs("state", MsFlags::empty(), "size=64k,nr_inodes=2");
+        fs::write(directory.join("filler"), "").unwrap();
+        assert!(fs::write(directory.join("more"), "").is_err());
+        Some((directory, None))
+    });
+}
+
+#[test]
+fn hazard_32_a_state_directory_below_a_file() {
+    without_a_state_directory(1..=1, |machine| {
+        Some((machine.make_file("file", 0, 0o600, "").join("state"), None))
+    });
+}
+
+#[test]
+fn hazard_32_a_state_directory_without_its_parent() {
+    without_a_state_directory(0..=1, |machine| Some((machine.path("not/there/yet"), None)));
+}
+
+#[test]
+fn hazard_32_a_state_directory_on_a_disk_that_does_not_answer() {
+    without_a_state_directory(1..=1, |machine| {
+        let directory = machine.path("dead");
+        let dead = rig::dead_disk::DeadDisk::mount(&directory)?;
+        Some((directory, Some(dead)))
+    });
+}
+
+/// Lines in the form of the server's own log, as if written just now.
+fn server_log(texts: &[&str]) -> String {
+    let now = chrono::Local::now().format("%Y-%m-%d %H:%M:%S,123");
+    let lines = texts
+        .iter()
+        .map(|text| format!("{now} - myvnc - INFO - server.py:294 - {text}\n"));
+    lines.collect()
+}
+
+/// What a look at a healthy server shows, with its own log there.
+fn look(machine: &Machine, server_log: &Path) -> Ran {
+    let mut monitor = machine.patient_monitor();
+    monitor
+        .arg("--collect-diagnostics")
+        .arg("--server-log")
+        .arg(server_log);
+    let ran = machine.run(&mut monitor);
+    assert_eq!(ran.code(), Some(0), "{ran:?}");
+    ran
+}
+
+#[test]
+fn hazard_42_a_file_of_root_is_no_server_log() {
+    on_own_machine(MYVNC, |machine| {
+        let _server = machine.ours.start();
+        machine.run_healthy();
+        let private = server_log(&["hunter2 of root"]);
+        machine.make_directory("private", 0, 0o755);
+        let secret = machine.make_file("private/secret.log", 0, 0o600, &private);
+        let logs = machine.make_directory("logs", MYVNC, 0o755);
+        // The server's own private log is shown, to see that something is.
+        machine.make_file(
+            "logs/own.log",
+            MYVNC,
+            0o600,
+            &server_log(&["of the server"]),
+        );
+        let own = look(machine, &logs.join("*.log"));
+        assert!(own.log.contains("of the server"), "{own:?}");
+        fs::remove_file(logs.join("own.log")).unwrap();
+        symlink(&secret, logs.join("link.log")).unwrap();
+        fs::hard_link(&secret, logs.join("hard.log")).unwrap();
+        machine.make_directory("evil/pub", NOBODY, 0o755);
+        symlink(machine.path("private"), machine.path("evil/pub/swapped")).unwrap();
+        for place in ["logs/*.log", "evil/pub/swapped/*.log"] {
+            let ran = look(machine, &machine.path(place));
+            assert!(!ran.log.contains("hunter2"), "{ran:?}");
+            assert!(!ran.run.stdout.contains("hunter2"), "{ran:?}");
+        }
+    });
+}
+
+#[test]
+fn hazard_42_a_file_of_a_third_user_is_no_server_log() {
+    on_own_machine(MYVNC, |machine| {
+        let _server = machine.ours.start();
+        machine.run_healthy();
+        machine.make_directory("theirs", OTHER, 0o755);
+        machine.make_file("theirs/a.log", OTHER, 0o600, &server_log(&["hunter2"]));
+        let ran = look(machine, &machine.path("theirs/*.log"));
+        assert!(!ran.log.contains("hunter2"), "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_42_a_directory_is_swapped_while_root_looks_for_the_log_of_its_server() {
+    on_own_machine(0, |machine| {
+        let _server = machine.ours.start();
+        machine.run_healthy();
+        machine.make_directory("private", 0, 0o755);
+        let private = server_log(&["hunter2 of root"]);
+        machine.make_file("private/a.log", 0, 0o600, &private);
+        machine.make_directory("evil/here", NOBODY, 0o755);
+        machine.make_file("evil/here/a.log", NOBODY, 0o644, &server_log(&["bait"]));
+        symlink(machine.path("private"), machine.path("evil/link")).unwrap();
+        let pattern = machine.path("evil/here/*.log");
+        // At rest first: what root's server may read is not what a stranger leads to.
+        fs::rename(machine.path("evil/here"), machine.path("evil/aside")).unwrap();
+        fs::rename(machine.path("evil/link"), machine.path("evil/here")).unwrap();
+        let ran = look(machine, &pattern);
+        assert!(!ran.log.contains("hunter2"), "{ran:?}");
+        let [here, aside] = ["evil/here", "evil/aside"].map(|name| machine.path(name));
+        let swap = format!("swap = {} {}", here.display(), aside.display());
+        let _swapping = machine.stranger(NOBODY, &["swap"], &swap);
+        for _ in 0..3 {
+            let ran = look(machine, &pattern);
+            assert!(!ran.log.contains("hunter2"), "{ran:?}");
+        }
+    });
+}
+
+#[test]
+fn hazard_41_sessions_and_cookies_in_the_servers_log_reach_no_log() {
+    on_own_machine(MYVNC, |machine| {
+        // As myvnc/web/server.py and myvnc/utils/auth_manager.py write them.
+        let texts = [
+            "Login successful for ada, setting cookie for host: vm",
+            "Cookie header: session_id=hunter01; theme=hunter02",
+            "Found Cookie header: theme=hunter03; session_id=hunter04",
+            "Cookie being set: session_id=hunter05; Path=/; HttpOnly; Max-Age=604800",
+            "Setting session cookie: session_id=hunter06..., Max-Age=604800",
+            "All cookies in request: ['session_id=hunter07', 'theme=hunter08']",
+            "Extracted session_id directly: hunter09",
+            "Parsed session_id cookie: hunter10",
+            "Session ID from cookie: hunter11...",
+            "Validating session ID: hunter12",
+            "Created fallback session ID: hunter13",
+            "Created new session for user ada: hunter14...",
+            "Session check: {'session_id': 'hunter15', 'user': 'ada'}",
+            "Session check: {\"session_id\": \"hunter16\", \"user\": \"ada\"}",
+            "\"GET /session?session_id=hunter17 HTTP/1.1\" 200 -",
+            "Set-Cookie: session_id=hunter18; Path=/",
+            "Authorization: Basic hunter19",
+            "headers: {'Cookie': 'session_id=hunter20', 'Authorization': 'Bearer hunter21'}",
+            "done",
+        ];
+        machine.make_directory("logs", MYVNC, 0o755);
+        let log = machine.make_file("logs/myvnc_1.log", MYVNC, 0o644, &server_log(&texts));
+        let _server = machine.ours.start();
+        let _client = machine.ours.idle_client();
+        let ran = machine.run(machine.monitor().arg("--server-log").arg(log));
+        machine.assert_healed(&ran);
+        let leaked: Vec<_> = ran
+            .log
+            .lines()
+            .filter(|line| line.contains("hunter"))
+            .collect();
+        assert!(leaked.is_empty(), "{leaked:#?}");
+        assert!(!ran.run.stdout.contains("hunter"), "{ran:?}");
+        for shown in ["Login successful for ada", "done"] {
+            assert!(ran.log.contains(shown), "{ran:?}");
+        }
+    });
+}
+
+#[test]
+fn hazard_41_new_logs_are_not_for_all() {
+    on_own_machine(MYVNC, |machine| {
+        nix::sys::stat::umask(Mode::empty());
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+        for name in ["log/m.log", "log/m.restart.log"] {
+            let mode = fs::metadata(machine.path(name)).unwrap().mode() & 0o777;
+            assert_eq!(mode, 0o640, "{name}: {mode:o}");
+        }
+    });
+}
+
+/// A run with its log there heals the dead server, and says so somewhere.
+fn heal_with_log(machine: &Machine, log: &Path) -> Ran {
+    let ran = machine.run(machine.monitor().arg("--logfile").arg(log));
+    assert!(machine.ours.answers(), "{ran:?}");
+    machine.assert_other_unharmed(&ran);
+    machine.ours.kill();
+    ran
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+#[test]
+fn hazard_42_a_log_directory_that_is_a_link_of_a_stranger() {
+    on_own_machine(MYVNC, |machine| {
+        let roots = machine.make_directory("roots", 0, 0o755);
+        let link = machine.path("evil/logs");
+        symlink(&roots, &link).unwrap();
+        std::os::unix::fs::lchown(&link, Some(NOBODY), Some(NOBODY)).unwrap();
+        let ran = heal_with_log(machine, &link.join("m.log"));
+        assert_eq!(names_in(&roots), [""; 0], "{ran:?}");
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        let named = link.display().to_string();
+        assert!(ran.run.stderr.contains(&named), "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_42_a_log_directory_that_its_owner_swaps() {
+    on_own_machine(MYVNC, |machine| {
+        let _server = machine.ours.start();
+        let roots = machine.make_directory("roots", 0, 0o755);
+        let here = machine.make_directory("evil/here", NOBODY, 0o755);
+        let link = machine.path("evil/link");
+        symlink(&roots, &link).unwrap();
+        let swap = format!("swap = {} {}", here.display(), link.display());
+        let _swapping = machine.stranger(NOBODY, &["swap"], &swap);
+        for _ in 0..40 {
+            machine.run(
+                machine
+                    .patient_monitor()
+                    .arg("--logfile")
+                    .arg(here.join("m.log")),
+            );
+            assert_eq!(names_in(&roots), [""; 0]);
+        }
+    });
+}
+
+#[test]
+fn hazard_42_links_in_a_directory_that_a_group_can_write_to() {
+    on_own_machine(MYVNC, |machine| {
+        let roots = machine.make_directory("roots", 0, 0o755);
+        let logs = machine.make_directory("varlog", 0, 0o775);
+        std::os::unix::fs::chown(&logs, Some(0), Some(OTHER)).unwrap();
+        // As /var/log of Ubuntu, root:syslog: a log in there is nothing unusual.
+        let usual = heal_with_log(machine, &logs.join("usual.log"));
+        assert_eq!(usual.code(), Some(0), "{usual:?}");
+        for name in ["m.log", ".m.lock", "m.restart.log"] {
+            symlink(roots.join(name), logs.join(name)).unwrap();
+            std::os::unix::fs::lchown(logs.join(name), Some(OTHER), Some(OTHER)).unwrap();
+        }
+        let ran = heal_with_log(machine, &logs.join("m.log"));
+        assert_eq!(names_in(&roots), [""; 0], "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_43_a_hard_link_is_neither_changed_nor_emptied() {
+    on_own_machine(MYVNC, |machine| {
+        for name in [".m.lock", "m.log", "m.restart.log"] {
+            let logs = machine.make_directory(&format!("logs{name}"), NOBODY, 0o755);
+            let roots = machine.make_file(&format!("of-root{name}"), 0, 0o644, "precious\n");
+            fs::hard_link(&roots, logs.join(name)).unwrap();
+            let ran = heal_with_log(machine, &logs.join("m.log"));
+            assert_eq!(
+                fs::read_to_string(&roots).unwrap(),
+                "precious\n",
+                "{name}: {ran:?}"
+            );
+            assert_eq!(
+                fs::metadata(&roots).unwrap().mode() & 0o777,
+                0o644,
+                "{name}"
+            );
+            assert_eq!(fs::metadata(&roots).unwrap().uid(), 0, "{name}");
+        }
+    });
+}
+
+#[test]
+fn hazard_43_a_state_directory_of_a_stranger_leads_nowhere() {
+    on_own_machine(MYVNC, |machine| {
+        let _server = machine.ours.start();
+        for (number, is_hard) in [true, false].into_iter().enumerate() {
+            let state = machine.make_directory(&format!("evil/state{number}"), NOBODY, 0o777);
+            let roots = machine.make_file(&format!("roots{number}"), 0, 0o644, "precious\n");
+            for name in ["127.0.0.1", "localhost"] {
+                for kind in ["json", "lock", "healthy", "json.new"] {
+                    let name = state.join(format!("{name}_{PORT}.{kind}"));
+                    if is_hard {
+                        fs::hard_link(&roots, name).unwrap();
+                    } else {
+                        symlink(&roots, name).unwrap();
+                    }
+                }
+            }
+            let mut monitor = machine.patient_monitor();
+            let healthy = machine.run(monitor.arg("--state-dir").arg(&state));
+            assert_eq!(healthy.code(), Some(0), "{healthy:?}");
+            machine.ours.kill();
+            let ran = machine.run(machine.monitor().arg("--state-dir").arg(&state));
+            machine.assert_healed(&ran);
+            assert_eq!(fs::read_to_string(&roots).unwrap(), "precious\n", "{ran:?}");
+            assert_eq!(fs::metadata(&roots).unwrap().mode() & 0o777, 0o644);
+        }
+    });
+}
+
+/// Another monitor in the middle of a restart, run as cron runs it, whose every command line names our server.
+struct OtherMonitor {
+    _shell: Process,
+    pids: Vec<i32>,
+}
+
+impl OtherMonitor {
+    fn new(machine: &Machine, program: &Path) -> Self {
+        let log = machine.path("log/another.log");
+        let script = machine.ours.path("myvnc/main.py").display().to_string();
+        let line = format!(
+            "timeout 90 flock -n {} sh -c '{} --url http://127.0.0.1:9300 --logfile {} --state-dir {} \
+            --start-timeout 60 --restart-cmd \"sleep 60; : python3 {script}\"; exit $?'; exit $?",
+            machine.path("another.lock").display(),
+            program.display(),
+            log.display(),
+            machine.path("another-state").display(),
+        );
+        let mut shell = Command::new("setsid");
+        shell.args(["sh", "-c", &line]).stdin(Stdio::null());
+        let shell = shell.stdout(Stdio::null()).stderr(Stdio::null());
+        let shell = Process::from(shell.spawn().unwrap());
+        // The shell, timeout, flock, its shell, the monitor, the restart command, and sleep.
+        let mut pids = Vec::new();
+        wait_until("the other monitor restarts", || {
+            pids = family(shell.pid);
+            let log = fs::read_to_string(&log).unwrap_or_default();
+            log.contains("Starting server with command") && pids.len() == 7
+        });
+        Self {
+            _shell: shell,
+            pids,
+        }
+    }
+}
+
+/// A process and all that descend from it.
+fn family(pid: i32) -> Vec<i32> {
+    let mut pids = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = pids.get(next) {
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let children = fs::read_to_string(children).unwrap_or_default();
+        pids.extend(
+            children
+                .split_whitespace()
+                .map(|pid| pid.parse::<i32>().unwrap()),
+        );
+        next += 1;
+    }
+    pids
+}
+
+/// With a pattern that all of them match, our hung server is restarted and nothing of another monitor is touched.
+fn beside_another_monitor(make: impl FnOnce(&Machine) -> std::path::PathBuf, is_deleted: bool) {
+    on_own_machine(MYVNC, |machine| {
+        let program = make(machine);
+        let another = OtherMonitor::new(machine, &program);
+        if is_deleted {
+            fs::remove_file(program).unwrap();
+        }
+        let server = machine.ours.start();
+        let client = machine.ours.idle_client();
+        let pattern = ["--process-pattern", "ours/myvnc/main[.]py"];
+        let hung = machine.run(machine.monitor().args(pattern));
+        machine.assert_healed(&hung);
+        assert!(!server.is_alive(), "{hung:?}");
+        assert_all_unharmed(&another, &hung);
+        drop(client);
+        machine.ours.kill();
+        let dead = machine.run(machine.monitor().args(pattern));
+        machine.assert_healed(&dead);
+        assert_all_unharmed(&another, &dead);
+    });
+}
+
+fn assert_all_unharmed(another: &OtherMonitor, ran: &Ran) {
+    for pid in &another.pids {
+        assert!(
+            is_alive(*pid),
+            "PID {pid} of {:?} died: {ran:?}",
+            another.pids
+        );
+        let sent = format!("Sent SIGTERM to PID {pid}\n");
+        assert!(!ran.log.contains(&sent), "{ran:?}");
+    }
+}
+
+fn copy_of_the_monitor(machine: &Machine, name: &str) -> std::path::PathBuf {
+    let copy = machine.path(name);
+    fs::copy(MONITOR, &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    copy
+}
+
+#[test]
+fn hazard_29_another_monitor_its_wrappers_and_its_restart_command() {
+    beside_another_monitor(|_| MONITOR.into(), false);
+}
+
+#[test]
+fn hazard_29_a_renamed_copy_of_the_monitor() {
+    beside_another_monitor(|machine| copy_of_the_monitor(machine, "watch"), false);
+}
+
+#[test]
+fn hazard_29_a_monitor_whose_program_was_deleted() {
+    beside_another_monitor(
+        |machine| copy_of_the_monitor(machine, "monitor_myvnc"),
+        true,
+    );
+}
+
+#[test]
+fn hazard_29_a_renamed_copy_of_the_monitor_whose_program_was_deleted() {
+    beside_another_monitor(|machine| copy_of_the_monitor(machine, "watch"), true);
+}
+
+#[test]
+fn hazard_29_a_process_that_became_another_one_after_the_search() {
+    on_own_machine(MYVNC, |machine| {
+        let marker = machine.path("dumping").display().to_string();
+        let script = machine.ours.path("myvnc/main.py").display().to_string();
+        let argv = ["python3", &script, "--port", "9143"];
+        let changing = machine.stranger(MYVNC, &argv, &format!("exec-after = {marker}"));
+        let server = machine.ours.start();
+        let _client = machine.ours.idle_client();
+        let dump = format!(
+            "touch {marker}; until grep -qx sleep /proc/{}/comm; do sleep 0.02; done",
+            changing.pid
+        );
+        let mut monitor = machine.monitor();
+        monitor.args([
+            "--process-pattern",
+            "ours/myvnc/main[.]py",
+            "--dump-cmd",
+            &dump,
+        ]);
+        let ran = machine.run(&mut monitor);
+        machine.assert_healed(&ran);
+        ran.assert_unharmed(&changing);
+        assert!(!server.is_alive(), "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_29_a_dead_server_and_a_process_that_became_another_one() {
+    on_own_machine(MYVNC, |machine| {
+        let marker = machine.path("dumping").display().to_string();
+        let script = machine.ours.path("myvnc/main.py").display().to_string();
+        let changing = machine.stranger(
+            MYVNC,
+            &["python3", &script],
+            &format!("exec-after = {marker}"),
+        );
+        let dump = format!(
+            "touch {marker}; until grep -qx sleep /proc/{}/comm; do sleep 0.02; done",
+            changing.pid
+        );
+        let mut monitor = machine.monitor();
+        monitor.args([
+            "--process-pattern",
+            "ours/myvnc/main[.]py",
+            "--dump-cmd",
+            &dump,
+        ]);
+        let ran = machine.run(&mut monitor);
+        ran.assert_unharmed(&changing);
+        machine.assert_healed(&ran);
+    });
+}
+
+#[test]
+fn hazard_45_a_server_of_a_user_comes_back_as_that_users() {
+    on_own_machine(OTHER, |machine| {
+        let server = machine.ours.start();
+        let _client = machine.ours.idle_client();
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+        assert!(!server.is_alive(), "{ran:?}");
+        assert_eq!(user_of(machine.ours.server()), OTHER, "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_38_flock_around_the_monitor_holds_its_own_lock() {
+    on_own_machine(MYVNC, |machine| {
+        let _server = machine.ours.start();
+        let monitor = machine.patient_monitor();
+        let mut flock = Command::new("flock");
+        flock
+            .arg("-n")
+            .arg(machine.path("log/.m.lock"))
+            .arg(monitor.get_program());
+        let ran = machine.run(flock.args(monitor.get_args()));
+        assert_eq!(ran.code(), Some(0), "{ran:?}");
+        assert!(ran.log.contains("✓ Server is healthy"), "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_45_a_server_that_comes_back_as_another_user_is_critical() {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        machine.run_healthy();
+        let _client = machine.ours.idle_client();
+        // No script of MyVNC's: the monitor runs it as itself.
+        let text = format!("#!/bin/sh\n{}\n", machine.ours.restart_command());
+        let script = machine.make_file("start.sh", 0, 0o755, &text);
+        let mut monitor = machine.monitor();
+        let ran = machine.run(monitor.arg("--restart-cmd").arg(&script));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        assert!(!server.is_alive() && machine.ours.answers(), "{ran:?}");
+        assert_eq!(user_of(machine.ours.server()), 0, "{ran:?}");
+        let critical = ran.lines("CRITICAL");
+        assert_eq!(critical.len(), 1, "{ran:?}");
+        assert!(
+            critical[0].contains("came back as user root's: set run-as = \""),
+            "{ran:?}"
+        );
+    });
+}
+
+#[test]
+fn hazard_45_a_restart_command_that_others_can_write_to_is_a_warning_once_a_day() {
+    on_own_machine(MYVNC, |machine| {
+        let _server = machine.ours.start();
+        let directory = machine.make_directory("open", 0, 0o777);
+        let text = "#!/bin/sh\nexit 1\n";
+        machine.make_file("open/start.sh", 0, 0o755, text);
+        let script = directory.join("start.sh");
+        let warnings = |machine: &Machine| {
+            let mut monitor = machine.patient_monitor();
+            let ran = machine.run(monitor.arg("--restart-cmd").arg(&script));
+            assert_eq!(ran.code(), Some(0), "{ran:?}");
+            ran.warnings_with(&directory.display().to_string()).len()
+        };
+        assert_eq!(warnings(machine), 1);
+        assert_eq!(warnings(machine), 0, "once a day");
+    });
+}

@@ -1,0 +1,20 @@
+//! Runs of the built monitor: one program, so that what the tests share is compiled once.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod best_effort_log;
+mod bystanders;
+mod causes;
+mod configuration;
+mod containers;
+mod diagnosis;
+mod generated;
+mod healing;
+mod held;
+mod hostile_peers;
+mod hostile_user;
+mod instances;
+mod interruptions;
+mod locks;
+mod rig;
+mod run_as;
+mod usage;
