@@ -142,7 +142,7 @@ fn measure(site: &Site, wanted: Wanted) -> Vec<Pair> {
             assert_eq!(codes, (Some(1), Some(1)), "none is found: {}", site.log());
             return (millis(ours.cpu), millis(theirs.cpu));
         }
-        let mut server = site.start();
+        let server = site.start();
         for pid in site.servers() {
             kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
         }

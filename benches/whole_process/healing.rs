@@ -55,7 +55,7 @@ fn hung(table: &mut Table) {
             drop((client, server));
             clear(&site);
 
-            let mut server = site.start();
+            let server = site.start();
             let client = site.idle_client();
             let began = Instant::now();
             for pid in site.servers() {

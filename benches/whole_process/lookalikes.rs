@@ -282,7 +282,7 @@ fn restart(site: &Site, server: Server) -> Restarts {
         let _ = fs::remove_file(site.path(name));
     }
     let _ = fs::remove_file(site.path("monitor.log"));
-    let hung: Option<(rig::Server, TcpStream)> = match server {
+    let hung: Option<(rig::Process, TcpStream)> = match server {
         Server::Hung => {
             let server = site.start();
             Some((server, site.idle_client()))

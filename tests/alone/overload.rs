@@ -1,25 +1,13 @@
 //! A machine that is overloaded, for real: in a program of its own, for no other test runs beside it.
-use std::process::{Child, Command};
+use std::process::Command;
 
-use crate::rig::{self, Site, run, wait_until};
+use crate::rig::{self, Process, Site, run, wait_until};
 
 /// Percent of the last 10 seconds in which something waited for a CPU, where the kernel keeps it.
 fn pressure() -> Option<f32> {
     let text = std::fs::read_to_string("/proc/pressure/cpu").ok()?;
     let (_, average) = text.split_once("some avg10=")?;
     average.split_whitespace().next()?.parse().ok()
-}
-
-/// What never waits for anything but a CPU; ended when dropped.
-struct Burners(Vec<Child>);
-
-impl Drop for Burners {
-    fn drop(&mut self) {
-        for burner in &mut self.0 {
-            let _ = burner.kill();
-            let _ = burner.wait();
-        }
-    }
 }
 
 #[test]
@@ -36,8 +24,9 @@ fn cause_17_the_machine_is_overloaded() {
             .args(["-c", "while :; do :; done"])
             .spawn()
             .unwrap()
+            .into()
     };
-    let _burners = Burners((0..4 * cpus).map(burner).collect());
+    let _burners: Vec<Process> = (0..4 * cpus).map(burner).collect();
     wait_until("the average has risen", || pressure().unwrap() >= 93.0);
     let looked = run(site
         .monitor()

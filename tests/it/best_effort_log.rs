@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::rig;
-use crate::rig::{Run, Site, run};
+use crate::rig::{Mounted, Run, Site, run};
 
 /// Heals a dead server with that log, quietly.
 fn heal(site: &Site, log: &Path) -> Run {
@@ -37,24 +37,10 @@ fn hazard_16_on_a_disk_without_a_free_byte_the_lock_holds_and_the_server_is_heal
     rig::in_private_namespace(|| {
         let site = Site::new("");
         let disk = site.path("disk");
-        fs::create_dir(&disk).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
-            .arg(&disk)
-            .status();
-        assert!(mounted.unwrap().success());
-        let _ = fs::write(disk.join("ballast"), vec![b'x'; 1 << 20]);
+        let _mounted = Mounted::full_tmpfs(&disk);
         let log = disk.join("monitor.log");
         let healed = run(site.monitor().args(["--quiet", "--logfile"]).arg(&log));
         assert_healed_with_one_complaint(&site, &healed, &log, "No space left on device");
-        assert!(
-            Command::new("umount")
-                .arg("-l")
-                .arg(&disk)
-                .status()
-                .unwrap()
-                .success()
-        );
     });
 }
 

@@ -2,15 +2,15 @@
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::rig;
-use crate::rig::{MONITOR, Site, in_private_namespace, run, wait_until};
+use crate::rig::{MONITOR, Process, Site, in_private_namespace, run, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// A process with any arguments at all, that only waits.
-struct Decoy(Child);
+struct Decoy(Process);
 
 impl Decoy {
     fn new(directory: &Path, argv: &[&str]) -> Self {
@@ -29,26 +29,12 @@ impl Decoy {
         let mut line = [0; 8];
         child.stdout.take().unwrap().read_exact(&mut line).unwrap();
         assert_eq!(&line, b"waiting\n");
-        Self(child)
+        Self(child.into())
     }
 
-    fn is_alive(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
+    fn is_alive(&self) -> bool {
+        self.0.is_alive()
     }
-}
-
-impl Drop for Decoy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The monitor with the built-in rule.
-fn monitor(site: &Site) -> Command {
-    let mut monitor = site.bare_monitor();
-    monitor.args(["--restart-cmd", &site.manage("start"), "--timeout", "0.5"]);
-    monitor
 }
 
 #[test]
@@ -100,7 +86,7 @@ fn hazard_1_nobody_with_the_path_in_an_argument_is_harmed() {
         let _server = site.start();
         let before = site.servers();
         let _client = site.idle_client();
-        let healed = run(&mut monitor(&site));
+        let healed = run(&mut site.monitor_by_rule());
         assert_eq!(healed.code(), Some(0), "{}", site.log());
         assert!(
             site.log()
@@ -118,10 +104,15 @@ fn hazard_1_nobody_with_the_path_in_an_argument_is_harmed() {
 fn hazard_1_another_instance_is_left_alone_whether_ours_hangs_or_is_dead() {
     in_private_namespace(|| {
         let (ours, theirs) = (Site::new(""), Site::new("workers = 1"));
-        let mut other = theirs.start();
+        let other = theirs.start();
         let server = ours.start();
         let client = ours.idle_client();
-        assert_eq!(run(&mut monitor(&ours)).code(), Some(0), "{}", ours.log());
+        assert_eq!(
+            run(&mut ours.monitor_by_rule()).code(),
+            Some(0),
+            "{}",
+            ours.log()
+        );
         assert!(ours.log().contains("Left alone: PID "), "{}", ours.log());
         assert!(other.is_alive() && theirs.answers());
         drop((client, server));
@@ -129,7 +120,12 @@ fn hazard_1_another_instance_is_left_alone_whether_ours_hangs_or_is_dead() {
             kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
         }
         wait_until("ours is dead", || !ours.answers());
-        assert_eq!(run(&mut monitor(&ours)).code(), Some(0), "{}", ours.log());
+        assert_eq!(
+            run(&mut ours.monitor_by_rule()).code(),
+            Some(0),
+            "{}",
+            ours.log()
+        );
         assert!(other.is_alive() && theirs.answers(), "{}", ours.log());
         assert!(ours.answers());
     });
@@ -142,7 +138,8 @@ fn hazard_2_a_renamed_monitor_does_not_stop_its_own_shell() {
         let renamed = site.path("main.py");
         std::fs::copy(MONITOR, &renamed).unwrap();
         // Ancestors that match in every way: a shell under the argv of a server.
-        let line = monitor(&site)
+        let line = site
+            .monitor_by_rule()
             .get_args()
             .map(|argument| format!("'{}'", argument.to_str().unwrap()))
             .collect::<Vec<_>>()
@@ -175,7 +172,7 @@ fn hazard_3_a_zombie_is_dead() {
         let zombie = site.start();
         kill(Pid::from_raw(site.servers()[0]), Signal::SIGKILL).unwrap();
         wait_until("it is a zombie", || site.servers().is_empty());
-        assert_eq!(run(&mut monitor(&site)).code(), Some(0));
+        assert_eq!(run(&mut site.monitor_by_rule()).code(), Some(0));
         assert!(
             site.log().contains("No server process found"),
             "{}",
@@ -197,14 +194,14 @@ fn hazard_7_one_foreign_process_keeps_all_from_being_signalled() {
             return rig::skip("a user namespace with one user has no foreign process");
         }
         let site = Site::new("");
-        let mut foreign = site.start();
+        let foreign = site.start();
         let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
         // A second process of the same server, owned by the user who runs the monitor.
         let mut mine = Command::new(site.reachable_copy(&rig::stand_in()));
         mine.arg0("python3")
             .arg(site.path("myvnc/main.py"))
             .uid(nobody.uid.as_raw());
-        let mut mine = Decoy::start(&mut mine);
+        let mine = Decoy::start(&mut mine);
         let _client = site.idle_client();
         let mut monitor = site.bare_monitor_at(&site.reachable_copy(Path::new(MONITOR)));
         monitor.args([
@@ -240,8 +237,13 @@ fn a_server_in_a_container_is_another_ones() {
         container
             .arg(theirs.path("myvnc/main.py"))
             .args(["--host", "127.0.0.1"]);
-        let mut container = Decoy::start(&mut container);
-        assert_eq!(run(&mut monitor(&ours)).code(), Some(0), "{}", ours.log());
+        let container = Decoy::start(&mut container);
+        assert_eq!(
+            run(&mut ours.monitor_by_rule()).code(),
+            Some(0),
+            "{}",
+            ours.log()
+        );
         assert!(
             ours.log().contains("No server process found"),
             "{}",

@@ -7,32 +7,17 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use crate::rig;
-use crate::rig::{Run, Site, run};
+use crate::rig::{Mounted, Site, run};
+use nix::mount::MsFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// A look at the site, which leaves it alone.
-fn collect(site: &Site) -> Run {
-    let mut monitor = site.monitor();
-    monitor.args(["--collect-diagnostics", "--timeout", "0.5"]);
-    let collected = site.look(&mut monitor);
-    assert_eq!(collected.code(), Some(0), "{}", site.log());
-    assert!(!site.log().contains("RESTARTING"), "{}", site.log());
-    collected
-}
-
 /// The first cause of a server that the monitor's own check makes hang so.
 fn cause_of(site: &Site) -> String {
-    collect(site);
+    site.collect();
     let first = site.causes().into_iter().next();
     first.unwrap_or_else(|| panic!("no cause: {}", site.log()))
-}
-
-fn hung(settings: &str) -> (Site, rig::Server) {
-    let site = Site::new(settings);
-    let server = site.start();
-    (site, server)
 }
 
 #[test]
@@ -45,7 +30,7 @@ fn cause_1_not_running_and_since_when() {
     assert_eq!(run(&mut site.monitor()).code(), Some(0));
     drop(server);
     rig::wait_until("it is gone", || !site.answers());
-    collect(&site);
+    site.collect();
     let last = site.causes().pop().unwrap();
     let known = last.starts_with("the server is not running; it last answered ")
         && last.ends_with(" s ago");
@@ -82,7 +67,7 @@ fn cause_1_ended_by_the_oom_killer() {
     );
     rig::wait_until("it was ended", || site.servers().is_empty());
     drop(server);
-    collect(&site);
+    site.collect();
     let last = site.causes().pop().unwrap();
     let start =
         format!("the server is not running; the kernel's OOM killer ended PID {pid} (python3) ");
@@ -94,7 +79,7 @@ fn cause_1_ended_by_the_oom_killer() {
 
 #[test]
 fn cause_10_at_the_memory_limit_of_its_control_group() {
-    let (site, _server) = hung("hang = sleep");
+    let (site, _server) = Site::hung("hang = sleep");
     let pid = site.servers()[0];
     let Some(group) = in_memory_group(pid, 64 << 20) else {
         return rig::skip("no memory control group of version 1");
@@ -113,7 +98,7 @@ fn cause_10_at_the_memory_limit_of_its_control_group() {
     group
         .write("memory.limit_in_bytes", &used.to_string())
         .unwrap();
-    collect(&site);
+    site.collect();
     fs::remove_file("/dev/shm/monitor-test-ballast").unwrap();
     let start = format!("PID {pid} is at the memory limit of its control group: ");
     assert!(
@@ -125,7 +110,7 @@ fn cause_10_at_the_memory_limit_of_its_control_group() {
 
 #[test]
 fn cause_2_blocked_reading_from_an_idle_client() {
-    let (site, _server) = hung("");
+    let (site, _server) = Site::hung("");
     let client = site.idle_client();
     let peer = client.local_addr().unwrap();
     let pid = site.servers()[0];
@@ -141,7 +126,7 @@ fn cause_2_blocked_reading_from_an_idle_client() {
 
 #[test]
 fn cause_2_an_idle_client_that_began_its_request() {
-    let (site, _server) = hung("");
+    let (site, _server) = Site::hung("");
     let mut client = site.idle_client();
     client.write_all(b"GET / HT").unwrap();
     let cause = cause_of(&site);
@@ -150,7 +135,7 @@ fn cause_2_an_idle_client_that_began_its_request() {
 
 #[test]
 fn cause_4_blocked_writing_to_a_client_that_does_not_read() {
-    let (site, _server) = hung("hang = write");
+    let (site, _server) = Site::hung("hang = write");
     let mut client = site.idle_client();
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let peer = client.local_addr().unwrap();
@@ -164,7 +149,7 @@ fn cause_4_blocked_writing_to_a_client_that_does_not_read() {
 #[test]
 fn cause_2_by_poll_select_and_epoll_as_well_and_by_another_thread() {
     for mode in ["poll", "epoll", "thread"] {
-        let (site, _server) = hung(&format!("hang = {mode}"));
+        let (site, _server) = Site::hung(&format!("hang = {mode}"));
         let mut client = site.idle_client();
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
         let cause = cause_of(&site);
@@ -178,9 +163,9 @@ fn cause_2_by_poll_select_and_epoll_as_well_and_by_another_thread() {
 
 #[test]
 fn cause_2_an_idle_client_beside_new_ones_is_no_cause() {
-    let (site, _server) = hung("hang = event-loop");
+    let (site, _server) = Site::hung("hang = event-loop");
     let _clients = [site.idle_client(), site.idle_client()];
-    collect(&site);
+    site.collect();
     let causes = site.causes();
     // Where the machine is overloaded, that is the cause.
     let is_healthy = |cause: &String| {
@@ -192,7 +177,7 @@ fn cause_2_an_idle_client_beside_new_ones_is_no_cause() {
 
 #[test]
 fn cause_3_in_a_tls_handshake_with_a_silent_client() {
-    let (site, _server) = hung("tls = yes");
+    let (site, _server) = Site::hung("tls = yes");
     let client = site.idle_client();
     let url = format!("https://127.0.0.1:{}", site.port);
     let looked = run(site.monitor().args([
@@ -217,7 +202,7 @@ fn cause_3_in_a_tls_handshake_with_a_silent_client() {
 
 #[test]
 fn cause_4_by_poll_as_well() {
-    let (site, _server) = hung("hang = poll-write");
+    let (site, _server) = Site::hung("hang = poll-write");
     let mut client = site.idle_client();
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let cause = cause_of(&site);
@@ -228,7 +213,7 @@ fn cause_4_by_poll_as_well() {
 #[test]
 fn cause_5_waiting_for_a_child() {
     for mode in ["child", "captured"] {
-        let (site, _server) = hung(&format!("hang = {mode}"));
+        let (site, _server) = Site::hung(&format!("hang = {mode}"));
         let cause = cause_of(&site);
         let pid = site.servers()[0];
         assert!(cause.starts_with("waiting for PID "), "{mode}: {cause}");
@@ -241,7 +226,7 @@ fn cause_5_waiting_for_a_child() {
 
 #[test]
 fn cause_5_a_wrapper_is_named_with_what_it_waits_for() {
-    let (site, _server) = hung("hang = wrapped");
+    let (site, _server) = Site::hung("hang = wrapped");
     let cause = cause_of(&site);
     let pid = site.servers()[0];
     assert!(
@@ -257,7 +242,7 @@ fn cause_5_a_wrapper_is_named_with_what_it_waits_for() {
 
 #[test]
 fn cause_5_where_any_of_several_children_is_waited_for_none_is_blamed() {
-    let (site, _server) = hung("hang = children");
+    let (site, _server) = Site::hung("hang = children");
     let cause = cause_of(&site);
     let pid = site.servers()[0];
     assert!(
@@ -273,7 +258,7 @@ fn cause_5_where_any_of_several_children_is_waited_for_none_is_blamed() {
 
 #[test]
 fn hazard_54_cause_5_a_child_that_does_not_get_to_its_program() {
-    let (site, _server) = hung("hang = forked");
+    let (site, _server) = Site::hung("hang = forked");
     let cause = cause_of(&site);
     let pid = site.servers()[0];
     let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -290,7 +275,7 @@ fn hazard_54_cause_5_a_child_that_does_not_get_to_its_program() {
 fn hazard_52_cause_6_a_peer_of_this_machine_is_named_with_its_state() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = silent.local_addr().unwrap();
-    let (site, _server) = hung(&format!("hang = remote\npeer = {peer}"));
+    let (site, _server) = Site::hung(&format!("hang = remote\npeer = {peer}"));
     let cause = cause_of(&site);
     let own = std::process::id();
     let start = format!("waiting for a reply from {peer} (PID {own} (state ");
@@ -301,7 +286,7 @@ fn hazard_52_cause_6_a_peer_of_this_machine_is_named_with_its_state() {
 fn cause_6_a_name_server_is_another_host_too() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let peer = silent.local_addr().unwrap();
-    let (site, _server) = hung(&format!("hang = datagram\npeer = {peer}"));
+    let (site, _server) = Site::hung(&format!("hang = datagram\npeer = {peer}"));
     let cause = cause_of(&site);
     assert!(
         cause.starts_with(&format!("waiting for a reply from {peer} (PID ")),
@@ -318,7 +303,7 @@ fn cause_6_a_host_that_lets_nobody_connect() {
     full.listen(0).unwrap();
     let peer = full.local_addr().unwrap().as_socket().unwrap();
     let _first = TcpStream::connect(peer).unwrap();
-    let (site, _server) = hung(&format!("hang = connect\npeer = {peer}"));
+    let (site, _server) = Site::hung(&format!("hang = connect\npeer = {peer}"));
     let cause = cause_of(&site);
     let own = std::process::id();
     let start = format!("waiting for a connection to {peer} (PID {own} (state ");
@@ -374,7 +359,7 @@ fn cause_7_blocked_by_a_file_system_that_does_not_answer() {
 
 #[test]
 fn cause_7_stuck_in_the_kernel() {
-    let (site, mut server) = hung("");
+    let (site, server) = Site::hung("");
     let pid = site.servers()[0];
     let Some(frozen) = rig::Frozen::new(pid) else {
         return rig::skip("no cgroup v1 freezer to hold a process in state D");
@@ -394,7 +379,7 @@ fn cause_7_stuck_in_the_kernel() {
 
 #[test]
 fn cause_2_of_a_server_whose_first_thread_has_ended() {
-    let (site, _server) = hung("first-thread = ends");
+    let (site, _server) = Site::hung("first-thread = ends");
     let pid = site.pids("server")[0];
     let _client = site.idle_client();
     let cause = cause_of(&site);
@@ -409,7 +394,7 @@ fn cause_2_of_a_server_whose_first_thread_has_ended() {
 
 #[test]
 fn cause_8_traced_and_by_whom() {
-    let (site, _server) = hung("");
+    let (site, _server) = Site::hung("");
     let pid = site.servers()[0];
     let traced = Pid::from_raw(pid);
     if let Err(reason) = nix::sys::ptrace::attach(traced) {
@@ -425,7 +410,7 @@ fn cause_8_traced_and_by_whom() {
 
 #[test]
 fn cause_8_stopped() {
-    let (site, _server) = hung("");
+    let (site, _server) = Site::hung("");
     let pid = site.servers()[0];
     kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
     rig::wait_until("it is stopped", || {
@@ -452,14 +437,14 @@ fn cause_8_stopped() {
 
 #[test]
 fn cause_11_a_full_accept_queue_and_clients_that_have_left() {
-    let (site, _server) = hung("hang = sleep");
+    let (site, _server) = Site::hung("hang = sleep");
     let mut first = site.idle_client();
     first.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     rig::wait_until("the first is accepted", || waiting(&site) == 0);
     let stay: Vec<TcpStream> = (0..4).map(|_| site.idle_client()).collect();
     drop([site.idle_client(), site.idle_client()]);
     rig::wait_until("all of them wait", || waiting(&site) == 6);
-    collect(&site);
+    site.collect();
     let expected = format!(
         "the accept queue of 127.0.0.1:{} is full: 6 connections wait in it, {} of them with a client, and its backlog is 5",
         site.port,
@@ -479,7 +464,7 @@ fn waiting(site: &Site) -> u32 {
 
 #[test]
 fn cause_9_spinning() {
-    let (site, _server) = hung("hang = spin");
+    let (site, _server) = Site::hung("hang = spin");
     let cause = cause_of(&site);
     let pid = site.servers()[0];
     assert!(
@@ -556,7 +541,7 @@ fn cause_10_out_of_threads() {
 
 #[test]
 fn cause_10_too_few_descriptors_for_a_request() {
-    let (site, _server) = hung("hang = sleep");
+    let (site, _server) = Site::hung("hang = sleep");
     let pid = site.servers()[0];
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let limited = Command::new("prlimit")
@@ -565,7 +550,7 @@ fn cause_10_too_few_descriptors_for_a_request() {
     if !limited.is_ok_and(|status| status.success()) {
         return rig::skip("there is no prlimit");
     }
-    collect(&site);
+    site.collect();
     let expected = format!(
         "PID {pid} has too few file descriptors left for a request: {} of {} are open",
         open + 2,
@@ -576,7 +561,7 @@ fn cause_10_too_few_descriptors_for_a_request() {
 
 #[test]
 fn cause_12_deadlock() {
-    let (site, _server) = hung("hang = deadlock");
+    let (site, _server) = Site::hung("hang = deadlock");
     let cause = cause_of(&site);
     assert!(
         cause.starts_with("deadlock: the main thread of PID "),
@@ -622,7 +607,7 @@ fn cause_14_listening_where_the_url_does_not_ask() {
 
 #[test]
 fn cause_14_the_url_is_another_hosts() {
-    let (site, _server) = hung("");
+    let (site, _server) = Site::hung("");
     let elsewhere = [
         "--collect-diagnostics",
         "--timeout",
@@ -658,7 +643,7 @@ fn cause_14_another_instance_on_another_port() {
 
 #[test]
 fn cause_14_the_urls_name_has_no_address() {
-    let (site, _server) = hung("");
+    let (site, _server) = Site::hung("");
     let url = format!("http://no-such-host.invalid:{}", site.port);
     let looked = run(site
         .monitor()
@@ -683,7 +668,7 @@ fn cause_15_an_error_status() {
         ("503 Service Unavailable", 503),
         ("500 Internal Server Error", 500),
     ] {
-        let (site, _server) = hung(&format!("status = {status}"));
+        let (site, _server) = Site::hung(&format!("status = {status}"));
         let expected = format!("the server answers, but with status {shown}");
         assert_eq!(cause_of(&site), expected);
     }
@@ -708,7 +693,7 @@ fn cause_15_a_proxy_in_front_while_the_server_is_up_or_down() {
         let _ = client.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n");
     });
     let url = format!("http://127.0.0.1:{port}");
-    let (site, server) = hung("");
+    let (site, server) = Site::hung("");
     let look = || {
         let looked = run(site
             .monitor()
@@ -794,29 +779,22 @@ fn cause_16_the_disk_of_its_log_is_full() {
     rig::in_private_namespace(|| {
         let site = Site::new("");
         let disk = site.path("disk");
-        fs::create_dir(&disk).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
-            .arg(&disk)
-            .status();
-        assert!(mounted.unwrap().success());
+        let _mounted = Mounted::tmpfs(&disk, MsFlags::empty(), "size=64k");
         site.configure(&format!("log = {}", disk.join("myvnc_7.log").display()));
         let server = site.start();
         let _ = fs::write(disk.join("ballast"), vec![b'x'; 1 << 20]);
         let _client = site.idle_client();
-        collect(&site);
+        site.collect();
         let expected = format!("the disk of {} is full", disk.display());
         assert!(site.causes().contains(&expected), "{}", site.log());
         drop(server);
-        let unmounted = Command::new("umount").arg("-l").arg(&disk).status();
-        assert!(unmounted.unwrap().success());
     });
 }
 
 #[test]
 fn cause_17_pressure_and_load_are_in_the_record() {
-    let (site, _server) = hung("");
-    collect(&site);
+    let (site, _server) = Site::hung("");
+    site.collect();
     let log = site.log();
     let machine = log
         .lines()
@@ -910,7 +888,7 @@ fn as_another_user_a_server_that_is_not_recognised_is_not_called_dead() {
         return rig::skip("only root can be another user");
     }
     for hangs in [true, false] {
-        let (site, _server) = hung("");
+        let (site, _server) = Site::hung("");
         let _client = hangs.then(|| site.idle_client());
         let program = site.reachable_copy(std::path::Path::new(rig::MONITOR));
         let mut monitor = site.bare_monitor_at(&program);

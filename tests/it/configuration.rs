@@ -319,7 +319,7 @@ fn a_server_told_apart_by_its_port_alone_is_no_bystander_of_another() {
         let [dead, hung, starting] = &sites;
         let _hung = hung.start();
         let _client = hung.idle_client();
-        let mut not_yet = starting.spawn();
+        let not_yet = starting.spawn();
         let file = dead.path("m.toml");
         configure(&file, &[("dead", dead), ("hung", hung)], false);
         let healed = run(Command::new(MONITOR).arg("--config").arg(&file));

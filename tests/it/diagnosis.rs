@@ -2,28 +2,12 @@
 use std::process::{Command, Stdio};
 
 use crate::rig;
-use crate::rig::{Run, Site, run};
-
-/// A look at the site, which leaves it alone.
-fn collect(site: &Site) -> Run {
-    let collected = run(site
-        .monitor()
-        .args(["--collect-diagnostics", "--timeout", "0.5"]));
-    assert_eq!(collected.code(), Some(0), "{}", site.log());
-    assert!(!site.log().contains("RESTARTING"), "{}", site.log());
-    collected
-}
-
-fn hung(settings: &str) -> (Site, rig::Server) {
-    let site = Site::new(settings);
-    let server = site.start();
-    (site, server)
-}
+use crate::rig::{Site, run};
 
 #[test]
 fn a_healthy_server_can_be_looked_at() {
-    let (site, mut server) = hung("");
-    let collected = collect(&site);
+    let (site, server) = Site::hung("");
+    let collected = site.collect();
     let pid = site.servers()[0];
     assert_eq!(site.causes(), Vec::<String>::new());
     assert!(
@@ -43,7 +27,7 @@ fn a_healthy_server_can_be_looked_at() {
 
 #[test]
 fn a_dry_run_says_what_it_would_do_and_touches_nothing() {
-    let (site, mut server) = hung("");
+    let (site, server) = Site::hung("");
     let _client = site.idle_client();
     let rehearsed = run(site.monitor().args(["--dry-run", "--timeout", "0.5"]));
     assert_eq!(rehearsed.code(), Some(0));
@@ -65,7 +49,7 @@ fn a_dry_run_says_what_it_would_do_and_touches_nothing() {
 
 #[test]
 fn the_restart_ends_with_how_long_the_service_was_away_and_why() {
-    let (site, _server) = hung("");
+    let (site, _server) = Site::hung("");
     let _client = site.idle_client();
     assert_eq!(run(&mut site.monitor()).code(), Some(0));
     let log = site.log();
@@ -111,7 +95,7 @@ fn the_servers_own_log_is_shown_and_never_ours() {
         .unwrap();
     rig::wait_until("it listens", || !site.pids("listening").is_empty());
     let _client = site.idle_client();
-    collect(&site);
+    site.collect();
     let said = site.log();
     let heading = format!(
         "Server log: 1 lines of {} in the last 2 minutes",
@@ -143,7 +127,7 @@ fn now_as_logged() -> String {
 
 #[test]
 fn the_dump_command_runs_before_the_server_is_stopped() {
-    let (site, _server) = hung("");
+    let (site, _server) = Site::hung("");
     let pid = site.servers()[0];
     let _client = site.idle_client();
     let dump = "echo stack of {pid}; kill -0 {pid} && echo alive; echo no such thing >&2";
@@ -164,7 +148,7 @@ fn the_dump_command_runs_before_the_server_is_stopped() {
 
 #[test]
 fn a_dump_command_that_does_not_end_is_ended() {
-    let (site, _server) = hung("");
+    let (site, _server) = Site::hung("");
     let _client = site.idle_client();
     let marker = format!("{}0", u32::from(site.port) + 700_000);
     assert_eq!(

@@ -38,7 +38,7 @@ fn assert_healed(site: &Site, before: &[i32]) {
 #[test]
 fn a_healthy_server_gives_the_four_lines_of_the_manual() {
     let site = Site::new("");
-    let mut server = site.start();
+    let server = site.start();
     let monitored = run(&mut site.monitor());
     assert_eq!(monitored.code(), Some(0));
     let expected = format!(
@@ -303,7 +303,7 @@ fn a_failed_command_is_no_failure_when_the_server_answers() {
 #[test]
 fn hazard_18_a_restart_command_that_does_not_exist_leaves_the_server_untouched() {
     let site = Site::new("");
-    let mut server = site.start();
+    let server = site.start();
     let _client = site.idle_client();
     for (command, reason) in [
         (
@@ -463,7 +463,7 @@ fn the_restart_command_runs_in_a_session_of_its_own_without_our_descriptors() {
 #[test]
 fn hazard_6_a_server_that_outlives_sigkill_is_named_and_nothing_is_started() {
     let site = Site::new("");
-    let mut server = site.start();
+    let server = site.start();
     let before = site.servers();
     let Some(frozen) = rig::Frozen::new(before[0]) else {
         return rig::skip("no cgroup v1 freezer to hold a process in state D");

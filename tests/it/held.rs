@@ -138,7 +138,7 @@ fn a_parent_that_ignores_its_children_is_no_failure() {
 #[test]
 fn told_to_stop_during_a_dump_it_stops_at_once() {
     let site = Site::new("");
-    let mut server = site.start();
+    let server = site.start();
     let _client = site.idle_client();
     let mut monitor = site.monitor();
     monitor.args(["--timeout", "3", "--dump-cmd", "sleep 9"]);

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::rig;
-use crate::rig::{MONITOR, Run, run};
+use crate::rig::{MONITOR, Process, Run, run};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, Issuer,
     KeyPair,
@@ -1208,7 +1208,7 @@ fn tls_on_a_port_that_is_asked_for_http() {
 
 /// `openssl s_server` with a new key of this kind; asks no client for a certificate.
 struct OpensslServer {
-    process: std::process::Child,
+    _process: Process,
     port: u16,
 }
 
@@ -1240,14 +1240,10 @@ impl OpensslServer {
             .find_map(|line| line.strip_prefix("ACCEPT 127.0.0.1:")?.parse().ok())
             .unwrap();
         thread::spawn(move || said.for_each(drop));
-        Some(Self { process, port })
-    }
-}
-
-impl Drop for OpensslServer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        Some(Self {
+            _process: process.into(),
+            port,
+        })
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::rig;
 use crate::rig::machine::{
-    MYVNC, Machine, NOBODY, OTHER, PORT, Process, Ran, bind, is_alive, on_own_machine, user_of,
+    MYVNC, Machine, NOBODY, OTHER, PORT, Ran, bind, is_alive, on_own_machine, user_of,
 };
-use crate::rig::{MONITOR, wait_until};
+use crate::rig::{MONITOR, Process, wait_until};
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;

@@ -1,20 +1,13 @@
 //! Which of several servers of one machine is stopped: the one that the URL asks for, or none.
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use crate::rig::{Site, in_private_namespace, run, wait_until};
+use crate::rig::{Process, Site, in_private_namespace, run, wait_until};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// The monitor with the built-in rule.
-fn monitor(site: &Site) -> Command {
-    let mut monitor = site.bare_monitor();
-    monitor.args(["--restart-cmd", &site.manage("start"), "--timeout", "0.5"]);
-    monitor
-}
-
 /// A server of a site, started with more arguments or another environment than usual.
-struct Started(Child);
+struct Started(Process);
 
 impl Started {
     fn new(site: &Site, prepare: impl FnOnce(&mut Command), event: &str) -> Self {
@@ -29,22 +22,15 @@ impl Started {
             .spawn()
             .unwrap();
         wait_until("it is there", || !site.pids(event).is_empty());
-        Self(child)
+        Self(child.into())
     }
 
-    fn is_alive(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    fn is_alive(&self) -> bool {
+        self.0.is_alive()
     }
 }
 
-fn assert_left_alone(site: &Site, other: &mut Started, reason: &str) {
+fn assert_left_alone(site: &Site, other: &Started, reason: &str) {
     let log = site.log();
     assert!(other.is_alive(), "{log}");
     assert!(
@@ -59,11 +45,16 @@ fn an_instance_on_the_same_port_of_another_address() {
     in_private_namespace(|| {
         let (ours, theirs) = (Site::new(""), Site::new(""));
         theirs.configure(&format!("listen = 127.0.0.2:{}", ours.port));
-        let mut other = Started::new(&theirs, |_| (), "listening");
+        let other = Started::new(&theirs, |_| (), "listening");
         let _server = ours.start();
         let _client = ours.idle_client();
-        assert_eq!(run(&mut monitor(&ours)).code(), Some(0), "{}", ours.log());
-        assert_left_alone(&ours, &mut other, "this is another instance");
+        assert_eq!(
+            run(&mut ours.monitor_by_rule()).code(),
+            Some(0),
+            "{}",
+            ours.log()
+        );
+        assert_left_alone(&ours, &other, "this is another instance");
     });
 }
 
@@ -74,13 +65,13 @@ fn an_instance_that_starts_with_another_configuration_while_ours_is_dead() {
         let with = |server: &mut Command| {
             server.env("MYVNC_CONFIG_DIR", theirs.path("config"));
         };
-        let mut other = Started::new(&theirs, with, "server");
-        let mut monitor = monitor(&ours);
+        let other = Started::new(&theirs, with, "server");
+        let mut monitor = ours.monitor_by_rule();
         let directory = ours.path("config").display().to_string();
         let command = ours.manage(&format!("--config_dir={directory} start"));
         let healed = run(monitor.args(["--restart-cmd", &command]));
         assert_eq!(healed.code(), Some(0), "{}", ours.log());
-        assert_left_alone(&ours, &mut other, "another --config_dir");
+        assert_left_alone(&ours, &other, "another --config_dir");
     });
 }
 
@@ -96,9 +87,14 @@ fn an_instance_in_another_network_namespace() {
                 .args(server.get_args());
             *server = unshare;
         };
-        let mut other = Started::new(&theirs, apart, "server");
-        assert_eq!(run(&mut monitor(&ours)).code(), Some(0), "{}", ours.log());
-        assert_left_alone(&ours, &mut other, "another network namespace");
+        let other = Started::new(&theirs, apart, "server");
+        assert_eq!(
+            run(&mut ours.monitor_by_rule()).code(),
+            Some(0),
+            "{}",
+            ours.log()
+        );
+        assert_left_alone(&ours, &other, "another network namespace");
     });
 }
 
@@ -106,13 +102,15 @@ fn an_instance_in_another_network_namespace() {
 fn two_instances_of_which_either_can_be_behind_the_urls_port() {
     in_private_namespace(|| {
         let (one, two) = (Site::new(""), Site::new(""));
-        let mut servers = [
+        let servers = [
             Started::new(&one, |_| (), "listening"),
             Started::new(&two, |_| (), "listening"),
         ];
         let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", proxy.local_addr().unwrap());
-        let failed = run(monitor(&one).args(["--url", &url, "--start-timeout", "0.5"]));
+        let failed = run(one
+            .monitor_by_rule()
+            .args(["--url", &url, "--start-timeout", "0.5"]));
         assert_eq!(failed.code(), Some(1));
         let said = "set listen to the server's own ADDRESS:PORT";
         assert!(one.log().contains(said), "{}", one.log());
@@ -122,7 +120,7 @@ fn two_instances_of_which_either_can_be_behind_the_urls_port() {
             "the port's holder is named: {}",
             one.log()
         );
-        assert!(servers.iter_mut().all(Started::is_alive), "{}", one.log());
+        assert!(servers.iter().all(Started::is_alive), "{}", one.log());
     });
 }
 
@@ -130,9 +128,9 @@ fn two_instances_of_which_either_can_be_behind_the_urls_port() {
 fn a_healthy_server_where_the_urls_name_has_no_address() {
     in_private_namespace(|| {
         let site = Site::new("");
-        let mut server = Started::new(&site, |_| (), "listening");
+        let server = Started::new(&site, |_| (), "listening");
         let url = format!("http://no-such-host.invalid:{}", site.port);
-        let failed = run(monitor(&site).args(["--url", &url]));
+        let failed = run(site.monitor_by_rule().args(["--url", &url]));
         assert_eq!(failed.code(), Some(1));
         let log = site.log();
         assert!(
@@ -155,7 +153,9 @@ fn a_dead_server_where_the_urls_name_has_no_address_is_started() {
     in_private_namespace(|| {
         let site = Site::new("");
         let url = format!("http://no-such-host.invalid:{}", site.port);
-        let failed = run(monitor(&site).args(["--url", &url, "--start-timeout", "1"]));
+        let failed = run(site
+            .monitor_by_rule()
+            .args(["--url", &url, "--start-timeout", "1"]));
         assert_eq!(
             failed.code(),
             Some(1),
@@ -212,7 +212,12 @@ fn manage_py_that_listens_on_nothing_is_no_server() {
             std::fs::read(format!("/proc/{}/cmdline", child.id()))
                 .is_ok_and(|argv| argv.ends_with(b"migrate\0"))
         });
-        assert_eq!(run(&mut monitor(&site)).code(), Some(0), "{}", site.log());
+        assert_eq!(
+            run(&mut site.monitor_by_rule()).code(),
+            Some(0),
+            "{}",
+            site.log()
+        );
         assert!(child.try_wait().unwrap().is_none(), "{}", site.log());
         let reason = "one that listens on no port is none";
         assert!(site.log().contains(reason), "{}", site.log());
@@ -226,11 +231,16 @@ fn a_server_whose_first_thread_has_ended_is_stopped_to_its_last_thread() {
     in_private_namespace(|| {
         let site = Site::new("first-thread = ends");
         let server = Started::new(&site, |_| (), "listening");
-        let pid = i32::try_from(server.0.id()).unwrap();
+        let pid = server.0.pid;
         let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         wait_until("its first thread has ended", || stat().contains(") Z "));
         let _client = site.idle_client();
-        assert_eq!(run(&mut monitor(&site)).code(), Some(0), "{}", site.log());
+        assert_eq!(
+            run(&mut site.monitor_by_rule()).code(),
+            Some(0),
+            "{}",
+            site.log()
+        );
         let log = site.log();
         assert!(
             log.contains(&format!("Sent SIGTERM to PID {pid}\n")),
@@ -245,13 +255,13 @@ fn what_the_restart_command_does_to_another_instance_is_said() {
     in_private_namespace(|| {
         let (ours, theirs) = (Site::new(""), Site::new(""));
         let other = Started::new(&theirs, |_| (), "listening");
-        let command = format!("kill {}; {}", other.0.id(), ours.manage("start"));
-        let healed = run(monitor(&ours).args(["--restart-cmd", &command]));
+        let command = format!("kill {}; {}", other.0.pid, ours.manage("start"));
+        let healed = run(ours.monitor_by_rule().args(["--restart-cmd", &command]));
         assert_eq!(healed.code(), Some(1), "{}", ours.log());
         assert!(ours.answers());
         let said = format!(
             "[ERROR] PID {} was left alone as another instance, and has ended since",
-            other.0.id()
+            other.0.pid
         );
         assert!(ours.log().contains(&said), "{}", ours.log());
     });
@@ -267,7 +277,9 @@ fn secrets_of_processes_and_commands_reach_no_log() {
         let _other = Started::new(&theirs, with, "listening");
         let command = format!("API_TOKEN=hunter4 {}", ours.manage("start"));
         let url = format!("{}/?token=hunter5&x=y", ours.url());
-        let ran = run(monitor(&ours).args(["--restart-cmd", &command, "--url", &url]));
+        let ran = run(ours
+            .monitor_by_rule()
+            .args(["--restart-cmd", &command, "--url", &url]));
         assert_eq!(ran.code(), Some(0), "{}", ours.log());
         let log = ours.log();
         for shown in [
@@ -287,7 +299,7 @@ fn secrets_of_processes_and_commands_reach_no_log() {
 #[test]
 fn a_server_that_comes_back_while_it_is_dumped_is_not_stopped() {
     let site = Site::new("");
-    let mut server = Started::new(&site, |_| (), "listening");
+    let server = Started::new(&site, |_| (), "listening");
     let client = site.idle_client();
     let marker = site.path("dumped");
     let dump = format!("touch {}; sleep 1", marker.display());

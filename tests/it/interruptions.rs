@@ -36,7 +36,7 @@ fn assert_up_after_one_more_run(site: &Site) {
 fn told_to_stop_before_the_first_signal_it_stops_at_once() {
     for signal in REQUESTS {
         let site = Site::new("");
-        let mut server = site.start();
+        let server = site.start();
         let _client = site.idle_client();
         let mut monitor = run_until(&site, &["--timeout", "60"], "Checking server health");
         assert_eq!(interrupt(&mut monitor, signal), Some(1));

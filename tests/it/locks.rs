@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use crate::rig;
-use crate::rig::{Site, run, wait_for, wait_until};
+use crate::rig::{Mounted, Site, run, wait_for, wait_until};
+use nix::mount::MsFlags;
 
 /// `flock(1)` that holds the lock until it is dropped.
 struct Holder(Child);
@@ -304,15 +305,8 @@ fn hazard_32_a_state_directory_without_room_or_read_only_costs_a_warning() {
         ] {
             let site = Site::new("");
             let state = site.path("disk");
-            fs::create_dir(&state).unwrap();
-            let mounted = Command::new("mount")
-                .args(["-t", "tmpfs", "-o", options, "none"])
-                .arg(&state)
-                .status();
-            assert!(mounted.unwrap().success());
+            let _mounted = Mounted::tmpfs(&state, MsFlags::empty(), options);
             assert_healed_without_restart_lock(&site, &state, reason);
-            let unmounted = Command::new("umount").arg("-l").arg(&state).status();
-            assert!(unmounted.unwrap().success());
         }
     });
 }
@@ -322,13 +316,7 @@ fn hazard_32_the_restart_lock_needs_no_room_on_the_disk() {
     rig::in_private_namespace(|| {
         let site = Site::new("");
         let state = site.path("disk");
-        fs::create_dir(&state).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
-            .arg(&state)
-            .status();
-        assert!(mounted.unwrap().success());
-        let _ = fs::write(state.join("ballast"), vec![b'x'; 1 << 20]);
+        let _mounted = Mounted::full_tmpfs(&state);
         assert_eq!(
             run(site.monitor().arg("--state-dir").arg(&state)).code(),
             Some(0)
@@ -337,8 +325,6 @@ fn hazard_32_the_restart_lock_needs_no_room_on_the_disk() {
         let said = site.log().matches("No space left on device").count();
         assert_eq!(said, 1, "the record needs room: {}", site.log());
         assert!(state.join(format!("127.0.0.1_{}.lock", site.port)).exists());
-        let unmounted = Command::new("umount").arg("-l").arg(&state).status();
-        assert!(unmounted.unwrap().success());
     });
 }
 

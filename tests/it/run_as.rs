@@ -257,7 +257,7 @@ fn under_limit(site: &Site, limit: u32) -> Run {
 fn hazard_33_sixteen_descriptors_are_enough() {
     for limit in [16, 17, 20] {
         let site = Site::new("");
-        let mut server = site.start();
+        let server = site.start();
         let _client = site.idle_client();
         let ran = under_limit(&site, limit);
         assert_eq!(ran.code(), Some(0), "{limit}: {}{}", site.log(), ran.stderr);
@@ -281,7 +281,7 @@ fn hazard_33_with_fewer_descriptors_the_run_ends_without_a_panic() {
 fn hazard_33_with_fewer_descriptors_the_server_is_left_as_it_was() {
     for limit in 3..16 {
         let site = Site::new("");
-        let mut server = site.start();
+        let server = site.start();
         let _client = site.idle_client();
         let ran = under_limit(&site, limit);
         let is_healed = ran.code() == Some(0) && site.answers();
@@ -361,7 +361,7 @@ fn the_restart_command_has_none_of_our_descriptors() {
 fn hazard_37_a_pidfd_that_cannot_signal_gives_way_to_kill() {
     for errno in [nix::libc::EPERM, nix::libc::ENOSYS] {
         let site = Site::new("");
-        let mut server = site.start();
+        let server = site.start();
         let _client = site.idle_client();
         let refused = [nix::libc::SYS_pidfd_send_signal];
         let healed = refusing(&refused, errno, || run(&mut site.monitor()));

@@ -9,10 +9,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -20,8 +20,8 @@ use seccompiler::BpfProgram;
 use tempfile::TempDir;
 
 use super::{
-    INSIDE, MONITOR, Run, assert_harmless, is_inside, is_root, skip, stand_in, test_name,
-    wait_until,
+    INSIDE, MONITOR, Mounted, Process, Run, assert_harmless, is_inside, is_root, skip, stand_in,
+    test_name, wait_until,
 };
 
 /// The server's port, on which nothing else listens in the network namespace.
@@ -200,33 +200,6 @@ pub fn user_of(pid: i32) -> u32 {
     fs::metadata(format!("/proc/{pid}")).unwrap().uid()
 }
 
-/// A child of the test; ended when dropped.
-pub struct Process {
-    child: Child,
-    /// The process that counts: the child, or one of its own.
-    pub pid: i32,
-}
-
-impl From<Child> for Process {
-    fn from(child: Child) -> Self {
-        let pid = i32::try_from(child.id()).unwrap();
-        Self { child, pid }
-    }
-}
-
-impl Process {
-    pub fn is_alive(&self) -> bool {
-        is_alive(self.pid)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// What a run came to, with what it added to the log.
 pub struct Ran {
     pub run: Run,
@@ -289,7 +262,7 @@ impl Ran {
 
 pub struct Machine {
     directory: TempDir,
-    mounted: Vec<PathBuf>,
+    mounted: Vec<Mounted>,
     is_root_read_only: bool,
     pub ours: Installation,
     pub other: Installation,
@@ -338,7 +311,7 @@ impl Machine {
         );
         Self {
             other_server: other.start(),
-            mounted: vec![directory.path().to_owned()],
+            mounted: vec![Mounted(directory.path().to_owned())],
             directory,
             is_root_read_only: false,
             ours,
@@ -373,10 +346,7 @@ impl Machine {
     /// Mounts a file system in memory there, until the end of the test.
     pub fn mount_tmpfs(&mut self, name: &str, flags: MsFlags, options: &str) -> PathBuf {
         let path = self.path(name);
-        fs::create_dir_all(&path).unwrap();
-        let kind = Some("tmpfs");
-        mount(kind, &path, kind, flags, Some(options)).unwrap();
-        self.mounted.push(path.clone());
+        self.mounted.push(Mounted::tmpfs(&path, flags, options));
         path
     }
 
@@ -548,9 +518,8 @@ impl Drop for Machine {
         if self.is_root_read_only {
             remount_root(MsFlags::empty());
         }
-        for path in self.mounted.iter().rev() {
-            let _ = umount2(path, MntFlags::MNT_DETACH);
-        }
+        // The last one first: one may lie in another.
+        while self.mounted.pop().is_some() {}
     }
 }
 

@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{self, SigHandler, Signal};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
@@ -107,8 +108,15 @@ impl Site {
         )
     }
 
+    /// A site, and its server that listens; `settings` say how it hangs.
+    pub fn hung(settings: &str) -> (Self, Process) {
+        let site = Self::new(settings);
+        let server = site.start();
+        (site, server)
+    }
+
     /// Starts the server as a child of the test and waits until it listens.
-    pub fn start(&self) -> Server {
+    pub fn start(&self) -> Process {
         let before = self.pids("listening").len();
         let server = self.spawn();
         wait_until("the stand-in listens", || {
@@ -118,7 +126,7 @@ impl Site {
     }
 
     /// Starts the server as a child of the test.
-    pub fn spawn(&self) -> Server {
+    pub fn spawn(&self) -> Process {
         let child = Command::new(self.path("bin/python3"))
             .arg(self.path("myvnc/main.py"))
             .args(["--host", "127.0.0.1"])
@@ -127,7 +135,7 @@ impl Site {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Server(child)
+        Process::from(child)
     }
 
     /// The PIDs of the stand-ins that noted this event, in order.
@@ -178,6 +186,23 @@ impl Site {
             &self.pattern(),
         ]);
         monitor
+    }
+
+    /// The monitor with its own rule for what the server is: only in a private PID namespace.
+    pub fn monitor_by_rule(&self) -> Command {
+        let mut monitor = self.bare_monitor();
+        monitor.args(["--restart-cmd", &self.manage("start"), "--timeout", "0.5"]);
+        monitor
+    }
+
+    /// Collects a diagnosis, which leaves the server alone.
+    pub fn collect(&self) -> Run {
+        let mut monitor = self.monitor();
+        monitor.args(["--collect-diagnostics", "--timeout", "0.5"]);
+        let collected = self.look(&mut monitor);
+        assert_eq!(collected.code(), Some(0), "{}", self.log());
+        assert!(!self.log().contains("RESTARTING"), "{}", self.log());
+        collected
     }
 
     /// What matches this site's server and nothing else on the machine.
@@ -267,7 +292,7 @@ impl Site {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Server(server);
+        let server = Process::from(server);
         wait_until("it listens", || !self.pids("listening").is_empty());
         let mut client = self.idle_client();
         let script = fs::read_to_string(self.path("myvnc/main.py")).unwrap();
@@ -374,19 +399,56 @@ impl Drop for Site {
     }
 }
 
-/// A stand-in that is a child of the test; ended when dropped.
-pub struct Server(Child);
+/// A child of the test; ended when dropped.
+pub struct Process {
+    pub child: Child,
+    /// The process that counts: the child, or one of its own.
+    pub pid: i32,
+}
 
-impl Server {
-    pub fn is_alive(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
+impl From<Child> for Process {
+    fn from(child: Child) -> Self {
+        let pid = i32::try_from(child.id()).unwrap();
+        Self { child, pid }
     }
 }
 
-impl Drop for Server {
+impl Process {
+    pub fn is_alive(&self) -> bool {
+        machine::is_alive(self.pid)
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A directory that something is mounted on; unmounted when dropped.
+pub struct Mounted(pub PathBuf);
+
+impl Mounted {
+    /// A file system in memory; makes the directory.
+    pub fn tmpfs(directory: &Path, flags: MsFlags, options: &str) -> Self {
+        fs::create_dir_all(directory).unwrap();
+        let kind = Some("tmpfs");
+        mount(kind, directory, kind, flags, Some(options)).unwrap();
+        Self(directory.to_owned())
+    }
+
+    /// A file system in memory without a free byte.
+    pub fn full_tmpfs(directory: &Path) -> Self {
+        let full = Self::tmpfs(directory, MsFlags::empty(), "size=64k");
+        let _ = fs::write(directory.join("ballast"), vec![b'x'; 1 << 20]);
+        full
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
 }
 
