@@ -63,7 +63,7 @@ pub(crate) fn near(pid: i32, status: &str, rlimits: &str) -> Vec<Limit> {
     let user: Option<u32> = number_after(status, "Uid:");
     // Root is not held to it.
     if let (Some(user @ 1..), Some(most)) = (user, number_after(rlimits, "Max processes")) {
-        let used = threads_of_user(user);
+        let used = threads_of_user(Path::new("/proc"), user);
         if used >= most {
             near.push(Limit {
                 kind: LimitKind::UserThreads,
@@ -134,8 +134,8 @@ fn number_in<T: FromStr>(path: &Path) -> Option<T> {
 }
 
 /// How many threads all processes of a user have.
-fn threads_of_user(user: u32) -> u64 {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+fn threads_of_user(proc: &Path, user: u32) -> u64 {
+    let entries = std::fs::read_dir(proc).into_iter().flatten().flatten();
     let processes = entries.filter(|entry| {
         let name = entry.file_name();
         name.as_encoded_bytes().iter().all(u8::is_ascii_digit)
@@ -213,10 +213,19 @@ mod tests {
 
     #[test]
     fn the_threads_of_a_user_are_counted() {
-        let user = nix::unistd::Uid::effective().as_raw();
-        let before = threads_of_user(user);
-        assert!(before >= 1);
-        assert_eq!(threads_of_user(4_000_000_000), 0);
+        let proc = tempfile::tempdir().unwrap();
+        for thread in [
+            "7/task/7",
+            "7/task/8",
+            "7/task/9",
+            "12/task/12",
+            "self/task/7",
+        ] {
+            std::fs::create_dir_all(proc.path().join(thread)).unwrap();
+        }
+        let user = std::fs::metadata(proc.path()).unwrap().uid();
+        assert_eq!(threads_of_user(proc.path(), user), 4);
+        assert_eq!(threads_of_user(proc.path(), user + 1), 0);
     }
 
     #[test]
