@@ -6,6 +6,7 @@ mod rig;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -65,6 +66,28 @@ fn in_memory_group(pid: i32, bytes: u64) -> Option<rig::Group> {
     Some(group)
 }
 
+/// The PID by which the kernel log calls the only process of a test's control group: in a container it is
+/// another than ours (`pid_namespaces(7)`).
+fn oom_victim(pid: i32) -> Option<i32> {
+    let mut log = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open("/dev/kmsg")
+        .ok()?;
+    let group = format!("/monitor-test-{pid},task=");
+    let mut record = [0; 8192];
+    let mut victim = None;
+    while let Ok(length) = log.read(&mut record) {
+        let record = String::from_utf8_lossy(&record[..length]);
+        let named = record
+            .split_once(&group)
+            .and_then(|(_, task)| task.split_once(",pid="));
+        let named = named.and_then(|(_, pid)| pid.split(',').next()?.parse().ok());
+        victim = named.or(victim);
+    }
+    victim
+}
+
 #[test]
 fn cause_1_ended_by_the_oom_killer() {
     let site = Site::new("hang = memory");
@@ -87,6 +110,7 @@ fn cause_1_ended_by_the_oom_killer() {
     drop(server);
     collect(&site);
     let last = site.causes().pop().unwrap();
+    let pid = oom_victim(pid).unwrap();
     let start =
         format!("the server is not running; the kernel's OOM killer ended PID {pid} (python3) ");
     assert!(
