@@ -1,6 +1,8 @@
-//! Writes what is generated from the program's flags and defaults: manual pages, completions, jobs and
-//! the sample configuration.
+//! Writes what is generated from the program's flags and defaults (manual pages, completions, jobs and
+//! the sample configuration) and from CHANGELOG.md (debian/changelog).
 
+#[path = "build/changelog.rs"]
+mod changelog;
 #[allow(dead_code, reason = "the program uses the rest")]
 #[path = "src/cli.rs"]
 mod cli;
@@ -29,9 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=src/cli.rs");
     println!("cargo::rerun-if-changed=src/defaults.rs");
-    println!("cargo::rerun-if-changed=debian/changelog");
-    let date = page::date(&fs::read_to_string("debian/changelog")?)
-        .ok_or("debian/changelog: its first entry has no date")?;
+    println!("cargo::rerun-if-changed=CHANGELOG.md");
+    println!("cargo::rerun-if-changed=Cargo.toml");
+    let changelog = debian_changelog()?;
+    let date = page::date(&changelog).ok_or("CHANGELOG.md: its newest version has no date")?;
     let command = cli::Cli::command();
     let mut files = manual::pages(&command, &date)?;
     files.extend(completions::scripts(&command)?);
@@ -40,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "packaging/monitor_myvnc.toml",
         sample::configuration(&command),
     ));
+    files.push(("debian/changelog", changelog));
     let copy = PathBuf::from(std::env::var("OUT_DIR")?).join("generated");
     for (path, text) in files {
         println!("cargo::rerun-if-changed={path}");
@@ -48,6 +52,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         let _ = write_what_differs(Path::new(path), &text);
     }
     Ok(())
+}
+
+fn debian_changelog() -> Result<String, Box<dyn Error>> {
+    let manifest = fs::read_to_string("Cargo.toml")?;
+    let maintainer = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("maintainer = \"")?.strip_suffix('"'))
+        .ok_or("Cargo.toml: package.metadata.deb has no maintainer")?;
+    let changelog = fs::read_to_string("CHANGELOG.md")?;
+    changelog::debian(&changelog, "monitor-myvnc", maintainer)
+        .ok_or_else(|| "CHANGELOG.md: a version without a date or a change".into())
 }
 
 fn write_what_differs(path: &Path, text: &str) -> std::io::Result<()> {
