@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let date = page::date(&fs::read_to_string("debian/changelog")?)
         .ok_or("debian/changelog: its first entry has no date")?;
     let command = cli::Cli::command();
-    let mut files = manual::pages(&command, &date)?;
+    let mut files = manual::pages(&command, &date);
     files.extend(completions::scripts(&command)?);
     files.extend(jobs::files());
     files.push((

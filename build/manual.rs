@@ -1,76 +1,104 @@
 //! The texts of the manual pages.
 
-use std::error::Error;
-
 use clap::{Arg, Command};
-use clap_mangen::Man;
 
 use crate::cli::{is_switch, keys};
 use crate::defaults;
 use crate::page::{page, tidy};
 use crate::sample;
 
-/// Each page, with its path in the tree.
-pub(crate) fn pages(
-    command: &Command,
-    date: &str,
-) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
-    let text = filled(PROGRAM)
-        .replace("{OPTIONS}\n\n", "")
-        .replace("{CAUSES}", &causes());
-    let program =
-        page("MONITOR_MYVNC", "1", date, &text).replace(".SH OPTIONS\n", &options(command)?);
-    let text = filled(FILE).replace("{KEYS}", &explained(command));
-    let file = page("MONITOR_MYVNC.TOML", "5", date, &text);
-    Ok(vec![
-        ("man/monitor_myvnc.1", tidy(&program)),
-        ("man/monitor_myvnc.toml.5", tidy(&file)),
-    ])
-}
-
-/// The texts of the pages, in the markup of `page.rs`: `{NAME}` is a value of `defaults.rs`, or a
-/// generated part.
+/// The texts of the pages, in the markup of `page.rs`. A word in braces stands for a generated part or
+/// a value of `defaults.rs`.
 const PROGRAM: &str = include_str!("manual/monitor_myvnc.1.in");
 const FILE: &str = include_str!("manual/monitor_myvnc.toml.5.in");
+
+/// Each page, with its path in the tree.
+pub(crate) fn pages(command: &Command, date: &str) -> Vec<(&'static str, String)> {
+    let program = filled(PROGRAM)
+        .replace("{OPTIONS}", &options(command))
+        .replace("{CAUSES}", &causes());
+    let file = filled(FILE).replace("{KEYS}", &blocks(keys(command).map(key)));
+    vec![
+        (
+            "man/monitor_myvnc.1",
+            tidy(&page("MONITOR_MYVNC", "1", date, &program)),
+        ),
+        (
+            "man/monitor_myvnc.toml.5",
+            tidy(&page("MONITOR_MYVNC.TOML", "5", date, &file)),
+        ),
+    ]
+}
 
 /// The terms of the section CAUSES, each with its explanation.
 fn causes() -> String {
     include_str!("manual/causes.in").trim_end().to_owned()
 }
 
-/// The section OPTIONS, without what makes it a page of its own.
-fn options(command: &Command) -> Result<String, Box<dyn Error>> {
-    let mut rendered = Vec::new();
-    Man::new(command.clone()).render_options_section(&mut rendered)?;
-    let rendered = String::from_utf8(rendered)?;
-    let (_, section) = rendered
-        .split_once(".SH OPTIONS\n")
-        .ok_or("clap_mangen renders no OPTIONS")?;
-    // As in SYNOPSIS, a placeholder has no brackets.
-    let section = section.replace(r"\fI<", r"\fI").replace(r">\fR", r"\fR");
-    Ok(format!(".SH OPTIONS\n{section}"))
+/// Each option below its heading.
+fn options(command: &Command) -> String {
+    let mut heading = None;
+    blocks(command.get_arguments().map(|arg| {
+        let begins = arg.get_help_heading().filter(|own| heading != Some(*own));
+        heading = begins.or(heading);
+        begins.map_or_else(String::new, |begins| format!("## {begins}\n\n")) + &option(arg)
+    }))
 }
 
-/// Each key of the configuration file.
-fn explained(command: &Command) -> String {
-    keys(command).map(key).collect()
+fn option(arg: &Arg) -> String {
+    let short = arg.get_short().map(|short| format!("`-{short}`, "));
+    let name = arg.get_long().unwrap_or_default();
+    let value = arg.get_value_names().and_then(<[_]>::first);
+    let value = value.filter(|_| arg.get_action().takes_values());
+    let value = value.map(|value| format!(" <{value}>"));
+    let term = format!(
+        "{}`--{name}`{}",
+        short.unwrap_or_default(),
+        value.unwrap_or_default()
+    );
+    let (help, default) = explained(arg);
+    let levels = if name == "log-level" {
+        format!(": {}", sample::unit(arg))
+    } else {
+        String::new()
+    };
+    let default = default.map_or_else(String::new, |default| format!(" Default: {default}."));
+    format!("- {term}\n{help}{levels}.{default}")
 }
 
+/// A key of the configuration file.
 fn key(arg: &Arg) -> String {
     let name = arg.get_long().unwrap_or_default();
     let kind = sample::unit(arg);
-    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    // A default that depends on other settings stands in the help.
-    let (help, stated) = help.split_once(" [default: ").unwrap_or((&help, ""));
-    let default = match (name, arg.get_default_values().first()) {
+    let (help, default) = explained(arg);
+    let default = match (name, default) {
         ("url" | "restart-cmd", _) => "Required.".to_owned(),
         ("logfile", _) => format!("Default: {}/NAME.log.", defaults::LOG_DIR),
-        _ if !stated.is_empty() => format!("Default: {}.", stated.trim_end_matches(']')),
-        (_, Some(_)) => format!("Default: {}.", sample::value(arg)),
+        (_, Some(_)) if !arg.get_default_values().is_empty() => {
+            format!("Default: {}.", sample::value(arg))
+        }
+        (_, Some(default)) => format!("Default: {default}."),
         _ if is_switch(arg) => "Default: false.".to_owned(),
         _ => "Default: none.".to_owned(),
     };
-    format!("\n\n- `{name}` ({kind})\n{help}. {default}")
+    format!("- `{name}` ({kind})\n{help}. {default}")
+}
+
+/// An option's help, and its default. A default that depends on other settings is part of the help.
+fn explained(arg: &Arg) -> (String, Option<String>) {
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    if let Some((help, default)) = help.split_once(" [default: ") {
+        let default = default.trim_end_matches(']').to_owned();
+        return (help.to_owned(), Some(default));
+    }
+    let default = arg.get_default_values().first();
+    let default = default.filter(|_| arg.get_action().takes_values());
+    let default = default.map(|default| default.to_string_lossy().into_owned());
+    (help, default)
+}
+
+fn blocks(all: impl Iterator<Item = String>) -> String {
+    all.collect::<Vec<_>>().join("\n\n")
 }
 
 /// A text with the program's own paths and defaults in it.

@@ -127,7 +127,7 @@ impl Journal {
                 let limit = MOST_LOGGED >> 10;
                 self.write(
                     Level::Warning,
-                    &format!("This run has logged {limit} KiB: lines below ERROR are left out from here on"),
+                    &format!("This run has logged {limit} KiB: from here on, only ERROR and CRITICAL lines are logged"),
                 );
             });
         if kept {
@@ -150,7 +150,7 @@ impl Journal {
             let whole = whole.display();
             self.write(
                 Level::Error,
-                &format!("Restart command: more than can be shown here, see {whole}"),
+                &format!("Restart command: the complete output is in {whole}"),
             );
         });
         if kept && Level::Error >= self.least {
@@ -216,7 +216,7 @@ impl Journal {
     fn complain(&self, reason: &io::Error) {
         if !self.complained.replace(true) {
             complain(&format!(
-                "cannot write the log {}: {}; going on without it",
+                "cannot write the log {}: {}; this run continues without it",
                 self.path.display(),
                 plain(reason)
             ));

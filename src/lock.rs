@@ -312,7 +312,7 @@ impl RestartFile {
             Ok(Some(Err(reason))) => return Reserved::Unusable { reason },
             Ok(None) => {
                 let limit = PROBE_TIMEOUT.as_secs();
-                let reason = format!("it does not answer within {limit} s");
+                let reason = format!("it does not respond within {limit} s");
                 return Reserved::Unusable { reason };
             }
             Err(reason) => {
@@ -526,7 +526,7 @@ mod tests {
                 let Reserved::Unusable { reason } = reserved else {
                     panic!("{reserved:?}")
                 };
-                assert_eq!(reason, "it does not answer within 1 s");
+                assert_eq!(reason, "it does not respond within 1 s");
             }
             drop(dead);
         });

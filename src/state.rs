@@ -198,7 +198,7 @@ impl StateFile {
                 match bounded::ask(READ_TIMEOUT, || slow(&path)).await {
                     Ok(Some(Some(content))) => file.take(&content),
                     Ok(Some(None)) => (),
-                    Ok(None) => file.unusable = Some("its disk does not answer".to_owned()),
+                    Ok(None) => file.unusable = Some("its disk does not respond".to_owned()),
                     Err(reason) => file.unusable = Some(plain(&reason)),
                 }
             }
@@ -320,7 +320,7 @@ impl StateFile {
         self.unusable = match written.await {
             Ok(Some(Ok(()))) => None,
             Ok(Some(Err(reason))) => Some(reason),
-            Ok(None) => Some("its disk does not answer".to_owned()),
+            Ok(None) => Some("its disk does not respond".to_owned()),
             Err(reason) => Some(plain(&reason)),
         };
         self.file = None;
@@ -350,7 +350,9 @@ fn quick(path: &Path) -> Quick {
     let owner = metadata.st_uid;
     let is_file = metadata.st_mode & libc::S_IFMT == libc::S_IFREG;
     if !is_file || (owner != 0 && owner != nix::unistd::geteuid().as_raw()) {
-        return Quick::Unusable(io::Error::other("another user's, or no regular file"));
+        return Quick::Unusable(io::Error::other(
+            "it belongs to another user or is not a regular file",
+        ));
     }
     let mut text = vec![0; LONGEST];
     let read = {
