@@ -25,16 +25,17 @@ const OF_A_SERVER: [(&str, &str); 9] = [
 /// The file as the packages install it.
 pub(crate) fn configuration(command: &Command) -> String {
     let mut text = "\
-        # Configuration of monitor_myvnc, explained in monitor_myvnc.toml(5).\n\
-        # monitor_myvnc --config FILE --check-config prints the resolved settings.\n\
-        # It holds commands that root runs: nobody else may write it.\n\n\
+        # Configuration of monitor_myvnc. Manual page: monitor_myvnc.toml(5)\n\
+        # Each key is shown with its default or an example. To set it, remove the #.\n\
+        # Afterwards check this file: monitor_myvnc --config {CONFIG_FILE} --check-config\n\
+        # The file contains commands that root executes: only root may write it.\n\n\
         # Keys before the first table apply to every server.\n"
-        .to_owned();
+        .replace("{CONFIG_FILE}", defaults::CONFIG_FILE);
     let is_of_a_server = |arg: &&Arg| example(arg).is_some();
     for arg in keys(command).filter(|arg| !is_of_a_server(arg)) {
         text += &entry(arg);
     }
-    text += "\n# A table for each server of this host. Its keys override those above.\n\n#[server.main]\n";
+    text += "\n# Each table is a server of this host. Its keys override those above.\n\n#[server.main]\n";
     for (key, _) in OF_A_SERVER {
         text.extend(
             keys(command)
