@@ -240,9 +240,12 @@ fn busy(mut file: &File, by_kernel: Option<i32>) -> Taken {
             pid: Some(pid),
             since: Proc::here().age(pid),
         },
+        // The run that holds the lock has written its PID; where there is none, the time is not its either.
         (_, pid) => Taken::Busy {
             pid,
-            since: modified.and_then(|time| SystemTime::now().duration_since(time).ok()),
+            since: pid
+                .and(modified)
+                .and_then(|time| SystemTime::now().duration_since(time).ok()),
         },
     }
 }
@@ -433,6 +436,19 @@ mod tests {
     fn names(directory: &Path) -> Vec<OsString> {
         let entries = std::fs::read_dir(directory).unwrap().flatten();
         entries.map(|entry| entry.file_name()).collect()
+    }
+
+    #[test]
+    fn the_age_of_a_lock_is_known_only_with_its_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        for (text, expected) in [("", None), ("77\n", Some(77))] {
+            std::fs::write(&path, text).unwrap();
+            let Taken::Busy { pid, since } = busy(&File::open(&path).unwrap(), None) else {
+                panic!()
+            };
+            assert_eq!((pid, since.is_some()), (expected, expected.is_some()));
+        }
     }
 
     #[test]
