@@ -448,7 +448,7 @@ mod tests {
         assert!(log.len() > 500_000 && log.contains("] warning"));
         let log = many(&|journal, text| journal.output(text, Path::new("/m.restart.log")));
         assert!((15_000..18_000).contains(&log.len()), "{}", log.len());
-        assert_eq!(log.matches("see /m.restart.log").count(), 1);
+        assert_eq!(log.matches("output is in /m.restart.log").count(), 1);
         assert!(log.contains("] error"));
         let quoted = written(Level::Detail, |journal| {
             journal.quote(Level::Info, "Dump", "password=x");
