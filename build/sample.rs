@@ -27,7 +27,9 @@ pub(crate) fn configuration(command: &Command) -> String {
     let mut text = "\
         # Configuration of monitor_myvnc. Manual page: monitor_myvnc.toml(5)\n\
         # Each key is shown with its default or an example. To set it, remove the #.\n\
-        # Afterwards check this file: monitor_myvnc --config {CONFIG_FILE} --check-config\n\
+        # A server needs at least the lines [server.main], url and restart-cmd below.\n\
+        # To check this file, run\n\
+        #   monitor_myvnc --config {CONFIG_FILE} --check-config\n\
         # The file contains commands that root executes: only root may write it.\n\n\
         # Keys before the first table apply to every server.\n"
         .replace("{CONFIG_FILE}", defaults::CONFIG_FILE);
