@@ -1,5 +1,5 @@
-//! Writes what is generated from the program's flags and defaults: manual pages, completions, jobs and
-//! the sample configuration.
+//! Writes the files that are generated from the program's options and defaults: manual pages,
+//! completions, jobs and the sample configuration.
 
 #[allow(dead_code, reason = "the program uses the rest")]
 #[path = "src/cli.rs"]
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (path, text) in files {
         println!("cargo::rerun-if-changed={path}");
         write_what_differs(&copy.join(path), &text)?;
-        // The tree may be read-only, as a distribution's builders have it: a test compares the two.
+        // A distribution may build in a read-only tree. A test compares the two copies.
         let _ = write_what_differs(Path::new(path), &text);
     }
     Ok(())

@@ -4,7 +4,7 @@ use clap::{Arg, Command};
 
 use crate::cli::{is_switch, keys};
 use crate::defaults;
-use crate::page::{page, tidy};
+use crate::page::page;
 use crate::sample;
 
 /// The texts of the pages, in the markup of `page.rs`. A word in braces stands for a generated part or
@@ -21,11 +21,11 @@ pub(crate) fn pages(command: &Command, date: &str) -> Vec<(&'static str, String)
     vec![
         (
             "man/monitor_myvnc.1",
-            tidy(&page("MONITOR_MYVNC", "1", date, &program)),
+            page("MONITOR_MYVNC", "1", date, &program),
         ),
         (
             "man/monitor_myvnc.toml.5",
-            tidy(&page("MONITOR_MYVNC.TOML", "5", date, &file)),
+            page("MONITOR_MYVNC.TOML", "5", date, &file),
         ),
     ]
 }

@@ -55,32 +55,23 @@ pub(crate) fn page(title: &str, section: &str, date: &str, text: &str) -> String
         }
         after_heading = is_heading;
     }
-    roff.render()
+    tidy(&roff.render())
 }
 
 /// The longest line of the source, in bytes (mandoc(1), -T lint).
 const WIDTH: usize = 80;
 
-/// Breaks the text lines of a page at spaces; an empty line is a vertical space, and drops the line
-/// breaks beside it.
-pub(crate) fn tidy(page: &str) -> String {
-    let lines: Vec<&str> = page.lines().collect();
-    let (mut text, mut literal, mut term) = (String::new(), false, false);
-    for (number, line) in lines.iter().enumerate() {
-        let beside = [number.checked_sub(1), Some(number + 1)];
-        let mut beside = beside.into_iter().flatten().filter_map(|at| lines.get(at));
-        if *line == ".br" && beside.any(|line| line.is_empty()) {
-            continue;
-        }
-        literal = *line == ".EX" || literal && *line != ".EE";
-        if literal || term || line.starts_with(['.', '\'']) {
+/// Breaks the text lines of a page at spaces, at most `WIDTH` bytes wide.
+fn tidy(page: &str) -> String {
+    let (mut text, mut is_literal, mut is_term) = (String::new(), false, false);
+    for line in page.lines() {
+        is_literal = line == ".EX" || is_literal && line != ".EE";
+        if is_literal || is_term || line.starts_with(['.', '\'']) {
             text.extend([line, "\n"]);
-        } else if line.is_empty() {
-            text.push_str(".sp\n");
         } else {
             wrap(line, &mut text);
         }
-        term = matches!(*line, ".TP" | ".TQ");
+        is_term = matches!(line, ".TP" | ".TQ");
     }
     text
 }
@@ -88,7 +79,7 @@ pub(crate) fn tidy(page: &str) -> String {
 fn wrap(line: &str, text: &mut String) {
     let mut width = 0;
     for word in line.split(' ') {
-        // A line that begins with a dot or an apostrophe would be a request.
+        // A line that begins with a dot or an apostrophe is a request.
         let guard = if word.starts_with(['.', '\'']) || word.starts_with(r"\*(Aq") {
             r"\&"
         } else {

@@ -6,7 +6,7 @@ use clap::{Arg, Command};
 use crate::cli::{is_number, is_seconds, is_switch, keys};
 use crate::defaults;
 
-/// Keys that each server has for itself, with an example of each.
+/// Keys that belong in the table of a server, each with an example.
 const OF_A_SERVER: [(&str, &str); 9] = [
     ("url", "https://myvnc.example.com"),
     (
@@ -48,7 +48,7 @@ pub(crate) fn configuration(command: &Command) -> String {
     text
 }
 
-/// The default of a key as it stands in the file, and an example where it has none.
+/// The default of a key in TOML; an example if it has none.
 pub(crate) fn value(arg: &Arg) -> String {
     let default = arg.get_default_values().first();
     let plain = match (default, arg.get_long(), example(arg)) {
@@ -74,7 +74,7 @@ fn example(arg: &Arg) -> Option<&'static str> {
     own.map(|(_, example)| *example)
 }
 
-/// What a key may hold, where its name and its default do not say it.
+/// The values that a key can have.
 pub(crate) fn unit(arg: &Arg) -> String {
     let levels = arg.get_possible_values();
     let levels: Vec<&str> = levels.iter().map(PossibleValue::get_name).collect();
