@@ -1,5 +1,5 @@
-//! Writes the files that are generated from the program's options and defaults: manual pages,
-//! completions, jobs and the sample configuration.
+//! Writes what is generated from the program's flags and defaults: manual pages, completions, jobs and
+//! the sample configuration.
 
 #[allow(dead_code, reason = "the program uses the rest")]
 #[path = "src/cli.rs"]
