@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let changelog = debian_changelog()?;
     let date = page::date(&changelog).ok_or("CHANGELOG.md: its newest version has no date")?;
     let command = cli::Cli::command();
-    let mut files = manual::pages(&command, &date)?;
+    let mut files = manual::pages(&command, &date);
     files.extend(completions::scripts(&command)?);
     files.extend(jobs::files());
     files.push((
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (path, text) in files {
         println!("cargo::rerun-if-changed={path}");
         write_what_differs(&copy.join(path), &text)?;
-        // The tree may be read-only, as a distribution's builders have it: a test compares the two.
+        // A distribution may build in a read-only tree. A test compares the two copies.
         let _ = write_what_differs(Path::new(path), &text);
     }
     Ok(())

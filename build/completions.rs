@@ -22,7 +22,7 @@ pub(crate) fn scripts(command: &Command) -> Result<Vec<(&'static str, String)>, 
     ])
 }
 
-/// An option that says what its value is: the shells need to know it, each run does not.
+/// An option with a hint on the kind of its value, which only the shells need.
 fn hinted(arg: Arg) -> Arg {
     let kind = arg.get_value_names().and_then(<[_]>::first);
     let hint = match (arg.get_long(), kind.map(Str::as_str)) {
@@ -48,7 +48,7 @@ fn script(command: &Command, shell: Shell) -> Result<String, Box<dyn Error>> {
     Ok(String::from_utf8(text)?)
 }
 
-/// To bash, an equals sign is a word of its own: `--user=` is completed as `--user ` is.
+/// Bash splits words at an equals sign. Makes the script complete `--user=` as it completes `--user `.
 fn with_equals_signs(script: &str) -> Result<String, Box<dyn Error>> {
     let previous = "    prev=\"$3\"\n";
     let (before, after) = script
@@ -61,7 +61,7 @@ fn with_equals_signs(script: &str) -> Result<String, Box<dyn Error>> {
     ))
 }
 
-/// clap_complete knows no users for bash: `compgen -u` does.
+/// clap_complete does not complete users for bash. Makes the script call `compgen -u`.
 fn with_users(script: &str) -> Result<String, Box<dyn Error>> {
     let mut script = script.to_owned();
     for option in ["--user)\n", "--run-as)\n"] {

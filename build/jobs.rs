@@ -1,6 +1,8 @@
-//! What runs the program, and what rotates its logs.
+//! The cron job, the systemd units, and the rotation of the logs.
 
-use crate::defaults::{CONFIG_FILE, LOG_DIR, MANUAL_LOG_STEM, PROGRAM, TIMER_SECONDS};
+use crate::defaults::{
+    CONFIG_FILE, LOG_DIR, MANUAL_LOG_STEM, PROGRAM, TIMER_SECONDS, USER_STATE_DIR,
+};
 
 /// Each file, with its path in the tree.
 pub(crate) fn files() -> Vec<(&'static str, String)> {
@@ -15,16 +17,17 @@ pub(crate) fn files() -> Vec<(&'static str, String)> {
 fn cron() -> String {
     format!(
         "\
-# Checks the MyVNC servers of {CONFIG_FILE} every minute, and restarts
-# those that do not answer. Without a server in that file it does nothing.
+# Checks the MyVNC servers in {CONFIG_FILE} every minute, and restarts
+# those that do not respond. If that file names no server, the job does nothing.
+# The job also does nothing while monitor_myvnc.timer is active, and after the
+# package was removed.
 #
-# To run it as the servers' owner instead of root, say the owner is myvnc: write
-# myvnc for root in the line below, and let it read its configuration and write
-# its logs (its state is in its home then):
+# The job runs as root. To run it as the servers' owner, for example myvnc,
+# replace root with myvnc in the line below, and let myvnc read the configuration
+# and write the logs:
 #   chown root:myvnc {CONFIG_FILE}; chmod 640 {CONFIG_FILE}
 #   chown -R myvnc {LOG_DIR}
-#
-# It steps aside while monitor_myvnc.timer runs, and when the program is gone.
+# The state directory is then ~myvnc/{USER_STATE_DIR}.
 SHELL=/bin/sh
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 * * * * * root [ -x {PROGRAM} ] || exit 0; [ -d /run/systemd/system ] && systemctl --quiet is-active monitor_myvnc.timer && exit 0; exec {PROGRAM} --quiet --config {CONFIG_FILE}
@@ -38,16 +41,20 @@ fn logrotate() -> String {
     let ours = format!("{LOG_DIR}/");
     let mut text = format!(
         "\
-# The logs of monitor_myvnc: each *.log but *.restart.log, whose turn is below it.
-# Where {LOG_DIR} is not root's, `su OWNER GROUP` in its two blocks
-# rotates them as their owner.
+# Rotates the logs of monitor_myvnc.
+#
+# logrotate reports an error for a log that two patterns match. So the patterns
+# with [!...] match each *.log except *.restart.log, which has its own block.
+#
+# If {LOG_DIR} belongs to another user than root, add the line
+# `su OWNER GROUP` to the two blocks for that directory.
 "
     );
     for (stem, own) in [(ours.as_str(), None), (MANUAL_LOG_STEM, Some(".log"))] {
         let own = own.map(|own| format!("{stem}{own}"));
         let logs: Vec<_> = own.into_iter().chain(all_but(".restart", stem)).collect();
         text += &rotation(&logs.join("\n"), "create 0640");
-        text += "\n# What the restart command writes; the server that it started holds it open.\n";
+        text += "\n# Output of the restart command. The server that it started may hold the file\n# open, so the file is copied and truncated, not replaced.\n";
         text += &rotation(&format!("{stem}*.restart.log"), "copytruncate");
         text.push('\n');
     }
@@ -89,21 +96,22 @@ fn service() -> String {
     format!(
         "\
 [Unit]
-Description=Check the MyVNC servers, and restart those that do not answer
+Description=Check the MyVNC servers and restart those that do not respond
 Documentation=man:monitor_myvnc(1) man:monitor_myvnc.toml(5)
 After=network.target
 
 [Service]
 Type=oneshot
 ExecStart={PROGRAM} --quiet --config {CONFIG_FILE}
-# The server that the restart command starts lives on after this service.
+# A server that the restart command starts stays in this service's control group.
+# systemd must not kill it when the monitor ends.
 KillMode=process
-# Every run is in the program's own log; the journal has what goes wrong. At a lower
-# level systemd warns of the server that lives on each time this service starts.
+# The monitor has its own log; the journal gets errors only. Without LogLevelMax,
+# systemd would warn at each start of the server left in the control group.
 SyslogLevel=err
 LogLevelMax=err
-# A started server inherits what stands here, and so do the commands that it runs:
-# only what none of them needs is taken away.
+# A server that the restart command starts inherits these restrictions, and so do
+# the commands that it runs. So they take away only what none of these needs.
 LockPersonality=yes
 RestrictRealtime=yes
 CapabilityBoundingSet=~CAP_SYS_MODULE CAP_SYS_BOOT CAP_SYS_RAWIO CAP_SYS_TIME CAP_MAC_ADMIN CAP_MAC_OVERRIDE

@@ -1,10 +1,11 @@
 //! A manual page, from a plain markup to the macros of man(7).
 
-use clap_mangen::roff::{Inline, Roff, bold, roman};
+use roff::{Inline, Roff, bold, italic, roman};
 
-/// Renders one page. In its text, blocks stand between empty lines: `# ` begins a section, `- ` a
-/// term (or several, each on such a line) with its explanation on the lines below, four spaces a
-/// literal example; the rest are paragraphs. What stands in backticks is bold.
+/// Renders one page. Empty lines separate the blocks of its text. A block that begins with `# ` is a
+/// section's heading, with `## ` a subsection's, with `- ` a term (or several, one a line) and its
+/// explanation on the lines below, with four spaces a literal example; any other is a paragraph.
+/// In all but examples, `text` is bold and <TEXT> is italic: a placeholder.
 pub(crate) fn page(title: &str, section: &str, date: &str, text: &str) -> String {
     let source = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
     let manual = if section == "1" {
@@ -16,9 +17,11 @@ pub(crate) fn page(title: &str, section: &str, date: &str, text: &str) -> String
     roff.control("TH", [title, section, date, source, manual]);
     let mut after_heading = false;
     for block in text.split("\n\n").map(|block| block.trim_matches('\n')) {
-        let is_heading = block.starts_with("# ");
+        let is_heading = block.starts_with('#');
         if let Some(heading) = block.strip_prefix("# ") {
             roff.control("SH", [heading]);
+        } else if let Some(heading) = block.strip_prefix("## ") {
+            roff.control("SS", [heading]);
         } else if let Some(item) = block.strip_prefix("- ") {
             let mut request = "TP";
             let mut rest = item;
@@ -52,32 +55,23 @@ pub(crate) fn page(title: &str, section: &str, date: &str, text: &str) -> String
         }
         after_heading = is_heading;
     }
-    roff.render()
+    tidy(&roff.render())
 }
 
 /// The longest line of the source, in bytes (mandoc(1), -T lint).
 const WIDTH: usize = 80;
 
-/// Breaks the text lines of a page at spaces; an empty line is a vertical space, and drops the line
-/// breaks beside it.
-pub(crate) fn tidy(page: &str) -> String {
-    let lines: Vec<&str> = page.lines().collect();
-    let (mut text, mut literal, mut term) = (String::new(), false, false);
-    for (number, line) in lines.iter().enumerate() {
-        let beside = [number.checked_sub(1), Some(number + 1)];
-        let mut beside = beside.into_iter().flatten().filter_map(|at| lines.get(at));
-        if *line == ".br" && beside.any(|line| line.is_empty()) {
-            continue;
-        }
-        literal = *line == ".EX" || literal && *line != ".EE";
-        if literal || term || line.starts_with(['.', '\'']) {
+/// Breaks the text lines of a page at spaces, at most `WIDTH` bytes wide.
+fn tidy(page: &str) -> String {
+    let (mut text, mut is_literal, mut is_term) = (String::new(), false, false);
+    for line in page.lines() {
+        is_literal = line == ".EX" || is_literal && line != ".EE";
+        if is_literal || is_term || line.starts_with(['.', '\'']) {
             text.extend([line, "\n"]);
-        } else if line.is_empty() {
-            text.push_str(".sp\n");
         } else {
             wrap(line, &mut text);
         }
-        term = matches!(*line, ".TP" | ".TQ");
+        is_term = matches!(line, ".TP" | ".TQ");
     }
     text
 }
@@ -85,7 +79,7 @@ pub(crate) fn tidy(page: &str) -> String {
 fn wrap(line: &str, text: &mut String) {
     let mut width = 0;
     for word in line.split(' ') {
-        // A line that begins with a dot or an apostrophe would be a request.
+        // A line that begins with a dot or an apostrophe is a request.
         let guard = if word.starts_with(['.', '\'']) || word.starts_with(r"\*(Aq") {
             r"\&"
         } else {
@@ -107,17 +101,24 @@ fn wrap(line: &str, text: &mut String) {
 
 fn inlines(text: &str) -> Vec<Inline> {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let parts = words.join(" ");
-    let parts = parts.split('`').enumerate();
+    let text = words.join(" ");
+    let mut parts = Vec::new();
+    for (number, part) in text.split('`').enumerate() {
+        if number % 2 == 1 {
+            parts.push(bold(part));
+            continue;
+        }
+        let mut rest = part;
+        while let Some((before, after)) = rest.split_once('<') {
+            let Some((placeholder, after)) = after.split_once('>') else {
+                break;
+            };
+            parts.extend([roman(before), italic(placeholder)]);
+            rest = after;
+        }
+        parts.push(roman(rest));
+    }
     parts
-        .map(|(number, part)| {
-            if number % 2 == 1 {
-                bold(part)
-            } else {
-                roman(part)
-            }
-        })
-        .collect()
 }
 
 /// The date of a changelog's first entry, as `2026-11-24` (deb-changelog(5)).

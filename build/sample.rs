@@ -6,7 +6,7 @@ use clap::{Arg, Command};
 use crate::cli::{is_number, is_seconds, is_switch, keys};
 use crate::defaults;
 
-/// Keys that each server has for itself, with an example of each.
+/// Keys that belong in the table of a server, each with an example.
 const OF_A_SERVER: [(&str, &str); 9] = [
     ("url", "https://myvnc.example.com"),
     (
@@ -25,16 +25,19 @@ const OF_A_SERVER: [(&str, &str); 9] = [
 /// The file as the packages install it.
 pub(crate) fn configuration(command: &Command) -> String {
     let mut text = "\
-        # Configuration of monitor_myvnc, explained in monitor_myvnc.toml(5).\n\
-        # monitor_myvnc --config FILE --check-config prints the resolved settings.\n\
-        # It holds commands that root runs: nobody else may write it.\n\n\
+        # Configuration of monitor_myvnc. Manual page: monitor_myvnc.toml(5)\n\
+        # Each key is shown with its default or an example. To set it, remove the #.\n\
+        # A server needs at least the lines [server.main], url and restart-cmd below.\n\
+        # To check this file, run\n\
+        #   monitor_myvnc --config {CONFIG_FILE} --check-config\n\
+        # The file contains commands that root executes: only root may write it.\n\n\
         # Keys before the first table apply to every server.\n"
-        .to_owned();
+        .replace("{CONFIG_FILE}", defaults::CONFIG_FILE);
     let is_of_a_server = |arg: &&Arg| example(arg).is_some();
     for arg in keys(command).filter(|arg| !is_of_a_server(arg)) {
         text += &entry(arg);
     }
-    text += "\n# A table for each server of this host. Its keys override those above.\n\n#[server.main]\n";
+    text += "\n# Each table is a server of this host. Its keys override those above.\n\n#[server.main]\n";
     for (key, _) in OF_A_SERVER {
         text.extend(
             keys(command)
@@ -45,7 +48,7 @@ pub(crate) fn configuration(command: &Command) -> String {
     text
 }
 
-/// The default of a key as it stands in the file, and an example where it has none.
+/// The default of a key in TOML; an example if it has none.
 pub(crate) fn value(arg: &Arg) -> String {
     let default = arg.get_default_values().first();
     let plain = match (default, arg.get_long(), example(arg)) {
@@ -71,7 +74,7 @@ fn example(arg: &Arg) -> Option<&'static str> {
     own.map(|(_, example)| *example)
 }
 
-/// What a key may hold, where its name and its default do not say it.
+/// The values that a key can have.
 pub(crate) fn unit(arg: &Arg) -> String {
     let levels = arg.get_possible_values();
     let levels: Vec<&str> = levels.iter().map(PossibleValue::get_name).collect();

@@ -25,7 +25,7 @@ _monitor_myvnc() {
 
     case "${cmd}" in
         monitor_myvnc)
-            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --collect-diagnostics --dry-run --quiet --timeout --no-verify-ssl --ca-cert --debug --log-level --stop-timeout --start-timeout --retries --retry-delay --process-pattern --user --listen --run-as --log-history-minutes --server-log --dump-cmd --state-dir --help --version"
+            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --dry-run --collect-diagnostics --timeout --retries --retry-delay --no-verify-ssl --ca-cert --listen --user --process-pattern --run-as --stop-timeout --start-timeout --log-history-minutes --server-log --dump-cmd --quiet --log-level --debug --state-dir --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -83,6 +83,20 @@ _monitor_myvnc() {
                     fi
                     return 0
                     ;;
+                --retries)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --retry-delay)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
                 --ca-cert)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -98,8 +112,23 @@ _monitor_myvnc() {
                     fi
                     return 0
                     ;;
-                --log-level)
-                    COMPREPLY=($(compgen -W "debug info warning error critical" -- "${cur}"))
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -u -- "${cur}"))
+                    return 0
+                    ;;
+                --process-pattern)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --run-as)
+                    COMPREPLY=($(compgen -u -- "${cur}"))
                     return 0
                     ;;
                 --stop-timeout)
@@ -114,39 +143,6 @@ _monitor_myvnc() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
-                    return 0
-                    ;;
-                --retries)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
-                    return 0
-                    ;;
-                --retry-delay)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
-                    return 0
-                    ;;
-                --process-pattern)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
-                    return 0
-                    ;;
-                --user)
-                    COMPREPLY=($(compgen -u -- "${cur}"))
-                    return 0
-                    ;;
-                --listen)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --run-as)
-                    COMPREPLY=($(compgen -u -- "${cur}"))
                     return 0
                     ;;
                 --log-history-minutes)
@@ -173,6 +169,10 @@ _monitor_myvnc() {
                     ;;
                 --dump-cmd)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "debug info warning error critical" -- "${cur}"))
                     return 0
                     ;;
                 --state-dir)

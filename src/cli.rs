@@ -8,168 +8,195 @@ use clap::{Arg, ArgAction, Command, Parser, ValueEnum};
 
 use crate::defaults;
 
-/// Watches a MyVNC server and restarts it when it stops answering.
+/// Watch a MyVNC server and restart it when it hangs.
 #[derive(Debug, Parser)]
 #[command(
     name = "monitor_myvnc",
     version,
-    about = "Watches a MyVNC server and restarts it when it stops answering",
+    about = "Watch a MyVNC server and restart it when it hangs",
     after_help = "Example:\n  \
         monitor_myvnc --url https://myvnc.example.com \\\n    \
         --logfile /var/log/myvnc-monitor.log \\\n    \
-        --restart-cmd \"/opt/myvnc/manage.py --config_dir=/etc/myvnc restart\"\n\n\
-        Exit status: 0 healthy, restarted, or another run is at work; 1 not healthy, or\n\
-        an error; 2 usage error, nothing was touched.",
+        --restart-cmd \"/opt/myvnc/manage.py --config_dir=/etc/myvnc start\"\n\n\
+        Add --dry-run to see what a run would do without stopping or starting anything.\n\n\
+        Exit status:\n  \
+        0  the server is healthy, was restarted, or another run holds the lock\n  \
+        1  the server is not healthy, or an error; the log says what\n  \
+        2  usage or configuration error; nothing was touched",
     max_term_width = 80,
     override_usage = "monitor_myvnc --url URL --logfile FILE --restart-cmd COMMAND [OPTIONS]\n       \
         monitor_myvnc --config FILE [--server NAME]... [OPTIONS]",
-    args_override_self = true
+    args_override_self = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
+    arg = Arg::new("help").short('h').long("help").action(ArgAction::Help)
+        .help("Print this help").help_heading(OTHER),
+    arg = Arg::new("version").short('V').long("version").action(ArgAction::Version)
+        .help("Print the version").help_heading(OTHER)
 )]
 // clap would keep a group of all options, which nothing asks about.
 #[group(skip)]
 pub(crate) struct Cli {
-    /// URL of the MyVNC server to monitor (http or https)
-    #[arg(long, value_name = "URL", required_unless_present = "config")]
+    /// URL of the MyVNC server (http or https)
+    #[arg(long, value_name = "URL", required_unless_present = "config", help_heading = SERVER)]
     pub(crate) url: Option<String>,
 
-    /// Log file; the run lock .STEM.lock and the restart command's output
-    /// STEM.restart.log are beside it
-    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    /// Log file. The run lock, .STEM.lock, and the restart command's output,
+    /// STEM.restart.log, are beside it; STEM is the log's name without its extension
+    #[arg(long, value_name = "FILE", required_unless_present = "config", help_heading = SERVER)]
     pub(crate) logfile: Option<PathBuf>,
 
-    /// Command that starts the server, run by bash (or sh)
+    /// Command that starts the server. /bin/bash runs it, or /bin/sh if there is no
+    /// bash
     #[arg(
         long,
         value_name = "COMMAND",
         allow_hyphen_values = true,
-        required_unless_present = "config"
+        required_unless_present = "config",
+        help_heading = SERVER
     )]
     pub(crate) restart_cmd: Option<String>,
 
-    /// Read settings from this TOML file, whose keys are these options' names;
-    /// flags override it
-    #[arg(long, value_name = "FILE")]
+    /// Read the settings of one or more servers from this TOML file. Its keys are the
+    /// long option names; options on the command line override it
+    #[arg(long, value_name = "FILE", help_heading = CONFIGURATION)]
     pub(crate) config: Option<PathBuf>,
 
-    /// Watch only this server of the configuration file; may be repeated
-    #[arg(long, value_name = "NAME", requires = "config", action = clap::ArgAction::Append)]
+    /// Watch only this server of the configuration file. May be repeated
+    #[arg(long, value_name = "NAME", requires = "config", action = clap::ArgAction::Append, help_heading = CONFIGURATION)]
     pub(crate) server: Vec<String>,
 
-    /// Print the resolved settings of each server, what is wrong with them, and
-    /// warnings
-    #[arg(long)]
+    /// Print the resolved settings of each server and warnings, or what is wrong with
+    /// them, and exit
+    #[arg(long, help_heading = CONFIGURATION)]
     pub(crate) check_config: bool,
 
-    /// Log what the server is doing, healthy or not, and exit; nothing is stopped or
-    /// started
-    #[arg(long)]
-    pub(crate) collect_diagnostics: bool,
-
-    /// Check, diagnose, and log what would be stopped and run; nothing is stopped or
-    /// started
-    #[arg(long)]
+    /// Check the server; if it is down, log the cause and what would be stopped and
+    /// run. Stops and starts nothing
+    #[arg(long, help_heading = TRIAL)]
     pub(crate) dry_run: bool,
 
-    /// Write to the log file only, nothing to stdout or stderr
-    #[arg(long)]
-    pub(crate) quiet: bool,
+    /// Log what the server is doing now, healthy or not. Stops and starts nothing
+    #[arg(long, help_heading = TRIAL)]
+    pub(crate) collect_diagnostics: bool,
 
-    /// Bound on one health check: name resolution, connect, TLS and headers
+    /// Time limit of one health check: name resolution, connect, TLS and response
+    /// headers together
     #[arg(long, value_name = "SECONDS", default_value = defaults::TIMEOUT,
-          value_parser = seconds, allow_negative_numbers = true)]
+          value_parser = seconds, allow_negative_numbers = true, help_heading = CHECK)]
     pub(crate) timeout: Duration,
 
-    /// Do not verify the server's TLS certificate
-    #[arg(long, conflicts_with = "ca_cert")]
+    /// Additional checks before the server counts as down
+    #[arg(long, value_name = "NUMBER", default_value = defaults::RETRIES,
+          value_parser = clap::value_parser!(u32).range(0..=defaults::MOST_RETRIES),
+          allow_negative_numbers = true, help_heading = CHECK)]
+    pub(crate) retries: u32,
+
+    /// Pause before each additional check
+    #[arg(long, value_name = "SECONDS", default_value = defaults::RETRY_DELAY,
+          value_parser = seconds, allow_negative_numbers = true, help_heading = CHECK)]
+    pub(crate) retry_delay: Duration,
+
+    /// Accept any TLS certificate
+    #[arg(long, conflicts_with = "ca_cert", help_heading = CHECK)]
     pub(crate) no_verify_ssl: bool,
 
-    /// Also trust the certificates in this PEM file: a CA, or the server's own
-    /// self-signed certificate; name and expiry are still checked
-    #[arg(long, value_name = "FILE")]
+    /// Trust the certificates in this PEM file too: a CA's, or the server's own
+    /// self-signed certificate. Name and expiry date are still verified
+    #[arg(long, value_name = "FILE", help_heading = CHECK)]
     pub(crate) ca_cert: Option<PathBuf>,
 
-    /// Log every detail, whatever --log-level says
-    #[arg(long)]
-    pub(crate) debug: bool,
+    /// Address at which the server itself listens, if the URL leads to a proxy
+    /// [default: the known server's, while it listens; else from server_config.json in
+    /// the restart command's --config_dir, else from the record, else from the URL]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen, help_heading = RECOGNITION)]
+    pub(crate) listen: Option<SocketAddr>,
 
-    /// Least severe lines to log
-    #[arg(long, value_name = "LEVEL", default_value = defaults::LOG_LEVEL)]
-    pub(crate) log_level: LogLevel,
+    /// Name of the user that the server runs as. Processes of other users are not the
+    /// server, and whatever listens as this user on the server's port is accepted
+    #[arg(long, value_name = "NAME", help_heading = RECOGNITION)]
+    pub(crate) user: Option<String>,
+
+    /// Regular expression that the server's arguments, joined by spaces, match. It
+    /// replaces the built-in rule: Python runs main.py, run_server.py or manage.py of
+    /// a MyVNC
+    #[arg(long, value_name = "REGEX", allow_hyphen_values = true, help_heading = RECOGNITION)]
+    pub(crate) process_pattern: Option<String>,
+
+    /// User (name or number) that the restart command runs as. Only root can name
+    /// another user than its own [default: for root, the server's owner if the command
+    /// names a MyVNC script, else the monitor's user]
+    #[arg(long, value_name = "USER", help_heading = RESTART)]
+    pub(crate) run_as: Option<String>,
 
     /// Time from SIGTERM to SIGKILL
     #[arg(long, value_name = "SECONDS", default_value = defaults::STOP_TIMEOUT,
-          value_parser = seconds, allow_negative_numbers = true)]
+          value_parser = seconds, allow_negative_numbers = true, help_heading = RESTART)]
     pub(crate) stop_timeout: Duration,
 
-    /// Time for the server to answer once the restart command runs
+    /// Time that the server has to respond after the restart command was started
     #[arg(long, value_name = "SECONDS", default_value = defaults::START_TIMEOUT,
-          value_parser = seconds, allow_negative_numbers = true)]
+          value_parser = seconds, allow_negative_numbers = true, help_heading = RESTART)]
     pub(crate) start_timeout: Duration,
 
-    /// Further checks before the server counts as down
-    #[arg(long, value_name = "NUMBER", default_value = defaults::RETRIES,
-          value_parser = clap::value_parser!(u32).range(0..=defaults::MOST_RETRIES),
-          allow_negative_numbers = true)]
-    pub(crate) retries: u32,
-
-    /// Time between these checks
-    #[arg(long, value_name = "SECONDS", default_value = defaults::RETRY_DELAY,
-          value_parser = seconds, allow_negative_numbers = true)]
-    pub(crate) retry_delay: Duration,
-
-    /// What the server's arguments, joined by spaces, match, in place of the
-    /// built-in rule (Python running main.py, run_server.py or manage.py of a MyVNC)
-    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
-    pub(crate) process_pattern: Option<String>,
-
-    /// Only processes of this user are the server; accepts this user as its owner
-    #[arg(long, value_name = "NAME")]
-    pub(crate) user: Option<String>,
-
-    /// Where the server itself listens, if the URL leads to a proxy [default: from
-    /// server_config.json in the --config_dir of the restart command, else from
-    /// the record, else from the URL]
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen)]
-    pub(crate) listen: Option<SocketAddr>,
-
-    /// Run the restart command as this user (name or number; another user than the
-    /// monitor's only as root) [default: for root, the server's owner if the command
-    /// names a MyVNC script, else the monitor's user]
-    #[arg(long, value_name = "USER")]
-    pub(crate) run_as: Option<String>,
-
-    /// Minutes of the server's own log that a diagnosis shows, at most 200 lines
+    /// Minutes of the server's own log that a diagnosis shows, 200 lines at most
     #[arg(long, value_name = "NUMBER", default_value = defaults::LOG_HISTORY_MINUTES,
           value_parser = clap::value_parser!(u32).range(1..=defaults::MOST_HISTORY_MINUTES),
-          allow_negative_numbers = true)]
+          allow_negative_numbers = true, help_heading = DIAGNOSIS)]
     pub(crate) log_history_minutes: u32,
 
-    /// The server's own log, where it holds none open; the newest that matches
-    #[arg(long, value_name = "GLOB")]
+    /// Where to look for the server's own log if the server holds none open: the
+    /// newest file that matches
+    #[arg(long, value_name = "GLOB", help_heading = DIAGNOSIS)]
     pub(crate) server_log: Option<String>,
 
-    /// Command to run before the server is stopped, 10 seconds at most, with its
-    /// output in the log; {pid} in it is the server's PID
-    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    /// Command to run before the server is stopped, for 10 seconds at most. Its output
+    /// goes to the log; {pid} in it is replaced with the server's PID
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true, help_heading = DIAGNOSIS)]
     pub(crate) dump_cmd: Option<String>,
+
+    /// Write nothing to stdout and stderr, only to the log file
+    #[arg(long, help_heading = LOG)]
+    pub(crate) quiet: bool,
+
+    /// Least severe lines to log
+    #[arg(long, value_name = "LEVEL", default_value = defaults::LOG_LEVEL, help_heading = LOG)]
+    pub(crate) log_level: LogLevel,
+
+    /// Log more details than --log-level debug does
+    #[arg(long, help_heading = LOG)]
+    pub(crate) debug: bool,
 
     /// Directory of the record of the known server and of the restart lock
     /// [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for
-    /// others]
-    #[arg(long, value_name = "DIR")]
+    /// other users]
+    #[arg(long, value_name = "DIR", help_heading = LOG)]
     pub(crate) state_dir: Option<PathBuf>,
 }
 
+// Headings of the options, in `--help` and in the manual.
+const SERVER: &str = "Server (required unless --config names a file)";
+const CONFIGURATION: &str = "Configuration file";
+const TRIAL: &str = "Trial runs";
+const CHECK: &str = "Health check";
+const RECOGNITION: &str = "Which process is the server";
+const RESTART: &str = "Restart";
+const DIAGNOSIS: &str = "Diagnosis";
+const LOG: &str = "Log and state";
+const OTHER: &str = "Other";
+
 /// Options that are about the configuration file itself, or about one run.
-const NOT_KEYS: [&str; 5] = [
+const NOT_KEYS: [&str; 7] = [
     "config",
     "server",
     "check-config",
     "collect-diagnostics",
     "dry-run",
+    "help",
+    "version",
 ];
 
-/// The options that can stand in the configuration file.
+/// The options that are keys of the configuration file.
 pub(crate) fn keys(command: &Command) -> impl Iterator<Item = &Arg> {
     command
         .get_arguments()
@@ -199,15 +226,15 @@ fn is_named(arg: &Arg, value: &str) -> bool {
 /// Severity of a log line, as `--log-level` names it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum LogLevel {
-    /// Every check too, and what each step rests on.
+    /// Also each HTTP request and its result.
     Debug,
-    /// What was done.
+    /// Also what the run does.
     Info,
-    /// What may need attention.
+    /// Also what may need attention.
     Warning,
-    /// What failed.
+    /// Also what failed.
     Error,
-    /// What needs attention now.
+    /// Only what needs attention now.
     Critical,
 }
 

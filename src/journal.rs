@@ -13,13 +13,13 @@ use crate::cli::LogLevel;
 use crate::secrets;
 use crate::sys::terminal;
 
-/// The longest text of one line, in characters; what is longer ends in `…`.
+/// Length limit of a line's text, in characters. A longer text is cut and ends in `…`.
 pub(crate) const LONGEST_LINE: usize = 2000;
-/// A run logs no more below ERROR, in bytes, apart from what it quotes.
+/// Limit of what a run logs below ERROR, in bytes, not counting quoted lines.
 const MOST_LOGGED: usize = 64 << 10;
-/// A run logs no more of the restart command's output, in bytes.
+/// Limit of what a run logs of the restart command's output, in bytes.
 const MOST_OUTPUT: usize = 16 << 10;
-/// Above and below a restart.
+/// Line above and below a restart.
 pub(crate) const BANNER: &str =
     "================================================================================";
 
@@ -64,27 +64,27 @@ impl Level {
     }
 }
 
-/// The log of one server. Best effort: what cannot be written is told to stderr once.
+/// The log of one server. If it cannot be written, one message goes to stderr.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
     file: Option<File>,
-    /// Before each line on the terminal.
+    /// Text before each line on the terminal.
     prefix: String,
     quiet: bool,
     least: Level,
     complained: Cell<bool>,
-    /// Bytes that may still be logged below ERROR; none once that was said.
+    /// Bytes left to log below ERROR; none after the limit was reported.
     room: Cell<Option<usize>>,
-    /// Bytes that may still be logged of the restart command's output; none once that was said.
+    /// Bytes left to log of the restart command's output; none after the limit was reported.
     output_room: Cell<Option<usize>>,
 }
 
 impl Journal {
-    /// Its owner writes it, the owner's group reads it.
+    /// Mode of a new log: its owner can write it, the owner's group can read it.
     pub(crate) const MODE: u32 = 0o640;
 
-    /// The log at that path, opened for appending. A log that could not be opened is said once, on
+    /// The log at that path, opened for appending. If it could not be opened, one message goes to
     /// stderr.
     pub(crate) fn new(path: &Path, opened: io::Result<File>, quiet: bool, least: Level) -> Self {
         let mut journal = Self {
@@ -109,14 +109,14 @@ impl Journal {
         self.complained.get()
     }
 
-    /// Names the server before each line on the terminal, which several servers share.
+    /// Puts the name of the server before each line on the terminal, which several servers share.
     pub(crate) fn named(mut self, name: &str) -> Self {
         self.prefix = format!("{name}: ");
         self
     }
 
-    /// Writes one line, with one `write`, whatever the text holds. Once a run has logged 64 KiB, lines
-    /// below ERROR are left out.
+    /// Writes one line, with one `write`. After a run has logged 64 KiB, lines below ERROR are left
+    /// out.
     pub(crate) fn log(&self, level: Level, text: &str) {
         if level < self.least {
             return;
@@ -127,7 +127,7 @@ impl Journal {
                 let limit = MOST_LOGGED >> 10;
                 self.write(
                     Level::Warning,
-                    &format!("This run has logged {limit} KiB: lines below ERROR are left out from here on"),
+                    &format!("This run has logged {limit} KiB: from here on, only ERROR and CRITICAL lines are logged"),
                 );
             });
         if kept {
@@ -135,14 +135,14 @@ impl Journal {
         }
     }
 
-    /// Writes a line of somebody else's text (a dump, the server's log), without its secrets, behind
-    /// `prefix: `. How many there are is the caller's business.
+    /// Writes a line of another program's text (a dump, the server's log), with its secrets masked,
+    /// after `prefix: `. The caller limits the number of lines.
     pub(crate) fn quote(&self, level: Level, prefix: &str, text: &str) {
         self.write(level, &format!("{prefix}: {}", secrets::without(text)));
     }
 
-    /// Writes a line of the restart command's output as an ERROR, without its secrets; of all such
-    /// lines no more than 16 KiB. The rest is in the file `whole`.
+    /// Writes a line of the restart command's output as an ERROR, with its secrets masked, up to 16 KiB
+    /// in a run. The complete output is in the file `whole`.
     pub(crate) fn output(&self, text: &str, whole: &Path) {
         let text = format!("Restart command: {}", secrets::without(text));
         let line = line(Level::Error, &text);
@@ -150,7 +150,7 @@ impl Journal {
             let whole = whole.display();
             self.write(
                 Level::Error,
-                &format!("Restart command: more than can be shown here, see {whole}"),
+                &format!("Restart command: the complete output is in {whole}"),
             );
         });
         if kept && Level::Error >= self.least {
@@ -216,7 +216,7 @@ impl Journal {
     fn complain(&self, reason: &io::Error) {
         if !self.complained.replace(true) {
             complain(&format!(
-                "cannot write the log {}: {}; going on without it",
+                "cannot write the log {}: {}; this run continues without it",
                 self.path.display(),
                 plain(reason)
             ));
@@ -233,7 +233,8 @@ fn line(level: Level, text: &str) -> String {
     )
 }
 
-/// Takes that much of the room; whether there was as much. Calls `full` the first time there was not.
+/// Takes that many bytes of the room, and returns whether there were as many. Calls `full` the first
+/// time that there were not.
 fn spend(room: &Cell<Option<usize>>, length: usize, full: impl FnOnce()) -> bool {
     let left = room.get();
     let after = left.and_then(|left| left.checked_sub(length));
@@ -244,7 +245,7 @@ fn spend(room: &Cell<Option<usize>>, length: usize, full: impl FnOnce()) -> bool
     after.is_some()
 }
 
-/// One line on stderr, for what no log can take.
+/// One line on stderr, for what cannot go to a log.
 pub(crate) fn complain(text: &str) {
     let line = format!("{}: {}\n", env!("CARGO_PKG_NAME"), one_line(text));
     terminal::say(&io::stderr(), &line);
@@ -448,7 +449,7 @@ mod tests {
         assert!(log.len() > 500_000 && log.contains("] warning"));
         let log = many(&|journal, text| journal.output(text, Path::new("/m.restart.log")));
         assert!((15_000..18_000).contains(&log.len()), "{}", log.len());
-        assert_eq!(log.matches("see /m.restart.log").count(), 1);
+        assert_eq!(log.matches("output is in /m.restart.log").count(), 1);
         assert!(log.contains("] error"));
         let quoted = written(Level::Detail, |journal| {
             journal.quote(Level::Info, "Dump", "password=x");

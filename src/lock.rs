@@ -23,42 +23,42 @@ use crate::state;
 use crate::sys::files::Directory;
 use crate::sys::{bounded, ffi};
 
-/// So often a lock is taken again whose file was removed meanwhile.
+/// Largest number of attempts to take a run lock whose file keeps being replaced.
 const MOST_TRIES: u32 = 10;
-/// Processes between us and init that are looked at.
+/// Largest number of ancestors that are examined.
 const MOST_ANCESTORS: usize = 64;
-/// The restart locks that threads of this process hold: a record lock excludes other processes only.
+/// Restart locks that threads of this process hold. A record lock excludes other processes only.
 static RESERVED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-/// A file's times are taken from a clock that may lag behind by so much (`time(7)`, jiffies at 100 Hz).
+/// How far the clock of file times can lag behind (`time(7)`, jiffies at 100 Hz).
 const CLOCK_TICK: Duration = Duration::from_millis(10);
-/// Time for the disk of the state directory to answer.
+/// Time limit of opening the restart lock.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Mode of the state directory.
 const STATE_DIR_MODE: u32 = 0o700;
 
-/// Held by one run of a log; given back when dropped.
+/// The run lock: one run at a time for each log. Dropping it releases the lock.
 #[derive(Debug)]
 pub(crate) struct RunLock {
-    /// None where the lock is not ours to give back: we have it from the process that started us.
+    /// None if an ancestor holds the lock: then it is not released here.
     held: Option<File>,
 }
 
-/// What taking the run lock came to.
+/// Result of taking the run lock.
 #[derive(Debug)]
 pub(crate) enum Taken {
     /// It is ours.
     Ours(RunLock),
     /// Another process has it.
     Busy {
-        /// Its PID, where the kernel or the file tells.
+        /// Its PID, if the kernel or the file names it.
         pid: Option<i32>,
-        /// For how long, where that is known.
+        /// How long it has held the lock, if that is known.
         since: Option<Duration>,
     },
 }
 
 impl RunLock {
-    /// Only its owner can open it, and hold it.
+    /// Whoever can open the file can hold the lock, so only its owner can.
     pub(crate) const MODE: u32 = 0o600;
 
     /// `.<stem>.lock` beside the log, as the Python monitor has it.
@@ -69,9 +69,9 @@ impl RunLock {
         logfile.with_file_name(name)
     }
 
-    /// Takes the lock without waiting, and writes our PID into it once it is held. A lock that we
-    /// have from a process that started us counts as ours: its descriptor is one of ours (`flock
-    /// LOCK monitor`), or an ancestor holds it (`flock -o LOCK monitor`).
+    /// Takes the lock without waiting, then writes our PID into the file. A lock of an ancestor counts
+    /// as ours: we inherited its descriptor (`flock LOCK monitor`), or the ancestor holds it (`flock -o
+    /// LOCK monitor`).
     ///
     /// # Errors
     /// The file cannot be opened safely (`Directory::read_and_write`) or locked.
@@ -81,9 +81,9 @@ impl RunLock {
             make_private(&file)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {
-                    // The manual lets an administrator remove the file: what we hold must be what others open.
+                    // An administrator may remove the file. A lock on a removed file excludes nobody.
                     if directory.leads_to(name, &file) {
-                        // On a full disk the PID is missing and the lock holds all the same.
+                        // On a full disk the PID is missing; the lock holds nevertheless.
                         let _ = write_pid(&file);
                         return Ok(Taken::Ours(Self { held: Some(file) }));
                     }
@@ -99,13 +99,13 @@ impl RunLock {
 impl Drop for RunLock {
     fn drop(&mut self) {
         if let Some(file) = &self.held {
-            // A file server that has gone away refuses; the lock ends with the process then.
+            // A dead file server refuses. Then the lock ends with the process.
             let _ = flock(file, FlockOperation::Unlock);
         }
     }
 }
 
-/// Closes a lock file to others than its owner.
+/// Removes the access of other users than the owner to a lock file.
 fn make_private(file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     let is_owner = || {
@@ -113,8 +113,8 @@ fn make_private(file: &File) -> io::Result<()> {
         us.is_root() || metadata.uid() == us.as_raw()
     };
     if metadata.mode() & 0o077 != 0 && is_owner() {
-        // The Python monitor left it readable, and who can open it can hold it. A file system
-        // without modes refuses, and locks all the same.
+        // The Python monitor left it readable, and whoever can open it can hold the lock. A file
+        // system without modes refuses; the lock works nevertheless.
         let _ = file.set_permissions(Permissions::from_mode(RunLock::MODE));
     }
     Ok(())
@@ -123,7 +123,7 @@ fn make_private(file: &File) -> io::Result<()> {
 fn write_pid(file: &File) -> io::Result<()> {
     let text = format!("{}\n", std::process::id());
     file.write_all_at(text.as_bytes(), 0)?;
-    // Not emptied first: what was emptied, ext4 writes to the disk when it is closed.
+    // Not truncated first: ext4 writes a truncated file to the disk when it is closed.
     let length = text.len() as u64;
     if file.metadata()?.len() > length {
         file.set_len(length)?;
@@ -136,7 +136,7 @@ fn id(metadata: &std::fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Whose a lock is that is held already.
+/// Who holds a lock that is taken: an ancestor, which counts as us, or another process.
 fn resolve(file: &File) -> io::Result<Taken> {
     let id = id(&file.metadata()?);
     if is_inherited(file, id) {
@@ -149,7 +149,7 @@ fn resolve(file: &File) -> io::Result<Taken> {
     Ok(busy(file, holders.exact.first().copied()))
 }
 
-/// Whether a descriptor that we were started with holds the lock of this file.
+/// Whether an inherited descriptor holds the lock of this file.
 fn is_inherited(file: &File, id: (u64, u64)) -> bool {
     let ours = open_numbers(std::process::id()).into_iter();
     let mut others = ours.filter(|(number, other)| *number != file.as_raw_fd() && *other == id);
@@ -160,7 +160,7 @@ fn is_inherited(file: &File, id: (u64, u64)) -> bool {
     })
 }
 
-/// The descriptors of a process, each with device and inode of what it refers to.
+/// The descriptors of a process, each with device and inode of its file.
 fn open_numbers(pid: u32) -> Vec<(i32, (u64, u64))> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
     let entries = entries.into_iter().flatten().flatten();
@@ -171,11 +171,11 @@ fn open_numbers(pid: u32) -> Vec<(i32, (u64, u64))> {
     numbers.collect()
 }
 
-/// Who holds a file's `flock`, as the kernel says (`proc_locks(5)`).
+/// PIDs that hold the `flock` of a file (`proc_locks(5)`).
 struct Holders {
     /// By device and inode.
     exact: Vec<i32>,
-    /// By inode alone: the device there is the file system's, which is not a file's own on btrfs.
+    /// By inode only: on btrfs, the kernel lists the device of the file system, not of the file.
     by_inode: Vec<i32>,
 }
 
@@ -210,7 +210,7 @@ impl Holders {
     }
 }
 
-/// Our parent, its parent, and so on.
+/// PIDs of our parent, its parent, and so on.
 fn ancestors() -> impl Iterator<Item = i32> {
     let parent = |pid: i32| {
         let parent = Proc::here().stat(pid).ok()?.ppid;
@@ -222,7 +222,7 @@ fn ancestors() -> impl Iterator<Item = i32> {
     .take(MOST_ANCESTORS)
 }
 
-/// Another process has the lock: that one by the kernel's word, else the one that the file names.
+/// Another process holds the lock: the one that the kernel names, else the one that the file names.
 fn busy(mut file: &File, by_kernel: Option<i32>) -> Taken {
     let mut text = String::new();
     let by_file = file
@@ -240,14 +240,17 @@ fn busy(mut file: &File, by_kernel: Option<i32>) -> Taken {
             pid: Some(pid),
             since: Proc::here().age(pid),
         },
+        // A run writes its PID. If there is none, the time of the file is not the holder's either.
         (_, pid) => Taken::Busy {
             pid,
-            since: modified.and_then(|time| SystemTime::now().duration_since(time).ok()),
+            since: pid
+                .and(modified)
+                .and_then(|time| SystemTime::now().duration_since(time).ok()),
         },
     }
 }
 
-/// Held around a restart; given back when dropped.
+/// The restart lock: one restart at a time for each server. Dropping it releases the lock.
 #[derive(Debug)]
 pub(crate) struct RestartLock {
     held: FileLock,
@@ -256,7 +259,7 @@ pub(crate) struct RestartLock {
 }
 
 impl RestartLock {
-    /// Notes that the restart command was run: runs that checked before it ended must check again.
+    /// Records that the restart command ran: runs that checked before it ended must check again.
     pub(crate) fn note_restart(&mut self) {
         self.has_restarted = true;
     }
@@ -270,20 +273,20 @@ impl Drop for RestartLock {
     }
 }
 
-/// The restart lock's file in the state directory: runs with different logs know the same server by it.
+/// The file of the restart lock in the state directory, the same for runs with different logs.
 #[derive(Debug)]
 pub(crate) struct RestartFile {
     path: PathBuf,
 }
 
-/// What taking the restart lock came to.
+/// Result of taking the restart lock.
 #[derive(Debug)]
 pub(crate) enum Reserved {
-    /// It is ours. `late`: another run had it after that moment.
+    /// It is ours. `late`: another run held it after that moment.
     Ours { lock: RestartLock, late: bool },
-    /// Another run is restarting the server, with this PID if its file says so.
+    /// Another run is restarting the server. The PID is that in the file.
     Busy { pid: Option<i32> },
-    /// There can be no lock, for this reason; the restart can go on without it.
+    /// The lock cannot be taken, for this reason; the restart can continue without it.
     Unusable { reason: String },
 }
 
@@ -303,7 +306,7 @@ impl RestartFile {
             let pid = i32::try_from(std::process::id()).ok();
             return Reserved::Busy { pid };
         };
-        // In another process first, which a disk can hold for as long as it likes.
+        // First in a child, because the disk can block without end.
         let prepared = bounded::ask(PROBE_TIMEOUT, || {
             self.open().map(drop).map_err(|reason| plain(&reason))
         });
@@ -312,7 +315,7 @@ impl RestartFile {
             Ok(Some(Err(reason))) => return Reserved::Unusable { reason },
             Ok(None) => {
                 let limit = PROBE_TIMEOUT.as_secs();
-                let reason = format!("it does not answer within {limit} s");
+                let reason = format!("it does not respond within {limit} s");
                 return Reserved::Unusable { reason };
             }
             Err(reason) => {
@@ -336,7 +339,7 @@ impl RestartFile {
         match directory.existing(name) {
             Err(reason) if reason.kind() == io::ErrorKind::NotFound => {
                 let file = directory.read_and_write(name, RunLock::MODE)?;
-                // Its time is that of the last restart's end, and there was none.
+                // The modification time is the end of the last restart; there was none.
                 let _ = file.set_modified(SystemTime::UNIX_EPOCH);
                 Ok(file)
             }
@@ -349,8 +352,8 @@ impl RestartFile {
     }
 
     fn lock(&self, checked: SystemTime, reservation: Reservation) -> io::Result<Reserved> {
-        // file-lock opens by name: this name is the very file that was opened safely. To close a
-        // descriptor of a file gives back its record locks (fcntl_locking(2)), unless it is only a path.
+        // file-lock opens by name: this name leads to the file that was opened safely. Closing a
+        // descriptor of a file releases its record locks (fcntl_locking(2)), except an O_PATH one.
         let opened = self.open()?;
         let mut text = String::new();
         let _ = (&opened).take(32).read_to_string(&mut text);
@@ -363,7 +366,7 @@ impl RestartFile {
             Ok(held) => {
                 let ended = held.file.metadata()?.modified()?;
                 let _ = write_pid(&held.file);
-                // Where this fails, the next run checks once more than it needs to.
+                // If this fails, the next run makes one unnecessary check.
                 let _ = held.file.set_modified(ended);
                 Ok(Reserved::Ours {
                     lock: RestartLock {
@@ -433,6 +436,19 @@ mod tests {
     fn names(directory: &Path) -> Vec<OsString> {
         let entries = std::fs::read_dir(directory).unwrap().flatten();
         entries.map(|entry| entry.file_name()).collect()
+    }
+
+    #[test]
+    fn the_age_of_a_lock_is_known_only_with_its_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        for (text, expected) in [("", None), ("77\n", Some(77))] {
+            std::fs::write(&path, text).unwrap();
+            let Taken::Busy { pid, since } = busy(&File::open(&path).unwrap(), None) else {
+                panic!()
+            };
+            assert_eq!((pid, since.is_some()), (expected, expected.is_some()));
+        }
     }
 
     #[test]
@@ -526,7 +542,7 @@ mod tests {
                 let Reserved::Unusable { reason } = reserved else {
                     panic!("{reserved:?}")
                 };
-                assert_eq!(reason, "it does not answer within 1 s");
+                assert_eq!(reason, "it does not respond within 1 s");
             }
             drop(dead);
         });

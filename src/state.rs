@@ -1,6 +1,6 @@
-//! What outlives a run: the state file of one URL in the state directory. It holds the record of the
-//! known server; its time is that of the last healthy answer. The directory's disk may be full, read
-//! only or dead: then a run has no state, and heals all the same.
+//! What outlives a run: the state file of one URL in the state directory. It contains the record of the
+//! known server; its modification time is that of the last healthy check. If the directory's disk is
+//! full, read-only or dead, a run has no state, but still checks and restarts the server.
 
 use std::fs::{DirBuilder, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
@@ -29,18 +29,18 @@ use crate::sys::bounded;
 const LONGEST_HOST: usize = 200;
 /// Read limit of a state file, in bytes.
 const LONGEST: usize = 4 << 10;
-/// Who may read it.
+/// Mode of a state file.
 const MODE: u32 = 0o640;
-/// Who may use a state directory that we make.
+/// Mode of a state directory that we create.
 const DIRECTORY_MODE: u32 = 0o700;
 /// The version of the format.
 const FORMAT: u32 = 1;
-/// Time limit of reading a state file from a disk that does not answer at once.
+/// Time limit of reading a state file that is not in the page cache.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time limit of writing one.
+/// Time limit of writing a state file.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// File systems of which a file that is opened can be read and dated without waiting for another
-/// machine (statfs(2)): tmpfs, ramfs, overlayfs, ext4, XFS, Btrfs, ZFS.
+/// Local file systems, where reading an open file and its times does not wait for another machine
+/// (statfs(2)): tmpfs, ramfs, overlayfs, ext4, XFS, Btrfs, ZFS.
 const LOCAL: [i64; 7] = [
     0x0102_1994,
     0x8584_58f6,
@@ -51,11 +51,11 @@ const LOCAL: [i64; 7] = [
     0x2fc1_2fc1,
 ];
 
-/// The server as it was when it answered last.
+/// The record of the known server, from the last healthy check.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub(crate) struct Known {
-    /// The process that holds the listening socket; none where that cannot be seen.
+    /// The process that holds the listening socket; none if that cannot be read.
     pub(crate) pid: Option<i32>,
     /// Its start time, in clock ticks since boot.
     pub(crate) start: Option<u64>,
@@ -65,9 +65,9 @@ pub(crate) struct Known {
     pub(crate) gid: Option<u32>,
     /// Hash of its arguments.
     pub(crate) argv: Option<u64>,
-    /// Where it listens.
+    /// The address at which it listens.
     pub(crate) listens: Option<SocketAddr>,
-    /// The user of its listening socket, who can be another (a server that gave up privileges).
+    /// User ID of its listening socket. It differs from `uid` if the server dropped privileges.
     pub(crate) socket_uid: Option<u32>,
     /// The cookie of that socket.
     pub(crate) cookie: Option<u64>,
@@ -79,7 +79,7 @@ pub(crate) struct Known {
     pub(crate) pids: Vec<i32>,
     /// Its control group.
     pub(crate) group: Option<String>,
-    /// How many processes of that group the OOM killer had ended by then.
+    /// Number of processes of that group that the OOM killer had ended.
     pub(crate) oom: Option<u64>,
     /// Its own log.
     pub(crate) log: Option<String>,
@@ -106,7 +106,7 @@ impl Known {
     }
 }
 
-/// What the state file says.
+/// Contents of the state file.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub(crate) struct State {
@@ -117,11 +117,11 @@ pub(crate) struct State {
     boot: Option<String>,
     /// The known server.
     pub(crate) known: Option<Known>,
-    /// Processes that the last restart command started and that did not answer, as (PID, start time).
+    /// Processes that the last restart command started and that never responded, as (PID, start time).
     pub(crate) started: Vec<(i32, u64)>,
-    /// When the administrator was last warned of the restart command, in Unix time.
+    /// Unix time of the last warning about the restart command.
     pub(crate) warned: Option<u64>,
-    /// Keys of a newer version.
+    /// Keys of a newer version, which are kept.
     #[serde(flatten)]
     other: serde_json::Map<String, serde_json::Value>,
 }
@@ -130,22 +130,22 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
-    /// The file, where it can be dated without waiting.
+    /// The open file, if its time can be set without waiting.
     file: Option<OwnedFd>,
-    /// When the server answered last.
+    /// Time of the last healthy check.
     answered: Option<SystemTime>,
-    /// What it says, as far as it holds for this boot.
+    /// Its contents, as far as they are valid for this boot.
     pub(crate) state: State,
-    /// What it said when it was read or written last.
+    /// Its contents when it was last read or written.
     saved: Option<State>,
     /// Why it cannot be used.
     unusable: Option<String>,
-    /// Whether that was asked for.
+    /// Whether that reason was reported.
     is_said: bool,
 }
 
 /// The file of the state directory, with that extension, for the server at that host or address and
-/// port: `127.0.0.1_9143.lock`, `0--1_9143.lock` for `[::1]`, no sign in it that a shell would read.
+/// port: `127.0.0.1_9143.lock`, `0--1_9143.lock` for `[::1]`. The name has no character that is special to a shell.
 pub(crate) fn path(state_dir: &Path, host: &str, port: u16, extension: &str) -> PathBuf {
     let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
     let zero = if host.starts_with(':') { "0" } else { "" };
@@ -159,7 +159,7 @@ pub(crate) fn path(state_dir: &Path, host: &str, port: u16, extension: &str) -> 
     state_dir.join(format!("{host}_{port}{extension}"))
 }
 
-/// What reading came to.
+/// Result of reading.
 #[derive(Debug, Deserialize, Serialize)]
 struct Content {
     text: Vec<u8>,
@@ -169,13 +169,13 @@ struct Content {
 enum Quick {
     Read(OwnedFd, Content),
     Missing,
-    /// It would have to be waited for.
+    /// Reading would wait for a disk.
     Slow,
     Unusable(io::Error),
 }
 
 impl StateFile {
-    /// Reads the file. Where its disk answers at once, that takes three system calls.
+    /// Reads the file, with three system calls if it is in the page cache.
     pub(crate) async fn open(path: PathBuf) -> Self {
         let mut file = Self {
             path,
@@ -198,7 +198,7 @@ impl StateFile {
                 match bounded::ask(READ_TIMEOUT, || slow(&path)).await {
                     Ok(Some(Some(content))) => file.take(&content),
                     Ok(Some(None)) => (),
-                    Ok(None) => file.unusable = Some("its disk does not answer".to_owned()),
+                    Ok(None) => file.unusable = Some("its disk does not respond".to_owned()),
                     Err(reason) => file.unusable = Some(plain(&reason)),
                 }
             }
@@ -220,7 +220,7 @@ impl StateFile {
         &self.path
     }
 
-    /// The record of the known server, if it is of this boot.
+    /// The record of the known server, if it is valid for this boot.
     pub(crate) fn known(&self) -> Option<&Known> {
         self.state.known.as_ref()
     }
@@ -260,25 +260,25 @@ impl StateFile {
         }
     }
 
-    /// How long ago the server answered.
+    /// Time since the last healthy check.
     pub(crate) fn answered_ago(&self) -> Option<Duration> {
         let answered = self.answered.filter(|time| *time > SystemTime::UNIX_EPOCH);
         SystemTime::now().duration_since(answered?).ok()
     }
 
-    /// Why the file cannot be used (errno text), the first time that this is asked.
+    /// Why the file cannot be used (errno text). Returns it once.
     pub(crate) fn complaint(&mut self) -> Option<String> {
         let reason = self.unusable.clone().filter(|_| !self.is_said);
         self.is_said |= reason.is_some();
         reason
     }
 
-    /// From now on the state directory cannot be used, for this reason.
+    /// Records that the state directory cannot be used, for this reason.
     pub(crate) fn give_up(&mut self, reason: String) {
         self.unusable = Some(reason);
     }
 
-    /// Notes that the server answers; writes the state if it has changed.
+    /// Records that the server answers; writes the state if it has changed.
     pub(crate) async fn answered(&mut self) {
         if self.saved.as_ref() != Some(&self.state) {
             return self.save(None).await;
@@ -320,7 +320,7 @@ impl StateFile {
         self.unusable = match written.await {
             Ok(Some(Ok(()))) => None,
             Ok(Some(Err(reason))) => Some(reason),
-            Ok(None) => Some("its disk does not answer".to_owned()),
+            Ok(None) => Some("its disk does not respond".to_owned()),
             Err(reason) => Some(plain(&reason)),
         };
         self.file = None;
@@ -350,7 +350,9 @@ fn quick(path: &Path) -> Quick {
     let owner = metadata.st_uid;
     let is_file = metadata.st_mode & libc::S_IFMT == libc::S_IFREG;
     if !is_file || (owner != 0 && owner != nix::unistd::geteuid().as_raw()) {
-        return Quick::Unusable(io::Error::other("another user's, or no regular file"));
+        return Quick::Unusable(io::Error::other(
+            "it belongs to another user or is not a regular file",
+        ));
     }
     let mut text = vec![0; LONGEST];
     let read = {
@@ -382,7 +384,7 @@ fn is_local(file: std::os::fd::BorrowedFd) -> bool {
         .is_ok_and(|disk| i64::try_from(disk.f_type).is_ok_and(|kind| LOCAL.contains(&kind)))
 }
 
-/// Reads the file; none where it is not there.
+/// Reads the file; none if there is none.
 fn slow(path: &Path) -> Option<Content> {
     let file = OpenOptions::new()
         .read(true)
@@ -400,7 +402,7 @@ fn slow(path: &Path) -> Option<Content> {
     Some(Content { text, modified })
 }
 
-/// Replaces the file in one step. Without a `time`, it is dated now.
+/// Replaces the file atomically. Without a `time`, its modification time is now.
 fn write(path: &Path, state: &State, time: Option<SystemTime>) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     if !directory.exists() {
@@ -433,7 +435,7 @@ fn write(path: &Path, state: &State, time: Option<SystemTime>) -> io::Result<()>
     written
 }
 
-/// The boot that we run in; none where that is hidden (`subset=pid`).
+/// ID of this boot; none if /proc hides it (`subset=pid`).
 fn boot() -> Option<String> {
     let path = Proc::here().0.join("sys/kernel/random/boot_id");
     let file = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;

@@ -21,12 +21,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use socket2::{Domain, Socket, Type};
 
 use super::{LIFETIME, threads};
@@ -84,8 +84,9 @@ pub(crate) fn live(settings: &str) {
     }
     if let Some((one, other)) = text("swap").and_then(|paths| paths.split_once(' ')) {
         loop {
-            let flags = RenameFlags::RENAME_EXCHANGE;
-            renameat2(AT_FDCWD, one, AT_FDCWD, other, flags).unwrap();
+            let flags = RenameFlags::EXCHANGE;
+            // Not the C library's: that of the packages (2.17) does not have it.
+            renameat_with(CWD, one, CWD, other, flags).unwrap();
             std::thread::sleep(PAUSE);
         }
     }

@@ -18,7 +18,7 @@ pub(crate) struct Candidate {
     pub(crate) process: Process,
     /// The sockets on which it listens; none where its descriptors were not or could not be read.
     pub(crate) listens: Option<Vec<Listener>>,
-    /// Whether it lives in another network namespace than we do; none where that cannot be read.
+    /// Whether it is in another network namespace than we do; none where that cannot be read.
     pub(crate) is_elsewhere: Option<bool>,
     /// Its configuration directory, compared with the restart command's.
     pub(crate) configured: Configured,
@@ -177,20 +177,20 @@ impl fmt::Display for Spared {
                 "it does not listen on port {port}, the only thing that distinguishes this server from another of the \
                  configuration; set process-pattern"
             ),
-            Self::OtherNetwork => f.write_str("it lives in another network namespace"),
+            Self::OtherNetwork => f.write_str("it is in another network namespace"),
             Self::OtherConfiguration => f.write_str(
                 "it was started with another --config_dir than the restart command's: this is another instance",
             ),
             Self::Manager => f.write_str(
-                "manage.py starts and stops a server, and one that listens on no port is none; set process-pattern if it is",
+                "this manage.py listens on no port, so it is not the server; if it is, set process-pattern",
             ),
             Self::Unreadable(port) => write!(
                 f,
-                "nobody listens on port {port}, and whether this process listens on another cannot be read"
+                "nobody listens on port {port}, and this process's sockets cannot be read"
             ),
             Self::UnprovenUser(port) => write!(
                 f,
-                "another process holds port {port}, and the user of this one is not known to run the server; set user"
+                "another process holds port {port}, and nothing proves that this process's user runs the server; set user"
             ),
             Self::Remote => f.write_str("the URL leads to another machine; set listen or process-pattern"),
         }

@@ -15,7 +15,7 @@ fn heal(site: &Site, log: &Path) -> Run {
 fn assert_healed_with_one_complaint(site: &Site, healed: &Run, log: &Path, reason: &str) {
     assert_eq!(healed.code(), Some(1), "{}", healed.stderr);
     let expected = format!(
-        "monitor_myvnc: cannot write the log {}: {reason}; going on without it\n",
+        "monitor_myvnc: cannot write the log {}: {reason}; this run continues without it\n",
         log.display()
     );
     assert_eq!(healed.stderr, expected);

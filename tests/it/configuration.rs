@@ -125,9 +125,9 @@ fn a_server_overrides_what_is_shared_and_a_flag_overrides_both() {
     let (checked, _) = check(text, &["--retries", "7", "--server", "one"]);
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
     let expected = "[server.one]\nurl = \"http://vm:1\"\nlogfile = \"/var/log/monitor_myvnc/one.log\"\n\
-        restart-cmd = \"a \\\"b\\\"\"\nquiet = false\ntimeout = 0.5\nno-verify-ssl = true\ndebug = false\n\
-        log-level = \"debug\"\nstop-timeout = 10\nstart-timeout = 30\nretries = 7\nretry-delay = 5\n\
-        log-history-minutes = 2\nstate-dir = \"/state\"\n";
+        restart-cmd = \"a \\\"b\\\"\"\ntimeout = 0.5\nretries = 7\nretry-delay = 5\nno-verify-ssl = true\n\
+        stop-timeout = 10\nstart-timeout = 30\nlog-history-minutes = 2\nquiet = false\nlog-level = \"debug\"\n\
+        debug = false\nstate-dir = \"/state\"\n";
     assert_eq!(checked.stdout, expected);
     let (checked, _) = check(text, &[]);
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);

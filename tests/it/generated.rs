@@ -109,6 +109,16 @@ fn every_option_is_in_manual_completions_and_sample_configuration() {
 }
 
 #[test]
+fn every_part_of_the_manual_is_filled_in() {
+    let part = regex_lite::Regex::new(r"\{[A-Z_]+\}").unwrap();
+    for page in ["man/monitor_myvnc.1", "man/monitor_myvnc.toml.5"] {
+        let text = read(page);
+        let left = part.find(&text).map(|found| found.as_str());
+        assert_eq!(left, None, "{page}");
+    }
+}
+
+#[test]
 fn mandoc_has_nothing_to_say() {
     for page in ["man/monitor_myvnc.1", "man/monitor_myvnc.toml.5"] {
         if let Some((_, said)) = output("mandoc", &["-Tlint", page]) {

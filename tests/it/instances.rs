@@ -219,7 +219,7 @@ fn manage_py_that_listens_on_nothing_is_no_server() {
             site.log()
         );
         assert!(child.try_wait().unwrap().is_none(), "{}", site.log());
-        let reason = "one that listens on no port is none";
+        let reason = "this manage.py listens on no port, so it is not the server";
         assert!(site.log().contains(reason), "{}", site.log());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -65,23 +65,27 @@ pub(crate) async fn writable_by_others(command: &str, account: Option<&Account>)
     let (who, remedy) = match writer {
         Writer::Owner(uid) => {
             let owner = name_of_user(uid);
-            let remedy = format!("chown root it, or run the command as {owner} with --run-as");
+            let remedy = format!("chown root {path}, or set run-as = \"{owner}\"");
             (format!("its owner {owner}"), remedy)
         }
-        Writer::Group(gid) => (format!("its group {}", name_of_group(gid)), run_as(account)),
-        Writer::Everyone => ("everyone".to_owned(), run_as(account)),
+        Writer::Group(gid) => (
+            format!("its group {}", name_of_group(gid)),
+            close(&path, account),
+        ),
+        Writer::Everyone => ("everyone".to_owned(), close(&path, account)),
     };
     Some(format!(
         "{path} is part of the restart command, which runs as {runner}, and {who} can change it: {remedy}"
     ))
 }
 
-fn run_as(account: Option<&Account>) -> String {
+/// How to close a file to others than its owner, or what to do instead.
+fn close(path: &impl std::fmt::Display, account: Option<&Account>) -> String {
     let other = match account {
-        None => ", or run the command as an ordinary user with --run-as",
+        None => ", or set run-as to an ordinary user",
         Some(_) => "",
     };
-    format!("chmod go-w it{other}")
+    format!("chmod go-w {path}{other}")
 }
 
 fn name_of_user(uid: u32) -> String {
@@ -191,10 +195,15 @@ mod tests {
         assert_eq!(weak("a/b/x", None), Some((at("a/b/x"), Writer::Everyone)));
         let said = writable_by_others(&format!("{} start", at("a/b/x").display()), None).await;
         let expected = "is part of the restart command, which runs as root, and everyone can change it: \
-            chmod go-w it, or run the command as an ordinary user with --run-as";
+            chmod go-w";
+        let path = at("a/b/x");
         assert_eq!(
             said.unwrap(),
-            format!("{} {expected}", at("a/b/x").display())
+            format!(
+                "{} {expected} {}, or set run-as to an ordinary user",
+                path.display(),
+                path.display()
+            )
         );
         set_mode(&at("a/b/x"), 0o755);
 
