@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let changelog = debian_changelog()?;
     let date = page::date(&changelog).ok_or("CHANGELOG.md: its newest version has no date")?;
     let command = cli::Cli::command();
-    let mut files = manual::pages(&command, &date);
+    let mut files = manual::pages(&command, &date)?;
     files.extend(completions::scripts(&command)?);
     files.extend(jobs::files());
     files.push((

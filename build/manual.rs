@@ -1,10 +1,13 @@
 //! The texts of the manual pages.
 
+use std::error::Error;
+
 use clap::{Arg, Command};
+use clap_mangen::Man;
 
 use crate::cli::{is_switch, keys};
 use crate::defaults;
-use crate::page::page;
+use crate::page::{page, tidy};
 use crate::sample;
 
 /// The texts of the pages, in the markup of `page.rs`. A word in braces stands for a generated part or
@@ -13,21 +16,25 @@ const PROGRAM: &str = include_str!("manual/monitor_myvnc.1.in");
 const FILE: &str = include_str!("manual/monitor_myvnc.toml.5.in");
 
 /// Each page, with its path in the tree.
-pub(crate) fn pages(command: &Command, date: &str) -> Vec<(&'static str, String)> {
-    let program = filled(PROGRAM)
-        .replace("{OPTIONS}", &options(command))
-        .replace("{CAUSES}", &causes());
+///
+/// # Errors
+///
+/// If `clap_mangen` cannot render the options.
+pub(crate) fn pages(
+    command: &Command,
+    date: &str,
+) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
+    let program = filled(PROGRAM).replace("{CAUSES}", &causes());
     let file = filled(FILE).replace("{KEYS}", &blocks(keys(command).map(key)));
-    vec![
-        (
-            "man/monitor_myvnc.1",
-            page("MONITOR_MYVNC", "1", date, &program),
-        ),
+    let program = page("MONITOR_MYVNC", "1", date, &program);
+    let program = program.replace(".PP\n{OPTIONS}\n", &tidy(&options(command)?));
+    Ok(vec![
+        ("man/monitor_myvnc.1", program),
         (
             "man/monitor_myvnc.toml.5",
             page("MONITOR_MYVNC.TOML", "5", date, &file),
         ),
-    ]
+    ])
 }
 
 /// The terms of the section CAUSES, each with its explanation.
@@ -35,35 +42,50 @@ fn causes() -> String {
     include_str!("manual/causes.in").trim_end().to_owned()
 }
 
-/// Each option below its heading.
-fn options(command: &Command) -> String {
-    let mut heading = None;
-    blocks(command.get_arguments().map(|arg| {
-        let begins = arg.get_help_heading().filter(|own| heading != Some(*own));
-        heading = begins.or(heading);
-        begins.map_or_else(String::new, |begins| format!("## {begins}\n\n")) + &option(arg)
-    }))
+/// The options as `clap_mangen` renders them, each group below a subsection's heading.
+fn options(command: &Command) -> Result<String, Box<dyn Error>> {
+    let mut rendered = Vec::new();
+    let sentences = command.clone().mut_args(|arg| {
+        let (help, default) = explained(&arg);
+        let is_in_header = !arg.get_default_values().is_empty();
+        let default = default.filter(|_| !is_in_header);
+        let default = default.map_or_else(String::new, |default| format!(" Default: {default}."));
+        if is_one_of(&arg) {
+            let levels = sample::unit(&arg);
+            return arg
+                .hide_possible_values(true)
+                .help(format!("{help}: {levels}."));
+        }
+        arg.help(format!("{help}.{default}"))
+    });
+    Man::new(sentences).render_options_section(&mut rendered)?;
+    let rendered = String::from_utf8(rendered)?;
+    // What the page's own beginning has already.
+    let (_, section) = rendered
+        .split_once(".SH ")
+        .ok_or("clap_mangen renders no options")?;
+    let mut section = format!(".SH {section}");
+    for arg in command.get_arguments() {
+        let heading = arg.get_help_heading().unwrap_or("Other");
+        let from = format!(".SH {}\n", quoted(&heading.to_uppercase()));
+        section = section.replace(&from, &format!(".SS {}\n", quoted(heading)));
+    }
+    // As in SYNOPSIS, a placeholder has no brackets.
+    Ok(section.replace(r"\fI<", r"\fI").replace(r">\fR", r"\fR"))
 }
 
-fn option(arg: &Arg) -> String {
-    let short = arg.get_short().map(|short| format!("`-{short}`, "));
-    let name = arg.get_long().unwrap_or_default();
-    let value = arg.get_value_names().and_then(<[_]>::first);
-    let value = value.filter(|_| arg.get_action().takes_values());
-    let value = value.map(|value| format!(" <{value}>"));
-    let term = format!(
-        "{}`--{name}`{}",
-        short.unwrap_or_default(),
-        value.unwrap_or_default()
-    );
-    let (help, default) = explained(arg);
-    let levels = if name == "log-level" {
-        format!(": {}", sample::unit(arg))
+/// Whether an option's values are words of a list.
+fn is_one_of(arg: &Arg) -> bool {
+    arg.get_action().takes_values() && !arg.get_possible_values().is_empty()
+}
+
+/// A request's argument (`groff(7)`).
+fn quoted(heading: &str) -> String {
+    if heading.contains(' ') {
+        format!("\"{heading}\"")
     } else {
-        String::new()
-    };
-    let default = default.map_or_else(String::new, |default| format!(" Default: {default}."));
-    format!("- {term}\n{help}{levels}.{default}")
+        heading.to_owned()
+    }
 }
 
 /// A key of the configuration file.

@@ -1,6 +1,6 @@
 //! A manual page, from a plain markup to the macros of man(7).
 
-use roff::{Inline, Roff, bold, italic, roman};
+use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 /// Renders one page. Empty lines separate the blocks of its text. A block that begins with `# ` is a
 /// section's heading, with `## ` a subsection's, with `- ` a term (or several, one a line) and its
@@ -62,7 +62,7 @@ pub(crate) fn page(title: &str, section: &str, date: &str, text: &str) -> String
 const WIDTH: usize = 80;
 
 /// Breaks the text lines of a page at spaces, at most `WIDTH` bytes wide.
-fn tidy(page: &str) -> String {
+pub(crate) fn tidy(page: &str) -> String {
     let (mut text, mut is_literal, mut is_term) = (String::new(), false, false);
     for line in page.lines() {
         is_literal = line == ".EX" || is_literal && line != ".EE";
