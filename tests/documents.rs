@@ -2,6 +2,9 @@
 //! version stands everywhere.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../build/changelog.rs"]
+mod changelog;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -181,6 +184,29 @@ fn one_version_stands_everywhere() {
             name.starts_with(&format!("{VERSION}-1")),
             "README.md: {name:.20}"
         );
+    }
+}
+
+#[test]
+fn the_debian_changelog_has_the_released_versions() {
+    let debian = |text: &str| changelog::debian(text, "p", "A <a@b>");
+    let text = "# Changelog\n\n## [Unreleased]\n\n- Not yet.\n\n## [1.1.0] - 2024-02-29\n\n### Added\n\n\
+        - `--a` is new, and the line that says so is longer than one of Debian's may be,\n  in two lines.\n\n\
+        ### Fixed\n\n- B.\n\n## [1.0.0] - 2023-01-01\n\n- First.\n";
+    let expected = "p (1.1.0-1) unstable; urgency=medium\n\n  \
+        * --a is new, and the line that says so is longer than one of Debian's may be,\n    in two lines.\n  \
+        * B.\n\n -- A <a@b>  Thu, 29 Feb 2024 12:00:00 +0000\n\n\
+        p (1.0.0-1) unstable; urgency=medium\n\n  \
+        * First.\n\n -- A <a@b>  Sun, 01 Jan 2023 12:00:00 +0000\n";
+    assert_eq!(debian(text).as_deref(), Some(expected));
+    for invalid in [
+        "\n## [1.0.0]\n\n- First.\n",
+        "\n## [1.0.0] - 2023-13-01\n\n- First.\n",
+        "\n## [1.0.0] - 2023-01\n\n- First.\n",
+        "\n## [1.0.0] - 2023-01-01\n\nFirst.\n",
+        "\n## [Unreleased]\n\n- First.\n",
+    ] {
+        assert_eq!(debian(invalid), None, "{invalid}");
     }
 }
 
