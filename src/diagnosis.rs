@@ -1,20 +1,19 @@
-//! Why a server hangs: evidence from /proc, taken before anything is stopped, and what it means.
+//! Why a server hangs: a snapshot of /proc, taken before anything is stopped, and what it means.
 
 mod cause;
+mod collect;
 mod disks;
-mod evidence;
-mod look;
 mod oom;
-mod program;
-mod record;
+mod report;
 pub(crate) mod server_log;
+mod snapshot;
 mod wait;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use self::evidence::Evidence;
-use self::look::Look;
+use self::collect::Collect;
+use self::snapshot::Snapshot;
 use crate::journal::{one_line, plain};
 use crate::server::process::Process;
 use crate::state::Known;
@@ -74,28 +73,28 @@ pub(crate) enum Seen {
 pub(crate) struct Diagnosis {
     /// The causes, the most specific first, one sentence each.
     pub(crate) causes: Vec<String>,
-    /// The evidence, a line for each process, port and resource.
-    pub(crate) record: Vec<String>,
+    /// The report: a line for each process, port and resource.
+    pub(crate) report: Vec<String>,
 }
 
-/// Begins each line of what a look tells: a cause, a line of the record, or the end of one telling.
+/// Begins each line of what a look tells: a cause, a line of the report, or the end of one telling.
 const CAUSE: char = 'C';
-const RECORD: char = 'R';
+const REPORT: char = 'R';
 const END: &str = "E";
 
 impl Diagnosis {
-    fn of(evidence: &Evidence, history: Duration) -> Self {
+    fn of(snapshot: &Snapshot, history: Duration) -> Self {
         Self {
-            causes: cause::causes(evidence),
-            record: record::lines(evidence, history),
+            causes: cause::causes(snapshot),
+            report: report::lines(snapshot, history),
         }
     }
 
     fn text(&self) -> String {
         let causes = self.causes.iter().map(|line| (CAUSE, line));
-        let record = self.record.iter().map(|line| (RECORD, line));
+        let report = self.report.iter().map(|line| (REPORT, line));
         let mut text = String::new();
-        for (kind, line) in causes.chain(record) {
+        for (kind, line) in causes.chain(report) {
             text.push(kind);
             text.push_str(&one_line(line));
             text.push('\n');
@@ -112,8 +111,8 @@ impl Diagnosis {
         for line in text[start..].lines() {
             if let Some(cause) = line.strip_prefix(CAUSE) {
                 diagnosis.causes.push(cause.to_owned());
-            } else if let Some(record) = line.strip_prefix(RECORD) {
-                diagnosis.record.push(record.to_owned());
+            } else if let Some(report) = line.strip_prefix(REPORT) {
+                diagnosis.report.push(report.to_owned());
             }
         }
         Some(diagnosis)
@@ -125,20 +124,20 @@ impl Diagnosis {
 pub(crate) async fn look(question: &Question) -> Diagnosis {
     let history = question.log.history;
     let looking = bounded::in_process(BUDGET, |out| {
-        let mut tell = |evidence: &Evidence| {
-            let _ = out.write_all(Diagnosis::of(evidence, history).text().as_bytes());
+        let mut tell = |snapshot: &Snapshot| {
+            let _ = out.write_all(Diagnosis::of(snapshot, history).text().as_bytes());
         };
-        let mut look = Look::new(question, &mut tell);
+        let mut look = Collect::new(question, &mut tell);
         let paths = look.at_proc();
         look.at_disks(paths);
     });
     let told = match looking.await {
         Ok(told) => Diagnosis::parse(&String::from_utf8_lossy(&told)),
         Err(reason) => {
-            // The server may have used up all processes: what cannot hold us is looked at here.
+            // The server may have used up all processes: what cannot block is read here.
             let mut last = None;
-            let mut tell = |evidence: &Evidence| last = Some(Diagnosis::of(evidence, history));
-            Look::new(question, &mut tell).at_proc();
+            let mut tell = |snapshot: &Snapshot| last = Some(Diagnosis::of(snapshot, history));
+            Collect::new(question, &mut tell).at_proc();
             last.map(|mut last| {
                 last.causes.push(format!(
                     "no further process can be started: {}",
@@ -153,7 +152,7 @@ pub(crate) async fn look(question: &Question) -> Diagnosis {
             "not known: /proc did not answer within {} ms",
             BUDGET.as_millis()
         )],
-        record: Vec::new(),
+        report: Vec::new(),
     })
 }
 
@@ -165,7 +164,7 @@ mod tests {
     fn the_last_whole_telling_counts() {
         let diagnosis = |cause: &str| Diagnosis {
             causes: vec![cause.to_owned()],
-            record: vec!["E".to_owned(), "line\nline".to_owned()],
+            report: vec!["E".to_owned(), "line\nline".to_owned()],
         };
         let (first, second) = (diagnosis("one").text(), diagnosis("two").text());
         let causes = |text: &str| Diagnosis::parse(text).map(|diagnosis| diagnosis.causes);
@@ -179,7 +178,7 @@ mod tests {
         }
         assert_eq!(causes(&first[..first.len() - 1]), None);
         assert_eq!(causes(""), None);
-        let record = Diagnosis::parse(&first).map(|diagnosis| diagnosis.record);
-        assert_eq!(record, Some(vec!["E".to_owned(), "line?line".to_owned()]));
+        let report = Diagnosis::parse(&first).map(|diagnosis| diagnosis.report);
+        assert_eq!(report, Some(vec!["E".to_owned(), "line?line".to_owned()]));
     }
 }

@@ -1,4 +1,4 @@
-//! Evidence → causes: a pure function.
+//! Snapshot → causes: a pure function.
 
 pub(super) mod process;
 
@@ -7,19 +7,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Seen;
-use super::evidence::{Evidence, Listener, Looked, Program};
 use super::oom::Victim;
-use super::record::described;
+use super::report::described;
+use super::snapshot::{Listener, Process, Snapshot, Stage};
 use crate::proc::net::{plainly, takes};
 
 /// Longer ago than this, where no healthy check is known, the OOM killer's victim was another.
 const RECENT: Duration = Duration::from_secs(600);
-/// The causes that the evidence proves, the most specific first, one sentence each.
-pub(super) fn causes(evidence: &Evidence) -> Vec<String> {
+/// The causes that the snapshot shows, the most specific first, one sentence each.
+pub(super) fn causes(snapshot: &Snapshot) -> Vec<String> {
     let mut found = Vec::new();
-    found.extend(answer(evidence));
-    if evidence.elsewhere {
-        let addresses = evidence.addresses.iter().map(ToString::to_string);
+    found.extend(answer(snapshot));
+    if snapshot.elsewhere {
+        let addresses = snapshot.addresses.iter().map(ToString::to_string);
         let addresses: Vec<String> = addresses.collect();
         let addresses = if addresses.is_empty() {
             String::new()
@@ -31,30 +31,30 @@ pub(super) fn causes(evidence: &Evidence) -> Vec<String> {
              --listen or --process-pattern"
         ));
     }
-    let is_pending = evidence.seen != Seen::Healthy;
-    let programs = &evidence.programs;
+    let is_pending = snapshot.seen != Seen::Healthy;
+    let processes = &snapshot.processes;
     if is_pending {
-        let (others, first): (Vec<_>, Vec<_>) = programs
+        let (others, first): (Vec<_>, Vec<_>) = processes
             .iter()
-            .partition(|program| process::waits_for_one_of(program, evidence));
-        for program in first.into_iter().chain(others) {
-            found.extend(process::stopped(program));
-            found.extend(process::waiting(program, evidence));
+            .partition(|process| process::waits_for_one_of(process, snapshot));
+        for process in first.into_iter().chain(others) {
+            found.extend(process::stopped(process));
+            found.extend(process::waiting(process, snapshot));
         }
     }
-    found.extend(programs.iter().flat_map(process::out_of));
+    found.extend(processes.iter().flat_map(process::out_of));
     if is_pending {
-        found.extend(programs.iter().filter_map(process::spinning));
-        found.extend(programs.iter().filter_map(process::deadlocked));
+        found.extend(processes.iter().filter_map(process::spinning));
+        found.extend(processes.iter().filter_map(process::deadlocked));
     }
-    found.extend(proxied(evidence));
-    if evidence.looked > Looked::Port {
-        found.extend(misplaced(evidence));
-        found.extend(evidence.listeners.iter().filter_map(queued));
+    found.extend(proxied(snapshot));
+    if snapshot.stage > Stage::Port {
+        found.extend(misplaced(snapshot));
+        found.extend(snapshot.listeners.iter().filter_map(queued));
     }
-    found.extend(programs.iter().filter_map(process::closing));
-    found.extend(programs.iter().flat_map(process::short_of_memory));
-    for full in &evidence.full {
+    found.extend(processes.iter().filter_map(process::closing));
+    found.extend(processes.iter().flat_map(process::short_of_memory));
+    for full in &snapshot.full {
         let what = if full.inodes {
             "has no free inode"
         } else {
@@ -64,18 +64,18 @@ pub(super) fn causes(evidence: &Evidence) -> Vec<String> {
     }
     if found.is_empty() && is_pending {
         found.extend(
-            programs
+            processes
                 .iter()
-                .filter_map(|program| process::unseen(program, evidence.is_root)),
+                .filter_map(|process| process::unseen(process, snapshot.is_root)),
         );
     }
-    found.extend(machine(evidence));
+    found.extend(machine(snapshot));
     if found.is_empty() && is_pending {
-        found.extend(programs.iter().map(process::unremarkable));
-        if programs.is_empty() {
+        found.extend(processes.iter().map(process::unremarkable));
+        if processes.is_empty() {
             found.push(format!(
                 "not known: looking at {} took too long",
-                evidence.looked
+                snapshot.stage
             ));
         }
     }
@@ -83,19 +83,19 @@ pub(super) fn causes(evidence: &Evidence) -> Vec<String> {
 }
 
 /// What the server, or whatever answers in its place, has answered.
-fn answer(evidence: &Evidence) -> Option<String> {
-    match &evidence.seen {
+fn answer(snapshot: &Snapshot) -> Option<String> {
+    match &snapshot.seen {
         Seen::Healthy | Seen::Silent => None,
         Seen::Unresolved(reason) => Some(format!(
             "the URL's host cannot be resolved: {reason}; {} was not asked",
-            itself(evidence)
+            itself(snapshot)
         )),
         Seen::NotAsked(reason) => Some(format!(
             "the check failed on the monitor's own side: {reason}; {} was not asked",
-            itself(evidence)
+            itself(snapshot)
         )),
         Seen::Scheme(url) => {
-            let (spoken, other) = if evidence.tls {
+            let (spoken, other) = if snapshot.tls {
                 ("plain HTTP", "TLS")
             } else {
                 ("TLS", "plain HTTP")
@@ -104,7 +104,7 @@ fn answer(evidence: &Evidence) -> Option<String> {
                 "the server speaks {spoken} here, not {other}: the right URL is {url}"
             ))
         }
-        Seen::Status(_) if is_proxied(evidence) => None,
+        Seen::Status(_) if is_proxied(snapshot) => None,
         Seen::Status(status) => Some(format!("the server answers, but with status {status}")),
         Seen::Certificate(what) => {
             Some(format!("the server's certificate is not accepted: {what}"))
@@ -114,19 +114,19 @@ fn answer(evidence: &Evidence) -> Option<String> {
 }
 
 /// Whether a proxy has answered that it has no answer of the server's.
-fn is_proxied(evidence: &Evidence) -> bool {
-    matches!(evidence.seen, Seen::Status(502..=504))
-        && !evidence.listeners.iter().any(|listener| listener.ours)
+fn is_proxied(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.seen, Seen::Status(502..=504))
+        && !snapshot.listeners.iter().any(|listener| listener.ours)
 }
 
-fn proxied(evidence: &Evidence) -> Option<String> {
-    let Seen::Status(status) = evidence.seen else {
+fn proxied(snapshot: &Snapshot) -> Option<String> {
+    let Seen::Status(status) = snapshot.seen else {
         return None;
     };
-    if !is_proxied(evidence) {
+    if !is_proxied(snapshot) {
         return None;
     }
-    let mut holders = evidence
+    let mut holders = snapshot
         .listeners
         .iter()
         .filter_map(|one| one.holder.as_ref());
@@ -134,14 +134,14 @@ fn proxied(evidence: &Evidence) -> Option<String> {
         Some(holder) => format!("a proxy, {},", described(holder)),
         None => "a proxy".to_owned(),
     };
-    let itself = if evidence.elsewhere {
+    let itself = if snapshot.elsewhere {
         String::new()
-    } else if let Some(program) = evidence.programs.first() {
-        format!("; the server itself is up: {}", named(program))
-    } else if evidence.is_running {
+    } else if let Some(process) = snapshot.processes.first() {
+        format!("; the server itself is up: {}", named(process))
+    } else if snapshot.is_running {
         "; the server itself is up".to_owned()
     } else {
-        format!("; {}", gone(evidence))
+        format!("; {}", gone(snapshot))
     };
     Some(format!(
         "{proxy} answers with status {status} in the server's place{itself}"
@@ -149,9 +149,9 @@ fn proxied(evidence: &Evidence) -> Option<String> {
 }
 
 /// The server's first process and where it listens, as far as that can be seen.
-fn named(program: &Program) -> String {
-    let mut text = format!("PID {}", program.pid);
-    for (number, (address, _)) in program.listens.iter().enumerate() {
+fn named(process: &Process) -> String {
+    let mut text = format!("PID {}", process.pid);
+    for (number, (address, _)) in process.listens.iter().enumerate() {
         let before = if number == 0 {
             ", which listens on"
         } else {
@@ -162,32 +162,32 @@ fn named(program: &Program) -> String {
     text
 }
 
-fn itself(evidence: &Evidence) -> String {
-    let first = evidence.programs.first();
-    first.map_or("the server".to_owned(), |program| {
-        format!("the server ({})", named(program))
+fn itself(snapshot: &Snapshot) -> String {
+    let first = snapshot.processes.first();
+    first.map_or("the server".to_owned(), |process| {
+        format!("the server ({})", named(process))
     })
 }
 
-fn gone(evidence: &Evidence) -> String {
-    let since = evidence.since_healthy;
+fn gone(snapshot: &Snapshot) -> String {
+    let since = snapshot.since_healthy;
     let since = since.map(|since| format!("; it last answered {} ago", ago(since)));
     format!("the server is not running{}", since.unwrap_or_default())
 }
 
 /// What is known of its end, since it answered last.
-fn ended(evidence: &Evidence) -> Option<String> {
+fn ended(snapshot: &Snapshot) -> Option<String> {
     let Victim::Process {
         pid,
         name,
         ago: since,
         is_known,
-    } = evidence.victim.as_ref()?
+    } = snapshot.victim.as_ref()?
     else {
         return None;
     };
     let victim = format!("PID {pid} ({name})");
-    (*since <= evidence.since_healthy.unwrap_or(RECENT)).then(|| {
+    (*since <= snapshot.since_healthy.unwrap_or(RECENT)).then(|| {
         if *is_known {
             format!(
                 "the kernel's OOM killer ended the server, {victim}, {} ago",
@@ -203,8 +203,8 @@ fn ended(evidence: &Evidence) -> Option<String> {
 }
 
 /// Any process of its group may have been the one that the OOM killer ended.
-fn ended_in_group(evidence: &Evidence) -> Option<String> {
-    let Victim::InGroup(group) = evidence.victim.as_ref()? else {
+fn ended_in_group(snapshot: &Snapshot) -> Option<String> {
+    let Victim::InGroup(group) = snapshot.victim.as_ref()? else {
         return None;
     };
     Some(format!(
@@ -213,18 +213,18 @@ fn ended_in_group(evidence: &Evidence) -> Option<String> {
 }
 
 /// The server is not there, the port is another's, or the server is on another port or address.
-fn misplaced(evidence: &Evidence) -> Vec<String> {
-    if evidence.elsewhere || evidence.seen != Seen::Silent {
+fn misplaced(snapshot: &Snapshot) -> Vec<String> {
+    if snapshot.elsewhere || snapshot.seen != Seen::Silent {
         return Vec::new();
     }
-    let asks = |address: SocketAddr| takes(address.ip(), &evidence.addresses);
-    let listeners = evidence.listeners.iter();
+    let asks = |address: SocketAddr| takes(address.ip(), &snapshot.addresses);
+    let listeners = snapshot.listeners.iter();
     let (there, beside): (Vec<_>, Vec<_>) = listeners.partition(|one| asks(one.address));
     if there.iter().any(|listener| listener.ours) {
         return Vec::new();
     }
     if let Some(listener) = there.first() {
-        return taken(listener, evidence);
+        return taken(listener, snapshot);
     }
     let ours = beside.iter().find(|listener| listener.ours);
     if let Some(listener) = ours {
@@ -233,43 +233,43 @@ fn misplaced(evidence: &Evidence) -> Vec<String> {
             plainly(listener.address)
         )];
     }
-    if evidence.is_running {
+    if snapshot.is_running {
         return vec![format!(
             "the server runs, but nothing listens on port {}",
-            evidence.port
+            snapshot.port
         )];
     }
-    absent(evidence)
+    absent(snapshot)
 }
 
 /// Somebody else listens where the URL asks: an intruder, or a proxy before the server.
-fn taken(listener: &Listener, evidence: &Evidence) -> Vec<String> {
+fn taken(listener: &Listener, snapshot: &Snapshot) -> Vec<String> {
     let address = plainly(listener.address);
     let Some(holder) = &listener.holder else {
         // It may be the server's own socket, of whose processes more is to be said.
-        if evidence.is_running {
+        if snapshot.is_running {
             return Vec::new();
         }
         return vec![format!(
             "not visible: who listens on {address} is shown {}",
-            process::to_whom(evidence.is_root)
+            process::to_whom(snapshot.is_root)
         )];
     };
     let holder = described(holder);
-    let behind = evidence
-        .programs
+    let behind = snapshot
+        .processes
         .iter()
-        .find(|program| !program.listens.is_empty());
+        .find(|process| !process.listens.is_empty());
     match behind {
-        Some(program) => vec![format!(
+        Some(process) => vec![format!(
             "{address} is not the server's: {holder} listens there, in front of {} or in its place",
-            named(program)
+            named(process)
         )],
-        None if evidence.is_running => {
+        None if snapshot.is_running => {
             vec![format!("{address} is held by another process, {holder}")]
         }
         None => {
-            let mut found = absent(evidence);
+            let mut found = absent(snapshot);
             found.push(format!("{address} is held by another process, {holder}"));
             found
         }
@@ -277,25 +277,25 @@ fn taken(listener: &Listener, evidence: &Evidence) -> Vec<String> {
 }
 
 /// No process is the server's.
-fn absent(evidence: &Evidence) -> Vec<String> {
-    let gone = ended(evidence).unwrap_or_else(|| gone(evidence));
-    let mut instances = evidence.instances.iter();
+fn absent(snapshot: &Snapshot) -> Vec<String> {
+    let gone = ended(snapshot).unwrap_or_else(|| gone(snapshot));
+    let mut instances = snapshot.instances.iter();
     let elsewhere = instances.find_map(|(other, listens)| {
         // A server that is known to listen elsewhere is not the one in question.
-        if !evidence.is_port_of_url {
+        if !snapshot.is_port_of_url {
             return None;
         }
         let address = listens.first()?;
         Some(format!(
             "the URL asks for port {}, and a MyVNC server listens on {address}, {}",
-            evidence.port,
+            snapshot.port,
             described(other)
         ))
     });
     // The URL was right once, if it was ever answered.
     let mut found = vec![gone];
-    found.extend(ended_in_group(evidence));
-    if evidence.since_healthy.is_some() {
+    found.extend(ended_in_group(snapshot));
+    if snapshot.since_healthy.is_some() {
         found.extend(elsewhere);
     } else {
         found.splice(0..0, elsewhere);
@@ -321,8 +321,8 @@ fn queued(listener: &Listener) -> Option<String> {
     }
 }
 
-fn machine(evidence: &Evidence) -> Vec<String> {
-    let machine = &evidence.machine;
+fn machine(snapshot: &Snapshot) -> Vec<String> {
+    let machine = &snapshot.machine;
     let pressure = machine.pressure.unwrap_or_default();
     let mut found = Vec::new();
     let still = |part: f32| match machine.pressure {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use procfs::net::{TcpState, UdpNetEntry};
 use procfs::process::FDTarget;
 
-use super::evidence::{Other, Wait};
-use super::look::{Sockets, other};
-use super::program;
+use super::collect::process;
+use super::collect::{Sockets, other};
+use super::snapshot::{Peer, Wait};
 use crate::proc::fd_owners::{End, Holders};
 use crate::proc::net::plainly;
 use crate::proc::syscall::{Deed, Doing, Polled};
@@ -35,17 +35,17 @@ const REMOTE: [&str; 13] = [
 ];
 
 /// What a process's descriptors and children are, to say what it waits for.
-pub(super) struct Around<'a> {
+pub(super) struct WaitResolver<'a> {
     pub(super) pid: i32,
     pub(super) targets: &'a HashMap<i32, FDTarget>,
     pub(super) sockets: &'a Sockets,
-    pub(super) children: &'a [Other],
+    pub(super) children: &'a [Peer],
     pub(super) holders: &'a mut Holders,
     /// Whether it is asked, too, what the one that is waited for waits for.
     pub(super) asks_on: bool,
 }
 
-impl Around<'_> {
+impl WaitResolver<'_> {
     pub(super) fn wait(&mut self, doing: &Doing) -> Wait {
         match doing {
             Doing::Hidden => Wait::Hidden,
@@ -117,11 +117,11 @@ impl Around<'_> {
             Wait::Idle
         } else if self.sockets.is_listened_to(local.port()) {
             let other_end = self.sockets.other_end(row).map(|row| row.inode);
-            let program = other_end.and_then(|inode| self.holders.of_socket(inode, &[]));
+            let process = other_end.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Client {
                 local: plainly(local),
                 peer: plainly(peer),
-                program: program.and_then(other),
+                process: process.and_then(other),
                 writing: deed == Deed::Writing,
                 queued: row.tx_queue,
                 received: sock_diag::received(local, peer),
@@ -131,10 +131,10 @@ impl Around<'_> {
             // What is not accepted yet has no inode: its listener is asked then.
             let other_end = other_end.filter(|inode| *inode != 0);
             let inode = other_end.or_else(|| self.sockets.listening_at(plainly(peer)));
-            let program = inode.and_then(|inode| self.holders.of_socket(inode, &[]));
+            let process = inode.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Remote {
                 peer: plainly(peer),
-                program: program.and_then(other),
+                process: process.and_then(other),
                 connecting: row.state == TcpState::SynSent,
             }
         }
@@ -161,11 +161,11 @@ impl Around<'_> {
 
     /// The only child whose descriptors cannot be read: it runs as another user, and has the other end
     /// for all that is seen of the rest.
-    fn hidden_child(&self) -> Option<Other> {
-        let is_hidden = |child: &&Other| fd_owners::descriptors(child.pid).is_none();
+    fn hidden_child(&self) -> Option<Peer> {
+        let is_hidden = |child: &&Peer| fd_owners::descriptors(child.pid).is_none();
         let mut hidden = self.children.iter().filter(is_hidden);
         match (hidden.next(), hidden.next()) {
-            (Some(child), None) => Some(Other {
+            (Some(child), None) => Some(Peer {
                 is_hidden: true,
                 ..child.clone()
             }),
@@ -174,17 +174,17 @@ impl Around<'_> {
     }
 
     /// A process, what it waits for itself while it has one child, and what the last one waits for.
-    fn process(&mut self, first: Other) -> Wait {
+    fn process(&mut self, first: Peer) -> Wait {
         let mut chain = vec![first];
         while chain.len() < LONGEST_CHAIN {
             let Some(last) = chain.last() else { break };
-            match program::children(last.pid).as_slice() {
+            match process::children(last.pid).as_slice() {
                 [only] if last.state == 'S' && only.pid != self.pid => chain.push(only.clone()),
                 _ => break,
             }
         }
         let last = chain.last().filter(|_| self.asks_on).map(|last| {
-            let wait = program::wait_of(last.pid, self.sockets, self.holders);
+            let wait = process::wait_of(last.pid, self.sockets, self.holders);
             matches!(wait, Wait::Remote { .. } | Wait::File { .. }).then(|| Box::new(wait))
         });
         Wait::Process {
@@ -235,7 +235,7 @@ fn datagrams(inode: u64) -> Wait {
     match rows.find(is_it) {
         Some(row) => Wait::Remote {
             peer: plainly(row.remote_address),
-            program: None,
+            process: None,
             connecting: false,
         },
         None => Wait::Unknown("a local socket".into()),

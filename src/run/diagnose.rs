@@ -64,14 +64,14 @@ impl Run<'_> {
             },
             known,
         };
-        let Diagnosis { causes, record } = diagnosis::look(&question).await;
+        let Diagnosis { causes, report } = diagnosis::look(&question).await;
         for line in [BANNER, "DIAGNOSIS", BANNER] {
             self.journal.info(line);
         }
         for cause in &causes {
             self.journal.warning(&format!("Cause: {cause}"));
         }
-        for line in &record {
+        for line in &report {
             match line.split_once(SERVER_LOG) {
                 Some(("", text)) => self.journal.quote(Level::Info, "Server log", text),
                 _ => self.journal.info(line),

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{ago, mebibytes};
-use crate::diagnosis::evidence::{Evidence, Other, Program, Thread, Wait};
-use crate::diagnosis::record::described;
+use crate::diagnosis::report::described;
+use crate::diagnosis::snapshot::{Peer, Process, Snapshot, Thread, Wait};
 use crate::proc::cgroup::{Limit, LimitKind};
 use crate::proc::sock_diag::Received;
 use crate::proc::syscall::Doing;
@@ -18,9 +18,9 @@ const FEW_DESCRIPTORS: u64 = 2;
 /// No more threads are named beside the first.
 const MOST_THREADS: usize = 3;
 
-pub(super) fn stopped(program: &Program) -> Option<String> {
-    let pid = program.pid;
-    match (program.state, &program.tracer) {
+pub(super) fn stopped(process: &Process) -> Option<String> {
+    let pid = process.pid;
+    match (process.state, &process.tracer) {
         ('T', _) => Some(format!("PID {pid} is stopped (SIGSTOP or job control)")),
         ('t', Some(tracer)) => Some(format!(
             "PID {pid} is stopped by its tracer, {}",
@@ -28,30 +28,30 @@ pub(super) fn stopped(program: &Program) -> Option<String> {
         )),
         ('t', None) => Some(format!("PID {pid} is stopped by a tracer")),
         // It starts a child (vfork(2)), and that is what it waits for.
-        ('D', _) if matches!(program.wait(), Wait::Process { .. }) => None,
+        ('D', _) if matches!(process.wait(), Wait::Process { .. }) => None,
         ('D', _) => {
-            let place = match (program.wait(), &program.kernel) {
-                (Wait::File { .. }, _) => file(program.wait()).map(|file| format!(", {file}")),
+            let place = match (process.wait(), &process.kernel) {
+                (Wait::File { .. }, _) => file(process.wait()).map(|file| format!(", {file}")),
                 (_, Some(kernel)) => Some(format!(", in {kernel}")),
                 _ => None,
             };
             let place = place.unwrap_or_default();
             Some(format!("PID {pid} is stuck in the kernel (state D){place}"))
         }
-        _ => stuck(program),
+        _ => stuck(process),
     }
 }
 
 /// A thread that the kernel holds, where the first one has ended or waits for a lock.
-fn stuck(program: &Program) -> Option<String> {
-    if program.state != 'Z' && *program.wait() != Wait::Lock {
+fn stuck(process: &Process) -> Option<String> {
+    if process.state != 'Z' && *process.wait() != Wait::Lock {
         return None;
     }
-    let thread = program.threads.iter().find(|thread| thread.state == 'D')?;
+    let thread = process.threads.iter().find(|thread| thread.state == 'D')?;
     let file = file(&thread.wait).map(|file| format!(", {file}"));
     Some(format!(
         "PID {}, thread {}, is stuck in the kernel (state D){}",
-        program.pid,
+        process.pid,
         thread.tid,
         file.unwrap_or_default()
     ))
@@ -67,13 +67,13 @@ fn file(wait: &Wait) -> Option<String> {
 }
 
 /// What a process has no more of: descriptors and threads.
-pub(super) fn out_of(program: &Program) -> Vec<String> {
-    let pid = program.pid;
+pub(super) fn out_of(process: &Process) -> Vec<String> {
+    let pid = process.pid;
     let mut found = Vec::new();
-    let open = program
+    let open = process
         .descriptors
         .and_then(|open| u64::try_from(open).ok());
-    if let (Some(open), Some(most)) = (open, program.most_descriptors) {
+    if let (Some(open), Some(most)) = (open, process.most_descriptors) {
         if open >= most {
             found.push(format!(
                 "PID {pid} is out of file descriptors: {open} of {most}"
@@ -84,7 +84,7 @@ pub(super) fn out_of(program: &Program) -> Vec<String> {
             ));
         }
     }
-    for limit in &program.limits {
+    for limit in &process.limits {
         let whose = match limit.kind {
             LimitKind::GroupThreads => "its control group",
             LimitKind::UserThreads => "its user",
@@ -98,38 +98,38 @@ pub(super) fn out_of(program: &Program) -> Vec<String> {
     found
 }
 
-pub(super) fn short_of_memory(program: &Program) -> Vec<String> {
-    let pid = program.pid;
+pub(super) fn short_of_memory(process: &Process) -> Vec<String> {
+    let pid = process.pid;
     let of_group = |limit: &&Limit| limit.kind == LimitKind::GroupMemory;
-    let group = program.limits.iter().find(of_group).map(|limit| {
+    let group = process.limits.iter().find(of_group).map(|limit| {
         format!(
             "PID {pid} is at the memory limit of its control group: {} of {} MiB",
             mebibytes(limit.used),
             mebibytes(limit.most)
         )
     });
-    let is_swapped = program.swapped > program.resident && program.swapped > 64 << 20;
+    let is_swapped = process.swapped > process.resident && process.swapped > 64 << 20;
     let swapped = is_swapped.then(|| {
         format!(
             "PID {pid} is swapped out: {} MiB",
-            mebibytes(program.swapped)
+            mebibytes(process.swapped)
         )
     });
     group.into_iter().chain(swapped).collect()
 }
 
 /// What the main thread waits for; where that is a lock, what those wait for that can hold it.
-pub(super) fn waiting(program: &Program, evidence: &Evidence) -> Vec<String> {
+pub(super) fn waiting(process: &Process, snapshot: &Snapshot) -> Vec<String> {
     // Stopped is stopped, whatever it was doing, and stuck is told where it is stuck.
-    let is_child = matches!(program.wait(), Wait::Process { .. });
-    if matches!(program.state, 'T' | 't') || (program.state == 'D' && !is_child) {
+    let is_child = matches!(process.wait(), Wait::Process { .. });
+    if matches!(process.state, 'T' | 't') || (process.state == 'D' && !is_child) {
         return Vec::new();
     }
-    let pid = program.pid;
-    if *program.wait() != Wait::Lock {
-        let wait = waiting_for(program.wait(), evidence);
-        // A parent that has forked is in state D until its child runs its program (vfork(2)).
-        let state = if program.state == 'D' {
+    let pid = process.pid;
+    if *process.wait() != Wait::Lock {
+        let wait = waiting_for(process.wait(), snapshot);
+        // A parent that has forked is in state D until its child runs its process (vfork(2)).
+        let state = if process.state == 'D' {
             ", in state D"
         } else {
             ""
@@ -139,9 +139,9 @@ pub(super) fn waiting(program: &Program, evidence: &Evidence) -> Vec<String> {
             .into_iter()
             .collect();
     }
-    let others = program.threads.iter().filter(|thread| thread.tid != pid);
+    let others = process.threads.iter().filter(|thread| thread.tid != pid);
     let waiting = others.filter_map(|thread| {
-        let wait = waiting_for(&thread.wait, evidence)?;
+        let wait = waiting_for(&thread.wait, snapshot)?;
         Some(format!(
             "{wait} (PID {pid}, thread {}, while its main thread waits for a lock)",
             thread.tid
@@ -151,27 +151,27 @@ pub(super) fn waiting(program: &Program, evidence: &Evidence) -> Vec<String> {
 }
 
 /// What is waited for, if that is somebody or something with a name.
-pub(in super::super) fn waiting_for(wait: &Wait, evidence: &Evidence) -> Option<String> {
+pub(in super::super) fn waiting_for(wait: &Wait, snapshot: &Snapshot) -> Option<String> {
     match wait {
         Wait::Client {
             peer,
-            program,
+            process,
             writing: true,
             queued,
             ..
         } => Some(format!(
             "blocked writing to client {peer}{}, which does not read: {queued} bytes wait to be sent",
-            of(program.as_ref())
+            of(process.as_ref())
         )),
         Wait::Client {
             local,
             peer,
-            program,
+            process,
             received,
             ..
         } => {
             // Behind a proxy that speaks TLS, the server does not.
-            let tls = evidence.tls && local.port() == evidence.port;
+            let tls = snapshot.tls && local.port() == snapshot.port;
             let what = match (tls, received) {
                 (false, _) => "reading from",
                 // The server has not said its part yet.
@@ -184,29 +184,29 @@ pub(in super::super) fn waiting_for(wait: &Wait, evidence: &Evidence) -> Option<
                 ) => "in a TLS handshake with",
                 (true, _) => "in a TLS handshake or read with",
             };
-            let program = of(program.as_ref());
+            let process = of(process.as_ref());
             let silence = silence(*received);
             Some(format!(
-                "blocked {what} idle client {peer}{program}, {silence}"
+                "blocked {what} idle client {peer}{process}, {silence}"
             ))
         }
         Wait::Remote {
             peer,
-            program,
+            process,
             connecting: true,
         } => Some(format!(
             "waiting for a connection to {peer}{}, which does not answer",
-            local(program.as_ref())
+            local(process.as_ref())
         )),
-        Wait::Remote { peer, program, .. } => Some(format!(
+        Wait::Remote { peer, process, .. } => Some(format!(
             "waiting for a reply from {peer}{}",
-            local(program.as_ref())
+            local(process.as_ref())
         )),
         Wait::Process { chain, last } => {
             let links: Vec<String> = chain.iter().map(described).collect();
             let mut text = format!("waiting for {}", links.join(", which waits for "));
             if let Some(last) = last.as_deref().and_then(|last| {
-                waiting_for(last, evidence).map(|last| last.replacen("blocked ", "", 1))
+                waiting_for(last, snapshot).map(|last| last.replacen("blocked ", "", 1))
             }) {
                 let _ = write!(text, ", which is {last}");
             }
@@ -230,16 +230,16 @@ pub(in super::super) fn waiting_for(wait: &Wait, evidence: &Evidence) -> Option<
 }
 
 /// ` (PID 42 (state T, for 5 s): slapd)`, where a peer is a process of this machine.
-fn local(program: Option<&Other>) -> String {
-    program.map_or(String::new(), |program| {
-        format!(" ({})", described(program))
+fn local(process: Option<&Peer>) -> String {
+    process.map_or(String::new(), |process| {
+        format!(" ({})", described(process))
     })
 }
 
 /// ` (PID 42: nc vm 9143)`, where a client is a process of this machine.
-fn of(program: Option<&Other>) -> String {
-    program.map_or(String::new(), |program| {
-        format!(" (PID {}: {})", program.pid, program.command)
+fn of(process: Option<&Peer>) -> String {
+    process.map_or(String::new(), |process| {
+        format!(" (PID {}: {})", process.pid, process.command)
     })
 }
 
@@ -258,18 +258,18 @@ fn silence(received: Option<Received>) -> String {
 }
 
 /// Whether a process waits for another of the server's, which has a cause of its own.
-pub(super) fn waits_for_one_of(program: &Program, evidence: &Evidence) -> bool {
-    let Wait::Process { chain, .. } = program.wait() else {
+pub(super) fn waits_for_one_of(process: &Process, snapshot: &Snapshot) -> bool {
+    let Wait::Process { chain, .. } = process.wait() else {
         return false;
     };
-    let is_program = |pid| evidence.programs.iter().any(|program| program.pid == pid);
+    let is_program = |pid| snapshot.processes.iter().any(|process| process.pid == pid);
     chain.iter().any(|other| is_program(other.pid))
 }
 
 /// A thread that always runs, or would if it had a CPU.
-pub(super) fn spinning(program: &Program) -> Option<String> {
+pub(super) fn spinning(process: &Process) -> Option<String> {
     let busy = |thread: &Thread| thread.ran + thread.waited;
-    let busiest = program.threads.iter().max_by_key(|thread| busy(thread))?;
+    let busiest = process.threads.iter().max_by_key(|thread| busy(thread))?;
     let is_waiting = if busiest.waited >= 10 {
         " and waited for one the rest of the time"
     } else {
@@ -278,14 +278,14 @@ pub(super) fn spinning(program: &Program) -> Option<String> {
     (busy(busiest) >= 80 && busiest.ran >= 5).then(|| {
         format!(
             "PID {} spins: thread {} ({}) used {} % of a CPU during the look{is_waiting}",
-            program.pid, busiest.tid, busiest.name, busiest.ran
+            process.pid, busiest.tid, busiest.name, busiest.ran
         )
     })
 }
 
-pub(super) fn deadlocked(program: &Program) -> Option<String> {
-    let all = |holds: fn(&Thread) -> bool| program.threads.iter().all(holds);
-    if *program.wait() != Wait::Lock || program.state != 'S' {
+pub(super) fn deadlocked(process: &Process) -> Option<String> {
+    let all = |holds: fn(&Thread) -> bool| process.threads.iter().all(holds);
+    if *process.wait() != Wait::Lock || process.state != 'S' {
         return None;
     }
     let what = if all(|thread| thread.doing == Doing::Lock) {
@@ -295,42 +295,42 @@ pub(super) fn deadlocked(program: &Program) -> Option<String> {
     } else {
         return None;
     };
-    let others = match program.threads.len() {
+    let others = match process.threads.len() {
         1 => "it has no other thread".to_owned(),
         count => format!("none of its {count} threads runs"),
     };
     Some(format!(
         "{what} main thread of PID {} waits for a lock, and {others}",
-        program.pid
+        process.pid
     ))
 }
 
-pub(super) fn closing(program: &Program) -> Option<String> {
-    let count = *program.sockets.get(CLOSE_WAIT)?;
+pub(super) fn closing(process: &Process) -> Option<String> {
+    let count = *process.sockets.get(CLOSE_WAIT)?;
     (count >= MANY_CLOSING).then(|| {
-        format!("PID {} has {count} connections in CLOSE_WAIT: it does not close what its clients have left", program.pid)
+        format!("PID {} has {count} connections in CLOSE_WAIT: it does not close what its clients have left", process.pid)
     })
 }
 
 /// What it waits for has no name, or may not be seen.
-pub(super) fn unseen(program: &Program, is_root: bool) -> Option<String> {
-    let pid = program.pid;
-    match program.wait() {
+pub(super) fn unseen(process: &Process, is_root: bool) -> Option<String> {
+    let pid = process.pid;
+    match process.wait() {
         Wait::Hidden => Some(format!(
             "not visible: what PID {pid} waits for is shown {}",
             to_whom(is_root)
         )),
         Wait::Unknown(what) => Some(format!(
             "not known: PID {pid} waits in {what}{}",
-            in_kernel(program)
+            in_kernel(process)
         )),
         _ => None,
     }
 }
 
 /// ` (do_epoll_wait)`, where that can be seen.
-fn in_kernel(program: &Program) -> String {
-    let kernel = program.kernel.as_ref();
+fn in_kernel(process: &Process) -> String {
+    let kernel = process.kernel.as_ref();
     kernel.map_or(String::new(), |kernel| format!(" ({kernel})"))
 }
 
@@ -344,9 +344,9 @@ pub(super) fn to_whom(is_root: bool) -> &'static str {
 }
 
 /// Nothing about it tells why it does not answer.
-pub(super) fn unremarkable(program: &Program) -> String {
-    let pid = program.pid;
-    match program.wait() {
+pub(super) fn unremarkable(process: &Process) -> String {
+    let pid = process.pid;
+    match process.wait() {
         Wait::Idle => format!(
             "PID {pid} waits for clients as a healthy server does: it may be slow, or the check may not reach it"
         ),
@@ -354,8 +354,8 @@ pub(super) fn unremarkable(program: &Program) -> String {
         Wait::Lock => format!("not known: the main thread of PID {pid} waits for a lock"),
         _ => format!(
             "not known: PID {pid} is in state {}{}",
-            program.state,
-            in_kernel(program)
+            process.state,
+            in_kernel(process)
         ),
     }
 }

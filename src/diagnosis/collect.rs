@@ -1,5 +1,7 @@
-//! The look itself: /proc in, evidence out, one thing after the other, the surest first. What can
-//! block, such as a disk that does not answer, comes last and costs nothing of what was seen before.
+//! Takes the snapshot of /proc in stages, the most reliable first. What can block, such as a disk that
+//! does not respond, comes last and costs nothing of what was read before.
+
+pub(super) mod process;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -10,15 +12,15 @@ use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::FDTarget;
 
 use super::Question;
-use super::evidence::{Evidence, Listener, Looked, Other, Program};
-use super::{disks, oom, program, server_log};
+use super::snapshot::{Listener, Peer, Process, Snapshot, Stage};
+use super::{disks, oom, server_log};
 use crate::proc::fd_owners::Holders;
 use crate::proc::machine::Machine;
 use crate::proc::net::{self, plainly};
 use crate::proc::process::{Proc, joined};
 use crate::proc::{fd_owners, machine, sock_diag};
 use crate::secrets;
-use crate::server::process::Process;
+use crate::server;
 
 /// Looking through other processes for who holds a pipe or a port ends after this time.
 const SEARCH: Duration = Duration::from_millis(250);
@@ -30,16 +32,16 @@ const LONGEST_COMMAND: usize = 200;
 const SAMPLE: Duration = Duration::from_millis(100);
 
 /// A look that goes on. What it has seen is told after each step.
-pub(super) struct Look<'a> {
+pub(super) struct Collect<'a> {
     question: &'a Question,
-    evidence: Evidence,
-    tell: &'a mut dyn FnMut(&Evidence),
+    snapshot: Snapshot,
+    tell: &'a mut dyn FnMut(&Snapshot),
 }
 
-impl<'a> Look<'a> {
-    /// Nothing was looked at yet.
-    pub(super) fn new(question: &'a Question, tell: &'a mut dyn FnMut(&Evidence)) -> Self {
-        let evidence = Evidence {
+impl<'a> Collect<'a> {
+    /// Nothing was read yet.
+    pub(super) fn new(question: &'a Question, tell: &'a mut dyn FnMut(&Snapshot)) -> Self {
+        let snapshot = Snapshot {
             port: question.port,
             is_port_of_url: question.is_port_of_url,
             addresses: question.addresses.clone(),
@@ -49,54 +51,54 @@ impl<'a> Look<'a> {
             seen: question.seen.clone(),
             since_healthy: question.since_healthy,
             is_running: !question.server.is_empty(),
-            programs: Vec::new(),
+            processes: Vec::new(),
             listeners: Vec::new(),
             instances: Vec::new(),
             full: Vec::new(),
             machine: Machine::default(),
             victim: None,
             log: None,
-            looked: Looked::default(),
+            stage: Stage::default(),
         };
         Self {
             question,
-            evidence,
+            snapshot,
             tell,
         }
     }
 
-    fn next(&mut self, next: Looked) {
-        self.evidence.looked = next;
-        (self.tell)(&self.evidence);
+    fn next(&mut self, next: Stage) {
+        self.snapshot.stage = next;
+        (self.tell)(&self.snapshot);
     }
 
     /// Looks at what /proc shows, which does not hold whoever reads it.
     pub(super) fn at_proc(&mut self) -> Vec<PathBuf> {
         let question = self.question;
         let mut holders = Holders::until(Instant::now() + SEARCH);
-        self.evidence.machine = machine::look();
-        self.evidence.elsewhere = net::place(&question.addresses) == net::Place::Elsewhere;
+        self.snapshot.machine = machine::look();
+        self.snapshot.elsewhere = net::place(&question.addresses) == net::Place::Elsewhere;
         let sockets = Sockets::read();
         let began = Instant::now();
-        let (mut programs, mut paths) = (Vec::new(), Vec::new());
-        for process in &question.server {
-            self.evidence.programs.clone_from(&programs);
-            self.evidence.programs.extend(program::outline(process));
-            self.next(Looked::Processes);
-            if let Some((program, open)) = program::look(process, &sockets, &mut holders) {
-                programs.push(program);
+        let (mut processes, mut paths) = (Vec::new(), Vec::new());
+        for found in &question.server {
+            self.snapshot.processes.clone_from(&processes);
+            self.snapshot.processes.extend(process::outline(found));
+            self.next(Stage::Processes);
+            if let Some((process, open)) = process::read(found, &sockets, &mut holders) {
+                processes.push(process);
                 paths.extend(open);
             }
         }
-        self.evidence.listeners = listeners(question, &programs, &sockets, &mut holders);
-        self.evidence.instances = instances(&question.others, &sockets);
-        sample(&mut programs, began);
-        self.evidence.programs = programs;
-        self.next(Looked::KernelLog);
+        self.snapshot.listeners = listeners(question, &processes, &sockets, &mut holders);
+        self.snapshot.instances = instances(&question.others, &sockets);
+        sample(&mut processes, began);
+        self.snapshot.processes = processes;
+        self.next(Stage::KernelLog);
         if question.server.is_empty() {
-            self.evidence.victim = oom::last_victim(&question.known);
+            self.snapshot.victim = oom::last_victim(&question.known);
         }
-        self.next(Looked::ServerLog);
+        self.next(Stage::ServerLog);
         paths
     }
 
@@ -104,11 +106,11 @@ impl<'a> Look<'a> {
     pub(super) fn at_disks(&mut self, mut paths: Vec<PathBuf>) {
         let log = server_log::last(&paths, &self.question.log);
         paths.extend(log.as_ref().map(|(path, _)| path.clone()));
-        self.evidence.log = log;
-        self.next(Looked::Disks);
+        self.snapshot.log = log;
+        self.next(Stage::Disks);
         let pids = self.question.server.iter().map(|process| process.pid);
-        self.evidence.full = disks::full(pids, &paths);
-        self.next(Looked::All);
+        self.snapshot.full = disks::full(pids, &paths);
+        self.next(Stage::All);
     }
 }
 
@@ -171,11 +173,11 @@ impl Sockets {
 
 fn listeners(
     question: &Question,
-    programs: &[Program],
+    processes: &[Process],
     sockets: &Sockets,
     holders: &mut Holders,
 ) -> Vec<Listener> {
-    let pids: Vec<i32> = programs.iter().map(|program| program.pid).collect();
+    let pids: Vec<i32> = processes.iter().map(|process| process.pid).collect();
     let listening = |row: &&TcpNetEntry| {
         row.state == TcpState::Listen && row.local_address.port() == question.port
     };
@@ -204,7 +206,10 @@ fn listeners(
     .collect()
 }
 
-fn instances(others: &[Process], sockets: &Sockets) -> Vec<(Other, Vec<SocketAddr>)> {
+fn instances(
+    others: &[server::process::Process],
+    sockets: &Sockets,
+) -> Vec<(Peer, Vec<SocketAddr>)> {
     let listens = |pid: i32| {
         let open = fd_owners::descriptors(pid).into_iter().flatten();
         let rows = open.filter_map(|one| match one.target {
@@ -221,8 +226,8 @@ fn instances(others: &[Process], sockets: &Sockets) -> Vec<(Other, Vec<SocketAdd
 }
 
 /// How much CPU each thread has used since the look began.
-fn sample(programs: &mut [Program], began: Instant) {
-    let mut threads = programs.iter().flat_map(|program| &program.threads);
+fn sample(processes: &mut [Process], began: Instant) {
+    let mut threads = processes.iter().flat_map(|process| &process.threads);
     if threads.any(|thread| thread.state == 'R') {
         std::thread::sleep(SAMPLE.saturating_sub(began.elapsed()));
     }
@@ -232,9 +237,9 @@ fn sample(programs: &mut [Program], began: Instant) {
         return;
     }
     let percent = |part: Duration| (part.as_nanos() * 100 / took.as_nanos().max(1)).min(100);
-    for program in programs {
-        for thread in &mut program.threads {
-            let after = program::cpu(program.pid, thread.tid).unwrap_or(thread.cpu);
+    for process in processes {
+        for thread in &mut process.threads {
+            let after = process::cpu(process.pid, thread.tid).unwrap_or(thread.cpu);
             thread.ran = percent(after.ran.saturating_sub(thread.cpu.ran));
             thread.waited = percent(after.waited.saturating_sub(thread.cpu.waited));
         }
@@ -251,7 +256,7 @@ fn command(pid: i32) -> String {
 }
 
 /// A process as a sentence names it.
-pub(super) fn other(pid: i32) -> Option<Other> {
+pub(super) fn other(pid: i32) -> Option<Peer> {
     let stat = Proc::here().stat(pid).ok()?;
     let command = command(pid);
     let command = if command.is_empty() {
@@ -259,7 +264,7 @@ pub(super) fn other(pid: i32) -> Option<Other> {
     } else {
         command
     };
-    Some(Other {
+    Some(Peer {
         pid,
         command: shortened(secrets::without(&command)),
         is_hidden: false,

@@ -1,4 +1,4 @@
-//! The evidence as lines of the log.
+//! The snapshot as lines of the log.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -6,31 +6,31 @@ use std::time::Duration;
 
 use super::cause::process::waiting_for;
 use super::cause::{ago, mebibytes};
-use super::evidence::{Evidence, Looked, Other, Program};
+use super::snapshot::{Peer, Process, Snapshot, Stage};
 use crate::secrets;
 
 /// So many threads of a process have a line of their own, where they wait for somebody.
 const MOST_THREADS: usize = 20;
 
 /// A line for each process, for the port and for the machine.
-pub(super) fn lines(evidence: &Evidence, history: Duration) -> Vec<String> {
+pub(super) fn lines(snapshot: &Snapshot, history: Duration) -> Vec<String> {
     let mut lines = Vec::new();
-    for program in &evidence.programs {
-        lines.push(self::program(program));
-        lines.extend(threads(program, evidence));
+    for process in &snapshot.processes {
+        lines.push(self::process(process));
+        lines.extend(threads(process, snapshot));
     }
-    if evidence.looked > Looked::Port {
-        lines.push(port(evidence));
-        lines.extend(evidence.instances.iter().map(instance));
+    if snapshot.stage > Stage::Port {
+        lines.push(port(snapshot));
+        lines.extend(snapshot.instances.iter().map(instance));
     }
-    lines.push(machine(evidence));
-    if evidence.looked < Looked::All {
+    lines.push(machine(snapshot));
+    if snapshot.stage < Stage::All {
         lines.push(format!(
             "The look ended early: {} took too long",
-            evidence.looked
+            snapshot.stage
         ));
     }
-    if let Some((path, last)) = &evidence.log {
+    if let Some((path, last)) = &snapshot.log {
         let minutes = history.as_secs() / 60;
         lines.push(format!(
             "Server log: {} lines of {} in the last {minutes} minutes",
@@ -53,63 +53,63 @@ fn counted<T: Display>(counts: impl IntoIterator<Item = (T, usize)>) -> String {
     each.collect::<Vec<_>>().join(" and ")
 }
 
-fn program(program: &Program) -> String {
+fn process(process: &Process) -> String {
     let mut states: BTreeMap<char, usize> = BTreeMap::new();
-    for thread in &program.threads {
+    for thread in &process.threads {
         *states.entry(thread.state).or_default() += 1;
     }
     let mut line = format!(
         "PID {}: state {}, age {}, CPU time {} s, memory {} MiB",
-        program.pid,
-        program.state,
-        ago(program.age),
-        program.cpu.as_secs(),
-        mebibytes(program.resident),
+        process.pid,
+        process.state,
+        ago(process.age),
+        process.cpu.as_secs(),
+        mebibytes(process.resident),
     );
-    if program.swapped > 0 {
-        let _ = write!(line, " and {} swapped", mebibytes(program.swapped));
+    if process.swapped > 0 {
+        let _ = write!(line, " and {} swapped", mebibytes(process.swapped));
     }
     let _ = write!(line, ", threads {}", counted(states));
-    if let Some(kernel) = &program.kernel {
+    if let Some(kernel) = &process.kernel {
         let _ = write!(line, ", waits in {kernel}");
     }
-    if !program.stack.is_empty() {
-        let _ = write!(line, " ({})", program.stack.join(" < "));
+    if !process.stack.is_empty() {
+        let _ = write!(line, " ({})", process.stack.join(" < "));
     }
-    if let (Some(open), Some(most)) = (program.descriptors, program.most_descriptors) {
+    if let (Some(open), Some(most)) = (process.descriptors, process.most_descriptors) {
         let _ = write!(line, ", descriptors {open} of {most}");
     }
-    if !program.sockets.is_empty() {
-        let _ = write!(line, ", sockets {}", counted(program.sockets.clone()));
+    if !process.sockets.is_empty() {
+        let _ = write!(line, ", sockets {}", counted(process.sockets.clone()));
     }
-    for (address, waiting) in &program.listens {
+    for (address, waiting) in &process.listens {
         let _ = write!(line, ", listens on {address} with {waiting} waiting");
     }
-    for child in &program.children {
+    for child in &process.children {
         let _ = write!(line, ", child {}", described(child));
     }
-    let _ = write!(line, ": {}", program.command);
+    let _ = write!(line, ": {}", process.command);
     line
 }
 
 /// The threads beside the first that wait for somebody, guilty or not.
-fn threads(program: &Program, evidence: &Evidence) -> Vec<String> {
-    let others = program
+fn threads(process: &Process, snapshot: &Snapshot) -> Vec<String> {
+    let others = process
         .threads
         .iter()
-        .filter(|thread| thread.tid != program.pid);
+        .filter(|thread| thread.tid != process.pid);
     let waiting = others.filter_map(|thread| {
-        let wait = waiting_for(&thread.wait, evidence)?;
+        let wait = waiting_for(&thread.wait, snapshot)?;
         Some(format!(
             "PID {}, thread {} ({}): {wait}",
-            program.pid, thread.tid, thread.name
+            process.pid, thread.tid, thread.name
         ))
     });
     waiting.take(MOST_THREADS).collect()
 }
 
 /// A process as a sentence names it.
-pub(super) fn described(other: &Other) -> String {
+pub(super) fn described(other: &Peer) -> String {
     let hidden = if other.is_hidden {
         ", of another user, descriptors not visible"
     } else {
@@ -124,12 +124,12 @@ pub(super) fn described(other: &Other) -> String {
     )
 }
 
-fn port(evidence: &Evidence) -> String {
-    let mut line = format!("Port {}:", evidence.port);
-    if evidence.listeners.is_empty() {
+fn port(snapshot: &Snapshot) -> String {
+    let mut line = format!("Port {}:", snapshot.port);
+    if snapshot.listeners.is_empty() {
         line += " nothing listens here";
     }
-    for (number, listener) in evidence.listeners.iter().enumerate() {
+    for (number, listener) in snapshot.listeners.iter().enumerate() {
         let comma = if number == 0 { "" } else { ";" };
         let holder = match &listener.holder {
             Some(holder) => format!("PID {}", holder.pid),
@@ -150,7 +150,7 @@ fn port(evidence: &Evidence) -> String {
     line
 }
 
-fn instance((process, listens): &(Other, Vec<std::net::SocketAddr>)) -> String {
+fn instance((process, listens): &(Peer, Vec<std::net::SocketAddr>)) -> String {
     let listens: Vec<String> = listens.iter().map(ToString::to_string).collect();
     let listens = if listens.is_empty() {
         "no port that can be seen".to_owned()
@@ -160,8 +160,8 @@ fn instance((process, listens): &(Other, Vec<std::net::SocketAddr>)) -> String {
     format!("Another instance, on {listens}: {}", described(process))
 }
 
-fn machine(evidence: &Evidence) -> String {
-    let machine = &evidence.machine;
+fn machine(snapshot: &Snapshot) -> String {
+    let machine = &snapshot.machine;
     let mut line = format!(
         "Machine: load {:.2} on {} CPUs, {} of {} MiB memory available",
         machine.load,
