@@ -6,9 +6,9 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Seen;
 use super::oom::Victim;
-use super::report::described;
+use super::phrase::{ago, mebibytes};
+use super::question::Seen;
 use super::snapshot::{Listener, Process, Snapshot, Stage};
 use crate::proc::net::{plainly, takes};
 
@@ -131,7 +131,7 @@ fn proxied(snapshot: &Snapshot) -> Option<String> {
         .iter()
         .filter_map(|one| one.holder.as_ref());
     let proxy = match holders.next() {
-        Some(holder) => format!("a proxy, {},", described(holder)),
+        Some(holder) => format!("a proxy, {},", holder.to_string()),
         None => "a proxy".to_owned(),
     };
     let itself = if snapshot.elsewhere {
@@ -255,7 +255,7 @@ fn taken(listener: &Listener, snapshot: &Snapshot) -> Vec<String> {
             process::to_whom(snapshot.is_root)
         )];
     };
-    let holder = described(holder);
+    let holder = holder.to_string();
     let behind = snapshot
         .processes
         .iter()
@@ -289,7 +289,7 @@ fn absent(snapshot: &Snapshot) -> Vec<String> {
         Some(format!(
             "the URL asks for port {}, and a MyVNC server listens on {address}, {}",
             snapshot.port,
-            described(other)
+            other.to_string()
         ))
     });
     // The URL was right once, if it was ever answered.
@@ -363,22 +363,6 @@ fn machine(snapshot: &Snapshot) -> Vec<String> {
         ));
     }
     found
-}
-
-/// A duration as an administrator says it.
-pub(super) fn ago(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-/// Bytes in MiB.
-pub(super) fn mebibytes(bytes: u64) -> u64 {
-    bytes >> 20
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! Takes the snapshot of /proc in stages, the most reliable first. What can block, such as a disk that
 //! does not respond, comes last and costs nothing of what was read before.
 
-pub(super) mod process;
+mod process;
 
-use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,23 +10,18 @@ use std::time::{Duration, Instant};
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::FDTarget;
 
-use super::Question;
-use super::snapshot::{Listener, Peer, Process, Snapshot, Stage};
-use super::{disks, oom, server_log};
+use super::phrase::Peer;
+use super::question::Question;
+use super::snapshot::{Listener, Process, Snapshot, Stage};
+use super::{disks, oom, peer, server_log};
 use crate::proc::fd_owners::Holders;
 use crate::proc::machine::Machine;
-use crate::proc::net::{self, plainly};
-use crate::proc::process::{Proc, joined};
+use crate::proc::net::{self, Sockets, plainly};
 use crate::proc::{fd_owners, machine, sock_diag};
-use crate::secrets;
 use crate::server;
 
 /// Looking through other processes for who holds a pipe or a port ends after this time.
 const SEARCH: Duration = Duration::from_millis(250);
-/// Read limit of another process's arguments, in bytes.
-const LONGEST_CMDLINE: u64 = 16 << 10;
-/// So many characters of another process's command line are shown.
-const LONGEST_COMMAND: usize = 200;
 /// From one reading of the CPU times to the next at least, where a thread runs.
 const SAMPLE: Duration = Duration::from_millis(100);
 
@@ -114,63 +108,6 @@ impl<'a> Collect<'a> {
     }
 }
 
-/// The TCP sockets of our network namespace, by inode.
-#[derive(Debug)]
-pub(super) struct Sockets {
-    rows: Vec<TcpNetEntry>,
-    by_inode: HashMap<u64, usize>,
-    listening_ports: HashSet<u16>,
-}
-
-impl Sockets {
-    fn read() -> Self {
-        let rows = net::tcp_sockets();
-        let numbered = rows.iter().enumerate();
-        // What is not accepted yet, or closed already, has inode 0.
-        let by_inode = numbered
-            .filter(|(_, row)| row.inode != 0)
-            .map(|(number, row)| (row.inode, number))
-            .collect();
-        let listening = rows.iter().filter(|row| row.state == TcpState::Listen);
-        Self {
-            listening_ports: listening.map(|row| row.local_address.port()).collect(),
-            by_inode,
-            rows,
-        }
-    }
-
-    /// Whether anything listens on that port: the kernel makes no connection of ours from it.
-    pub(super) fn is_listened_to(&self, port: u16) -> bool {
-        self.listening_ports.contains(&port)
-    }
-
-    /// The inode of a socket of this machine that listens at that address.
-    pub(super) fn listening_at(&self, address: SocketAddr) -> Option<u64> {
-        let listening = |row: &&TcpNetEntry| {
-            row.state == TcpState::Listen
-                && row.local_address.port() == address.port()
-                && net::takes(row.local_address.ip(), &[address.ip()])
-        };
-        // Elsewhere, the same port says nothing.
-        let is_here = net::place(&[address.ip()]) == net::Place::Here;
-        let mut rows = self.rows.iter().filter(|_| is_here);
-        rows.find(listening).map(|row| row.inode)
-    }
-
-    /// The other end of a connection, where it is of this machine.
-    pub(super) fn other_end(&self, row: &TcpNetEntry) -> Option<&TcpNetEntry> {
-        let ends = |row: &TcpNetEntry| (plainly(row.local_address), plainly(row.remote_address));
-        let (local, remote) = ends(row);
-        self.rows
-            .iter()
-            .find(|other| ends(other) == (remote, local))
-    }
-
-    pub(super) fn by_inode(&self, inode: u64) -> Option<&TcpNetEntry> {
-        self.rows.get(*self.by_inode.get(&inode)?)
-    }
-}
-
 fn listeners(
     question: &Question,
     processes: &[Process],
@@ -181,7 +118,7 @@ fn listeners(
     let listening = |row: &&TcpNetEntry| {
         row.state == TcpState::Listen && row.local_address.port() == question.port
     };
-    let rows = sockets.rows.iter().filter(listening);
+    let rows = sockets.all().iter().filter(listening);
     rows.map(|row| {
         let holder = holders.of_socket(row.inode, &pids);
         let on_port = |state, is_queued: bool| {
@@ -190,7 +127,7 @@ fn listeners(
                     && other.local_address.port() == row.local_address.port()
                     && (!is_queued || other.inode == 0)
             };
-            sockets.rows.iter().filter(is_it).count()
+            sockets.all().iter().filter(is_it).count()
         };
         Listener {
             address: row.local_address,
@@ -200,7 +137,7 @@ fn listeners(
             clients: on_port(TcpState::Established, true),
             closing: on_port(TcpState::CloseWait, false),
             ours: holder.is_some_and(|holder| pids.contains(&holder)),
-            holder: holder.and_then(other),
+            holder: holder.and_then(peer::of),
         }
     })
     .collect()
@@ -221,7 +158,7 @@ fn instances(
     };
     let seen = others
         .iter()
-        .filter_map(|process| Some((other(process.pid)?, listens(process.pid))));
+        .filter_map(|process| Some((peer::of(process.pid)?, listens(process.pid))));
     seen.collect()
 }
 
@@ -243,40 +180,5 @@ fn sample(processes: &mut [Process], began: Instant) {
             thread.ran = percent(after.ran.saturating_sub(thread.cpu.ran));
             thread.waited = percent(after.waited.saturating_sub(thread.cpu.waited));
         }
-    }
-}
-
-/// A process's arguments, joined by spaces; empty where it has none.
-fn command(pid: i32) -> String {
-    joined(
-        &Proc::here()
-            .cmdline(pid, LONGEST_CMDLINE)
-            .unwrap_or_default(),
-    )
-}
-
-/// A process as a sentence names it.
-pub(super) fn other(pid: i32) -> Option<Peer> {
-    let stat = Proc::here().stat(pid).ok()?;
-    let command = command(pid);
-    let command = if command.is_empty() {
-        format!("[{}]", stat.comm)
-    } else {
-        command
-    };
-    Some(Peer {
-        pid,
-        command: shortened(secrets::without(&command)),
-        is_hidden: false,
-        state: stat.state,
-        age: Proc::here().age(pid).unwrap_or_default(),
-    })
-}
-
-/// A command line that is longer than a sentence needs ends in `…`.
-fn shortened(command: String) -> String {
-    match command.char_indices().nth(LONGEST_COMMAND) {
-        Some((end, _)) => format!("{}…", &command[..end]),
-        None => command,
     }
 }

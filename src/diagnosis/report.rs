@@ -5,8 +5,8 @@ use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use super::cause::process::waiting_for;
-use super::cause::{ago, mebibytes};
-use super::snapshot::{Peer, Process, Snapshot, Stage};
+use super::phrase::{Peer, ago, mebibytes};
+use super::snapshot::{Process, Snapshot, Stage};
 use crate::secrets;
 
 /// So many threads of a process have a line of their own, where they wait for somebody.
@@ -86,7 +86,7 @@ fn process(process: &Process) -> String {
         let _ = write!(line, ", listens on {address} with {waiting} waiting");
     }
     for child in &process.children {
-        let _ = write!(line, ", child {}", described(child));
+        let _ = write!(line, ", child {}", child);
     }
     let _ = write!(line, ": {}", process.command);
     line
@@ -106,22 +106,6 @@ fn threads(process: &Process, snapshot: &Snapshot) -> Vec<String> {
         ))
     });
     waiting.take(MOST_THREADS).collect()
-}
-
-/// A process as a sentence names it.
-pub(super) fn described(other: &Peer) -> String {
-    let hidden = if other.is_hidden {
-        ", of another user, descriptors not visible"
-    } else {
-        ""
-    };
-    format!(
-        "PID {} (state {}, for {}{hidden}): {}",
-        other.pid,
-        other.state,
-        ago(other.age),
-        other.command
-    )
 }
 
 fn port(snapshot: &Snapshot) -> String {
@@ -157,7 +141,7 @@ fn instance((process, listens): &(Peer, Vec<std::net::SocketAddr>)) -> String {
     } else {
         listens.join(", ")
     };
-    format!("Another instance, on {listens}: {}", described(process))
+    format!("Another instance, on {listens}: {}", process)
 }
 
 fn machine(snapshot: &Snapshot) -> String {

@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Seen;
 use super::oom::Victim;
+use super::phrase::Peer;
+use super::question::Seen;
 use crate::proc::cgroup::Limit;
 use crate::proc::machine::Machine;
 use crate::proc::sock_diag::Received;
@@ -118,17 +119,6 @@ impl Process {
         main.or_else(|| living.next())
             .map_or(&Wait::Hidden, |thread| &thread.wait)
     }
-}
-
-/// Another process that has to do with it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Peer {
-    pub(crate) pid: i32,
-    pub(crate) command: String,
-    pub(crate) state: char,
-    pub(crate) age: Duration,
-    /// Whether its descriptors cannot be read.
-    pub(crate) is_hidden: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use procfs::net::{TcpState, UdpNetEntry};
 use procfs::process::FDTarget;
 
-use super::collect::process;
-use super::collect::{Sockets, other};
-use super::snapshot::{Peer, Wait};
+use super::peer;
+use super::phrase::Peer;
+use super::snapshot::Wait;
 use crate::proc::fd_owners::{End, Holders};
-use crate::proc::net::plainly;
-use crate::proc::syscall::{Deed, Doing, Polled};
+use crate::proc::net::{Sockets, plainly};
+use crate::proc::syscall::{Deed, Doing, Polled, doing};
 use crate::proc::{fd_owners, sock_diag};
 
 /// No longer chain of processes that wait for each other is followed.
@@ -52,7 +52,7 @@ impl WaitResolver<'_> {
             Doing::Running => Wait::Running,
             Doing::Using(descriptor, deed) => self.on(*descriptor, *deed),
             Doing::Naming(path, deed) => self.file(path.as_deref(), *deed),
-            Doing::Child(Some(pid)) => match other(*pid) {
+            Doing::Child(Some(pid)) => match peer::of(*pid) {
                 Some(child) => self.process(child),
                 None => Wait::Unknown("a child".into()),
             },
@@ -121,7 +121,7 @@ impl WaitResolver<'_> {
             Wait::Client {
                 local: plainly(local),
                 peer: plainly(peer),
-                process: process.and_then(other),
+                process: process.and_then(peer::of),
                 writing: deed == Deed::Writing,
                 queued: row.tx_queue,
                 received: sock_diag::received(local, peer),
@@ -134,7 +134,7 @@ impl WaitResolver<'_> {
             let process = inode.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Remote {
                 peer: plainly(peer),
-                process: process.and_then(other),
+                process: process.and_then(peer::of),
                 connecting: row.state == TcpState::SynSent,
             }
         }
@@ -150,7 +150,7 @@ impl WaitResolver<'_> {
         let children: Vec<i32> = self.children.iter().map(|child| child.pid).collect();
         let holders = self.holders.of_pipe(inode, end, &children);
         let holder = holders.into_iter().find(|pid| *pid != self.pid);
-        match holder.and_then(other) {
+        match holder.and_then(peer::of) {
             Some(holder) => self.process(holder),
             None => match self.hidden_child() {
                 Some(child) => self.process(child),
@@ -178,13 +178,13 @@ impl WaitResolver<'_> {
         let mut chain = vec![first];
         while chain.len() < LONGEST_CHAIN {
             let Some(last) = chain.last() else { break };
-            match process::children(last.pid).as_slice() {
+            match peer::children(last.pid).as_slice() {
                 [only] if last.state == 'S' && only.pid != self.pid => chain.push(only.clone()),
                 _ => break,
             }
         }
         let last = chain.last().filter(|_| self.asks_on).map(|last| {
-            let wait = process::wait_of(last.pid, self.sockets, self.holders);
+            let wait = wait_of(last.pid, self.sockets, self.holders);
             matches!(wait, Wait::Remote { .. } | Wait::File { .. }).then(|| Box::new(wait))
         });
         Wait::Process {
@@ -213,6 +213,21 @@ impl WaitResolver<'_> {
             deed,
         }
     }
+}
+
+/// What a process's main thread waits for.
+fn wait_of(pid: i32, sockets: &Sockets, holders: &mut Holders) -> Wait {
+    let open = fd_owners::descriptors(pid).into_iter().flatten();
+    let targets = open.map(|one| (one.fd, one.target)).collect();
+    let mut resolver = WaitResolver {
+        pid,
+        targets: &targets,
+        sockets,
+        children: &[],
+        holders,
+        asks_on: false,
+    };
+    resolver.wait(&doing(pid, pid))
 }
 
 /// Whether two waits are for the same one.

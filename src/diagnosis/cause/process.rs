@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{ago, mebibytes};
-use crate::diagnosis::report::described;
-use crate::diagnosis::snapshot::{Peer, Process, Snapshot, Thread, Wait};
+use crate::diagnosis::phrase::{Peer, ago, mebibytes};
+use crate::diagnosis::snapshot::{Process, Snapshot, Thread, Wait};
 use crate::proc::cgroup::{Limit, LimitKind};
 use crate::proc::sock_diag::Received;
 use crate::proc::syscall::Doing;
@@ -24,7 +23,7 @@ pub(super) fn stopped(process: &Process) -> Option<String> {
         ('T', _) => Some(format!("PID {pid} is stopped (SIGSTOP or job control)")),
         ('t', Some(tracer)) => Some(format!(
             "PID {pid} is stopped by its tracer, {}",
-            described(tracer)
+            tracer.to_string()
         )),
         ('t', None) => Some(format!("PID {pid} is stopped by a tracer")),
         // It starts a child (vfork(2)), and that is what it waits for.
@@ -203,7 +202,7 @@ pub(in super::super) fn waiting_for(wait: &Wait, snapshot: &Snapshot) -> Option<
             local(process.as_ref())
         )),
         Wait::Process { chain, last } => {
-            let links: Vec<String> = chain.iter().map(described).collect();
+            let links: Vec<String> = chain.iter().map(ToString::to_string).collect();
             let mut text = format!("waiting for {}", links.join(", which waits for "));
             if let Some(last) = last.as_deref().and_then(|last| {
                 waiting_for(last, snapshot).map(|last| last.replacen("blocked ", "", 1))
@@ -213,7 +212,7 @@ pub(in super::super) fn waiting_for(wait: &Wait, snapshot: &Snapshot) -> Option<
             Some(text)
         }
         Wait::Children(several) => {
-            let several: Vec<String> = several.iter().map(described).collect();
+            let several: Vec<String> = several.iter().map(ToString::to_string).collect();
             Some(format!(
                 "waiting for the first to end of its children, {}",
                 several.join("; ")
@@ -232,7 +231,7 @@ pub(in super::super) fn waiting_for(wait: &Wait, snapshot: &Snapshot) -> Option<
 /// ` (PID 42 (state T, for 5 s): slapd)`, where a peer is a process of this machine.
 fn local(process: Option<&Peer>) -> String {
     process.map_or(String::new(), |process| {
-        format!(" ({})", described(process))
+        format!(" ({})", process.to_string())
     })
 }
 

@@ -1,5 +1,6 @@
 use super::*;
-use crate::diagnosis::snapshot::{Cpu, Full, Peer, Thread, Wait};
+use crate::diagnosis::phrase::Peer;
+use crate::diagnosis::snapshot::{Cpu, Full, Thread, Wait};
 use crate::proc::cgroup::{Limit, LimitKind};
 use crate::proc::machine::{Machine, Pressure};
 use crate::proc::sock_diag::Received;
@@ -125,7 +126,7 @@ fn remote(connecting: bool) -> Wait {
     }
 }
 
-fn process(chain: Vec<Peer>, last: Option<Wait>) -> Wait {
+fn chain(chain: Vec<Peer>, last: Option<Wait>) -> Wait {
     Wait::Process {
         chain,
         last: last.map(Box::new),
@@ -228,11 +229,11 @@ fn each_evidence_has_its_sentence() {
             "blocked writing to client 10.0.0.7:51234, which does not read: 2500000 bytes wait to be sent (PID 7)",
         ),
         (
-            waits(process(vec![other(42, "bjobs -u all")], None)),
+            waits(chain(vec![other(42, "bjobs -u all")], None)),
             "waiting for PID 42 (state S, for 90 s): bjobs -u all (PID 7)",
         ),
         (
-            waits(process(
+            waits(chain(
                 vec![other(42, "sh -c bjobs"), other(43, "bjobs")],
                 Some(remote(false)),
             )),
@@ -240,7 +241,7 @@ fn each_evidence_has_its_sentence() {
              which is waiting for a reply from 10.0.0.7:51234 (PID 7)",
         ),
         (
-            waits(process(vec![other(42, "bjobs")], Some(on_file(None)))),
+            waits(chain(vec![other(42, "bjobs")], Some(on_file(None)))),
             "waiting for PID 42 (state S, for 90 s): bjobs, which is opening /home/x (PID 7)",
         ),
         (
@@ -261,7 +262,7 @@ fn each_evidence_has_its_sentence() {
             "PID 7 is stuck in the kernel (state D), in nfs_wait",
         ),
         (
-            stuck('D', process(vec![other(42, "main.py")], None)),
+            stuck('D', chain(vec![other(42, "main.py")], None)),
             "waiting for PID 42 (state S, for 90 s): main.py (PID 7, in state D)",
         ),
         (
@@ -655,7 +656,7 @@ fn who_waits_for_another_of_the_server_is_named_after_it() {
         threads: vec![thread(42, Doing::Running, on_file(None), 0)],
         ..Process::default()
     };
-    let mut snapshot = stuck('D', process(vec![other(42, "main.py")], None));
+    let mut snapshot = stuck('D', chain(vec![other(42, "main.py")], None));
     snapshot.processes.push(child);
     let causes = causes(&snapshot);
     assert_eq!(
@@ -713,7 +714,7 @@ fn hazard_49_a_child_of_another_user_is_named_with_what_is_not_visible() {
         is_hidden: true,
         ..other(42, "squeue")
     };
-    let causes = causes(&waits(process(vec![squeue], None)));
+    let causes = causes(&waits(chain(vec![squeue], None)));
     let expected = "waiting for PID 42 (state S, for 90 s, of another user, descriptors not visible): squeue (PID 7)";
     assert_eq!(causes.first().map(String::as_str), Some(expected));
 }
@@ -754,7 +755,7 @@ fn hazard_53_a_dead_server_is_the_cause_before_who_holds_its_port() {
 
 #[test]
 fn hazard_54_a_parent_that_has_forked_is_said_to_be_in_state_d() {
-    let mut snapshot = waits(process(vec![other(42, "python3")], None));
+    let mut snapshot = waits(chain(vec![other(42, "python3")], None));
     snapshot.processes[0].state = 'D';
     let causes = causes(&snapshot);
     let expected = "waiting for PID 42 (state S, for 90 s): python3 (PID 7, in state D)";

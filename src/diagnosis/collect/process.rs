@@ -7,11 +7,11 @@ use std::time::Duration;
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, Stat};
 
-use super::{Sockets, other};
-use crate::diagnosis::snapshot::{Cpu, Peer, Process, Thread, Wait};
+use crate::diagnosis::peer;
+use crate::diagnosis::snapshot::{Cpu, Process, Thread, Wait};
 use crate::diagnosis::wait::WaitResolver;
 use crate::proc::fd_owners::Holders;
-use crate::proc::net::plainly;
+use crate::proc::net::{Sockets, plainly};
 use crate::proc::parse::number_after;
 use crate::proc::process::Proc;
 use crate::proc::syscall::doing;
@@ -62,9 +62,9 @@ pub(super) fn read(
     process.swapped = kibibytes("VmSwap:") * 1024;
     process.tracer = number_after(&status, "TracerPid:")
         .filter(|tid| *tid > 0)
-        .and_then(process_of)
-        .and_then(other);
-    process.children = children(pid);
+        .and_then(|tid| Proc::here().ids(tid).ok())
+        .and_then(|ids| peer::of(ids.tgid));
+    process.children = peer::children(pid);
     let open = fd_owners::descriptors(pid);
     // Their number shows to those who may not see what they are.
     let listed = std::fs::read_dir(format!("/proc/{pid}/fd"));
@@ -92,27 +92,6 @@ pub(super) fn read(
     Some((process, paths))
 }
 
-/// What a process's main thread waits for.
-pub(in super::super) fn wait_of(pid: i32, sockets: &Sockets, holders: &mut Holders) -> Wait {
-    let open = fd_owners::descriptors(pid).into_iter().flatten();
-    let targets = open.map(|one| (one.fd, one.target)).collect();
-    let mut around = WaitResolver {
-        pid,
-        targets: &targets,
-        sockets,
-        children: &[],
-        holders,
-        asks_on: false,
-    };
-    around.wait(&doing(pid, pid))
-}
-
-/// The process that a thread is one of.
-fn process_of(tid: i32) -> Option<i32> {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    number_after(&status, "Tgid:")
-}
-
 /// What a thread has had of the CPUs (Documentation/scheduler/sched-stats.rst); in clock ticks alone,
 /// where the kernel keeps no more.
 pub(super) fn cpu(pid: i32, tid: i32) -> Option<Cpu> {
@@ -137,14 +116,9 @@ fn thread_stat(pid: i32, tid: i32) -> Option<Stat> {
     Proc::here().thread_stat(pid, tid).ok()
 }
 
-fn numbers_in(directory: &str) -> impl Iterator<Item = i32> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
 fn threads(pid: i32, around: &mut WaitResolver) -> Vec<Thread> {
     let mut threads = Vec::new();
-    for tid in numbers_in(&format!("/proc/{pid}/task")) {
+    for tid in Proc::here().threads(pid) {
         let Some(stat) = thread_stat(pid, tid) else {
             continue;
         };
@@ -166,18 +140,6 @@ fn threads(pid: i32, around: &mut WaitResolver) -> Vec<Thread> {
         });
     }
     threads
-}
-
-/// The children of all threads, as they were started.
-pub(in super::super) fn children(pid: i32) -> Vec<Peer> {
-    let mut children = Vec::new();
-    for tid in numbers_in(&format!("/proc/{pid}/task")) {
-        let list = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/children"));
-        let list = list.unwrap_or_default();
-        let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
-        children.extend(pids.filter_map(other));
-    }
-    children
 }
 
 type Tcp = (

@@ -1,0 +1,49 @@
+//! How sentences write a process, a duration and an amount. Only `std`: `build.rs` includes it.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Another process that has to do with it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Peer {
+    pub(crate) pid: i32,
+    pub(crate) command: String,
+    pub(crate) state: char,
+    pub(crate) age: Duration,
+    /// Whether its descriptors cannot be read.
+    pub(crate) is_hidden: bool,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hidden = if self.is_hidden {
+            ", of another user, descriptors not visible"
+        } else {
+            ""
+        };
+        write!(
+            f,
+            "PID {} (state {}, for {}{hidden}): {}",
+            self.pid,
+            self.state,
+            ago(self.age),
+            self.command
+        )
+    }
+}
+
+/// A duration as an administrator says it.
+pub(crate) fn ago(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// Bytes in MiB.
+pub(crate) fn mebibytes(bytes: u64) -> u64 {
+    bytes >> 20
+}
