@@ -9,6 +9,14 @@ mod completions;
 #[path = "src/defaults.rs"]
 #[allow(dead_code, reason = "the program uses the rest")]
 mod defaults;
+#[allow(dead_code, reason = "the program uses the rest")]
+#[path = "src/diagnosis"]
+mod diagnosis {
+    pub(crate) mod phrase;
+    pub(crate) mod cause {
+        pub(crate) mod catalog;
+    }
+}
 #[path = "build/jobs.rs"]
 mod jobs;
 #[path = "build/manual.rs"]
@@ -29,6 +37,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=src/cli.rs");
     println!("cargo::rerun-if-changed=src/defaults.rs");
+    println!("cargo::rerun-if-changed=src/diagnosis/phrase.rs");
+    println!("cargo::rerun-if-changed=src/diagnosis/cause/catalog.rs");
     println!("cargo::rerun-if-changed=debian/changelog");
     let date = page::date(&fs::read_to_string("debian/changelog")?)
         .ok_or("debian/changelog: its first entry has no date")?;

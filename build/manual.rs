@@ -7,6 +7,7 @@ use clap_mangen::Man;
 
 use crate::cli::{is_switch, keys};
 use crate::defaults;
+use crate::diagnosis::cause::catalog::Kind;
 use crate::page::{page, tidy};
 use crate::sample;
 
@@ -84,7 +85,18 @@ fn filled(text: &str) -> String {
     })
     .replace("{SERVER_LOGS}", &defaults::SERVER_LOGS.join("\n- "))
     .replace("{TIMER_SECONDS}", &defaults::TIMER_SECONDS.to_string())
+    .replace("{CAUSES}", &causes())
     .replace("{LONGEST_SECONDS}", &defaults::LONGEST_SECONDS.to_string())
+}
+
+/// Each kind of cause: how its sentences begin, what that means, and what to do.
+fn causes() -> String {
+    let entries = Kind::ALL.iter().map(|kind| {
+        let entry = kind.entry();
+        let terms = entry.terms.join("\n- ");
+        format!("- {terms}\n{} {}", entry.meaning, entry.advice)
+    });
+    entries.collect::<Vec<_>>().join("\n\n")
 }
 
 const PROGRAM_HEAD: &str = r"
@@ -312,111 +324,13 @@ user other than root and the one that the command runs as.
 # CAUSES
 
 Before anything is stopped, the lines that begin with "Cause:" name what was found, the most specific
-first, with the proof. The lines after them are the evidence, a line for each process, for the port and
+first, with the proof. The lines after them are the report, a line for each process, for the port and
 for the machine. The system calls of another user's processes are visible to root and to their owner only;
 the log says so instead of guessing. The causes are:
 
-- the server is not running; it last answered N ago
-No process of the server was found, and nobody listens. The time is that of the last healthy check.
+{CAUSES}
 
-- the kernel's OOM killer ended the server
-Also, if that is less certain, "the server is not running; the kernel's OOM killer ended PID N ..., which
-may have been it", or "ended a process of its control group". Give the server more memory, or find out
-what uses it up.
-
-- blocked reading from idle client ADDRESS
-- blocked in a TLS handshake with idle client ADDRESS
-- blocked in a TLS handshake or read with idle client ADDRESS
-The server serves one client at a time, and this client has connected and sends nothing. If the client is
-a process of this machine, its PID and command are named. Find out who it is. A proxy before the server
-keeps such clients away from it.
-
-- blocked writing to client ADDRESS, which does not read
-The same, while the server sends its answer.
-
-- waiting for PID N (state S, for T): COMMAND
-- waiting for the first to end of its children
-A child does not exit, such as bjobs when the scheduler does not respond. If the child waits for another
-process, a host or a file, that is named after it. "of another user, descriptors not visible" means that
-more is visible to root only.
-
-- waiting for a reply from ADDRESS
-- waiting for a connection to ADDRESS
-Another service does not respond: a scheduler, a directory server, a name server. If it runs on this
-machine, its process and state are named.
-
-- blocked opening FILE
-A dead file server, a FIFO without a writer, or a lock that another process holds; "reading", "locking",
-"examining", "listing" and the like as well. A network file system is named with its server.
-
-- PID N is stuck in the kernel (state D)
-The process cannot be stopped until the kernel lets it go: look at the file server or the disk.
-
-- PID N is stopped
-By SIGSTOP, or by a tracer, which is named.
-
-- PID N spins: thread T used P % of a CPU
-The thread uses a CPU without making progress.
-
-- PID N waits for clients as a healthy server does
-Nothing wrong is visible. A firewall, or a server that was slow, may be the cause.
-
-- deadlock: the main thread of PID N waits for a lock
-- the main thread of PID N waits for a lock
-No thread runs. Without "deadlock:", some threads sleep for a time.
-
-- PID N is out of file descriptors
-- PID N has too few file descriptors left for a request
-- PID N is out of threads
-Raise the limit, or look for the leak.
-
-- PID N is at the memory limit of its control group
-- PID N is swapped out
-Raise the limit, or find out what uses up the memory.
-
-- the accept queue of ADDRESS is full
-- N clients wait in the accept queue of ADDRESS
-- PID N has N connections in CLOSE_WAIT
-So many clients wait for the server, or so many connections are leaked by it.
-
-- ADDRESS is held by another process
-- ADDRESS is not the server's
-- the server listens on ADDRESS, which is not where the URL asks
-- the server runs, but nothing listens on port N
-- the URL asks for port N, and a MyVNC server listens on ADDRESS
-Another process has the port, or the URL does not name the server's address.
-
-- the URL's host is another machine
-- the URL's host cannot be resolved
-- the check failed on the monitor's own side
-The server is not on this machine, or it was not asked; see NOT ASKED.
-
-- a proxy answers with status N in the server's place
-The proxy is named if it runs here, and whether the server itself is up.
-
-- the server speaks TLS here, not plain HTTP: the right URL is URL
-- the server speaks plain HTTP here, not TLS: the right URL is URL
-The URL's scheme is wrong. Correct `--url`: until then, every run restarts the server.
-
-- the server answers, but with status N
-- the server's certificate is not accepted
-- what answers is no MyVNC server
-The reason follows. That of a status is in the server's own log.
-
-- the disk of DIRECTORY is full
-- the disk of DIRECTORY has no free inode
-- the machine is out of memory
-- the machine is out of threads
-- the machine is overloaded
-- the machine waits for its disks
-A restart does not cure this.
-
-- not visible
-- not known
-- no further process can be started
-The rest of the line says what could not be seen, and why.
-
-After the evidence, the log has the last minutes of the server's own log (`--log-history-minutes`). It is
+After the report, the log has the last minutes of the server's own log (`--log-history-minutes`). It is
 the newest *.log file that the server holds open, else the log that it had when it was last started, else
 the newest file that `--server-log` matches, else the newest myvnc_*.log in the `logdir` of
 server_config.json, or, if that has none, in the places of FILES. A log that not everybody can read is

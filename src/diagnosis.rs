@@ -14,99 +14,80 @@ mod wait;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use self::cause::catalog::Cause;
 use self::collect::Collect;
 pub(crate) use self::question::{Question, Seen};
+pub(crate) use self::report::Line;
 use self::snapshot::Snapshot;
-use crate::journal::{one_line, plain};
+use crate::journal::plain;
 use crate::sys::bounded;
 
-/// No look takes longer.
+/// Time limit of a diagnosis.
 const BUDGET: Duration = Duration::from_millis(500);
 
-/// What a look came to.
-#[derive(Clone, Debug, Default)]
+/// What a diagnosis found.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Diagnosis {
     /// The causes, the most specific first, one sentence each.
     pub(crate) causes: Vec<String>,
     /// The report: a line for each process, port and resource.
-    pub(crate) report: Vec<String>,
+    pub(crate) report: Vec<Line>,
 }
-
-/// Begins each line of what a look tells: a cause, a line of the report, or the end of one telling.
-const CAUSE: char = 'C';
-const REPORT: char = 'R';
-const END: &str = "E";
 
 impl Diagnosis {
     fn of(snapshot: &Snapshot, history: Duration) -> Self {
+        let causes = cause::causes(snapshot);
         Self {
-            causes: cause::causes(snapshot),
+            causes: causes.iter().map(ToString::to_string).collect(),
             report: report::lines(snapshot, history),
         }
     }
 
-    fn text(&self) -> String {
-        let causes = self.causes.iter().map(|line| (CAUSE, line));
-        let report = self.report.iter().map(|line| (REPORT, line));
-        let mut text = String::new();
-        for (kind, line) in causes.chain(report) {
-            text.push(kind);
-            text.push_str(&one_line(line));
-            text.push('\n');
-        }
-        text + END + "\n"
+    /// One line of JSON.
+    fn message(&self) -> Vec<u8> {
+        let mut message = serde_json::to_vec(self).unwrap_or_default();
+        message.push(b'\n');
+        message
     }
 
-    /// The last whole telling.
-    fn parse(text: &str) -> Option<Self> {
-        let end = format!("\n{END}\n");
-        let text = &text[..=text.rfind(&end)?];
-        let start = text.rfind(&end).map_or(0, |before| before + end.len());
-        let mut diagnosis = Self::default();
-        for line in text[start..].lines() {
-            if let Some(cause) = line.strip_prefix(CAUSE) {
-                diagnosis.causes.push(cause.to_owned());
-            } else if let Some(report) = line.strip_prefix(REPORT) {
-                diagnosis.report.push(report.to_owned());
-            }
-        }
-        Some(diagnosis)
+    /// The last whole message.
+    fn last_of(messages: &[u8]) -> Option<Self> {
+        let end = messages.iter().rposition(|byte| *byte == b'\n')?;
+        let mut whole = messages[..end].split(|byte| *byte == b'\n');
+        serde_json::from_slice(whole.next_back()?).ok()
     }
 }
 
-/// Looks, for no longer than the budget: what was not seen by then is not waited for. Where the
-/// machine is ill, a disk holds whoever looks at it, so the look is a process of its own.
-pub(crate) async fn look(question: &Question) -> Diagnosis {
+/// Diagnoses a server within the time limit; what was not read by then is left out. A disk can block
+/// whoever reads it, so this happens in a process of its own, which sends what it has after each stage.
+pub(crate) async fn diagnose(question: &Question) -> Diagnosis {
     let history = question.log.history;
-    let looking = bounded::in_process(BUDGET, |out| {
-        let mut tell = |snapshot: &Snapshot| {
-            let _ = out.write_all(Diagnosis::of(snapshot, history).text().as_bytes());
+    let messages = bounded::in_process(BUDGET, |out| {
+        let mut send = |snapshot: &Snapshot| {
+            let _ = out.write_all(&Diagnosis::of(snapshot, history).message());
         };
-        let mut look = Collect::new(question, &mut tell);
-        let paths = look.at_proc();
-        look.at_disks(paths);
+        let mut collect = Collect::new(question, &mut send);
+        let paths = collect.at_proc();
+        collect.at_disks(paths);
     });
-    let told = match looking.await {
-        Ok(told) => Diagnosis::parse(&String::from_utf8_lossy(&told)),
+    let diagnosis = match messages.await {
+        Ok(messages) => Diagnosis::last_of(&messages),
         Err(reason) => {
             // The server may have used up all processes: what cannot block is read here.
             let mut last = None;
-            let mut tell = |snapshot: &Snapshot| last = Some(Diagnosis::of(snapshot, history));
-            Collect::new(question, &mut tell).at_proc();
+            let mut keep = |snapshot: &Snapshot| last = Some(Diagnosis::of(snapshot, history));
+            Collect::new(question, &mut keep).at_proc();
             last.map(|mut last| {
-                last.causes.push(format!(
-                    "no further process can be started: {}",
-                    plain(&reason)
-                ));
+                last.causes
+                    .push(Cause::NoProcess(plain(&reason)).to_string());
                 last
             })
         }
     };
-    told.unwrap_or_else(|| Diagnosis {
-        causes: vec![format!(
-            "not known: /proc did not answer within {} ms",
-            BUDGET.as_millis()
-        )],
+    diagnosis.unwrap_or_else(|| Diagnosis {
+        causes: vec![Cause::NoProc(BUDGET).to_string()],
         report: Vec::new(),
     })
 }
@@ -116,24 +97,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_whole_telling_counts() {
+    fn the_last_whole_message_counts() {
         let diagnosis = |cause: &str| Diagnosis {
             causes: vec![cause.to_owned()],
-            report: vec!["E".to_owned(), "line\nline".to_owned()],
+            report: vec![Line::Reading("line\nline".to_owned())],
         };
-        let (first, second) = (diagnosis("one").text(), diagnosis("two").text());
-        let causes = |text: &str| Diagnosis::parse(text).map(|diagnosis| diagnosis.causes);
-        assert_eq!(
-            causes(&format!("{first}{second}")),
-            Some(vec!["two".to_owned()])
-        );
-        for cut in 1..second.len() {
-            let told = format!("{first}{}", &second[..second.len() - cut]);
-            assert_eq!(causes(&told), Some(vec!["one".to_owned()]), "{told}");
+        let (first, second) = (diagnosis("one"), diagnosis("two"));
+        let both = [first.message(), second.message()].concat();
+        assert_eq!(Diagnosis::last_of(&both), Some(second));
+        for end in first.message().len()..both.len() {
+            assert_eq!(Diagnosis::last_of(&both[..end]), Some(first.clone()));
         }
-        assert_eq!(causes(&first[..first.len() - 1]), None);
-        assert_eq!(causes(""), None);
-        let report = Diagnosis::parse(&first).map(|diagnosis| diagnosis.report);
-        assert_eq!(report, Some(vec!["E".to_owned(), "line?line".to_owned()]));
+        let half = &both[..first.message().len() - 1];
+        assert_eq!(Diagnosis::last_of(half), None);
+        assert_eq!(Diagnosis::last_of(b""), None);
     }
 }

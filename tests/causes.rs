@@ -52,7 +52,7 @@ fn cause_1_not_running_and_since_when() {
     let last = site.causes().pop().unwrap();
     let known = last.starts_with("the server is not running; it last answered ")
         && last.ends_with(" s ago");
-    let by_chance = last.contains("the kernel's OOM killer ended PID ");
+    let by_chance = last.contains("the kernel's OOM killer ended ");
     assert!(known || by_chance, "{last}");
 }
 
@@ -87,8 +87,13 @@ fn cause_1_ended_by_the_oom_killer() {
     drop(server);
     collect(&site);
     let last = site.causes().pop().unwrap();
-    let start =
-        format!("the server is not running; the kernel's OOM killer ended PID {pid} (python3) ");
+    // The kernel's log has the PIDs of the initial PID namespace.
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap();
+    let victim = match namespace.as_os_str() == "pid:[4026531836]" {
+        true => format!("PID {pid} (python3)"),
+        false => "a process (python3)".to_owned(),
+    };
+    let start = format!("the server is not running; the kernel's OOM killer ended {victim} ");
     assert!(
         last.starts_with(&start) && last.ends_with(" ago, which may have been it"),
         "{last}"
@@ -264,7 +269,7 @@ fn cause_5_where_any_of_several_children_is_waited_for_none_is_blamed() {
     let cause = cause_of(&site);
     let pid = site.servers()[0];
     assert!(
-        cause.starts_with("waiting for the first to end of its children, PID "),
+        cause.starts_with("waiting for any of its 2 children to exit: PID "),
         "{cause}"
     );
     assert!(
@@ -386,7 +391,7 @@ fn cause_7_stuck_in_the_kernel() {
         return rig::skip("no cgroup v1 freezer to hold a process in state D");
     };
     let cause = cause_of(&site);
-    let start = format!("PID {pid} is stuck in the kernel (state D), in ");
+    let start = format!("PID {pid} is stuck in the kernel (state D), kernel wait channel: ");
     assert!(cause.starts_with(&start), "{cause}");
     // Only root may see in which functions.
     let record = format!("PID {pid}: state D, ");
@@ -620,7 +625,7 @@ fn cause_14_listening_where_the_url_does_not_ask() {
     let _server = site.start();
     let cause = cause_of(&site);
     let expected = format!(
-        "the server listens on 127.0.0.2:{}, which is not where the URL asks",
+        "the server listens on 127.0.0.2:{}, not at the URL's address",
         site.port
     );
     assert_eq!(cause, expected);
@@ -655,7 +660,7 @@ fn cause_14_another_instance_on_another_port() {
         assert_eq!(run(&mut monitor).code(), Some(0), "{}", site.log());
         let cause = site.causes().remove(0);
         let start = format!(
-            "the URL asks for port {}, and a MyVNC server listens on 127.0.0.1:{}, PID ",
+            "the URL has port {}, and a MyVNC server listens on 127.0.0.1:{}, PID ",
             site.port, another.port
         );
         assert!(cause.starts_with(&start), "{cause}");
@@ -840,7 +845,7 @@ fn cause_17_pressure_and_load_are_in_the_record() {
     }
     let keeps_pressure = fs::read_to_string("/proc/pressure/memory").is_ok();
     assert_eq!(
-        machine.contains(", stood still for a CPU "),
+        machine.contains("; pressure (10 s average): cpu "),
         keeps_pressure,
         "{machine}"
     );
@@ -932,7 +937,7 @@ fn as_another_user_a_server_that_is_not_recognised_is_not_called_dead() {
             .gid(65534);
         assert_eq!(run(&mut monitor).code(), Some(0), "{}", site.log());
         let expected = format!(
-            "not visible: who listens on 127.0.0.1:{} is shown to its owner and to root alone",
+            "not visible: who listens on 127.0.0.1:{} is shown only to its owner and to root",
             site.port
         );
         let expected = hangs.then_some(expected);

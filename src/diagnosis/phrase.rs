@@ -14,6 +14,15 @@ pub(crate) struct Peer {
     pub(crate) is_hidden: bool,
 }
 
+impl Peer {
+    /// The name of its program.
+    pub(crate) fn program(&self) -> String {
+        let first = self.command.split_whitespace().next().unwrap_or_default();
+        let name = first.rsplit('/').next().unwrap_or_default();
+        name.to_owned()
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hidden = if self.is_hidden {
@@ -46,4 +55,10 @@ pub(crate) fn ago(duration: Duration) -> String {
 /// Bytes in MiB.
 pub(crate) fn mebibytes(bytes: u64) -> u64 {
     bytes >> 20
+}
+
+/// All items, with this between them.
+pub(crate) fn list<T: fmt::Display>(items: &[T], between: &str) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(between)
 }

@@ -4,16 +4,42 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use super::cause::process::waiting_for;
+use serde::{Deserialize, Serialize};
+
+use super::cause::process::awaited;
 use super::phrase::{Peer, ago, mebibytes};
 use super::snapshot::{Process, Snapshot, Stage};
-use crate::secrets;
 
 /// So many threads of a process have a line of their own, where they wait for somebody.
 const MOST_THREADS: usize = 20;
 
-/// A line for each process, for the port and for the machine.
-pub(super) fn lines(snapshot: &Snapshot, history: Duration) -> Vec<String> {
+/// A line of the report.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) enum Line {
+    /// What was read.
+    Reading(String),
+    /// A line of the server's own log.
+    ServerLog(String),
+}
+
+/// A line for each process, for the port and for the machine, then the server's own log, of which
+/// `history` is wanted.
+pub(super) fn lines(snapshot: &Snapshot, history: Duration) -> Vec<Line> {
+    let mut lines: Vec<Line> = readings(snapshot).into_iter().map(Line::Reading).collect();
+    if let Some((path, last)) = &snapshot.log {
+        let heading = format!(
+            "{} lines of {} in the last {} minutes",
+            last.len(),
+            path.display(),
+            history.as_secs() / 60
+        );
+        lines.push(Line::ServerLog(heading));
+        lines.extend(last.iter().cloned().map(Line::ServerLog));
+    }
+    lines
+}
+
+fn readings(snapshot: &Snapshot) -> Vec<String> {
     let mut lines = Vec::new();
     for process in &snapshot.processes {
         lines.push(self::process(process));
@@ -26,21 +52,9 @@ pub(super) fn lines(snapshot: &Snapshot, history: Duration) -> Vec<String> {
     lines.push(machine(snapshot));
     if snapshot.stage < Stage::All {
         lines.push(format!(
-            "The look ended early: {} took too long",
+            "Diagnosis incomplete: timed out reading {}",
             snapshot.stage
         ));
-    }
-    if let Some((path, last)) = &snapshot.log {
-        let minutes = history.as_secs() / 60;
-        lines.push(format!(
-            "Server log: {} lines of {} in the last {minutes} minutes",
-            last.len(),
-            path.display()
-        ));
-        lines.extend(
-            last.iter()
-                .map(|line| format!("Server log: {}", secrets::without(line))),
-        );
     }
     lines
 }
@@ -51,6 +65,17 @@ fn counted<T: Display>(counts: impl IntoIterator<Item = (T, usize)>) -> String {
         .into_iter()
         .map(|(what, count)| format!("{count} {what}"));
     each.collect::<Vec<_>>().join(" and ")
+}
+
+/// `1 thread (S)`, `3 threads (1 R and 2 S)`.
+fn threads_in(states: &BTreeMap<char, usize>) -> String {
+    let count: usize = states.values().sum();
+    let plural = if count == 1 { "" } else { "s" };
+    let states = match states.keys().next() {
+        Some(only) if states.len() == 1 => only.to_string(),
+        _ => counted(states.clone()),
+    };
+    format!("{count} thread{plural} ({states})")
 }
 
 fn process(process: &Process) -> String {
@@ -69,9 +94,9 @@ fn process(process: &Process) -> String {
     if process.swapped > 0 {
         let _ = write!(line, " and {} swapped", mebibytes(process.swapped));
     }
-    let _ = write!(line, ", threads {}", counted(states));
-    if let Some(kernel) = &process.kernel {
-        let _ = write!(line, ", waits in {kernel}");
+    let _ = write!(line, ", {}", threads_in(&states));
+    if let Some(channel) = &process.kernel {
+        let _ = write!(line, ", kernel wait channel: {channel}");
     }
     if !process.stack.is_empty() {
         let _ = write!(line, " ({})", process.stack.join(" < "));
@@ -86,7 +111,7 @@ fn process(process: &Process) -> String {
         let _ = write!(line, ", listens on {address} with {waiting} waiting");
     }
     for child in &process.children {
-        let _ = write!(line, ", child {}", child);
+        let _ = write!(line, ", child {child}");
     }
     let _ = write!(line, ": {}", process.command);
     line
@@ -99,7 +124,7 @@ fn threads(process: &Process, snapshot: &Snapshot) -> Vec<String> {
         .iter()
         .filter(|thread| thread.tid != process.pid);
     let waiting = others.filter_map(|thread| {
-        let wait = waiting_for(&thread.wait, snapshot)?;
+        let wait = awaited(&thread.wait, snapshot.tls, snapshot.port)?;
         Some(format!(
             "PID {}, thread {} ({}): {wait}",
             process.pid, thread.tid, thread.name
@@ -156,7 +181,7 @@ fn machine(snapshot: &Snapshot) -> String {
     if let Some(pressure) = machine.pressure {
         let _ = write!(
             line,
-            ", stood still for a CPU {:.0} %, for memory {:.0} %, for a disk {:.0} % of the last 10 s",
+            "; pressure (10 s average): cpu {:.0} %, memory {:.0} %, io {:.0} %",
             pressure.cpu, pressure.memory, pressure.io
         );
     }

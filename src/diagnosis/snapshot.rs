@@ -70,7 +70,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Machine => "the machine's memory and load",
             Self::Processes => "the server's processes",
-            Self::Port => "who listens on the port",
+            Self::Port => "the listening sockets",
             Self::KernelLog => "the kernel's log",
             Self::ServerLog => "the server's own log",
             Self::Disks => "the disks of the server's directories",

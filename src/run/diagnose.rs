@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use super::Run;
 use crate::diagnosis::server_log::Wanted;
-use crate::diagnosis::{self, Diagnosis, Question, Seen};
+use crate::diagnosis::{self, Diagnosis, Line, Question, Seen};
 use crate::health::{NOT_TLS, Stage, Trouble};
 use crate::journal::{BANNER, Level, plain, seconds};
 use crate::recovery::{Event, Phase, Purpose};
 use crate::secrets;
 use crate::server::dump_command::Dump;
 
-/// How a line of the server's own log begins in a diagnosis.
-const SERVER_LOG: &str = "Server log: ";
 /// Time limit of the probe for the other scheme.
 const SCHEME_TIMEOUT: Duration = Duration::from_millis(250);
 /// Other instances that are looked at, at most.
@@ -64,7 +62,7 @@ impl Run<'_> {
             },
             known,
         };
-        let Diagnosis { causes, report } = diagnosis::look(&question).await;
+        let Diagnosis { causes, report } = diagnosis::diagnose(&question).await;
         for line in [BANNER, "DIAGNOSIS", BANNER] {
             self.journal.info(line);
         }
@@ -72,9 +70,9 @@ impl Run<'_> {
             self.journal.warning(&format!("Cause: {cause}"));
         }
         for line in &report {
-            match line.split_once(SERVER_LOG) {
-                Some(("", text)) => self.journal.quote(Level::Info, "Server log", text),
-                _ => self.journal.info(line),
+            match line {
+                Line::Reading(text) => self.journal.info(text),
+                Line::ServerLog(text) => self.journal.quote(Level::Info, "Server log", text),
             }
         }
         self.cause = causes.into_iter().next();

@@ -1,10 +1,21 @@
-use super::*;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::catalog::tests::is_in_the_manual;
+use super::causes as values;
+use crate::diagnosis::oom::Victim;
 use crate::diagnosis::phrase::Peer;
-use crate::diagnosis::snapshot::{Cpu, Full, Thread, Wait};
+use crate::diagnosis::question::Seen;
+use crate::diagnosis::snapshot::{Cpu, Full, Listener, Process, Snapshot, Stage, Thread, Wait};
 use crate::proc::cgroup::{Limit, LimitKind};
 use crate::proc::machine::{Machine, Pressure};
 use crate::proc::sock_diag::Received;
 use crate::proc::syscall::{Deed, Doing};
+
+fn causes(snapshot: &Snapshot) -> Vec<String> {
+    let causes = values(snapshot);
+    causes.iter().map(ToString::to_string).collect()
+}
 
 fn peer() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 7], 51234))
@@ -259,7 +270,7 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             stuck('D', Wait::Hidden),
-            "PID 7 is stuck in the kernel (state D), in nfs_wait",
+            "PID 7 is stuck in the kernel (state D), kernel wait channel: nfs_wait",
         ),
         (
             stuck('D', chain(vec![other(42, "main.py")], None)),
@@ -280,14 +291,14 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             threaded(vec![thread(8, Doing::Running, Wait::Running, 99)]),
-            "PID 7 spins: thread 8 (python3) used 99 % of a CPU during the look",
+            "PID 7 spins: thread 8 (python3) used 99 % of a CPU during the diagnosis",
         ),
         (
             threaded(vec![Thread {
                 waited: 70,
                 ..thread(8, Doing::Running, Wait::Running, 25)
             }]),
-            "PID 7 spins: thread 8 (python3) used 25 % of a CPU during the look and waited for one the rest of the time",
+            "PID 7 spins: thread 8 (python3) used 25 % of a CPU during the diagnosis and was ready to run the rest of the time",
         ),
         (
             threaded(vec![thread(8, Doing::Lock, Wait::Lock, 0)]),
@@ -325,7 +336,7 @@ fn each_evidence_has_its_sentence() {
                 other(42, "bjobs"),
                 other(43, "helper"),
             ])),
-            "waiting for the first to end of its children, PID 42 (state S, for 90 s): bjobs; \
+            "waiting for any of its 2 children to exit: PID 42 (state S, for 90 s): bjobs; \
              PID 43 (state S, for 90 s): helper (PID 7)",
         ),
         (
@@ -369,7 +380,7 @@ fn each_evidence_has_its_sentence() {
                 sockets: [("CLOSE_WAIT", 40)].into(),
                 ..process(Wait::Idle)
             }),
-            "PID 7 has 40 connections in CLOSE_WAIT: it does not close what its clients have left",
+            "PID 7 leaks 40 connections that clients have closed (CLOSE_WAIT)",
         ),
         (
             Snapshot {
@@ -387,11 +398,11 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             waits(Wait::Hidden),
-            "not visible: what PID 7 waits for is shown to its owner and to root alone",
+            "not visible: what PID 7 waits for is shown only to its owner and to root",
         ),
         (
             stuck('S', Wait::Unknown("system call 281".to_owned())),
-            "not known: PID 7 waits in system call 281 (nfs_wait)",
+            "not known: PID 7 is blocked in system call 281, kernel wait channel: nfs_wait",
         ),
         (
             waits(Wait::Idle),
@@ -402,7 +413,7 @@ fn each_evidence_has_its_sentence() {
                 elsewhere: true,
                 ..waits(Wait::Idle)
             },
-            "the URL's host is another machine: nothing here can be its server, and nothing is stopped without \
+            "the URL's host is another machine: its server is not on this one, and nothing is stopped without \
              --listen or --process-pattern",
         ),
         (
@@ -464,7 +475,7 @@ fn each_evidence_has_its_sentence() {
                 }),
                 ..Machine::default()
             }),
-            "the machine is overloaded: load 0 on 2 CPUs, 95 % of the last 10 s were spent waiting for it",
+            "the machine is overloaded: load 0 on 2 CPUs, cpu pressure 95 % (10 s average)",
         ),
         (
             on_machine(Machine {
@@ -482,7 +493,7 @@ fn each_evidence_has_its_sentence() {
                 }),
                 ..Machine::default()
             }),
-            "the machine waits for its disks: everything stood still for 80 % of the last 10 s",
+            "the machine waits for its disks, io pressure 80 % (10 s average)",
         ),
         (
             seen(Seen::Status(503)),
@@ -503,46 +514,15 @@ fn each_evidence_has_its_sentence() {
         ),
     ];
     for (snapshot, expected) in table {
-        let causes = causes(&snapshot);
         assert_eq!(
-            causes.first().map(String::as_str),
+            causes(&snapshot).first().map(String::as_str),
             Some(expected),
             "{snapshot:?}"
         );
-        for cause in &causes {
-            assert!(is_in_the_manual(cause), "{cause}");
+        for cause in values(&snapshot) {
+            assert!(is_in_the_manual(&cause), "{cause}");
         }
     }
-}
-
-/// Whether a term of the manual's CAUSES begins as a sentence does; what differs has an upper-case word there.
-fn is_in_the_manual(cause: &str) -> bool {
-    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/man/monitor_myvnc.1");
-    let manual = std::fs::read_to_string(manual).unwrap_or_default();
-    let manual = manual.replace("\\-", "-").replace("\\*(Aq", "'");
-    let (_, section) = manual.split_once(".SH CAUSES\n").unwrap_or_default();
-    let (section, _) = section.split_once(".SH ").unwrap_or_default();
-    let lines: Vec<&str> = section.lines().collect();
-    let pairs = lines.windows(2);
-    let mut terms = pairs
-        .filter(|pair| matches!(pair[0], ".TP" | ".TQ"))
-        .map(|pair| pair[1]);
-    terms.any(|term| {
-        let pieces = term.split(|c: char| c.is_ascii_uppercase());
-        let mut rest = cause;
-        let mut pieces = pieces
-            .map(str::trim)
-            .filter(|piece| !piece.is_empty())
-            .peekable();
-        pieces.peek().is_some()
-            && pieces.all(|piece| match rest.split_once(piece) {
-                Some((before, after)) => {
-                    rest = after;
-                    before.len() < 60
-                }
-                None => false,
-            })
-    })
 }
 
 #[test]
@@ -594,7 +574,7 @@ fn a_server_that_is_gone_is_said_to_be_with_what_is_known_of_its_end() {
         ..gone()
     };
     let victim = |is_known, seconds| Victim::Process {
-        pid: 812,
+        pid: Some(812),
         name: "python3".to_owned(),
         ago: Duration::from_secs(seconds),
         is_known,
@@ -624,7 +604,7 @@ fn a_server_that_is_gone_is_said_to_be_with_what_is_known_of_its_end() {
         assert_eq!(causes(&snapshot), [expected]);
     }
     let in_group = of(Victim::InGroup("/system.slice/cron.service".to_owned()));
-    let expected = "the kernel's OOM killer ended a process of its control group /system.slice/cron.service \
+    let expected = "the kernel's OOM killer ended a process of the server's control group /system.slice/cron.service \
                     since the server was started";
     assert_eq!(causes(&in_group), [plainly, expected]);
 }
@@ -640,7 +620,7 @@ fn a_server_on_another_port_is_named_first_where_the_url_never_was_right() {
             ..gone()
         })
     };
-    let there = "the URL asks for port 9143, and a MyVNC server listens on 0.0.0.0:9200, \
+    let there = "the URL has port 9143, and a MyVNC server listens on 0.0.0.0:9200, \
                  PID 42 (state S, for 90 s): python3 main.py";
     assert_eq!(elsewhere(None, true), [there, "the server is not running"]);
     assert_eq!(elsewhere(Some(Duration::from_secs(60)), true)[1], there);
@@ -703,7 +683,7 @@ fn what_was_not_looked_at_is_not_said_to_be_missing() {
         let early = Snapshot { stage, ..gone() };
         assert_eq!(
             causes(&early),
-            [format!("not known: looking at {stage} took too long")]
+            [format!("not known: timed out reading {stage}")]
         );
     }
 }
@@ -767,6 +747,6 @@ fn hazard_54_root_is_told_which_capability_it_lacks() {
     let mut snapshot = waits(Wait::Hidden);
     snapshot.is_root = true;
     let causes = causes(&snapshot);
-    let expected = "not visible: what PID 7 waits for is shown to root with CAP_SYS_PTRACE alone, which this run lacks";
+    let expected = "not visible: what PID 7 waits for is shown only to root with CAP_SYS_PTRACE, which this run lacks";
     assert_eq!(causes.first().map(String::as_str), Some(expected));
 }

@@ -1,6 +1,6 @@
 //! One process of the server: what /proc shows of it (`proc(5)`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -147,13 +147,15 @@ type Tcp = (
     Vec<(std::net::SocketAddr, u32)>,
 );
 
+/// Each socket counts once, however many descriptors refer to it (`dup(2)`).
 fn tcp(targets: &HashMap<i32, FDTarget>, sockets: &Sockets) -> Tcp {
     let (mut states, mut listens) = (BTreeMap::new(), Vec::new());
-    let rows = targets.values().filter_map(|target| match target {
-        FDTarget::Socket(inode) => sockets.by_inode(*inode),
+    let inodes = targets.values().filter_map(|target| match target {
+        FDTarget::Socket(inode) => Some(*inode),
         _ => None,
     });
-    for row in rows {
+    let inodes: BTreeSet<u64> = inodes.collect();
+    for row in inodes.iter().filter_map(|inode| sockets.by_inode(*inode)) {
         *states.entry(named(&row.state)).or_default() += 1;
         if row.state == TcpState::Listen {
             listens.push((plainly(row.local_address), row.rx_queue));
