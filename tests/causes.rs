@@ -89,9 +89,10 @@ fn cause_1_ended_by_the_oom_killer() {
     let last = site.causes().pop().unwrap();
     // The kernel's log has the PIDs of the initial PID namespace.
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap();
-    let victim = match namespace.as_os_str() == "pid:[4026531836]" {
-        true => format!("PID {pid} (python3)"),
-        false => "a process (python3)".to_owned(),
+    let victim = if namespace.as_os_str() == "pid:[4026531836]" {
+        format!("PID {pid} (python3)")
+    } else {
+        "a process (python3)".to_owned()
     };
     let start = format!("the server is not running; the kernel's OOM killer ended {victim} ");
     assert!(

@@ -102,7 +102,7 @@ mod tests {
         let of = |record: &str| match victim(record, uptime, &known, true) {
             Some(Victim::Process {
                 pid, ago, is_known, ..
-            }) => Some((pid.unwrap(), ago.as_secs(), is_known)),
+            }) => Some((pid?, ago.as_secs(), is_known)),
             _ => None,
         };
         for (record, expected) in [

@@ -166,7 +166,7 @@ fn instance((process, listens): &(Peer, Vec<std::net::SocketAddr>)) -> String {
     } else {
         listens.join(", ")
     };
-    format!("Another instance, on {listens}: {}", process)
+    format!("Another instance, on {listens}: {process}")
 }
 
 fn machine(snapshot: &Snapshot) -> String {

@@ -1181,7 +1181,10 @@ fn not_asked(f: &mut fmt::Formatter<'_>, server: Option<&Server>) -> fmt::Result
 
 fn silent(silence: Option<Silence>) -> String {
     match silence {
-        Some(Silence { ago: since, bytes }) if bytes == 0 => {
+        Some(Silence {
+            ago: since,
+            bytes: 0,
+        }) => {
             format!("connected for {} and sent nothing", ago(since))
         }
         Some(Silence { ago: since, bytes }) => {
