@@ -701,6 +701,13 @@ fn cause_15_an_error_status() {
     }
 }
 
+#[test]
+fn cause_18_redirects_that_do_not_end() {
+    let (site, _server) = hung("status = 302 Found\nlocation = /");
+    let expected = "the server's redirects do not end: more than ten on its own host";
+    assert_eq!(cause_of(&site), expected);
+}
+
 /// Answers each connection so, in a thread of the test.
 fn answering(answer: impl Fn(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -66,6 +66,7 @@ fn answer(snapshot: &Snapshot) -> Option<Cause> {
         }),
         Seen::Status(_) if port::is_proxied(snapshot) => None,
         Seen::Status(status) => Some(Cause::HttpStatus(*status)),
+        Seen::RedirectLoop => Some(Cause::RedirectLoop),
         Seen::Certificate(what) => Some(Cause::Certificate(what.clone())),
         Seen::Strange(what) => Some(Cause::NotMyvnc(what.clone())),
     }

@@ -47,6 +47,8 @@ pub(crate) enum Seen {
     Scheme(String),
     /// An answer with this status.
     Status(u16),
+    /// More redirects on its host than are followed.
+    RedirectLoop,
     /// A certificate that is not trusted, for this reason.
     Certificate(String),
     /// An answer that is none, for this reason.

@@ -138,6 +138,7 @@ impl Run<'_> {
                 limit,
             }) => Seen::Unresolved(format!("no answer within {} s", seconds(*limit))),
             Some(Trouble::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),
+            Some(Trouble::Redirects) => Seen::RedirectLoop,
             Some(Trouble::NotTls) => Seen::Strange(NOT_TLS.to_owned()),
             Some(Trouble::NotHttp(what) | Trouble::Tls(what)) => Seen::Strange(what.clone()),
             Some(_) => Seen::Silent,

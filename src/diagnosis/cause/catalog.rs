@@ -133,6 +133,8 @@ pub(crate) enum Cause {
     DiskPressure(f32),
     /// The server speaks the other scheme; the URL that is right.
     Scheme { url: String, speaks_tls: bool },
+    /// More redirects on the URL's host than are followed.
+    RedirectLoop,
     /// The check failed on the monitor's own side, for this reason.
     LocalFailure {
         reason: String,
@@ -363,6 +365,7 @@ kinds! {
     Overload "overload",
     Scheme "scheme",
     LocalFailure "local_failure",
+    RedirectLoop "redirect_loop",
     Unknown "unknown",
 }
 
@@ -604,6 +607,11 @@ impl Kind {
                 "The server was not asked; see NOT ASKED.",
                 "The reason follows: restore the route, or free ports, descriptors or memory.",
             ),
+            Self::RedirectLoop => entry(
+                &["the server's redirects do not end"],
+                "The server has redirected the check more than ten times on its own host.",
+                "Open the URL in a browser, and look at the server's or the proxy's configuration.",
+            ),
             Self::Unknown => entry(
                 &["not visible", "not known"],
                 "The rest of the line says what could not be seen, and why.",
@@ -620,6 +628,7 @@ impl Cause {
             Self::Dns { .. } => (Kind::Dns, Rank::Answer),
             Self::LocalFailure { .. } => (Kind::LocalFailure, Rank::Answer),
             Self::Scheme { .. } => (Kind::Scheme, Rank::Answer),
+            Self::RedirectLoop => (Kind::RedirectLoop, Rank::Answer),
             Self::HttpStatus(_) => (Kind::HttpStatus, Rank::Answer),
             Self::Certificate(_) => (Kind::Certificate, Rank::Answer),
             Self::NotMyvnc(_) => (Kind::NotMyvnc, Rank::Answer),
@@ -1120,6 +1129,9 @@ impl fmt::Display for Cause {
                     f,
                     "the server speaks {spoken} here, not {other}: the right URL is {url}"
                 )
+            }
+            Self::RedirectLoop => {
+                f.write_str("the server's redirects do not end: more than ten on its own host")
             }
             Self::LocalFailure { reason, server } => {
                 write!(f, "the check failed on the monitor's own side: {reason}; ")?;

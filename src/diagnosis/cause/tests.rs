@@ -500,6 +500,10 @@ fn each_evidence_has_its_sentence() {
             "the server answers, but with status 503",
         ),
         (
+            seen(Seen::RedirectLoop),
+            "the server's redirects do not end: more than ten on its own host",
+        ),
+        (
             seen(Seen::Certificate("expired on 2026-01-01".to_owned())),
             "the server's certificate is not accepted: expired on 2026-01-01",
         ),

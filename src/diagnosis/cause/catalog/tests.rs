@@ -230,6 +230,7 @@ fn examples() -> Vec<Cause> {
             url: "http://vm".to_owned(),
             speaks_tls: false,
         },
+        Cause::RedirectLoop,
         Cause::LocalFailure {
             reason: text(),
             server: None,
@@ -297,7 +298,7 @@ fn the_slugs_are_those_of_the_interface() {
     let slugs = "not_running oom idle_client idle_tls_client slow_reader child peer file \
                  uninterruptible stopped traced spinning deadlock unremarkable descriptors threads \
                  memory swapped accept_queue port_taken misplaced elsewhere dns proxy http_status \
-                 certificate not_myvnc disk_full overload scheme local_failure unknown";
+                 certificate not_myvnc disk_full overload scheme local_failure redirect_loop unknown";
     let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.slug()).collect();
     assert_eq!(kinds.join(" "), slugs);
 }
@@ -372,7 +373,7 @@ fn the_most_specific_causes_come_first() {
     causes.sort_by_key(Cause::rank);
     let mut slugs: Vec<&str> = causes.iter().map(Cause::slug).collect();
     slugs.dedup();
-    let expected = "local_failure scheme not_myvnc certificate http_status dns elsewhere traced \
+    let expected = "local_failure redirect_loop scheme not_myvnc certificate http_status dns elsewhere traced \
                     stopped uninterruptible file peer child slow_reader idle_tls_client idle_client \
                     threads descriptors spinning deadlock proxy unknown misplaced port_taken oom \
                     not_running accept_queue descriptors swapped memory disk_full unknown overload \
