@@ -11,6 +11,14 @@ mod completions;
 #[path = "src/defaults.rs"]
 #[allow(dead_code, reason = "the program uses the rest")]
 mod defaults;
+#[allow(dead_code, reason = "the program uses the rest")]
+#[path = "src/diagnosis"]
+mod diagnosis {
+    pub(crate) mod phrase;
+    pub(crate) mod cause {
+        pub(crate) mod catalog;
+    }
+}
 #[path = "build/jobs.rs"]
 mod jobs;
 #[path = "build/manual.rs"]
@@ -31,6 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=src/cli.rs");
     println!("cargo::rerun-if-changed=src/defaults.rs");
+    println!("cargo::rerun-if-changed=src/diagnosis/phrase.rs");
+    println!("cargo::rerun-if-changed=src/diagnosis/cause/catalog.rs");
     println!("cargo::rerun-if-changed=CHANGELOG.md");
     println!("cargo::rerun-if-changed=Cargo.toml");
     let changelog = debian_changelog()?;

@@ -7,6 +7,7 @@ use clap_mangen::Man;
 
 use crate::cli::{is_switch, keys};
 use crate::defaults;
+use crate::diagnosis::cause::catalog::Kind;
 use crate::page::{page, tidy};
 use crate::sample;
 
@@ -37,9 +38,13 @@ pub(crate) fn pages(
     ])
 }
 
-/// The terms of the section CAUSES, each with its explanation.
+/// Each kind of cause: how its sentences begin, what that means, and what to do.
 fn causes() -> String {
-    include_str!("manual/causes.in").trim_end().to_owned()
+    blocks(Kind::ALL.iter().map(|kind| {
+        let entry = kind.entry();
+        let terms = entry.terms.join("\n- ");
+        format!("- {terms}\n{} {}", entry.meaning, entry.advice)
+    }))
 }
 
 /// The options as `clap_mangen` renders them, each group below a subsection's heading.

@@ -1,159 +1,94 @@
-//! Why a server hangs: evidence from /proc, taken before anything is stopped, and what it means.
+//! Why a server hangs: a snapshot of /proc, taken before anything is stopped, and what it means.
 
 mod cause;
+mod collect;
 mod disks;
-mod evidence;
-mod look;
 mod oom;
-mod program;
-mod record;
+mod peer;
+mod phrase;
+mod question;
+mod report;
 pub(crate) mod server_log;
+mod snapshot;
 mod wait;
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use self::evidence::Evidence;
-use self::look::Look;
-use crate::journal::{one_line, plain};
-use crate::server::process::Process;
-use crate::state::Known;
+use serde::{Deserialize, Serialize};
+
+use self::cause::catalog::Cause;
+use self::collect::Collect;
+pub(crate) use self::question::{Question, Seen};
+pub(crate) use self::report::Line;
+use self::snapshot::Snapshot;
+use crate::journal::plain;
 use crate::sys::bounded;
 
-/// No look takes longer.
+/// Time limit of a diagnosis.
 const BUDGET: Duration = Duration::from_millis(500);
 
-/// What is asked about.
-#[derive(Clone, Debug)]
-pub(crate) struct Question {
-    /// The server's processes.
-    pub(crate) server: Vec<Process>,
-    /// Processes of other MyVNC servers.
-    pub(crate) others: Vec<Process>,
-    /// The URL's port.
-    pub(crate) port: u16,
-    /// Whether that is all that says where the server should listen.
-    pub(crate) is_port_of_url: bool,
-    /// The addresses of the URL's host, where they are known.
-    pub(crate) addresses: Vec<IpAddr>,
-    /// Whether the URL is https.
-    pub(crate) tls: bool,
-    /// What the check saw.
-    pub(crate) seen: Seen,
-    /// How long ago the last healthy check was.
-    pub(crate) since_healthy: Option<Duration>,
-    /// The server as it was last started.
-    pub(crate) known: Known,
-    /// What of the server's own log is wanted.
-    pub(crate) log: server_log::Wanted,
-}
-
-/// What the check saw of the server, as far as it bears on the cause.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Seen {
-    /// It is healthy.
-    Healthy,
-    /// No answer.
-    Silent,
-    /// It was not asked, for its name has no address, for this reason.
-    Unresolved(String),
-    /// It was not asked, for the check failed on our own side, for this reason.
-    NotAsked(String),
-    /// It speaks the other scheme: this is the right URL.
-    Scheme(String),
-    /// An answer with this status.
-    Status(u16),
-    /// A certificate that is not trusted, for this reason.
-    Certificate(String),
-    /// An answer that is none, for this reason.
-    Strange(String),
-}
-
-/// What a look came to.
-#[derive(Clone, Debug, Default)]
+/// What a diagnosis found.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Diagnosis {
     /// The causes, the most specific first, one sentence each.
     pub(crate) causes: Vec<String>,
-    /// The evidence, a line for each process, port and resource.
-    pub(crate) record: Vec<String>,
+    /// The report: a line for each process, port and resource.
+    pub(crate) report: Vec<Line>,
 }
-
-/// Begins each line of what a look tells: a cause, a line of the record, or the end of one telling.
-const CAUSE: char = 'C';
-const RECORD: char = 'R';
-const END: &str = "E";
 
 impl Diagnosis {
-    fn of(evidence: &Evidence, history: Duration) -> Self {
+    fn of(snapshot: &Snapshot, history: Duration) -> Self {
+        let causes = cause::causes(snapshot);
         Self {
-            causes: cause::causes(evidence),
-            record: record::lines(evidence, history),
+            causes: causes.iter().map(ToString::to_string).collect(),
+            report: report::lines(snapshot, history),
         }
     }
 
-    fn text(&self) -> String {
-        let causes = self.causes.iter().map(|line| (CAUSE, line));
-        let record = self.record.iter().map(|line| (RECORD, line));
-        let mut text = String::new();
-        for (kind, line) in causes.chain(record) {
-            text.push(kind);
-            text.push_str(&one_line(line));
-            text.push('\n');
-        }
-        text + END + "\n"
+    /// One line of JSON.
+    fn message(&self) -> Vec<u8> {
+        let mut message = serde_json::to_vec(self).unwrap_or_default();
+        message.push(b'\n');
+        message
     }
 
-    /// The last whole telling.
-    fn parse(text: &str) -> Option<Self> {
-        let end = format!("\n{END}\n");
-        let text = &text[..=text.rfind(&end)?];
-        let start = text.rfind(&end).map_or(0, |before| before + end.len());
-        let mut diagnosis = Self::default();
-        for line in text[start..].lines() {
-            if let Some(cause) = line.strip_prefix(CAUSE) {
-                diagnosis.causes.push(cause.to_owned());
-            } else if let Some(record) = line.strip_prefix(RECORD) {
-                diagnosis.record.push(record.to_owned());
-            }
-        }
-        Some(diagnosis)
+    /// The last whole message.
+    fn last_of(messages: &[u8]) -> Option<Self> {
+        let end = messages.iter().rposition(|byte| *byte == b'\n')?;
+        let mut whole = messages[..end].split(|byte| *byte == b'\n');
+        serde_json::from_slice(whole.next_back()?).ok()
     }
 }
 
-/// Looks, for no longer than the budget: what was not seen by then is not waited for. Where the
-/// machine is ill, a disk holds whoever looks at it, so the look is a process of its own.
-pub(crate) async fn look(question: &Question) -> Diagnosis {
+/// Diagnoses a server within the time limit; what was not read by then is left out. A disk can block
+/// whoever reads it, so this happens in a process of its own, which sends what it has after each stage.
+pub(crate) async fn diagnose(question: &Question) -> Diagnosis {
     let history = question.log.history;
-    let looking = bounded::in_process(BUDGET, |out| {
-        let mut tell = |evidence: &Evidence| {
-            let _ = out.write_all(Diagnosis::of(evidence, history).text().as_bytes());
+    let messages = bounded::in_process(BUDGET, |out| {
+        let mut send = |snapshot: &Snapshot| {
+            let _ = out.write_all(&Diagnosis::of(snapshot, history).message());
         };
-        let mut look = Look::new(question, &mut tell);
-        let paths = look.at_proc();
-        look.at_disks(paths);
+        let mut collect = Collect::new(question, &mut send);
+        let paths = collect.at_proc();
+        collect.at_disks(paths);
     });
-    let told = match looking.await {
-        Ok(told) => Diagnosis::parse(&String::from_utf8_lossy(&told)),
+    let diagnosis = match messages.await {
+        Ok(messages) => Diagnosis::last_of(&messages),
         Err(reason) => {
-            // The server may have used up all processes: what cannot hold us is looked at here.
+            // The server may have used up all processes: what cannot block is read here.
             let mut last = None;
-            let mut tell = |evidence: &Evidence| last = Some(Diagnosis::of(evidence, history));
-            Look::new(question, &mut tell).at_proc();
+            let mut keep = |snapshot: &Snapshot| last = Some(Diagnosis::of(snapshot, history));
+            Collect::new(question, &mut keep).at_proc();
             last.map(|mut last| {
-                last.causes.push(format!(
-                    "no further process can be started: {}",
-                    plain(&reason)
-                ));
+                last.causes
+                    .push(Cause::NoProcess(plain(&reason)).to_string());
                 last
             })
         }
     };
-    told.unwrap_or_else(|| Diagnosis {
-        causes: vec![format!(
-            "not known: /proc did not answer within {} ms",
-            BUDGET.as_millis()
-        )],
-        record: Vec::new(),
+    diagnosis.unwrap_or_else(|| Diagnosis {
+        causes: vec![Cause::NoProc(BUDGET).to_string()],
+        report: Vec::new(),
     })
 }
 
@@ -162,24 +97,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_whole_telling_counts() {
+    fn the_last_whole_message_counts() {
         let diagnosis = |cause: &str| Diagnosis {
             causes: vec![cause.to_owned()],
-            record: vec!["E".to_owned(), "line\nline".to_owned()],
+            report: vec![Line::Reading("line\nline".to_owned())],
         };
-        let (first, second) = (diagnosis("one").text(), diagnosis("two").text());
-        let causes = |text: &str| Diagnosis::parse(text).map(|diagnosis| diagnosis.causes);
-        assert_eq!(
-            causes(&format!("{first}{second}")),
-            Some(vec!["two".to_owned()])
-        );
-        for cut in 1..second.len() {
-            let told = format!("{first}{}", &second[..second.len() - cut]);
-            assert_eq!(causes(&told), Some(vec!["one".to_owned()]), "{told}");
+        let (first, second) = (diagnosis("one"), diagnosis("two"));
+        let both = [first.message(), second.message()].concat();
+        assert_eq!(Diagnosis::last_of(&both), Some(second));
+        for end in first.message().len()..both.len() {
+            assert_eq!(Diagnosis::last_of(&both[..end]), Some(first.clone()));
         }
-        assert_eq!(causes(&first[..first.len() - 1]), None);
-        assert_eq!(causes(""), None);
-        let record = Diagnosis::parse(&first).map(|diagnosis| diagnosis.record);
-        assert_eq!(record, Some(vec!["E".to_owned(), "line?line".to_owned()]));
+        let half = &both[..first.message().len() - 1];
+        assert_eq!(Diagnosis::last_of(half), None);
+        assert_eq!(Diagnosis::last_of(b""), None);
     }
 }

@@ -6,7 +6,8 @@
 //! `foreground` becomes it, `fail` prints lines and exits with status 3, no verb does nothing.
 //!
 //! `hang = MODE` in `main.py` makes the first request hang it: see `hang`. `tls = yes` lets it read from
-//! a client as a server does that waits for a TLS handshake, which never ends.
+//! a client as a server does that waits for a TLS handshake, which never ends. `status = STATUS` and
+//! `location = URL` are those of its answers.
 //!
 //! With `STAND_IN_DECOY` in the environment it only waits, whatever its argv says; with `STAND_IN_STRANGER` it is
 //! somebody else's process: see `stranger`.
@@ -272,8 +273,11 @@ fn answer(mut client: TcpStream, status: &str, script: &Script) {
             if let Some(mode) = script.text("hang") {
                 hang::hang(mode, &mut client, script);
             }
+            let location = script.text("location");
+            let location = location.map_or(String::new(), |to| format!("Location: {to}\r\n"));
             let _ = client.write_all(
-                format!("HTTP/1.0 {status}\r\nServer: stand-in\r\n\r\nMyVNC\n").as_bytes(),
+                format!("HTTP/1.0 {status}\r\nServer: stand-in\r\n{location}\r\nMyVNC\n")
+                    .as_bytes(),
             );
             return;
         }

@@ -1,384 +1,83 @@
-//! Evidence → causes: a pure function.
+//! Snapshot → causes: a pure function.
 
+#[allow(
+    dead_code,
+    reason = "build.rs uses the manual's entries; slugs and culprits are an interface"
+)]
+pub(super) mod catalog;
+mod machine;
+mod port;
 pub(super) mod process;
 
-use std::fmt::Write;
-use std::net::SocketAddr;
-use std::time::Duration;
+use self::catalog::{Cause, Server};
+use super::question::Seen;
+use super::snapshot::{Process, Snapshot, Stage};
 
-use super::Seen;
-use super::evidence::{Evidence, Listener, Looked, Program};
-use super::oom::Victim;
-use super::record::described;
-use crate::proc::net::{plainly, takes};
-
-/// Longer ago than this, where no healthy check is known, the OOM killer's victim was another.
-const RECENT: Duration = Duration::from_secs(600);
-/// The causes that the evidence proves, the most specific first, one sentence each.
-pub(super) fn causes(evidence: &Evidence) -> Vec<String> {
+/// The causes that the snapshot shows, the most specific first.
+pub(super) fn causes(snapshot: &Snapshot) -> Vec<Cause> {
+    let is_pending = snapshot.seen != Seen::Healthy;
     let mut found = Vec::new();
-    found.extend(answer(evidence));
-    if evidence.elsewhere {
-        let addresses = evidence.addresses.iter().map(ToString::to_string);
-        let addresses: Vec<String> = addresses.collect();
-        let addresses = if addresses.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", addresses.join(", "))
-        };
-        found.push(format!(
-            "the URL's host is another machine{addresses}: nothing here can be its server, and nothing is stopped without \
-             --listen or --process-pattern"
-        ));
+    found.extend(answer(snapshot));
+    if snapshot.elsewhere {
+        found.push(Cause::Elsewhere(snapshot.addresses.clone()));
     }
-    let is_pending = evidence.seen != Seen::Healthy;
-    let programs = &evidence.programs;
     if is_pending {
-        let (others, first): (Vec<_>, Vec<_>) = programs
-            .iter()
-            .partition(|program| process::waits_for_one_of(program, evidence));
-        for program in first.into_iter().chain(others) {
-            found.extend(process::stopped(program));
-            found.extend(process::waiting(program, evidence));
+        found.extend(process::blocked(snapshot));
+    }
+    found.extend(snapshot.processes.iter().flat_map(process::shortages));
+    found.extend(port::proxied(snapshot));
+    if snapshot.stage > Stage::Port {
+        found.extend(port::misplaced(snapshot));
+        found.extend(snapshot.listeners.iter().filter_map(port::queued));
+    }
+    found.extend(snapshot.full.iter().map(machine::full));
+    let processes = snapshot.processes.iter();
+    if found.is_empty() && is_pending {
+        let unseen = |process| process::unseen(process, snapshot.is_root);
+        found.extend(processes.clone().filter_map(unseen));
+    }
+    found.extend(machine::causes(&snapshot.machine));
+    if found.is_empty() && is_pending {
+        found.extend(processes.map(process::unremarkable));
+        if snapshot.processes.is_empty() {
+            found.push(Cause::TimedOut(snapshot.stage.to_string()));
         }
     }
-    found.extend(programs.iter().flat_map(process::out_of));
-    if is_pending {
-        found.extend(programs.iter().filter_map(process::spinning));
-        found.extend(programs.iter().filter_map(process::deadlocked));
-    }
-    found.extend(proxied(evidence));
-    if evidence.looked > Looked::Port {
-        found.extend(misplaced(evidence));
-        found.extend(evidence.listeners.iter().filter_map(queued));
-    }
-    found.extend(programs.iter().filter_map(process::closing));
-    found.extend(programs.iter().flat_map(process::short_of_memory));
-    for full in &evidence.full {
-        let what = if full.inodes {
-            "has no free inode"
-        } else {
-            "is full"
-        };
-        found.push(format!("the disk of {} {what}", full.directory.display()));
-    }
-    if found.is_empty() && is_pending {
-        found.extend(
-            programs
-                .iter()
-                .filter_map(|program| process::unseen(program, evidence.is_root)),
-        );
-    }
-    found.extend(machine(evidence));
-    if found.is_empty() && is_pending {
-        found.extend(programs.iter().map(process::unremarkable));
-        if programs.is_empty() {
-            found.push(format!(
-                "not known: looking at {} took too long",
-                evidence.looked
-            ));
-        }
-    }
+    found.sort_by_key(Cause::rank);
     found
 }
 
 /// What the server, or whatever answers in its place, has answered.
-fn answer(evidence: &Evidence) -> Option<String> {
-    match &evidence.seen {
+fn answer(snapshot: &Snapshot) -> Option<Cause> {
+    let server = || snapshot.processes.first().map(server);
+    match &snapshot.seen {
         Seen::Healthy | Seen::Silent => None,
-        Seen::Unresolved(reason) => Some(format!(
-            "the URL's host cannot be resolved: {reason}; {} was not asked",
-            itself(evidence)
-        )),
-        Seen::NotAsked(reason) => Some(format!(
-            "the check failed on the monitor's own side: {reason}; {} was not asked",
-            itself(evidence)
-        )),
-        Seen::Scheme(url) => {
-            let (spoken, other) = if evidence.tls {
-                ("plain HTTP", "TLS")
-            } else {
-                ("TLS", "plain HTTP")
-            };
-            Some(format!(
-                "the server speaks {spoken} here, not {other}: the right URL is {url}"
-            ))
-        }
-        Seen::Status(_) if is_proxied(evidence) => None,
-        Seen::Status(status) => Some(format!("the server answers, but with status {status}")),
-        Seen::Certificate(what) => {
-            Some(format!("the server's certificate is not accepted: {what}"))
-        }
-        Seen::Strange(what) => Some(format!("what answers is no MyVNC server: {what}")),
+        Seen::Unresolved(reason) => Some(Cause::Dns {
+            reason: reason.clone(),
+            server: server(),
+        }),
+        Seen::NotAsked(reason) => Some(Cause::LocalFailure {
+            reason: reason.clone(),
+            server: server(),
+        }),
+        Seen::Scheme(url) => Some(Cause::Scheme {
+            url: url.clone(),
+            speaks_tls: !snapshot.tls,
+        }),
+        Seen::Status(_) if port::is_proxied(snapshot) => None,
+        Seen::Status(status) => Some(Cause::HttpStatus(*status)),
+        Seen::RedirectLoop => Some(Cause::RedirectLoop),
+        Seen::Certificate(what) => Some(Cause::Certificate(what.clone())),
+        Seen::Strange(what) => Some(Cause::NotMyvnc(what.clone())),
     }
 }
 
-/// Whether a proxy has answered that it has no answer of the server's.
-fn is_proxied(evidence: &Evidence) -> bool {
-    matches!(evidence.seen, Seen::Status(502..=504))
-        && !evidence.listeners.iter().any(|listener| listener.ours)
-}
-
-fn proxied(evidence: &Evidence) -> Option<String> {
-    let Seen::Status(status) = evidence.seen else {
-        return None;
-    };
-    if !is_proxied(evidence) {
-        return None;
+fn server(process: &Process) -> Server {
+    let listens = process.listens.iter();
+    Server {
+        pid: process.pid,
+        listens: listens.map(|(address, _)| *address).collect(),
     }
-    let mut holders = evidence
-        .listeners
-        .iter()
-        .filter_map(|one| one.holder.as_ref());
-    let proxy = match holders.next() {
-        Some(holder) => format!("a proxy, {},", described(holder)),
-        None => "a proxy".to_owned(),
-    };
-    let itself = if evidence.elsewhere {
-        String::new()
-    } else if let Some(program) = evidence.programs.first() {
-        format!("; the server itself is up: {}", named(program))
-    } else if evidence.is_running {
-        "; the server itself is up".to_owned()
-    } else {
-        format!("; {}", gone(evidence))
-    };
-    Some(format!(
-        "{proxy} answers with status {status} in the server's place{itself}"
-    ))
-}
-
-/// The server's first process and where it listens, as far as that can be seen.
-fn named(program: &Program) -> String {
-    let mut text = format!("PID {}", program.pid);
-    for (number, (address, _)) in program.listens.iter().enumerate() {
-        let before = if number == 0 {
-            ", which listens on"
-        } else {
-            " and"
-        };
-        let _ = write!(text, "{before} {address}");
-    }
-    text
-}
-
-fn itself(evidence: &Evidence) -> String {
-    let first = evidence.programs.first();
-    first.map_or("the server".to_owned(), |program| {
-        format!("the server ({})", named(program))
-    })
-}
-
-fn gone(evidence: &Evidence) -> String {
-    let since = evidence.since_healthy;
-    let since = since.map(|since| format!("; it last answered {} ago", ago(since)));
-    format!("the server is not running{}", since.unwrap_or_default())
-}
-
-/// What is known of its end, since it answered last.
-fn ended(evidence: &Evidence) -> Option<String> {
-    let Victim::Process {
-        pid,
-        name,
-        ago: since,
-        is_known,
-    } = evidence.victim.as_ref()?
-    else {
-        return None;
-    };
-    let victim = format!("PID {pid} ({name})");
-    (*since <= evidence.since_healthy.unwrap_or(RECENT)).then(|| {
-        if *is_known {
-            format!(
-                "the kernel's OOM killer ended the server, {victim}, {} ago",
-                ago(*since)
-            )
-        } else {
-            format!(
-                "the server is not running; the kernel's OOM killer ended {victim} {} ago, which may have been it",
-                ago(*since)
-            )
-        }
-    })
-}
-
-/// Any process of its group may have been the one that the OOM killer ended.
-fn ended_in_group(evidence: &Evidence) -> Option<String> {
-    let Victim::InGroup(group) = evidence.victim.as_ref()? else {
-        return None;
-    };
-    Some(format!(
-        "the kernel's OOM killer ended a process of its control group {group} since the server was started"
-    ))
-}
-
-/// The server is not there, the port is another's, or the server is on another port or address.
-fn misplaced(evidence: &Evidence) -> Vec<String> {
-    if evidence.elsewhere || evidence.seen != Seen::Silent {
-        return Vec::new();
-    }
-    let asks = |address: SocketAddr| takes(address.ip(), &evidence.addresses);
-    let listeners = evidence.listeners.iter();
-    let (there, beside): (Vec<_>, Vec<_>) = listeners.partition(|one| asks(one.address));
-    if there.iter().any(|listener| listener.ours) {
-        return Vec::new();
-    }
-    if let Some(listener) = there.first() {
-        return taken(listener, evidence);
-    }
-    let ours = beside.iter().find(|listener| listener.ours);
-    if let Some(listener) = ours {
-        return vec![format!(
-            "the server listens on {}, which is not where the URL asks",
-            plainly(listener.address)
-        )];
-    }
-    if evidence.is_running {
-        return vec![format!(
-            "the server runs, but nothing listens on port {}",
-            evidence.port
-        )];
-    }
-    absent(evidence)
-}
-
-/// Somebody else listens where the URL asks: an intruder, or a proxy before the server.
-fn taken(listener: &Listener, evidence: &Evidence) -> Vec<String> {
-    let address = plainly(listener.address);
-    let Some(holder) = &listener.holder else {
-        // It may be the server's own socket, of whose processes more is to be said.
-        if evidence.is_running {
-            return Vec::new();
-        }
-        return vec![format!(
-            "not visible: who listens on {address} is shown {}",
-            process::to_whom(evidence.is_root)
-        )];
-    };
-    let holder = described(holder);
-    let behind = evidence
-        .programs
-        .iter()
-        .find(|program| !program.listens.is_empty());
-    match behind {
-        Some(program) => vec![format!(
-            "{address} is not the server's: {holder} listens there, in front of {} or in its place",
-            named(program)
-        )],
-        None if evidence.is_running => {
-            vec![format!("{address} is held by another process, {holder}")]
-        }
-        None => {
-            let mut found = absent(evidence);
-            found.push(format!("{address} is held by another process, {holder}"));
-            found
-        }
-    }
-}
-
-/// No process is the server's.
-fn absent(evidence: &Evidence) -> Vec<String> {
-    let gone = ended(evidence).unwrap_or_else(|| gone(evidence));
-    let mut instances = evidence.instances.iter();
-    let elsewhere = instances.find_map(|(other, listens)| {
-        // A server that is known to listen elsewhere is not the one in question.
-        if !evidence.is_port_of_url {
-            return None;
-        }
-        let address = listens.first()?;
-        Some(format!(
-            "the URL asks for port {}, and a MyVNC server listens on {address}, {}",
-            evidence.port,
-            described(other)
-        ))
-    });
-    // The URL was right once, if it was ever answered.
-    let mut found = vec![gone];
-    found.extend(ended_in_group(evidence));
-    if evidence.since_healthy.is_some() {
-        found.extend(elsewhere);
-    } else {
-        found.splice(0..0, elsewhere);
-    }
-    found
-}
-
-/// Clients that wait to be accepted. Our own checks have given up by then.
-fn queued(listener: &Listener) -> Option<String> {
-    let (waiting, clients) = (listener.waiting, listener.clients);
-    let address = plainly(listener.address);
-    match listener.backlog {
-        _ if !listener.ours => None,
-        // The kernel takes one more than was asked for (listen(2)).
-        Some(backlog) if waiting > backlog => Some(format!(
-            "the accept queue of {address} is full: {waiting} connections wait in it, {clients} of them with a client, and its backlog is {backlog}"
-        )),
-        _ if clients == 1 => Some(format!("1 client waits in the accept queue of {address}")),
-        _ if clients > 0 => Some(format!(
-            "{clients} clients wait in the accept queue of {address}"
-        )),
-        _ => None,
-    }
-}
-
-fn machine(evidence: &Evidence) -> Vec<String> {
-    let machine = &evidence.machine;
-    let pressure = machine.pressure.unwrap_or_default();
-    let mut found = Vec::new();
-    let still = |part: f32| match machine.pressure {
-        Some(_) => format!(", {part:.0} % of the last 10 s were spent waiting for it"),
-        None => String::new(),
-    };
-    if machine.memory > 0 && (machine.available < machine.memory / 50 || pressure.memory >= 20.0) {
-        found.push(format!(
-            "the machine is out of memory: {} of {} MiB available{}",
-            mebibytes(machine.available),
-            mebibytes(machine.memory),
-            still(pressure.memory)
-        ));
-    }
-    if machine.most_threads > 0 && machine.threads >= machine.most_threads / 100 * 98 {
-        found.push(format!(
-            "the machine is out of threads: {} of {}",
-            machine.threads, machine.most_threads
-        ));
-    }
-    let cpus = u16::try_from(machine.cpus).unwrap_or(u16::MAX);
-    // Processes that wait for a disk count for the load, too.
-    let is_overloaded = match machine.pressure {
-        Some(pressure) => pressure.cpu >= 90.0,
-        None => machine.load > 8.0 * f32::from(cpus),
-    };
-    if is_overloaded {
-        found.push(format!(
-            "the machine is overloaded: load {:.0} on {cpus} CPUs{}",
-            machine.load,
-            still(pressure.cpu)
-        ));
-    }
-    if pressure.io >= 50.0 {
-        found.push(format!(
-            "the machine waits for its disks: everything stood still for {:.0} % of the last 10 s",
-            pressure.io
-        ));
-    }
-    found
-}
-
-/// A duration as an administrator says it.
-pub(super) fn ago(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-/// Bytes in MiB.
-pub(super) fn mebibytes(bytes: u64) -> u64 {
-    bytes >> 20
 }
 
 #[cfg(test)]

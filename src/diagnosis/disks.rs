@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::evidence::Full;
+use super::snapshot::Full;
 
 /// Of the working directories and those of the files, the ones whose disk has no room for others than root.
 pub(super) fn full(pids: impl Iterator<Item = i32>, files: &[PathBuf]) -> Vec<Full> {

@@ -14,12 +14,16 @@ use crate::state::Known;
 /// No more records are read.
 const MOST_RECORDS: usize = 20_000;
 
+/// The number of `/proc/self/ns/pid` in the initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
 /// What the kernel ended for want of memory.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Victim {
     /// A process of the kernel log.
     Process {
-        pid: i32,
+        /// None if the kernel's log numbers it in another PID namespace than ours.
+        pid: Option<i32>,
         name: String,
         ago: Duration,
         /// Whether that was the server as we last started it.
@@ -47,12 +51,14 @@ fn in_kernel_log(known: &Known) -> Option<Victim> {
         .open("/dev/kmsg")
         .ok()?;
     let mut record = [0; 8192];
+    let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    let numbers_are_ours = namespace.as_os_str() == INITIAL_PID_NAMESPACE;
     let mut last = None;
     for _ in 0..MOST_RECORDS {
         match log.read(&mut record) {
             Ok(length) => {
                 let text = String::from_utf8_lossy(&record[..length]);
-                last = victim(&text, uptime, known).or(last);
+                last = victim(&text, uptime, known, numbers_are_ours).or(last);
             }
             // Records that were overwritten meanwhile.
             Err(reason) if reason.raw_os_error() == Some(libc::EPIPE) => {}
@@ -63,15 +69,16 @@ fn in_kernel_log(known: &Known) -> Option<Victim> {
 }
 
 /// `LEVEL,NUMBER,MICROSECONDS,FLAGS;Out of memory: Killed process PID (NAME) …`, where that is the
-/// server as we know it, or else any interpreter.
-fn victim(record: &str, uptime: Duration, known: &Known) -> Option<Victim> {
+/// server as we know it, or else any interpreter. The kernel's log has the PIDs of the initial PID namespace.
+fn victim(record: &str, uptime: Duration, known: &Known, numbers_are_ours: bool) -> Option<Victim> {
     let (head, text) = record.split_once(';')?;
     let at = Duration::from_micros(head.split(',').nth(2)?.parse().ok()?);
     let (_, killed) = text.split_once("ut of memory: Killed process ")?;
     let (pid, rest) = killed.split_once(" (")?;
     let (name, _) = rest.split_once(')')?;
-    let pid = pid.parse().ok()?;
-    let is_known = known.pids.contains(&pid);
+    let pid: i32 = pid.parse().ok()?;
+    let pid = numbers_are_ours.then_some(pid);
+    let is_known = pid.is_some_and(|pid| known.pids.contains(&pid));
     let is_interpreter = name.starts_with("python") || name.starts_with("pypy");
     (is_known || is_interpreter).then(|| Victim::Process {
         pid,
@@ -92,10 +99,10 @@ mod tests {
             pids: vec![9],
             ..Known::default()
         };
-        let of = |record: &str| match victim(record, uptime, &known) {
+        let of = |record: &str| match victim(record, uptime, &known, true) {
             Some(Victim::Process {
                 pid, ago, is_known, ..
-            }) => Some((pid, ago.as_secs(), is_known)),
+            }) => Some((pid?, ago.as_secs(), is_known)),
             _ => None,
         };
         for (record, expected) in [
@@ -120,5 +127,14 @@ mod tests {
         ] {
             assert_eq!(of(record), expected, "{record}");
         }
+        let record = "3,9,60000000,-;Out of memory: Killed process 9 (python3) total-vm:1kB\n";
+        let in_container = victim(record, uptime, &known, false);
+        let expected = Victim::Process {
+            pid: None,
+            name: "python3".to_owned(),
+            ago: Duration::from_secs(40),
+            is_known: false,
+        };
+        assert_eq!(in_container, Some(expected));
     }
 }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use procfs::net::{TcpState, UdpNetEntry};
 use procfs::process::FDTarget;
 
-use super::evidence::{Other, Wait};
-use super::look::{Sockets, other};
-use super::program;
+use super::peer;
+use super::phrase::Peer;
+use super::snapshot::Wait;
 use crate::proc::fd_owners::{End, Holders};
-use crate::proc::net::plainly;
-use crate::proc::syscall::{Deed, Doing, Polled};
+use crate::proc::net::{Sockets, plainly};
+use crate::proc::syscall::{Deed, Doing, Polled, doing};
 use crate::proc::{fd_owners, sock_diag};
 
 /// No longer chain of processes that wait for each other is followed.
@@ -35,24 +35,24 @@ const REMOTE: [&str; 13] = [
 ];
 
 /// What a process's descriptors and children are, to say what it waits for.
-pub(super) struct Around<'a> {
+pub(super) struct WaitResolver<'a> {
     pub(super) pid: i32,
     pub(super) targets: &'a HashMap<i32, FDTarget>,
     pub(super) sockets: &'a Sockets,
-    pub(super) children: &'a [Other],
+    pub(super) children: &'a [Peer],
     pub(super) holders: &'a mut Holders,
     /// Whether it is asked, too, what the one that is waited for waits for.
     pub(super) asks_on: bool,
 }
 
-impl Around<'_> {
+impl WaitResolver<'_> {
     pub(super) fn wait(&mut self, doing: &Doing) -> Wait {
         match doing {
             Doing::Hidden => Wait::Hidden,
             Doing::Running => Wait::Running,
             Doing::Using(descriptor, deed) => self.on(*descriptor, *deed),
             Doing::Naming(path, deed) => self.file(path.as_deref(), *deed),
-            Doing::Child(Some(pid)) => match other(*pid) {
+            Doing::Child(Some(pid)) => match peer::of(*pid) {
                 Some(child) => self.process(child),
                 None => Wait::Unknown("a child".into()),
             },
@@ -117,11 +117,11 @@ impl Around<'_> {
             Wait::Idle
         } else if self.sockets.is_listened_to(local.port()) {
             let other_end = self.sockets.other_end(row).map(|row| row.inode);
-            let program = other_end.and_then(|inode| self.holders.of_socket(inode, &[]));
+            let process = other_end.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Client {
                 local: plainly(local),
                 peer: plainly(peer),
-                program: program.and_then(other),
+                process: process.and_then(peer::of),
                 writing: deed == Deed::Writing,
                 queued: row.tx_queue,
                 received: sock_diag::received(local, peer),
@@ -131,10 +131,10 @@ impl Around<'_> {
             // What is not accepted yet has no inode: its listener is asked then.
             let other_end = other_end.filter(|inode| *inode != 0);
             let inode = other_end.or_else(|| self.sockets.listening_at(plainly(peer)));
-            let program = inode.and_then(|inode| self.holders.of_socket(inode, &[]));
+            let process = inode.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Remote {
                 peer: plainly(peer),
-                program: program.and_then(other),
+                process: process.and_then(peer::of),
                 connecting: row.state == TcpState::SynSent,
             }
         }
@@ -150,7 +150,7 @@ impl Around<'_> {
         let children: Vec<i32> = self.children.iter().map(|child| child.pid).collect();
         let holders = self.holders.of_pipe(inode, end, &children);
         let holder = holders.into_iter().find(|pid| *pid != self.pid);
-        match holder.and_then(other) {
+        match holder.and_then(peer::of) {
             Some(holder) => self.process(holder),
             None => match self.hidden_child() {
                 Some(child) => self.process(child),
@@ -161,11 +161,11 @@ impl Around<'_> {
 
     /// The only child whose descriptors cannot be read: it runs as another user, and has the other end
     /// for all that is seen of the rest.
-    fn hidden_child(&self) -> Option<Other> {
-        let is_hidden = |child: &&Other| fd_owners::descriptors(child.pid).is_none();
+    fn hidden_child(&self) -> Option<Peer> {
+        let is_hidden = |child: &&Peer| fd_owners::descriptors(child.pid).is_none();
         let mut hidden = self.children.iter().filter(is_hidden);
         match (hidden.next(), hidden.next()) {
-            (Some(child), None) => Some(Other {
+            (Some(child), None) => Some(Peer {
                 is_hidden: true,
                 ..child.clone()
             }),
@@ -174,17 +174,17 @@ impl Around<'_> {
     }
 
     /// A process, what it waits for itself while it has one child, and what the last one waits for.
-    fn process(&mut self, first: Other) -> Wait {
+    fn process(&mut self, first: Peer) -> Wait {
         let mut chain = vec![first];
         while chain.len() < LONGEST_CHAIN {
             let Some(last) = chain.last() else { break };
-            match program::children(last.pid).as_slice() {
+            match peer::children(last.pid).as_slice() {
                 [only] if last.state == 'S' && only.pid != self.pid => chain.push(only.clone()),
                 _ => break,
             }
         }
         let last = chain.last().filter(|_| self.asks_on).map(|last| {
-            let wait = program::wait_of(last.pid, self.sockets, self.holders);
+            let wait = wait_of(last.pid, self.sockets, self.holders);
             matches!(wait, Wait::Remote { .. } | Wait::File { .. }).then(|| Box::new(wait))
         });
         Wait::Process {
@@ -215,6 +215,21 @@ impl Around<'_> {
     }
 }
 
+/// What a process's main thread waits for.
+fn wait_of(pid: i32, sockets: &Sockets, holders: &mut Holders) -> Wait {
+    let open = fd_owners::descriptors(pid).into_iter().flatten();
+    let targets = open.map(|one| (one.fd, one.target)).collect();
+    let mut resolver = WaitResolver {
+        pid,
+        targets: &targets,
+        sockets,
+        children: &[],
+        holders,
+        asks_on: false,
+    };
+    resolver.wait(&doing(pid, pid))
+}
+
 /// Whether two waits are for the same one.
 fn is_same(one: &Wait, other: &Wait) -> bool {
     match (one, other) {
@@ -235,7 +250,7 @@ fn datagrams(inode: u64) -> Wait {
     match rows.find(is_it) {
         Some(row) => Wait::Remote {
             peer: plainly(row.remote_address),
-            program: None,
+            process: None,
             connecting: false,
         },
         None => Wait::Unknown("a local socket".into()),

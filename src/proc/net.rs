@@ -1,6 +1,6 @@
 //! The TCP sockets of our network namespace, and which addresses are this machine's.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::net::{IpAddr, SocketAddr};
@@ -11,8 +11,72 @@ use procfs::net::{TcpNetEntries, TcpNetEntry, TcpState};
 use super::process::Proc;
 use super::sock_diag::Listener;
 
+/// The TCP sockets of our network namespace, by inode.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    rows: Vec<TcpNetEntry>,
+    by_inode: HashMap<u64, usize>,
+    listening_ports: HashSet<u16>,
+}
+
+impl Sockets {
+    /// All of them.
+    pub(crate) fn all(&self) -> &[TcpNetEntry] {
+        &self.rows
+    }
+
+    /// Those of now.
+    pub(crate) fn read() -> Self {
+        let rows = tcp_sockets();
+        let numbered = rows.iter().enumerate();
+        // What is not accepted yet, or closed already, has inode 0.
+        let by_inode = numbered
+            .filter(|(_, row)| row.inode != 0)
+            .map(|(number, row)| (row.inode, number))
+            .collect();
+        let listening = rows.iter().filter(|row| row.state == TcpState::Listen);
+        Self {
+            listening_ports: listening.map(|row| row.local_address.port()).collect(),
+            by_inode,
+            rows,
+        }
+    }
+
+    /// Whether anything listens on that port: the kernel makes no connection of ours from it.
+    pub(crate) fn is_listened_to(&self, port: u16) -> bool {
+        self.listening_ports.contains(&port)
+    }
+
+    /// The inode of a socket of this machine that listens at that address.
+    pub(crate) fn listening_at(&self, address: SocketAddr) -> Option<u64> {
+        let listening = |row: &&TcpNetEntry| {
+            row.state == TcpState::Listen
+                && row.local_address.port() == address.port()
+                && takes(row.local_address.ip(), &[address.ip()])
+        };
+        // Elsewhere, the same port says nothing.
+        let is_here = place(&[address.ip()]) == Place::Here;
+        let mut rows = self.rows.iter().filter(|_| is_here);
+        rows.find(listening).map(|row| row.inode)
+    }
+
+    /// The other end of a connection, where it is of this machine.
+    pub(crate) fn other_end(&self, row: &TcpNetEntry) -> Option<&TcpNetEntry> {
+        let ends = |row: &TcpNetEntry| (plainly(row.local_address), plainly(row.remote_address));
+        let (local, remote) = ends(row);
+        self.rows
+            .iter()
+            .find(|other| ends(other) == (remote, local))
+    }
+
+    /// The socket with this inode.
+    pub(crate) fn by_inode(&self, inode: u64) -> Option<&TcpNetEntry> {
+        self.rows.get(*self.by_inode.get(&inode)?)
+    }
+}
+
 /// The TCP sockets of our network namespace (`proc_pid_net(5)`).
-pub(crate) fn tcp_sockets() -> Vec<TcpNetEntry> {
+fn tcp_sockets() -> Vec<TcpNetEntry> {
     let tables = [procfs::net::tcp(), procfs::net::tcp6()];
     tables.into_iter().flatten().flatten().collect()
 }

@@ -204,6 +204,11 @@ impl Proc<'_> {
         Ok(inodes)
     }
 
+    /// The IDs of its threads.
+    pub(crate) fn threads(self, pid: i32) -> impl Iterator<Item = i32> + use<> {
+        numbers_in(&self.path(pid, "task"))
+    }
+
     /// The children of all its threads (`proc_pid_task(5)`, children); where the kernel does not list
     /// them, all processes are asked for their parent.
     pub(crate) fn children(self, pid: i32) -> Vec<i32> {

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use super::Run;
 use crate::diagnosis::server_log::Wanted;
-use crate::diagnosis::{self, Diagnosis, Question, Seen};
+use crate::diagnosis::{self, Diagnosis, Line, Question, Seen};
 use crate::health::{NOT_TLS, Stage, Trouble};
 use crate::journal::{BANNER, Level, plain, seconds};
 use crate::recovery::{Event, Phase, Purpose};
 use crate::secrets;
 use crate::server::dump_command::Dump;
 
-/// How a line of the server's own log begins in a diagnosis.
-const SERVER_LOG: &str = "Server log: ";
 /// Time limit of the probe for the other scheme.
 const SCHEME_TIMEOUT: Duration = Duration::from_millis(250);
 /// Other instances that are looked at, at most.
@@ -64,17 +62,17 @@ impl Run<'_> {
             },
             known,
         };
-        let Diagnosis { causes, record } = diagnosis::look(&question).await;
+        let Diagnosis { causes, report } = diagnosis::diagnose(&question).await;
         for line in [BANNER, "DIAGNOSIS", BANNER] {
             self.journal.info(line);
         }
         for cause in &causes {
             self.journal.warning(&format!("Cause: {cause}"));
         }
-        for line in &record {
-            match line.split_once(SERVER_LOG) {
-                Some(("", text)) => self.journal.quote(Level::Info, "Server log", text),
-                _ => self.journal.info(line),
+        for line in &report {
+            match line {
+                Line::Reading(text) => self.journal.info(text),
+                Line::ServerLog(text) => self.journal.quote(Level::Info, "Server log", text),
             }
         }
         self.cause = causes.into_iter().next();
@@ -140,6 +138,7 @@ impl Run<'_> {
                 limit,
             }) => Seen::Unresolved(format!("no answer within {} s", seconds(*limit))),
             Some(Trouble::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),
+            Some(Trouble::Redirects) => Seen::RedirectLoop,
             Some(Trouble::NotTls) => Seen::Strange(NOT_TLS.to_owned()),
             Some(Trouble::NotHttp(what) | Trouble::Tls(what)) => Seen::Strange(what.clone()),
             Some(_) => Seen::Silent,

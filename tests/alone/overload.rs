@@ -34,6 +34,6 @@ fn cause_17_the_machine_is_overloaded() {
     assert_eq!(looked.code(), Some(0));
     let log = site.log();
     let start = "[WARNING] Cause: the machine is overloaded: load ";
-    let end = " % of the last 10 s were spent waiting for it\n";
+    let end = " % (10 s average)\n";
     assert!(log.contains(start) && log.contains(end), "{log}");
 }

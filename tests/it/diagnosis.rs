@@ -26,6 +26,31 @@ fn a_healthy_server_can_be_looked_at() {
 }
 
 #[test]
+fn a_socket_counts_once_however_many_descriptors_refer_to_it() {
+    let (site, _server) = Site::hung("hang = sleep");
+    let pid = site.servers()[0];
+    site.collect();
+    // The stand-in has two descriptors for its connection.
+    let sockets = format!("/proc/{pid}/fd");
+    let sockets = std::fs::read_dir(sockets).unwrap().filter(|descriptor| {
+        let target = std::fs::read_link(descriptor.as_ref().unwrap().path());
+        target.is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+    });
+    assert_eq!(sockets.count(), 3);
+    let log = site.log();
+    let report = format!("PID {pid}: state S, ");
+    let line = log.lines().find(|line| line.contains(&report)).unwrap();
+    // The check has given up by then, or not.
+    let is_one = line.contains(", sockets 1 ESTABLISHED and 1 LISTEN")
+        || line.contains(", sockets 1 CLOSE_WAIT and 1 LISTEN");
+    assert!(is_one, "{line}");
+    assert!(
+        line.contains(", 1 thread (S), kernel wait channel: "),
+        "{line}"
+    );
+}
+
+#[test]
 fn a_dry_run_says_what_it_would_do_and_touches_nothing() {
     let (site, server) = Site::hung("");
     let _client = site.idle_client();

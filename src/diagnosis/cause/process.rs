@@ -1,11 +1,8 @@
 //! Causes that lie with one process of the server: what it waits for, and what it has no more of.
 
-use std::fmt::Write;
-
-use super::{ago, mebibytes};
-use crate::diagnosis::evidence::{Evidence, Other, Program, Thread, Wait};
-use crate::diagnosis::record::described;
-use crate::proc::cgroup::{Limit, LimitKind};
+use super::catalog::{Awaited, Cause, Client, File, Limited, Place, Silence, Waiter};
+use crate::diagnosis::snapshot::{Process, Snapshot, Thread, Wait};
+use crate::proc::cgroup::LimitKind;
 use crate::proc::sock_diag::Received;
 use crate::proc::syscall::Doing;
 
@@ -13,213 +10,209 @@ use crate::proc::syscall::Doing;
 const CLOSE_WAIT: &str = "CLOSE_WAIT";
 /// So many of them are no accident.
 const MANY_CLOSING: usize = 10;
-/// A request needs more than these: its socket, and a file or a pipe.
+/// A request needs more descriptors than these: its socket, and a file or a pipe.
 const FEW_DESCRIPTORS: u64 = 2;
-/// No more threads are named beside the first.
+/// Threads that are named beside the main thread, at most.
 const MOST_THREADS: usize = 3;
+/// Less swapped memory than this is no cause, in bytes.
+const MUCH_SWAPPED: u64 = 64 << 20;
 
-pub(super) fn stopped(program: &Program) -> Option<String> {
-    let pid = program.pid;
-    match (program.state, &program.tracer) {
-        ('T', _) => Some(format!("PID {pid} is stopped (SIGSTOP or job control)")),
-        ('t', Some(tracer)) => Some(format!(
-            "PID {pid} is stopped by its tracer, {}",
-            described(tracer)
-        )),
-        ('t', None) => Some(format!("PID {pid} is stopped by a tracer")),
+/// What each process waits for, and what keeps it from running; those that wait for another process of
+/// the server last.
+pub(super) fn blocked(snapshot: &Snapshot) -> Vec<Cause> {
+    let processes = &snapshot.processes;
+    let (others, first): (Vec<_>, Vec<_>) = processes
+        .iter()
+        .partition(|process| waits_for_one_of(process, snapshot));
+    let mut found = Vec::new();
+    for process in first.into_iter().chain(others) {
+        found.extend(stopped(process));
+        found.extend(waiting(process, snapshot));
+    }
+    found.extend(processes.iter().filter_map(spinning));
+    found.extend(processes.iter().filter_map(deadlocked));
+    found
+}
+
+/// What a process has too little of.
+pub(super) fn shortages(process: &Process) -> Vec<Cause> {
+    let mut found = Vec::new();
+    found.extend(descriptors(process));
+    found.extend(limits(process));
+    found.extend(leaking(process));
+    found.extend(swapped(process));
+    found
+}
+
+fn stopped(process: &Process) -> Option<Cause> {
+    let pid = process.pid;
+    match process.state {
+        'T' => Some(Cause::Stopped { pid }),
+        't' => Some(Cause::Traced {
+            pid,
+            tracer: process.tracer.clone(),
+        }),
         // It starts a child (vfork(2)), and that is what it waits for.
-        ('D', _) if matches!(program.wait(), Wait::Process { .. }) => None,
-        ('D', _) => {
-            let place = match (program.wait(), &program.kernel) {
-                (Wait::File { .. }, _) => file(program.wait()).map(|file| format!(", {file}")),
-                (_, Some(kernel)) => Some(format!(", in {kernel}")),
-                _ => None,
-            };
-            let place = place.unwrap_or_default();
-            Some(format!("PID {pid} is stuck in the kernel (state D){place}"))
-        }
-        _ => stuck(program),
+        'D' if matches!(process.wait(), Wait::Process { .. }) => None,
+        'D' => Some(Cause::Uninterruptible {
+            pid,
+            tid: None,
+            place: place(process.wait()).or_else(|| process.kernel.clone().map(Place::Channel)),
+        }),
+        _ => stuck(process),
     }
 }
 
 /// A thread that the kernel holds, where the first one has ended or waits for a lock.
-fn stuck(program: &Program) -> Option<String> {
-    if program.state != 'Z' && *program.wait() != Wait::Lock {
+fn stuck(process: &Process) -> Option<Cause> {
+    if process.state != 'Z' && *process.wait() != Wait::Lock {
         return None;
     }
-    let thread = program.threads.iter().find(|thread| thread.state == 'D')?;
-    let file = file(&thread.wait).map(|file| format!(", {file}"));
-    Some(format!(
-        "PID {}, thread {}, is stuck in the kernel (state D){}",
-        program.pid,
-        thread.tid,
-        file.unwrap_or_default()
-    ))
+    let thread = process.threads.iter().find(|thread| thread.state == 'D')?;
+    Some(Cause::Uninterruptible {
+        pid: process.pid,
+        tid: Some(thread.tid),
+        place: place(&thread.wait),
+    })
 }
 
-/// `opening /home/x (nfs4 server:/export on /home)`.
-fn file(wait: &Wait) -> Option<String> {
-    let Wait::File { path, deed, mount } = wait else {
-        return None;
-    };
-    let mount = mount.as_ref().map(|mount| format!(" ({mount})"));
-    Some(format!("{deed} {path}{}", mount.unwrap_or_default()))
-}
-
-/// What a process has no more of: descriptors and threads.
-pub(super) fn out_of(program: &Program) -> Vec<String> {
-    let pid = program.pid;
-    let mut found = Vec::new();
-    let open = program
-        .descriptors
-        .and_then(|open| u64::try_from(open).ok());
-    if let (Some(open), Some(most)) = (open, program.most_descriptors) {
-        if open >= most {
-            found.push(format!(
-                "PID {pid} is out of file descriptors: {open} of {most}"
-            ));
-        } else if open + FEW_DESCRIPTORS >= most {
-            found.push(format!(
-                "PID {pid} has too few file descriptors left for a request: {open} of {most} are open"
-            ));
-        }
+fn place(wait: &Wait) -> Option<Place> {
+    match awaited(wait, false, 0)? {
+        Awaited::File(file) => Some(Place::File(file)),
+        _ => None,
     }
-    for limit in &program.limits {
-        let whose = match limit.kind {
-            LimitKind::GroupThreads => "its control group",
-            LimitKind::UserThreads => "its user",
-            LimitKind::GroupMemory => continue,
+}
+
+fn descriptors(process: &Process) -> Option<Cause> {
+    let open = u64::try_from(process.descriptors?).ok()?;
+    let most = process.most_descriptors?;
+    (open + FEW_DESCRIPTORS >= most).then_some(Cause::Descriptors {
+        pid: process.pid,
+        open,
+        most,
+    })
+}
+
+fn limits(process: &Process) -> impl Iterator<Item = Cause> {
+    let pid = process.pid;
+    process.limits.iter().map(move |limit| {
+        let (used, most) = (limit.used, limit.most);
+        let limited = match limit.kind {
+            LimitKind::GroupThreads => Limited::Group,
+            LimitKind::UserThreads => Limited::User,
+            LimitKind::GroupMemory => return Cause::GroupMemory { pid, used, most },
         };
-        found.push(format!(
-            "PID {pid} is out of threads: {whose} has {} of {}",
-            limit.used, limit.most
-        ));
-    }
-    found
+        Cause::Threads {
+            pid,
+            limited,
+            used,
+            most,
+        }
+    })
 }
 
-pub(super) fn short_of_memory(program: &Program) -> Vec<String> {
-    let pid = program.pid;
-    let of_group = |limit: &&Limit| limit.kind == LimitKind::GroupMemory;
-    let group = program.limits.iter().find(of_group).map(|limit| {
-        format!(
-            "PID {pid} is at the memory limit of its control group: {} of {} MiB",
-            mebibytes(limit.used),
-            mebibytes(limit.most)
-        )
-    });
-    let is_swapped = program.swapped > program.resident && program.swapped > 64 << 20;
-    let swapped = is_swapped.then(|| {
-        format!(
-            "PID {pid} is swapped out: {} MiB",
-            mebibytes(program.swapped)
-        )
-    });
-    group.into_iter().chain(swapped).collect()
+fn swapped(process: &Process) -> Option<Cause> {
+    let bytes = process.swapped;
+    (bytes > process.resident && bytes > MUCH_SWAPPED).then_some(Cause::Swapped {
+        pid: process.pid,
+        bytes,
+    })
+}
+
+fn leaking(process: &Process) -> Option<Cause> {
+    let connections = *process.sockets.get(CLOSE_WAIT)?;
+    (connections >= MANY_CLOSING).then_some(Cause::Leak {
+        pid: process.pid,
+        connections,
+    })
 }
 
 /// What the main thread waits for; where that is a lock, what those wait for that can hold it.
-pub(super) fn waiting(program: &Program, evidence: &Evidence) -> Vec<String> {
+fn waiting(process: &Process, snapshot: &Snapshot) -> Vec<Cause> {
     // Stopped is stopped, whatever it was doing, and stuck is told where it is stuck.
-    let is_child = matches!(program.wait(), Wait::Process { .. });
-    if matches!(program.state, 'T' | 't') || (program.state == 'D' && !is_child) {
+    let is_child = matches!(process.wait(), Wait::Process { .. });
+    if matches!(process.state, 'T' | 't') || (process.state == 'D' && !is_child) {
         return Vec::new();
     }
-    let pid = program.pid;
-    if *program.wait() != Wait::Lock {
-        let wait = waiting_for(program.wait(), evidence);
-        // A parent that has forked is in state D until its child runs its program (vfork(2)).
-        let state = if program.state == 'D' {
-            ", in state D"
-        } else {
-            ""
+    let pid = process.pid;
+    let awaited = |wait| awaited(wait, snapshot.tls, snapshot.port);
+    if *process.wait() != Wait::Lock {
+        let waiter = Waiter::Main {
+            pid,
+            is_in_state_d: process.state == 'D',
         };
-        return wait
-            .map(|wait| format!("{wait} (PID {pid}{state})"))
-            .into_iter()
-            .collect();
+        let cause = awaited(process.wait()).map(|awaited| Cause::Waiting { awaited, waiter });
+        return cause.into_iter().collect();
     }
-    let others = program.threads.iter().filter(|thread| thread.tid != pid);
+    let others = process.threads.iter().filter(|thread| thread.tid != pid);
     let waiting = others.filter_map(|thread| {
-        let wait = waiting_for(&thread.wait, evidence)?;
-        Some(format!(
-            "{wait} (PID {pid}, thread {}, while its main thread waits for a lock)",
-            thread.tid
-        ))
+        Some(Cause::Waiting {
+            awaited: awaited(&thread.wait)?,
+            waiter: Waiter::Thread {
+                pid,
+                tid: thread.tid,
+            },
+        })
     });
     waiting.take(MOST_THREADS).collect()
 }
 
-/// What is waited for, if that is somebody or something with a name.
-pub(in super::super) fn waiting_for(wait: &Wait, evidence: &Evidence) -> Option<String> {
+/// What is waited for, if that is somebody or something with a name, by a server whose URL is https
+/// (`tls`) and has this port.
+pub(in super::super) fn awaited(wait: &Wait, tls: bool, port: u16) -> Option<Awaited> {
     match wait {
-        Wait::Client {
-            peer,
-            program,
-            writing: true,
-            queued,
-            ..
-        } => Some(format!(
-            "blocked writing to client {peer}{}, which does not read: {queued} bytes wait to be sent",
-            of(program.as_ref())
-        )),
         Wait::Client {
             local,
             peer,
-            program,
+            process,
+            writing,
+            queued,
             received,
-            ..
         } => {
-            // Behind a proxy that speaks TLS, the server does not.
-            let tls = evidence.tls && local.port() == evidence.port;
-            let what = match (tls, received) {
-                (false, _) => "reading from",
-                // The server has not said its part yet.
-                (
-                    true,
-                    Some(Received {
-                        was_answered: false,
-                        ..
-                    }),
-                ) => "in a TLS handshake with",
-                (true, _) => "in a TLS handshake or read with",
+            let client = Client {
+                address: *peer,
+                process: process.clone(),
             };
-            let program = of(program.as_ref());
-            let silence = silence(*received);
-            Some(format!(
-                "blocked {what} idle client {peer}{program}, {silence}"
-            ))
+            let silence = received.map(|Received { ago, bytes, .. }| Silence { ago, bytes });
+            Some(if *writing {
+                Awaited::SlowReader {
+                    client,
+                    queued: *queued,
+                }
+            // Behind a proxy that speaks TLS, the server does not.
+            } else if tls && local.port() == port {
+                Awaited::IdleTlsClient {
+                    client,
+                    silence,
+                    // The server has not said its part yet.
+                    is_handshake: received.is_some_and(|received| !received.was_answered),
+                }
+            } else {
+                Awaited::IdleClient { client, silence }
+            })
         }
         Wait::Remote {
             peer,
-            program,
-            connecting: true,
-        } => Some(format!(
-            "waiting for a connection to {peer}{}, which does not answer",
-            local(program.as_ref())
-        )),
-        Wait::Remote { peer, program, .. } => Some(format!(
-            "waiting for a reply from {peer}{}",
-            local(program.as_ref())
-        )),
-        Wait::Process { chain, last } => {
-            let links: Vec<String> = chain.iter().map(described).collect();
-            let mut text = format!("waiting for {}", links.join(", which waits for "));
-            if let Some(last) = last.as_deref().and_then(|last| {
-                waiting_for(last, evidence).map(|last| last.replacen("blocked ", "", 1))
-            }) {
-                let _ = write!(text, ", which is {last}");
-            }
-            Some(text)
-        }
-        Wait::Children(several) => {
-            let several: Vec<String> = several.iter().map(described).collect();
-            Some(format!(
-                "waiting for the first to end of its children, {}",
-                several.join("; ")
-            ))
-        }
-        Wait::File { .. } => file(wait).map(|file| format!("blocked {file}")),
+            process,
+            connecting,
+        } => Some(Awaited::Peer {
+            address: *peer,
+            process: process.clone(),
+            is_connecting: *connecting,
+        }),
+        Wait::Process { chain, last } => Some(Awaited::Child {
+            chain: chain.clone(),
+            last: last
+                .as_deref()
+                .and_then(|last| awaited(last, tls, port))
+                .map(Box::new),
+        }),
+        Wait::Children(several) => Some(Awaited::AnyChild(several.clone())),
+        Wait::File { path, deed, mount } => Some(Awaited::File(File {
+            operation: deed.to_string(),
+            path: path.clone(),
+            mount: mount.clone(),
+        })),
         Wait::Hidden
         | Wait::Running
         | Wait::Lock
@@ -229,133 +222,69 @@ pub(in super::super) fn waiting_for(wait: &Wait, evidence: &Evidence) -> Option<
     }
 }
 
-/// ` (PID 42 (state T, for 5 s): slapd)`, where a peer is a process of this machine.
-fn local(program: Option<&Other>) -> String {
-    program.map_or(String::new(), |program| {
-        format!(" ({})", described(program))
-    })
-}
-
-/// ` (PID 42: nc vm 9143)`, where a client is a process of this machine.
-fn of(program: Option<&Other>) -> String {
-    program.map_or(String::new(), |program| {
-        format!(" (PID {}: {})", program.pid, program.command)
-    })
-}
-
-fn silence(received: Option<Received>) -> String {
-    match received {
-        Some(received) if received.bytes == 0 => {
-            format!("connected for {} and sent nothing", ago(received.ago))
-        }
-        Some(received) => format!(
-            "silent for {} after {} bytes",
-            ago(received.ago),
-            received.bytes
-        ),
-        None => "silent".to_owned(),
-    }
-}
-
 /// Whether a process waits for another of the server's, which has a cause of its own.
-pub(super) fn waits_for_one_of(program: &Program, evidence: &Evidence) -> bool {
-    let Wait::Process { chain, .. } = program.wait() else {
+fn waits_for_one_of(process: &Process, snapshot: &Snapshot) -> bool {
+    let Wait::Process { chain, .. } = process.wait() else {
         return false;
     };
-    let is_program = |pid| evidence.programs.iter().any(|program| program.pid == pid);
-    chain.iter().any(|other| is_program(other.pid))
+    let is_process = |pid| snapshot.processes.iter().any(|process| process.pid == pid);
+    chain.iter().any(|other| is_process(other.pid))
 }
 
 /// A thread that always runs, or would if it had a CPU.
-pub(super) fn spinning(program: &Program) -> Option<String> {
+fn spinning(process: &Process) -> Option<Cause> {
     let busy = |thread: &Thread| thread.ran + thread.waited;
-    let busiest = program.threads.iter().max_by_key(|thread| busy(thread))?;
-    let is_waiting = if busiest.waited >= 10 {
-        " and waited for one the rest of the time"
-    } else {
-        ""
-    };
-    (busy(busiest) >= 80 && busiest.ran >= 5).then(|| {
-        format!(
-            "PID {} spins: thread {} ({}) used {} % of a CPU during the look{is_waiting}",
-            program.pid, busiest.tid, busiest.name, busiest.ran
-        )
+    let busiest = process.threads.iter().max_by_key(|thread| busy(thread))?;
+    (busy(busiest) >= 80 && busiest.ran >= 5).then(|| Cause::Spinning {
+        pid: process.pid,
+        tid: busiest.tid,
+        name: busiest.name.clone(),
+        percent: busiest.ran,
+        is_starved: busiest.waited >= 10,
     })
 }
 
-pub(super) fn deadlocked(program: &Program) -> Option<String> {
-    let all = |holds: fn(&Thread) -> bool| program.threads.iter().all(holds);
-    if *program.wait() != Wait::Lock || program.state != 'S' {
+fn deadlocked(process: &Process) -> Option<Cause> {
+    let all = |holds: fn(&Thread) -> bool| process.threads.iter().all(holds);
+    if *process.wait() != Wait::Lock || process.state != 'S' {
         return None;
     }
-    let what = if all(|thread| thread.doing == Doing::Lock) {
-        "deadlock: the"
-    } else if all(|thread| matches!(thread.doing, Doing::Lock | Doing::Sleeping)) {
-        "the"
-    } else {
+    let some_sleep = !all(|thread| thread.doing == Doing::Lock);
+    if some_sleep && !all(|thread| matches!(thread.doing, Doing::Lock | Doing::Sleeping)) {
         return None;
-    };
-    let others = match program.threads.len() {
-        1 => "it has no other thread".to_owned(),
-        count => format!("none of its {count} threads runs"),
-    };
-    Some(format!(
-        "{what} main thread of PID {} waits for a lock, and {others}",
-        program.pid
-    ))
-}
-
-pub(super) fn closing(program: &Program) -> Option<String> {
-    let count = *program.sockets.get(CLOSE_WAIT)?;
-    (count >= MANY_CLOSING).then(|| {
-        format!("PID {} has {count} connections in CLOSE_WAIT: it does not close what its clients have left", program.pid)
+    }
+    Some(Cause::Deadlock {
+        pid: process.pid,
+        threads: process.threads.len(),
+        some_sleep,
     })
 }
 
 /// What it waits for has no name, or may not be seen.
-pub(super) fn unseen(program: &Program, is_root: bool) -> Option<String> {
-    let pid = program.pid;
-    match program.wait() {
-        Wait::Hidden => Some(format!(
-            "not visible: what PID {pid} waits for is shown {}",
-            to_whom(is_root)
-        )),
-        Wait::Unknown(what) => Some(format!(
-            "not known: PID {pid} waits in {what}{}",
-            in_kernel(program)
-        )),
+pub(super) fn unseen(process: &Process, is_root: bool) -> Option<Cause> {
+    let pid = process.pid;
+    match process.wait() {
+        Wait::Hidden => Some(Cause::HiddenWait { pid, is_root }),
+        Wait::Unknown(what) => Some(Cause::Blocked {
+            pid,
+            what: what.clone(),
+            channel: process.kernel.clone(),
+        }),
         _ => None,
     }
 }
 
-/// ` (do_epoll_wait)`, where that can be seen.
-fn in_kernel(program: &Program) -> String {
-    let kernel = program.kernel.as_ref();
-    kernel.map_or(String::new(), |kernel| format!(" ({kernel})"))
-}
-
-/// Who may see it (`ptrace(2)`, "Ptrace access mode checking").
-pub(super) fn to_whom(is_root: bool) -> &'static str {
-    if is_root {
-        "to root with CAP_SYS_PTRACE alone, which this run lacks"
-    } else {
-        "to its owner and to root alone"
-    }
-}
-
 /// Nothing about it tells why it does not answer.
-pub(super) fn unremarkable(program: &Program) -> String {
-    let pid = program.pid;
-    match program.wait() {
-        Wait::Idle => format!(
-            "PID {pid} waits for clients as a healthy server does: it may be slow, or the check may not reach it"
-        ),
-        Wait::Sleeping => format!("not known: PID {pid} sleeps for a time of its own"),
-        Wait::Lock => format!("not known: the main thread of PID {pid} waits for a lock"),
-        _ => format!(
-            "not known: PID {pid} is in state {}{}",
-            program.state,
-            in_kernel(program)
-        ),
+pub(super) fn unremarkable(process: &Process) -> Cause {
+    let pid = process.pid;
+    match process.wait() {
+        Wait::Idle => Cause::Unremarkable { pid },
+        Wait::Sleeping => Cause::Sleeping { pid },
+        Wait::Lock => Cause::Lock { pid },
+        _ => Cause::State {
+            pid,
+            state: process.state,
+            channel: process.kernel.clone(),
+        },
     }
 }

@@ -1,9 +1,21 @@
-use super::*;
-use crate::diagnosis::evidence::{Cpu, Full, Other, Thread, Wait};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::catalog::tests::is_in_the_manual;
+use super::causes as values;
+use crate::diagnosis::oom::Victim;
+use crate::diagnosis::phrase::Peer;
+use crate::diagnosis::question::Seen;
+use crate::diagnosis::snapshot::{Cpu, Full, Listener, Process, Snapshot, Stage, Thread, Wait};
 use crate::proc::cgroup::{Limit, LimitKind};
 use crate::proc::machine::{Machine, Pressure};
 use crate::proc::sock_diag::Received;
 use crate::proc::syscall::{Deed, Doing};
+
+fn causes(snapshot: &Snapshot) -> Vec<String> {
+    let causes = values(snapshot);
+    causes.iter().map(ToString::to_string).collect()
+}
 
 fn peer() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 7], 51234))
@@ -13,8 +25,8 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], port))
 }
 
-fn other(pid: i32, command: &str) -> Other {
-    Other {
+fn other(pid: i32, command: &str) -> Peer {
+    Peer {
         pid,
         command: command.to_owned(),
         state: 'S',
@@ -37,23 +49,23 @@ fn thread(tid: i32, doing: Doing, wait: Wait, ran: u128) -> Thread {
 }
 
 /// A server, PID 7, whose main thread waits so.
-fn program(wait: Wait) -> Program {
+fn process(wait: Wait) -> Process {
     let doing = if wait == Wait::Lock {
         Doing::Lock
     } else {
         Doing::Running
     };
-    Program {
+    Process {
         pid: 7,
         state: 'S',
         threads: vec![thread(7, doing, wait, 0)],
         listens: vec![(address(9143), 1)],
-        ..Program::default()
+        ..Process::default()
     }
 }
 
-fn hung(program: Program) -> Evidence {
-    Evidence {
+fn hung(process: Process) -> Snapshot {
+    Snapshot {
         is_root: false,
         port: 9143,
         is_port_of_url: true,
@@ -67,13 +79,13 @@ fn hung(program: Program) -> Evidence {
             clients: 0,
             ..listener("python3", 1, true)
         }],
-        programs: vec![program],
+        processes: vec![process],
         instances: Vec::new(),
         full: Vec::new(),
         machine: Machine::default(),
         victim: None,
         log: None,
-        looked: Looked::All,
+        stage: Stage::All,
     }
 }
 
@@ -89,13 +101,13 @@ fn listener(holder: &str, waiting: u32, ours: bool) -> Listener {
     }
 }
 
-fn waits(wait: Wait) -> Evidence {
-    hung(program(wait))
+fn waits(wait: Wait) -> Snapshot {
+    hung(process(wait))
 }
 
-fn gone() -> Evidence {
-    Evidence {
-        programs: Vec::new(),
+fn gone() -> Snapshot {
+    Snapshot {
+        processes: Vec::new(),
         listeners: Vec::new(),
         is_running: false,
         ..waits(Wait::Idle)
@@ -106,7 +118,7 @@ fn client(writing: bool, queued: u32, bytes: u64) -> Wait {
     Wait::Client {
         local: address(9143),
         peer: peer(),
-        program: None,
+        process: None,
         writing,
         queued,
         received: Some(Received {
@@ -119,13 +131,13 @@ fn client(writing: bool, queued: u32, bytes: u64) -> Wait {
 
 fn remote(connecting: bool) -> Wait {
     Wait::Remote {
-        program: None,
+        process: None,
         peer: peer(),
         connecting,
     }
 }
 
-fn process(chain: Vec<Other>, last: Option<Wait>) -> Wait {
+fn chain(chain: Vec<Peer>, last: Option<Wait>) -> Wait {
     Wait::Process {
         chain,
         last: last.map(Box::new),
@@ -140,51 +152,51 @@ fn on_file(mount: Option<&str>) -> Wait {
     }
 }
 
-fn stuck(state: char, wait: Wait) -> Evidence {
-    hung(Program {
+fn stuck(state: char, wait: Wait) -> Snapshot {
+    hung(Process {
         state,
         kernel: Some("nfs_wait".to_owned()),
-        ..program(wait)
+        ..process(wait)
     })
 }
 
-fn tls(evidence: Evidence) -> Evidence {
-    Evidence {
+fn tls(snapshot: Snapshot) -> Snapshot {
+    Snapshot {
         tls: true,
-        ..evidence
+        ..snapshot
     }
 }
 
-fn seen(seen: Seen) -> Evidence {
-    Evidence {
+fn seen(seen: Seen) -> Snapshot {
+    Snapshot {
         seen,
         ..waits(Wait::Idle)
     }
 }
 
-fn limited(kind: LimitKind, used: u64, most: u64) -> Evidence {
-    hung(Program {
+fn limited(kind: LimitKind, used: u64, most: u64) -> Snapshot {
+    hung(Process {
         limits: vec![Limit { kind, used, most }],
-        ..program(Wait::Idle)
+        ..process(Wait::Idle)
     })
 }
 
-fn on_machine(machine: Machine) -> Evidence {
-    Evidence {
+fn on_machine(machine: Machine) -> Snapshot {
+    Snapshot {
         machine,
         ..waits(Wait::Idle)
     }
 }
 
-fn threaded(others: Vec<Thread>) -> Evidence {
-    let mut program = program(Wait::Lock);
-    program.threads.extend(others);
-    hung(program)
+fn threaded(others: Vec<Thread>) -> Snapshot {
+    let mut process = process(Wait::Lock);
+    process.threads.extend(others);
+    hung(process)
 }
 
 #[test]
 fn each_evidence_has_its_sentence() {
-    let table: Vec<(Evidence, &str)> = vec![
+    let table: Vec<(Snapshot, &str)> = vec![
         (
             waits(client(false, 0, 0)),
             "blocked reading from idle client 10.0.0.7:51234, connected for 74 s and sent nothing (PID 7)",
@@ -209,7 +221,7 @@ fn each_evidence_has_its_sentence() {
             waits(Wait::Client {
                 local: address(9143),
                 peer: peer(),
-                program: Some(other(42, "nc vm 9143")),
+                process: Some(other(42, "nc vm 9143")),
                 writing: false,
                 queued: 0,
                 received: None,
@@ -217,7 +229,7 @@ fn each_evidence_has_its_sentence() {
             "blocked reading from idle client 10.0.0.7:51234 (PID 42: nc vm 9143), silent (PID 7)",
         ),
         (
-            Evidence {
+            Snapshot {
                 port: 443,
                 ..tls(waits(client(false, 0, 0)))
             },
@@ -228,11 +240,11 @@ fn each_evidence_has_its_sentence() {
             "blocked writing to client 10.0.0.7:51234, which does not read: 2500000 bytes wait to be sent (PID 7)",
         ),
         (
-            waits(process(vec![other(42, "bjobs -u all")], None)),
+            waits(chain(vec![other(42, "bjobs -u all")], None)),
             "waiting for PID 42 (state S, for 90 s): bjobs -u all (PID 7)",
         ),
         (
-            waits(process(
+            waits(chain(
                 vec![other(42, "sh -c bjobs"), other(43, "bjobs")],
                 Some(remote(false)),
             )),
@@ -240,7 +252,7 @@ fn each_evidence_has_its_sentence() {
              which is waiting for a reply from 10.0.0.7:51234 (PID 7)",
         ),
         (
-            waits(process(vec![other(42, "bjobs")], Some(on_file(None)))),
+            waits(chain(vec![other(42, "bjobs")], Some(on_file(None)))),
             "waiting for PID 42 (state S, for 90 s): bjobs, which is opening /home/x (PID 7)",
         ),
         (
@@ -258,10 +270,10 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             stuck('D', Wait::Hidden),
-            "PID 7 is stuck in the kernel (state D), in nfs_wait",
+            "PID 7 is stuck in the kernel (state D), kernel wait channel: nfs_wait",
         ),
         (
-            stuck('D', process(vec![other(42, "main.py")], None)),
+            stuck('D', chain(vec![other(42, "main.py")], None)),
             "waiting for PID 42 (state S, for 90 s): main.py (PID 7, in state D)",
         ),
         (
@@ -270,23 +282,23 @@ fn each_evidence_has_its_sentence() {
         ),
         (stuck('t', Wait::Hidden), "PID 7 is stopped by a tracer"),
         (
-            hung(Program {
+            hung(Process {
                 state: 't',
                 tracer: Some(other(42, "strace")),
-                ..program(Wait::Hidden)
+                ..process(Wait::Hidden)
             }),
             "PID 7 is stopped by its tracer, PID 42 (state S, for 90 s): strace",
         ),
         (
             threaded(vec![thread(8, Doing::Running, Wait::Running, 99)]),
-            "PID 7 spins: thread 8 (python3) used 99 % of a CPU during the look",
+            "PID 7 spins: thread 8 (python3) used 99 % of a CPU during the diagnosis",
         ),
         (
             threaded(vec![Thread {
                 waited: 70,
                 ..thread(8, Doing::Running, Wait::Running, 25)
             }]),
-            "PID 7 spins: thread 8 (python3) used 25 % of a CPU during the look and waited for one the rest of the time",
+            "PID 7 spins: thread 8 (python3) used 25 % of a CPU during the diagnosis and was ready to run the rest of the time",
         ),
         (
             threaded(vec![thread(8, Doing::Lock, Wait::Lock, 0)]),
@@ -324,22 +336,22 @@ fn each_evidence_has_its_sentence() {
                 other(42, "bjobs"),
                 other(43, "helper"),
             ])),
-            "waiting for the first to end of its children, PID 42 (state S, for 90 s): bjobs; \
+            "waiting for any of its 2 children to exit: PID 42 (state S, for 90 s): bjobs; \
              PID 43 (state S, for 90 s): helper (PID 7)",
         ),
         (
-            hung(Program {
+            hung(Process {
                 descriptors: Some(1024),
                 most_descriptors: Some(1024),
-                ..program(Wait::Idle)
+                ..process(Wait::Idle)
             }),
             "PID 7 is out of file descriptors: 1024 of 1024",
         ),
         (
-            hung(Program {
+            hung(Process {
                 descriptors: Some(1022),
                 most_descriptors: Some(1024),
-                ..program(Wait::Idle)
+                ..process(Wait::Idle)
             }),
             "PID 7 has too few file descriptors left for a request: 1022 of 1024 are open",
         ),
@@ -356,29 +368,29 @@ fn each_evidence_has_its_sentence() {
             "PID 7 is out of threads: its user has 30 of 30",
         ),
         (
-            hung(Program {
+            hung(Process {
                 swapped: 300 << 20,
                 resident: 1 << 20,
-                ..program(Wait::Idle)
+                ..process(Wait::Idle)
             }),
             "PID 7 is swapped out: 300 MiB",
         ),
         (
-            hung(Program {
+            hung(Process {
                 sockets: [("CLOSE_WAIT", 40)].into(),
-                ..program(Wait::Idle)
+                ..process(Wait::Idle)
             }),
-            "PID 7 has 40 connections in CLOSE_WAIT: it does not close what its clients have left",
+            "PID 7 leaks 40 connections that clients have closed (CLOSE_WAIT)",
         ),
         (
-            Evidence {
+            Snapshot {
                 listeners: vec![listener("python3", 6, true)],
                 ..waits(Wait::Idle)
             },
             "the accept queue of 0.0.0.0:9143 is full: 6 connections wait in it, 2 of them with a client, and its backlog is 5",
         ),
         (
-            Evidence {
+            Snapshot {
                 listeners: vec![listener("python3", 3, true)],
                 ..waits(Wait::Idle)
             },
@@ -386,40 +398,40 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             waits(Wait::Hidden),
-            "not visible: what PID 7 waits for is shown to its owner and to root alone",
+            "not visible: what PID 7 waits for is shown only to its owner and to root",
         ),
         (
             stuck('S', Wait::Unknown("system call 281".to_owned())),
-            "not known: PID 7 waits in system call 281 (nfs_wait)",
+            "not known: PID 7 is blocked in system call 281, kernel wait channel: nfs_wait",
         ),
         (
             waits(Wait::Idle),
             "PID 7 waits for clients as a healthy server does: it may be slow, or the check may not reach it",
         ),
         (
-            Evidence {
+            Snapshot {
                 elsewhere: true,
                 ..waits(Wait::Idle)
             },
-            "the URL's host is another machine: nothing here can be its server, and nothing is stopped without \
+            "the URL's host is another machine: its server is not on this one, and nothing is stopped without \
              --listen or --process-pattern",
         ),
         (
-            Evidence {
+            Snapshot {
                 listeners: Vec::new(),
                 ..waits(Wait::Sleeping)
             },
             "the server runs, but nothing listens on port 9143",
         ),
         (
-            Evidence {
+            Snapshot {
                 listeners: vec![listener("nginx", 0, false)],
                 ..gone()
             },
             "the server is not running; it last answered 3 min ago",
         ),
         (
-            Evidence {
+            Snapshot {
                 full: vec![Full {
                     directory: "/var/log".into(),
                     inodes: false,
@@ -429,7 +441,7 @@ fn each_evidence_has_its_sentence() {
             "the disk of /var/log is full",
         ),
         (
-            Evidence {
+            Snapshot {
                 full: vec![Full {
                     directory: "/var/log".into(),
                     inodes: true,
@@ -463,7 +475,7 @@ fn each_evidence_has_its_sentence() {
                 }),
                 ..Machine::default()
             }),
-            "the machine is overloaded: load 0 on 2 CPUs, 95 % of the last 10 s were spent waiting for it",
+            "the machine is overloaded: load 0 on 2 CPUs, cpu pressure 95 % (10 s average)",
         ),
         (
             on_machine(Machine {
@@ -481,11 +493,15 @@ fn each_evidence_has_its_sentence() {
                 }),
                 ..Machine::default()
             }),
-            "the machine waits for its disks: everything stood still for 80 % of the last 10 s",
+            "the machine waits for its disks, io pressure 80 % (10 s average)",
         ),
         (
             seen(Seen::Status(503)),
             "the server answers, but with status 503",
+        ),
+        (
+            seen(Seen::RedirectLoop),
+            "the server's redirects do not end: more than ten on its own host",
         ),
         (
             seen(Seen::Certificate("expired on 2026-01-01".to_owned())),
@@ -501,61 +517,30 @@ fn each_evidence_has_its_sentence() {
             "what answers is no MyVNC server: the server does not speak TLS",
         ),
     ];
-    for (evidence, expected) in table {
-        let causes = causes(&evidence);
+    for (snapshot, expected) in table {
         assert_eq!(
-            causes.first().map(String::as_str),
+            causes(&snapshot).first().map(String::as_str),
             Some(expected),
-            "{evidence:?}"
+            "{snapshot:?}"
         );
-        for cause in &causes {
-            assert!(is_in_the_manual(cause), "{cause}");
+        for cause in values(&snapshot) {
+            assert!(is_in_the_manual(&cause), "{cause}");
         }
     }
 }
 
-/// Whether a term of the manual's CAUSES begins as a sentence does; what differs has an upper-case word there.
-fn is_in_the_manual(cause: &str) -> bool {
-    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/man/monitor_myvnc.1");
-    let manual = std::fs::read_to_string(manual).unwrap_or_default();
-    let manual = manual.replace("\\-", "-").replace("\\*(Aq", "'");
-    let (_, section) = manual.split_once(".SH CAUSES\n").unwrap_or_default();
-    let (section, _) = section.split_once(".SH ").unwrap_or_default();
-    let lines: Vec<&str> = section.lines().collect();
-    let pairs = lines.windows(2);
-    let mut terms = pairs
-        .filter(|pair| matches!(pair[0], ".TP" | ".TQ"))
-        .map(|pair| pair[1]);
-    terms.any(|term| {
-        let pieces = term.split(|c: char| c.is_ascii_uppercase());
-        let mut rest = cause;
-        let mut pieces = pieces
-            .map(str::trim)
-            .filter(|piece| !piece.is_empty())
-            .peekable();
-        pieces.peek().is_some()
-            && pieces.all(|piece| match rest.split_once(piece) {
-                Some((before, after)) => {
-                    rest = after;
-                    before.len() < 60
-                }
-                None => false,
-            })
-    })
-}
-
 #[test]
 fn a_proxys_answer_says_whether_the_server_is_up() {
-    let behind = |evidence: Evidence| Evidence {
+    let behind = |snapshot: Snapshot| Snapshot {
         seen: Seen::Status(502),
         listeners: vec![listener("nginx", 0, false)],
-        ..evidence
+        ..snapshot
     };
     let proxy =
         "a proxy, PID 42 (state S, for 90 s): nginx, answers with status 502 in the server's place";
-    let up = causes(&behind(hung(Program {
+    let up = causes(&behind(hung(Process {
         listens: vec![(address(9200), 0)],
-        ..program(Wait::Idle)
+        ..process(Wait::Idle)
     })));
     assert_eq!(
         up,
@@ -575,7 +560,7 @@ fn a_proxys_answer_says_whether_the_server_is_up() {
         blocked[0].starts_with("blocked reading") && blocked[1].starts_with(proxy),
         "{blocked:?}"
     );
-    let remote = causes(&Evidence {
+    let remote = causes(&Snapshot {
         elsewhere: true,
         listeners: Vec::new(),
         ..behind(gone())
@@ -588,21 +573,21 @@ fn a_proxys_answer_says_whether_the_server_is_up() {
 
 #[test]
 fn a_server_that_is_gone_is_said_to_be_with_what_is_known_of_its_end() {
-    let of = |victim| Evidence {
+    let of = |victim| Snapshot {
         victim: Some(victim),
         ..gone()
     };
     let victim = |is_known, seconds| Victim::Process {
-        pid: 812,
+        pid: Some(812),
         name: "python3".to_owned(),
         ago: Duration::from_secs(seconds),
         is_known,
     };
     let plainly = "the server is not running; it last answered 3 min ago";
-    for (evidence, expected) in [
+    for (snapshot, expected) in [
         (gone(), plainly),
         (
-            Evidence {
+            Snapshot {
                 since_healthy: None,
                 ..gone()
             },
@@ -620,10 +605,10 @@ fn a_server_that_is_gone_is_said_to_be_with_what_is_known_of_its_end() {
         (of(victim(false, 300)), plainly),
         (of(victim(true, 300)), plainly),
     ] {
-        assert_eq!(causes(&evidence), [expected]);
+        assert_eq!(causes(&snapshot), [expected]);
     }
     let in_group = of(Victim::InGroup("/system.slice/cron.service".to_owned()));
-    let expected = "the kernel's OOM killer ended a process of its control group /system.slice/cron.service \
+    let expected = "the kernel's OOM killer ended a process of the server's control group /system.slice/cron.service \
                     since the server was started";
     assert_eq!(causes(&in_group), [plainly, expected]);
 }
@@ -632,14 +617,14 @@ fn a_server_that_is_gone_is_said_to_be_with_what_is_known_of_its_end() {
 fn a_server_on_another_port_is_named_first_where_the_url_never_was_right() {
     let elsewhere = |since_healthy, is_port_of_url| {
         let instance = (other(42, "python3 main.py"), vec![address(9200)]);
-        causes(&Evidence {
+        causes(&Snapshot {
             since_healthy,
             is_port_of_url,
             instances: vec![instance],
             ..gone()
         })
     };
-    let there = "the URL asks for port 9143, and a MyVNC server listens on 0.0.0.0:9200, \
+    let there = "the URL has port 9143, and a MyVNC server listens on 0.0.0.0:9200, \
                  PID 42 (state S, for 90 s): python3 main.py";
     assert_eq!(elsewhere(None, true), [there, "the server is not running"]);
     assert_eq!(elsewhere(Some(Duration::from_secs(60)), true)[1], there);
@@ -649,15 +634,15 @@ fn a_server_on_another_port_is_named_first_where_the_url_never_was_right() {
 
 #[test]
 fn who_waits_for_another_of_the_server_is_named_after_it() {
-    let child = Program {
+    let child = Process {
         pid: 42,
         state: 'D',
         threads: vec![thread(42, Doing::Running, on_file(None), 0)],
-        ..Program::default()
+        ..Process::default()
     };
-    let mut evidence = stuck('D', process(vec![other(42, "main.py")], None));
-    evidence.programs.push(child);
-    let causes = causes(&evidence);
+    let mut snapshot = stuck('D', chain(vec![other(42, "main.py")], None));
+    snapshot.processes.push(child);
+    let causes = causes(&snapshot);
     assert_eq!(
         causes[0],
         "PID 42 is stuck in the kernel (state D), opening /home/x"
@@ -667,26 +652,26 @@ fn who_waits_for_another_of_the_server_is_named_after_it() {
 
 #[test]
 fn innocents_are_not_named() {
-    let healthy = |program| Evidence {
+    let healthy = |process| Snapshot {
         seen: Seen::Healthy,
-        ..hung(program)
+        ..hung(process)
     };
     for wait in [Wait::Idle, client(false, 0, 700), remote(false)] {
-        assert_eq!(causes(&healthy(program(wait))), Vec::<String>::new());
+        assert_eq!(causes(&healthy(process(wait))), Vec::<String>::new());
     }
     let beside = |state, wait| {
-        let program = Program {
+        let process = Process {
             state,
             children: vec![other(42, "helper")],
-            ..program(wait)
+            ..process(wait)
         };
-        causes(&hung(program))
+        causes(&hung(process))
     };
     for causes in [beside('T', Wait::Idle), beside('S', client(false, 0, 0))] {
         assert!(causes.iter().all(|cause| !cause.contains("helper")));
     }
     // A client that another thread reads from keeps nobody waiting while new ones are taken.
-    let mut pool = program(Wait::Idle);
+    let mut pool = process(Wait::Idle);
     pool.threads
         .push(thread(8, Doing::Running, client(false, 0, 700), 0));
     assert!(
@@ -698,35 +683,35 @@ fn innocents_are_not_named() {
 
 #[test]
 fn what_was_not_looked_at_is_not_said_to_be_missing() {
-    for looked in [Looked::Machine, Looked::Processes, Looked::Port] {
-        let early = Evidence { looked, ..gone() };
+    for stage in [Stage::Machine, Stage::Processes, Stage::Port] {
+        let early = Snapshot { stage, ..gone() };
         assert_eq!(
             causes(&early),
-            [format!("not known: looking at {looked} took too long")]
+            [format!("not known: timed out reading {stage}")]
         );
     }
 }
 
 #[test]
 fn hazard_49_a_child_of_another_user_is_named_with_what_is_not_visible() {
-    let squeue = Other {
+    let squeue = Peer {
         is_hidden: true,
         ..other(42, "squeue")
     };
-    let causes = causes(&waits(process(vec![squeue], None)));
+    let causes = causes(&waits(chain(vec![squeue], None)));
     let expected = "waiting for PID 42 (state S, for 90 s, of another user, descriptors not visible): squeue (PID 7)";
     assert_eq!(causes.first().map(String::as_str), Some(expected));
 }
 
 #[test]
 fn hazard_52_a_peer_of_this_machine_is_named_with_its_state() {
-    let slapd = Other {
+    let slapd = Peer {
         state: 'T',
         ..other(42, "slapd")
     };
     let wait = Wait::Remote {
         peer: peer(),
-        program: Some(slapd),
+        process: Some(slapd),
         connecting: false,
     };
     let causes = causes(&waits(wait));
@@ -737,11 +722,11 @@ fn hazard_52_a_peer_of_this_machine_is_named_with_its_state() {
 
 #[test]
 fn hazard_53_a_dead_server_is_the_cause_before_who_holds_its_port() {
-    let mut evidence = waits(Wait::Idle);
-    evidence.programs.clear();
-    evidence.is_running = false;
-    evidence.listeners = vec![listener("haproxy", 0, false)];
-    let causes = causes(&evidence);
+    let mut snapshot = waits(Wait::Idle);
+    snapshot.processes.clear();
+    snapshot.is_running = false;
+    snapshot.listeners = vec![listener("haproxy", 0, false)];
+    let causes = causes(&snapshot);
     assert!(
         causes[0].starts_with("the server is not running"),
         "{causes:?}"
@@ -754,18 +739,18 @@ fn hazard_53_a_dead_server_is_the_cause_before_who_holds_its_port() {
 
 #[test]
 fn hazard_54_a_parent_that_has_forked_is_said_to_be_in_state_d() {
-    let mut evidence = waits(process(vec![other(42, "python3")], None));
-    evidence.programs[0].state = 'D';
-    let causes = causes(&evidence);
+    let mut snapshot = waits(chain(vec![other(42, "python3")], None));
+    snapshot.processes[0].state = 'D';
+    let causes = causes(&snapshot);
     let expected = "waiting for PID 42 (state S, for 90 s): python3 (PID 7, in state D)";
     assert_eq!(causes.first().map(String::as_str), Some(expected));
 }
 
 #[test]
 fn hazard_54_root_is_told_which_capability_it_lacks() {
-    let mut evidence = waits(Wait::Hidden);
-    evidence.is_root = true;
-    let causes = causes(&evidence);
-    let expected = "not visible: what PID 7 waits for is shown to root with CAP_SYS_PTRACE alone, which this run lacks";
+    let mut snapshot = waits(Wait::Hidden);
+    snapshot.is_root = true;
+    let causes = causes(&snapshot);
+    let expected = "not visible: what PID 7 waits for is shown only to root with CAP_SYS_PTRACE, which this run lacks";
     assert_eq!(causes.first().map(String::as_str), Some(expected));
 }

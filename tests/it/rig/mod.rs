@@ -373,7 +373,7 @@ impl Site {
             let looked = run(look);
             let log = self.log();
             let is_complete =
-                !log.contains("The look ended early") && !log.contains("took too long");
+                !log.contains("Diagnosis incomplete: ") && !log.contains("timed out reading ");
             if is_complete || Instant::now() > deadline {
                 return looked;
             }

@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Seen;
 use super::oom::Victim;
+use super::phrase::Peer;
+use super::question::Seen;
 use crate::proc::cgroup::Limit;
 use crate::proc::machine::Machine;
 use crate::proc::sock_diag::Received;
@@ -15,7 +16,7 @@ use crate::proc::syscall::{Deed, Doing};
 
 /// All that was seen.
 #[derive(Clone, Debug)]
-pub(crate) struct Evidence {
+pub(crate) struct Snapshot {
     pub(crate) port: u16,
     /// Whether nothing but the URL says that the server should listen there.
     pub(crate) is_port_of_url: bool,
@@ -29,10 +30,10 @@ pub(crate) struct Evidence {
     pub(crate) since_healthy: Option<Duration>,
     /// Whether processes of the server were found, whatever else was seen of them.
     pub(crate) is_running: bool,
-    pub(crate) programs: Vec<Program>,
+    pub(crate) processes: Vec<Process>,
     pub(crate) listeners: Vec<Listener>,
     /// Other MyVNC servers of this machine, and where they listen.
-    pub(crate) instances: Vec<(Other, Vec<SocketAddr>)>,
+    pub(crate) instances: Vec<(Peer, Vec<SocketAddr>)>,
     /// Directories of the server's whose disk is full.
     pub(crate) full: Vec<Full>,
     pub(crate) machine: Machine,
@@ -41,12 +42,12 @@ pub(crate) struct Evidence {
     /// The server's own log, and its last lines.
     pub(crate) log: Option<(PathBuf, Vec<String>)>,
     /// How far the look has come.
-    pub(crate) looked: Looked,
+    pub(crate) stage: Stage,
 }
 
 /// How far a look has come: each is done once the next one has begun.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Looked {
+pub(crate) enum Stage {
     /// At the machine's memory and load.
     #[default]
     Machine,
@@ -64,12 +65,12 @@ pub(crate) enum Looked {
     All,
 }
 
-impl fmt::Display for Looked {
+impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Machine => "the machine's memory and load",
             Self::Processes => "the server's processes",
-            Self::Port => "who listens on the port",
+            Self::Port => "the listening sockets",
             Self::KernelLog => "the kernel's log",
             Self::ServerLog => "the server's own log",
             Self::Disks => "the disks of the server's directories",
@@ -80,7 +81,7 @@ impl fmt::Display for Looked {
 
 /// One process of the server.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Program {
+pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) command: String,
     /// The letter of `proc_pid_stat(5)`.
@@ -96,7 +97,7 @@ pub(crate) struct Program {
     pub(crate) resident: u64,
     pub(crate) swapped: u64,
     /// Who traces it.
-    pub(crate) tracer: Option<Other>,
+    pub(crate) tracer: Option<Peer>,
     pub(crate) threads: Vec<Thread>,
     /// Open descriptors, where they can be counted, and how many it may have.
     pub(crate) descriptors: Option<usize>,
@@ -105,12 +106,12 @@ pub(crate) struct Program {
     pub(crate) sockets: BTreeMap<&'static str, usize>,
     /// Where it listens, and how many clients wait there to be accepted.
     pub(crate) listens: Vec<(SocketAddr, u32)>,
-    pub(crate) children: Vec<Other>,
+    pub(crate) children: Vec<Peer>,
     /// Use and limit of what it is at or near the end of.
     pub(crate) limits: Vec<Limit>,
 }
 
-impl Program {
+impl Process {
     /// What the main thread waits for; where that has ended, the first that lives.
     pub(crate) fn wait(&self) -> &Wait {
         let mut living = self.threads.iter().filter(|thread| thread.state != 'Z');
@@ -118,17 +119,6 @@ impl Program {
         main.or_else(|| living.next())
             .map_or(&Wait::Hidden, |thread| &thread.wait)
     }
-}
-
-/// Another process that has to do with it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Other {
-    pub(crate) pid: i32,
-    pub(crate) command: String,
-    pub(crate) state: char,
-    pub(crate) age: Duration,
-    /// Whether its descriptors cannot be read.
-    pub(crate) is_hidden: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -166,7 +156,7 @@ pub(crate) enum Wait {
         local: SocketAddr,
         peer: SocketAddr,
         /// Which process that is, where it is one of this machine.
-        program: Option<Other>,
+        process: Option<Peer>,
         writing: bool,
         queued: u32,
         received: Option<Received>,
@@ -175,17 +165,17 @@ pub(crate) enum Wait {
     Remote {
         peer: SocketAddr,
         /// Which process that is, where it is one of this machine.
-        program: Option<Other>,
+        process: Option<Peer>,
         connecting: bool,
     },
     /// For a child, or for whoever holds the other end of a pipe; and if that one waits for
     /// another, for that; and what the last of them waits for, where that is another host or a file.
     Process {
-        chain: Vec<Other>,
+        chain: Vec<Peer>,
         last: Option<Box<Wait>>,
     },
     /// For the first to end of several children.
-    Children(Vec<Other>),
+    Children(Vec<Peer>),
     /// For a file.
     File {
         path: String,
@@ -228,7 +218,7 @@ pub(crate) struct Listener {
     /// Connections that the peer has closed and the server has not, accepted or not.
     pub(crate) closing: usize,
     /// Who listens, and whether that is one of the server's processes.
-    pub(crate) holder: Option<Other>,
+    pub(crate) holder: Option<Peer>,
     pub(crate) ours: bool,
 }
 

@@ -1,38 +1,38 @@
 //! One process of the server: what /proc shows of it (`proc(5)`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, Stat};
 
-use super::evidence::{Cpu, Other, Program, Thread, Wait};
-use super::look::{Sockets, other};
-use super::wait::Around;
+use crate::diagnosis::peer;
+use crate::diagnosis::snapshot::{Cpu, Process, Thread, Wait};
+use crate::diagnosis::wait::WaitResolver;
 use crate::proc::fd_owners::Holders;
-use crate::proc::net::plainly;
+use crate::proc::net::{Sockets, plainly};
 use crate::proc::parse::number_after;
 use crate::proc::process::Proc;
 use crate::proc::syscall::doing;
 use crate::proc::{cgroup, fd_owners};
 use crate::secrets;
-use crate::server::process::Process;
+use crate::server;
 
-/// What is waited for is looked up for so many threads at most.
+/// Threads whose wait is resolved, at most.
 const MOST_THREADS: usize = 200;
 /// As many functions of the kernel are named.
 const MOST_FRAMES: usize = 8;
 
 /// What can be seen of a process without any risk that the look stops there.
-pub(super) fn outline(process: &Process) -> Option<Program> {
-    let pid = process.pid;
+pub(super) fn outline(found: &server::process::Process) -> Option<Process> {
+    let pid = found.pid;
     let stat = Proc::here().stat(pid).ok()?;
     let ticks = procfs::ticks_per_second().max(1);
     let kernel = std::fs::read_to_string(format!("/proc/{pid}/wchan")).ok();
-    Some(Program {
+    Some(Process {
         pid,
-        command: secrets::without(&process.command),
+        command: secrets::without(&found.command),
         state: stat.state,
         kernel: kernel.filter(|name| !matches!(name.as_str(), "" | "0")),
         stack: if stat.state == 'D' {
@@ -42,34 +42,34 @@ pub(super) fn outline(process: &Process) -> Option<Program> {
         },
         age: Proc::here().age(pid).unwrap_or_default(),
         cpu: Duration::from_secs((stat.utime + stat.stime) / ticks),
-        ..Program::default()
+        ..Process::default()
     })
 }
 
 /// Everything, and its open files that can be logs or data.
-pub(super) fn look(
-    process: &Process,
+pub(super) fn read(
+    found: &server::process::Process,
     sockets: &Sockets,
     holders: &mut Holders,
-) -> Option<(Program, Vec<PathBuf>)> {
-    let pid = process.pid;
-    let mut program = outline(process)?;
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
-    let status = read("status").unwrap_or_default();
-    let rlimits = read("limits").unwrap_or_default();
+) -> Option<(Process, Vec<PathBuf>)> {
+    let pid = found.pid;
+    let mut process = outline(found)?;
+    let text_of = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let status = text_of("status").unwrap_or_default();
+    let rlimits = text_of("limits").unwrap_or_default();
     let kibibytes = |name: &str| number_after::<u64>(&status, name).unwrap_or_default();
-    program.resident = kibibytes("VmRSS:") * 1024;
-    program.swapped = kibibytes("VmSwap:") * 1024;
-    program.tracer = number_after(&status, "TracerPid:")
+    process.resident = kibibytes("VmRSS:") * 1024;
+    process.swapped = kibibytes("VmSwap:") * 1024;
+    process.tracer = number_after(&status, "TracerPid:")
         .filter(|tid| *tid > 0)
-        .and_then(process_of)
-        .and_then(other);
-    program.children = children(pid);
+        .and_then(|tid| Proc::here().ids(tid).ok())
+        .and_then(|ids| peer::of(ids.tgid));
+    process.children = peer::children(pid);
     let open = fd_owners::descriptors(pid);
     // Their number shows to those who may not see what they are.
     let listed = std::fs::read_dir(format!("/proc/{pid}/fd"));
-    program.descriptors = listed.ok().map(Iterator::count);
-    program.most_descriptors = number_after(&rlimits, "Max open files");
+    process.descriptors = listed.ok().map(Iterator::count);
+    process.most_descriptors = number_after(&rlimits, "Max open files");
     let mut paths = Vec::new();
     let mut targets = HashMap::new();
     for one in open.into_iter().flatten() {
@@ -78,39 +78,18 @@ pub(super) fn look(
         }
         targets.insert(one.fd, one.target);
     }
-    (program.sockets, program.listens) = tcp(&targets, sockets);
-    program.limits = cgroup::near(pid, &status, &rlimits);
-    let mut around = Around {
+    (process.sockets, process.listens) = tcp(&targets, sockets);
+    process.limits = cgroup::near(pid, &status, &rlimits);
+    let mut around = WaitResolver {
         pid,
         targets: &targets,
         sockets,
-        children: &program.children,
+        children: &process.children,
         holders,
         asks_on: true,
     };
-    program.threads = threads(pid, &mut around);
-    Some((program, paths))
-}
-
-/// What a process's main thread waits for.
-pub(super) fn wait_of(pid: i32, sockets: &Sockets, holders: &mut Holders) -> Wait {
-    let open = fd_owners::descriptors(pid).into_iter().flatten();
-    let targets = open.map(|one| (one.fd, one.target)).collect();
-    let mut around = Around {
-        pid,
-        targets: &targets,
-        sockets,
-        children: &[],
-        holders,
-        asks_on: false,
-    };
-    around.wait(&doing(pid, pid))
-}
-
-/// The process that a thread is one of.
-fn process_of(tid: i32) -> Option<i32> {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    number_after(&status, "Tgid:")
+    process.threads = threads(pid, &mut around);
+    Some((process, paths))
 }
 
 /// What a thread has had of the CPUs (Documentation/scheduler/sched-stats.rst); in clock ticks alone,
@@ -137,14 +116,9 @@ fn thread_stat(pid: i32, tid: i32) -> Option<Stat> {
     Proc::here().thread_stat(pid, tid).ok()
 }
 
-fn numbers_in(directory: &str) -> impl Iterator<Item = i32> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-fn threads(pid: i32, around: &mut Around) -> Vec<Thread> {
+fn threads(pid: i32, around: &mut WaitResolver) -> Vec<Thread> {
     let mut threads = Vec::new();
-    for tid in numbers_in(&format!("/proc/{pid}/task")) {
+    for tid in Proc::here().threads(pid) {
         let Some(stat) = thread_stat(pid, tid) else {
             continue;
         };
@@ -168,30 +142,20 @@ fn threads(pid: i32, around: &mut Around) -> Vec<Thread> {
     threads
 }
 
-/// The children of all threads, as they were started.
-pub(super) fn children(pid: i32) -> Vec<Other> {
-    let mut children = Vec::new();
-    for tid in numbers_in(&format!("/proc/{pid}/task")) {
-        let list = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/children"));
-        let list = list.unwrap_or_default();
-        let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
-        children.extend(pids.filter_map(other));
-    }
-    children
-}
-
 type Tcp = (
     BTreeMap<&'static str, usize>,
     Vec<(std::net::SocketAddr, u32)>,
 );
 
+/// Each socket counts once, however many descriptors refer to it (`dup(2)`).
 fn tcp(targets: &HashMap<i32, FDTarget>, sockets: &Sockets) -> Tcp {
     let (mut states, mut listens) = (BTreeMap::new(), Vec::new());
-    let rows = targets.values().filter_map(|target| match target {
-        FDTarget::Socket(inode) => sockets.by_inode(*inode),
+    let inodes = targets.values().filter_map(|target| match target {
+        FDTarget::Socket(inode) => Some(*inode),
         _ => None,
     });
-    for row in rows {
+    let inodes: BTreeSet<u64> = inodes.collect();
+    for row in inodes.iter().filter_map(|inode| sockets.by_inode(*inode)) {
         *states.entry(named(&row.state)).or_default() += 1;
         if row.state == TcpState::Listen {
             listens.push((plainly(row.local_address), row.rx_queue));

@@ -1,0 +1,51 @@
+//! Processes that a sentence mentions: a child, the other end of a connection, a tracer (`proc(5)`).
+
+use super::phrase::Peer;
+use crate::proc::process::{Proc, joined};
+use crate::secrets;
+
+/// Read limit of another process's arguments, in bytes.
+const LONGEST_CMDLINE: u64 = 16 << 10;
+/// So many characters of another process's command line are shown.
+const LONGEST_COMMAND: usize = 200;
+
+/// The children of all threads, as they were started.
+pub(super) fn children(pid: i32) -> Vec<Peer> {
+    let children = Proc::here().children(pid).into_iter();
+    children.filter_map(of).collect()
+}
+
+/// A process's arguments, joined by spaces; empty where it has none.
+fn command(pid: i32) -> String {
+    joined(
+        &Proc::here()
+            .cmdline(pid, LONGEST_CMDLINE)
+            .unwrap_or_default(),
+    )
+}
+
+/// A process as a sentence names it.
+pub(super) fn of(pid: i32) -> Option<Peer> {
+    let stat = Proc::here().stat(pid).ok()?;
+    let command = command(pid);
+    let command = if command.is_empty() {
+        format!("[{}]", stat.comm)
+    } else {
+        command
+    };
+    Some(Peer {
+        pid,
+        command: shortened(secrets::without(&command)),
+        is_hidden: false,
+        state: stat.state,
+        age: Proc::here().age(pid).unwrap_or_default(),
+    })
+}
+
+/// A command line that is longer than a sentence needs ends in `…`.
+fn shortened(command: String) -> String {
+    match command.char_indices().nth(LONGEST_COMMAND) {
+        Some((end, _)) => format!("{}…", &command[..end]),
+        None => command,
+    }
+}

@@ -1,0 +1,189 @@
+//! The snapshot as lines of the log.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::cause::process::awaited;
+use super::phrase::{Peer, ago, mebibytes};
+use super::snapshot::{Process, Snapshot, Stage};
+
+/// So many threads of a process have a line of their own, where they wait for somebody.
+const MOST_THREADS: usize = 20;
+
+/// A line of the report.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) enum Line {
+    /// What was read.
+    Reading(String),
+    /// A line of the server's own log.
+    ServerLog(String),
+}
+
+/// A line for each process, for the port and for the machine, then the server's own log, of which
+/// `history` is wanted.
+pub(super) fn lines(snapshot: &Snapshot, history: Duration) -> Vec<Line> {
+    let mut lines: Vec<Line> = readings(snapshot).into_iter().map(Line::Reading).collect();
+    if let Some((path, last)) = &snapshot.log {
+        let heading = format!(
+            "{} lines of {} in the last {} minutes",
+            last.len(),
+            path.display(),
+            history.as_secs() / 60
+        );
+        lines.push(Line::ServerLog(heading));
+        lines.extend(last.iter().cloned().map(Line::ServerLog));
+    }
+    lines
+}
+
+fn readings(snapshot: &Snapshot) -> Vec<String> {
+    let mut lines = Vec::new();
+    for process in &snapshot.processes {
+        lines.push(self::process(process));
+        lines.extend(threads(process, snapshot));
+    }
+    if snapshot.stage > Stage::Port {
+        lines.push(port(snapshot));
+        lines.extend(snapshot.instances.iter().map(instance));
+    }
+    lines.push(machine(snapshot));
+    if snapshot.stage < Stage::All {
+        lines.push(format!(
+            "Diagnosis incomplete: timed out reading {}",
+            snapshot.stage
+        ));
+    }
+    lines
+}
+
+/// `1 LISTEN and 2 ESTABLISHED`.
+fn counted<T: Display>(counts: impl IntoIterator<Item = (T, usize)>) -> String {
+    let each = counts
+        .into_iter()
+        .map(|(what, count)| format!("{count} {what}"));
+    each.collect::<Vec<_>>().join(" and ")
+}
+
+/// `1 thread (S)`, `3 threads (1 R and 2 S)`.
+fn threads_in(states: &BTreeMap<char, usize>) -> String {
+    let count: usize = states.values().sum();
+    let plural = if count == 1 { "" } else { "s" };
+    let states = match states.keys().next() {
+        Some(only) if states.len() == 1 => only.to_string(),
+        _ => counted(states.clone()),
+    };
+    format!("{count} thread{plural} ({states})")
+}
+
+fn process(process: &Process) -> String {
+    let mut states: BTreeMap<char, usize> = BTreeMap::new();
+    for thread in &process.threads {
+        *states.entry(thread.state).or_default() += 1;
+    }
+    let mut line = format!(
+        "PID {}: state {}, age {}, CPU time {} s, memory {} MiB",
+        process.pid,
+        process.state,
+        ago(process.age),
+        process.cpu.as_secs(),
+        mebibytes(process.resident),
+    );
+    if process.swapped > 0 {
+        let _ = write!(line, " and {} swapped", mebibytes(process.swapped));
+    }
+    let _ = write!(line, ", {}", threads_in(&states));
+    if let Some(channel) = &process.kernel {
+        let _ = write!(line, ", kernel wait channel: {channel}");
+    }
+    if !process.stack.is_empty() {
+        let _ = write!(line, " ({})", process.stack.join(" < "));
+    }
+    if let (Some(open), Some(most)) = (process.descriptors, process.most_descriptors) {
+        let _ = write!(line, ", descriptors {open} of {most}");
+    }
+    if !process.sockets.is_empty() {
+        let _ = write!(line, ", sockets {}", counted(process.sockets.clone()));
+    }
+    for (address, waiting) in &process.listens {
+        let _ = write!(line, ", listens on {address} with {waiting} waiting");
+    }
+    for child in &process.children {
+        let _ = write!(line, ", child {child}");
+    }
+    let _ = write!(line, ": {}", process.command);
+    line
+}
+
+/// The threads beside the first that wait for somebody, guilty or not.
+fn threads(process: &Process, snapshot: &Snapshot) -> Vec<String> {
+    let others = process
+        .threads
+        .iter()
+        .filter(|thread| thread.tid != process.pid);
+    let waiting = others.filter_map(|thread| {
+        let wait = awaited(&thread.wait, snapshot.tls, snapshot.port)?;
+        Some(format!(
+            "PID {}, thread {} ({}): {wait}",
+            process.pid, thread.tid, thread.name
+        ))
+    });
+    waiting.take(MOST_THREADS).collect()
+}
+
+fn port(snapshot: &Snapshot) -> String {
+    let mut line = format!("Port {}:", snapshot.port);
+    if snapshot.listeners.is_empty() {
+        line += " nothing listens here";
+    }
+    for (number, listener) in snapshot.listeners.iter().enumerate() {
+        let comma = if number == 0 { "" } else { ";" };
+        let holder = match &listener.holder {
+            Some(holder) => format!("PID {}", holder.pid),
+            None => "a process that cannot be seen".to_owned(),
+        };
+        let _ = write!(
+            line,
+            "{comma} {holder} listens on {}, {} waiting to be accepted",
+            listener.address, listener.waiting
+        );
+        if let Some(backlog) = listener.backlog {
+            let _ = write!(line, " (backlog {backlog})");
+        }
+        if listener.closing > 0 {
+            let _ = write!(line, ", {} in CLOSE_WAIT", listener.closing);
+        }
+    }
+    line
+}
+
+fn instance((process, listens): &(Peer, Vec<std::net::SocketAddr>)) -> String {
+    let listens: Vec<String> = listens.iter().map(ToString::to_string).collect();
+    let listens = if listens.is_empty() {
+        "no port that can be seen".to_owned()
+    } else {
+        listens.join(", ")
+    };
+    format!("Another instance, on {listens}: {process}")
+}
+
+fn machine(snapshot: &Snapshot) -> String {
+    let machine = &snapshot.machine;
+    let mut line = format!(
+        "Machine: load {:.2} on {} CPUs, {} of {} MiB memory available",
+        machine.load,
+        machine.cpus,
+        mebibytes(machine.available),
+        mebibytes(machine.memory),
+    );
+    if let Some(pressure) = machine.pressure {
+        let _ = write!(
+            line,
+            "; pressure (10 s average): cpu {:.0} %, memory {:.0} %, io {:.0} %",
+            pressure.cpu, pressure.memory, pressure.io
+        );
+    }
+    line
+}
