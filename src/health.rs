@@ -32,7 +32,7 @@ use self::redirect::MOST_REDIRECTS;
 use self::sender::{Sender, Sent};
 pub(crate) use self::trouble::{NOT_TLS, Stage, Trouble};
 use crate::proc::net;
-use crate::trust::{self, Trust};
+use crate::tls::{self, Trust};
 
 /// What one check saw.
 #[derive(Debug)]
@@ -385,7 +385,7 @@ impl Checker {
         if let Some(sender) = self.sender.get() {
             return Ok(sender);
         }
-        let tls = trust::client_config(&self.trust).map_err(|error| no_tls(&error, to))?;
+        let tls = tls::client_config(&self.trust).map_err(|error| no_tls(&error, to))?;
         let sender = Sender::new(tls).map_err(|error| no_tls(&error, to))?;
         Ok(self.sender.get_or_init(|| sender))
     }
@@ -452,7 +452,7 @@ async fn exchange(
 }
 
 fn anybody(to: &str) -> Result<Arc<ClientConfig>, Trouble> {
-    trust::client_config(&Trust::Anybody)
+    tls::client_config(&Trust::Anybody)
         .map(Arc::new)
         .map_err(|error| no_tls(&error, to))
 }

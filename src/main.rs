@@ -19,7 +19,7 @@ mod servers;
 mod settings;
 mod state;
 mod sys;
-mod trust;
+mod tls;
 
 use std::io::Write;
 use std::process::ExitCode;

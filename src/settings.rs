@@ -14,7 +14,7 @@ use crate::journal::plain;
 use crate::recovery::Purpose;
 use crate::secrets;
 use crate::sys::account::{self, Account};
-use crate::trust::Trust;
+use crate::tls::Trust;
 
 /// All that one run over one server needs, valid.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::redirect::MOST_REDIRECTS;
 use crate::journal::{plain, seconds};
-use crate::trust::{self, Fault};
+use crate::tls::{self, TlsError};
 
 /// What [`Trouble::NotTls`] says.
 pub(crate) const NOT_TLS: &str = "the server does not speak TLS (is the URL's scheme right?)";
@@ -99,12 +99,12 @@ impl Trouble {
     }
 
     fn known(error: &(dyn StdError + 'static), stage: Stage, to: &str) -> Option<Self> {
-        if let Some(fault) = trust::fault(error) {
-            return Some(match fault {
-                Fault::Certificate(what) => Self::Certificate(what),
-                Fault::NotTls => Self::NotTls,
-                Fault::Handshake(what) => Self::Tls(what),
-                Fault::Ours(reason) => Self::NotAsked {
+        if let Some(error) = tls::error(error) {
+            return Some(match error {
+                TlsError::Certificate(what) => Self::Certificate(what),
+                TlsError::NotTls => Self::NotTls,
+                TlsError::Handshake(what) => Self::Tls(what),
+                TlsError::Ours(reason) => Self::NotAsked {
                     to: to.to_owned(),
                     reason,
                 },

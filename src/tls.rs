@@ -1,7 +1,7 @@
 //! Whom TLS trusts: the system's certificate store, read when the first certificate
 //! arrives, with `--ca-cert` added to it; or anybody.
 
-mod fault;
+mod error;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -16,8 +16,8 @@ use rustls::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use self::fault::is_own_authority;
-pub(crate) use self::fault::{Fault, fault};
+use self::error::is_own_authority;
+pub(crate) use self::error::{TlsError, error};
 use crate::sys::files;
 
 /// The bundles of the distributions: Debian, Red Hat, openSUSE, Alpine.
