@@ -10,7 +10,7 @@ use chrono::{DateTime, Local, SubsecRound};
 use nix::libc;
 
 use crate::cli::LogLevel;
-use crate::secrets;
+use crate::redact;
 use crate::sys::terminal;
 
 /// The longest text of one line, in characters; what is longer ends in `…`.
@@ -138,13 +138,13 @@ impl Journal {
     /// Writes a line of somebody else's text (a dump, the server's log), without its secrets, behind
     /// `prefix: `. How many there are is the caller's business.
     pub(crate) fn quote(&self, level: Level, prefix: &str, text: &str) {
-        self.write(level, &format!("{prefix}: {}", secrets::without(text)));
+        self.write(level, &format!("{prefix}: {}", redact::redacted(text)));
     }
 
     /// Writes a line of the restart command's output as an ERROR, without its secrets; of all such
     /// lines no more than 16 KiB. The rest is in the file `whole`.
     pub(crate) fn output(&self, text: &str, whole: &Path) {
-        let text = format!("Restart command: {}", secrets::without(text));
+        let text = format!("Restart command: {}", redact::redacted(text));
         let line = line(Level::Error, &text);
         let kept = spend(&self.output_room, line.len(), || {
             let whole = whole.display();

@@ -12,8 +12,9 @@ mod journal;
 mod lock;
 mod proc;
 mod recovery;
+mod redact;
 mod run;
-mod secrets;
+
 mod server;
 mod servers;
 mod settings;

@@ -12,7 +12,7 @@ use crate::cli::{Cli, LogLevel};
 use crate::defaults;
 use crate::journal::plain;
 use crate::recovery::Purpose;
-use crate::secrets;
+use crate::redact;
 use crate::sys::account::{self, Account};
 use crate::tls::Trust;
 
@@ -158,9 +158,9 @@ fn parse_url(text: &str) -> Result<Url, String> {
 /// The URL as it was given, unless it holds a password.
 fn shown(text: &str, url: &Url) -> String {
     if url.password().is_none() && url.username().is_empty() {
-        return secrets::without(text.trim_end_matches('/'));
+        return redact::redacted(text.trim_end_matches('/'));
     }
-    secrets::without(&without_password(url))
+    redact::redacted(&without_password(url))
 }
 
 /// A URL with `***` in the place of its password.

@@ -17,7 +17,7 @@ use crate::proc::machine::Machine;
 use crate::proc::net::{self, plainly};
 use crate::proc::process::{Proc, joined};
 use crate::proc::{fd_owners, machine, sock_diag};
-use crate::secrets;
+use crate::redact;
 use crate::server::process::Process;
 
 /// Looking through other processes for who holds a pipe or a port ends after this time.
@@ -261,7 +261,7 @@ pub(super) fn other(pid: i32) -> Option<Other> {
     };
     Some(Other {
         pid,
-        command: shortened(secrets::without(&command)),
+        command: shortened(redact::redacted(&command)),
         is_hidden: false,
         state: stat.state,
         age: Proc::here().age(pid).unwrap_or_default(),

@@ -16,7 +16,7 @@ use crate::proc::parse::number_after;
 use crate::proc::process::Proc;
 use crate::proc::syscall::doing;
 use crate::proc::{cgroup, fd_owners};
-use crate::secrets;
+use crate::redact;
 use crate::server::process::Process;
 
 /// What is waited for is looked up for so many threads at most.
@@ -32,7 +32,7 @@ pub(super) fn outline(process: &Process) -> Option<Program> {
     let kernel = std::fs::read_to_string(format!("/proc/{pid}/wchan")).ok();
     Some(Program {
         pid,
-        command: secrets::without(&process.command),
+        command: redact::redacted(&process.command),
         state: stat.state,
         kernel: kernel.filter(|name| !matches!(name.as_str(), "" | "0")),
         stack: if stat.state == 'D' {

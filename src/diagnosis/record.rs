@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::cause::process::waiting_for;
 use super::cause::{ago, mebibytes};
 use super::evidence::{Evidence, Looked, Other, Program};
-use crate::secrets;
+use crate::redact;
 
 /// So many threads of a process have a line of their own, where they wait for somebody.
 const MOST_THREADS: usize = 20;
@@ -39,7 +39,7 @@ pub(super) fn lines(evidence: &Evidence, history: Duration) -> Vec<String> {
         ));
         lines.extend(
             last.iter()
-                .map(|line| format!("Server log: {}", secrets::without(line))),
+                .map(|line| format!("Server log: {}", redact::redacted(line))),
         );
     }
     lines

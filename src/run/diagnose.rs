@@ -8,7 +8,7 @@ use crate::diagnosis::{self, Diagnosis, Question, Seen};
 use crate::health::{NOT_TLS, Stage, Trouble};
 use crate::journal::{BANNER, Level, plain, seconds};
 use crate::recovery::{Event, Phase, Purpose};
-use crate::secrets;
+use crate::redact;
 use crate::server::dump_command::Dump;
 
 /// How a line of the server's own log begins in a diagnosis.
@@ -97,7 +97,7 @@ impl Run<'_> {
             return Event::NotDumped;
         };
         let command = command.replace("{pid}", &pid.to_string());
-        let shown = secrets::without(&command);
+        let shown = redact::redacted(&command);
         self.journal.info(&format!("Running {shown}"));
         let mut dump = match Dump::start(&command) {
             Ok(dump) => dump,

@@ -17,7 +17,7 @@ use crate::journal::plain;
 use crate::proc::net::{self, Place, plainly, takes};
 use crate::proc::sock_diag;
 use crate::recovery::{self, Event, Plan, Purpose, Situation};
-use crate::secrets;
+use crate::redact;
 use crate::server::config_dir::{self, ServerConfig, config_dir};
 use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared};
@@ -426,7 +426,7 @@ impl Run<'_> {
             format!(
                 "PID {} ({})",
                 process.pid,
-                secrets::without(&process.command)
+                redact::redacted(&process.command)
             )
         });
         let known = self.state.known();
@@ -464,7 +464,7 @@ impl Run<'_> {
                 format!(
                     ": PID {} ({}) may be well, and is left alone",
                     process.pid,
-                    secrets::without(&process.command)
+                    redact::redacted(&process.command)
                 )
             });
         let is_name = matches!(
@@ -723,7 +723,7 @@ impl Run<'_> {
         self.would_stop(&stop);
         self.journal.info(&format!(
             "Would run: {}",
-            secrets::without(&self.settings.restart_cmd)
+            redact::redacted(&self.settings.restart_cmd)
         ));
     }
 
@@ -785,7 +785,7 @@ pub(super) fn describe(process: &Process) -> String {
     format!(
         "PID {} ({})",
         process.pid,
-        secrets::without(&process.command)
+        redact::redacted(&process.command)
     )
 }
 

@@ -15,7 +15,7 @@ use crate::journal::{BANNER, plain, seconds};
 use crate::proc::net::plainly;
 use crate::proc::sock_diag;
 use crate::recovery::{Event, Outcome, Phase};
-use crate::secrets;
+use crate::redact;
 use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared, Running};
 use crate::server::search;
@@ -43,7 +43,7 @@ impl Run<'_> {
         self.say_restarting();
         self.journal.info(&format!(
             "Starting server with command: {}",
-            secrets::without(&self.settings.restart_cmd)
+            redact::redacted(&self.settings.restart_cmd)
         ));
         if let Some(user) = &self.runs_as {
             self.journal
