@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use self::evidence::Evidence;
 use self::look::Look;
-use crate::journal::{one_line, plain};
 use crate::server::process::Process;
 use crate::state::Known;
 use crate::sys::bounded;
+use crate::text::{errno_text, one_line};
 
 /// No look takes longer.
 const BUDGET: Duration = Duration::from_millis(500);
@@ -142,7 +142,7 @@ pub(crate) async fn look(question: &Question) -> Diagnosis {
             last.map(|mut last| {
                 last.causes.push(format!(
                     "no further process can be started: {}",
-                    plain(&reason)
+                    errno_text(&reason)
                 ));
                 last
             })

@@ -17,11 +17,11 @@ use procfs::LockType;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-use crate::journal::plain;
 use crate::proc::process::Proc;
 use crate::state;
 use crate::sys::files::Directory;
 use crate::sys::{bounded, ffi};
+use crate::text::errno_text;
 
 /// So often a lock is taken again whose file was removed meanwhile.
 const MOST_TRIES: u32 = 10;
@@ -305,7 +305,7 @@ impl RestartFile {
         };
         // In another process first, which a disk can hold for as long as it likes.
         let prepared = bounded::ask(PROBE_TIMEOUT, || {
-            self.open().map(drop).map_err(|reason| plain(&reason))
+            self.open().map(drop).map_err(|reason| errno_text(&reason))
         });
         match prepared.await {
             Ok(Some(Ok(()))) => (),
@@ -316,14 +316,14 @@ impl RestartFile {
                 return Reserved::Unusable { reason };
             }
             Err(reason) => {
-                let reason = format!("cannot start a process to open it: {}", plain(&reason));
+                let reason = format!("cannot start a process to open it: {}", errno_text(&reason));
                 return Reserved::Unusable { reason };
             }
         }
         match self.lock(checked, reservation) {
             Ok(reserved) => reserved,
             Err(reason) => Reserved::Unusable {
-                reason: plain(&reason),
+                reason: errno_text(&reason),
             },
         }
     }

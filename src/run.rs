@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use self::preflight::Files;
 use self::start::Restart;
 use crate::health::{Checker, Trouble, Verdict};
-use crate::journal::{BANNER, Journal, Level, plain, seconds};
+use crate::journal::{BANNER, Journal, Level};
 use crate::lock::{Reserved, RestartFile, RestartLock, RunLock, Taken};
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::server::process::Process;
@@ -27,6 +27,7 @@ use crate::settings::Settings;
 use crate::state::{self, StateFile};
 use crate::sys::files::Directory;
 use crate::sys::signals::Signals;
+use crate::text::{errno_text, seconds};
 
 /// A run that holds its lock for longer than this is worth a warning.
 const LONG_RUN: Duration = Duration::from_secs(600);
@@ -75,7 +76,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
             journal.error(&format!(
                 "Cannot use the run lock {}: {}; going on without it, two runs may do the same: remove that file or give another --logfile",
                 lock_path.display(),
-                plain(&reason)
+                errno_text(&reason)
             ));
             Err(())
         }
@@ -107,7 +108,7 @@ fn in_directory<T>(
 ) -> io::Result<T> {
     match directory {
         Ok(directory) => open(directory),
-        Err(reason) => Err(io::Error::new(reason.kind(), plain(reason))),
+        Err(reason) => Err(io::Error::new(reason.kind(), errno_text(reason))),
     }
 }
 

@@ -10,10 +10,10 @@ use url::Url;
 
 use crate::cli::{Cli, LogLevel};
 use crate::defaults;
-use crate::journal::plain;
 use crate::recovery::Purpose;
 use crate::redact;
 use crate::sys::account::{self, Account};
+use crate::text::errno_text;
 use crate::tls::Trust;
 
 /// All that one run over one server needs, valid.
@@ -204,7 +204,7 @@ fn absolute(flag: &str, path: &Path) -> Result<PathBuf, String> {
         format!(
             "{flag} {}: {}; give an absolute path",
             path.display(),
-            plain(&reason)
+            errno_text(&reason)
         )
     })
 }

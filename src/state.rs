@@ -17,13 +17,13 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::journal::plain;
 use crate::proc::cgroup;
 use crate::proc::net::takes;
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::Listener;
 use crate::server::process::Process;
 use crate::sys::bounded;
+use crate::text::errno_text;
 
 /// Length limit of a host in a file's name, in characters.
 const LONGEST_HOST: usize = 200;
@@ -192,14 +192,14 @@ impl StateFile {
                 file.take(&content);
             }
             Quick::Missing => (),
-            Quick::Unusable(reason) => file.unusable = Some(plain(&reason)),
+            Quick::Unusable(reason) => file.unusable = Some(errno_text(&reason)),
             Quick::Slow => {
                 let path = file.path.clone();
                 match bounded::ask(READ_TIMEOUT, || slow(&path)).await {
                     Ok(Some(Some(content))) => file.take(&content),
                     Ok(Some(None)) => (),
                     Ok(None) => file.unusable = Some("its disk does not answer".to_owned()),
-                    Err(reason) => file.unusable = Some(plain(&reason)),
+                    Err(reason) => file.unusable = Some(errno_text(&reason)),
                 }
             }
         }
@@ -287,7 +287,7 @@ impl StateFile {
         match &self.file {
             Some(file) => {
                 if let Err(reason) = futimens(file, &now, &now) {
-                    self.unusable = Some(plain(&reason.into()));
+                    self.unusable = Some(errno_text(&reason.into()));
                 }
             }
             None if self.unusable.is_none() => self.save(None).await,
@@ -315,13 +315,13 @@ impl StateFile {
         self.state.boot = boot();
         let (path, state) = (&self.path, &self.state);
         let written = bounded::ask(WRITE_TIMEOUT, || {
-            write(path, state, time).map_err(|reason| plain(&reason))
+            write(path, state, time).map_err(|reason| errno_text(&reason))
         });
         self.unusable = match written.await {
             Ok(Some(Ok(()))) => None,
             Ok(Some(Err(reason))) => Some(reason),
             Ok(None) => Some("its disk does not answer".to_owned()),
-            Err(reason) => Some(plain(&reason)),
+            Err(reason) => Some(errno_text(&reason)),
         };
         self.file = None;
         self.saved = Some(self.state.clone());

@@ -55,7 +55,7 @@ pub(crate) enum Trust {
 impl Trust {
     /// The system's store and the certificates of a PEM file.
     pub(crate) fn system_and(file: &Path) -> Result<Self, String> {
-        let pem = files::read(file).map_err(|reason| crate::journal::plain(&reason))?;
+        let pem = files::read(file).map_err(|reason| crate::text::errno_text(&reason))?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
             .filter_map(Result::ok)
             .collect();

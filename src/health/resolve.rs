@@ -7,8 +7,8 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::trouble::Trouble;
-use crate::journal::plain;
 use crate::sys::bounded;
+use crate::text::errno_text;
 
 /// The address in a URL that names its host by one.
 pub(super) fn literal(url: &Url) -> Option<IpAddr> {
@@ -34,7 +34,7 @@ pub(super) async fn resolve(host: &str) -> Result<Vec<IpAddr>, Trouble> {
         Some(Ok(found)) if found.is_empty() => Err(failed("it has no address")),
         Some(Ok(found)) => Ok(found),
         Some(Err(error)) => Err(failed(
-            plain(&error).trim_start_matches("failed to lookup address information: "),
+            errno_text(&error).trim_start_matches("failed to lookup address information: "),
         )),
         None => Err(failed("the name service did not answer")),
     }

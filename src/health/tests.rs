@@ -154,7 +154,7 @@ fn hazard_35_each_failure_on_our_own_side_is_not_asked() {
         });
         let trouble = trouble(verdict);
         assert!(trouble.is_not_asked(), "{call:?} {errno}: {trouble:?}");
-        let reason = crate::journal::plain(&std::io::Error::from_raw_os_error(errno));
+        let reason = crate::text::errno_text(&std::io::Error::from_raw_os_error(errno));
         let expected = format!("Connection error: {address}: {reason}");
         assert_eq!(trouble.to_string(), expected);
     }

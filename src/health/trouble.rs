@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use super::redirect::MOST_REDIRECTS;
-use crate::journal::{plain, seconds};
+use crate::text::{errno_text, seconds};
 use crate::tls::{self, TlsError};
 
 /// What [`Trouble::NotTls`] says.
@@ -77,11 +77,11 @@ impl Trouble {
             io::ErrorKind::UnexpectedEof => Self::Closed(stage),
             _ if is_from_the_network(error) => Self::Connection {
                 to: to.to_owned(),
-                reason: plain(error),
+                reason: errno_text(error),
             },
             _ => Self::NotAsked {
                 to: to.to_owned(),
-                reason: plain(error),
+                reason: errno_text(error),
             },
         }
     }

@@ -6,10 +6,11 @@ use super::Run;
 use crate::diagnosis::server_log::Wanted;
 use crate::diagnosis::{self, Diagnosis, Question, Seen};
 use crate::health::{NOT_TLS, Stage, Trouble};
-use crate::journal::{BANNER, Level, plain, seconds};
+use crate::journal::{BANNER, Level};
 use crate::recovery::{Event, Phase, Purpose};
 use crate::redact;
 use crate::server::dump_command::Dump;
+use crate::text::{errno_text, seconds};
 
 /// How a line of the server's own log begins in a diagnosis.
 const SERVER_LOG: &str = "Server log: ";
@@ -102,7 +103,7 @@ impl Run<'_> {
         let mut dump = match Dump::start(&command) {
             Ok(dump) => dump,
             Err(reason) => {
-                let reason = plain(&reason);
+                let reason = errno_text(&reason);
                 self.journal
                     .warning(&format!("Cannot run {shown}: {reason}"));
                 return Event::NotDumped;

@@ -13,7 +13,6 @@ use nix::unistd::{Gid, Uid, geteuid};
 
 use super::Run;
 use crate::health::{Stage, Trouble, Verdict};
-use crate::journal::plain;
 use crate::proc::net::{self, Place, plainly, takes};
 use crate::proc::sock_diag;
 use crate::recovery::{self, Event, Plan, Purpose, Situation};
@@ -27,6 +26,7 @@ use crate::server::stop::Held;
 use crate::sys::account::{self, Account};
 use crate::sys::bounded;
 use crate::sys::signals;
+use crate::text::errno_text;
 
 /// Time limit of reading `server_config.json`.
 const CONFIG_TIMEOUT: Duration = Duration::from_secs(1);
@@ -201,7 +201,7 @@ impl Run<'_> {
     /// Decides which processes are the server.
     pub(super) fn choose(&self, facts: Facts, address: &Address, files: &Files) -> Selection {
         let known = self.state.known();
-        let refused = plain(&Errno::ECONNREFUSED.into());
+        let refused = errno_text(&Errno::ECONNREFUSED.into());
         let is_refused =
             matches!(&self.trouble, Some(Trouble::Connection { reason, .. }) if *reason == refused);
         let asked = Asked {
@@ -539,7 +539,7 @@ impl Run<'_> {
                     self.journal.warning(&format!(
                         "Cannot write {}: {}; the restart command's output is discarded",
                         output.display(),
-                        plain(&reason)
+                        errno_text(&reason)
                     ));
                 }
                 true
@@ -547,7 +547,7 @@ impl Run<'_> {
             Err(reason) => {
                 self.journal.error(&format!(
                     "The restart command could not be started: {}",
-                    plain(&reason)
+                    errno_text(&reason)
                 ));
                 false
             }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Run;
 use super::preflight::{describe, name_of};
 use crate::health::{Checker, Trouble, Verdict};
-use crate::journal::{BANNER, plain, seconds};
+use crate::journal::BANNER;
 use crate::proc::net::plainly;
 use crate::proc::sock_diag;
 use crate::recovery::{Event, Outcome, Phase};
@@ -20,6 +20,7 @@ use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared, Running};
 use crate::server::search;
 use crate::sys::{descriptors, signals};
+use crate::text::{errno_text, seconds};
 
 /// Between two checks of a server that is starting.
 const POLL: Duration = Duration::from_millis(50);
@@ -78,7 +79,7 @@ impl Run<'_> {
             Some(Err(reason)) if descriptors::is_for_lack(&reason) => {
                 self.journal.warning(&format!(
                     "Cannot run the restart command: {}; next attempt in {} second",
-                    plain(&reason),
+                    errno_text(&reason),
                     seconds(RETRY)
                 ));
                 return Event::Lacking;
@@ -86,7 +87,7 @@ impl Run<'_> {
             Some(Err(reason)) => {
                 self.journal.error(&format!(
                     "Cannot run the restart command: {}",
-                    plain(&reason)
+                    errno_text(&reason)
                 ));
                 return Event::CommandFailed;
             }
@@ -173,7 +174,7 @@ impl Run<'_> {
             Err(reason) => {
                 self.journal.error(&format!(
                     "Cannot wait for the restart command: {}",
-                    plain(&reason)
+                    errno_text(&reason)
                 ));
                 Event::CommandFailed
             }
@@ -295,7 +296,7 @@ impl Run<'_> {
             }
             Err(reason) => self
                 .journal
-                .error(&format!("Cannot read its output: {}", plain(&reason))),
+                .error(&format!("Cannot read its output: {}", errno_text(&reason))),
         }
     }
 

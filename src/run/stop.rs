@@ -7,13 +7,14 @@ use tokio::time::Instant;
 
 use super::Run;
 use super::preflight::describe;
-use crate::journal::{BANNER, Level, plain, seconds};
+use crate::journal::{BANNER, Level};
 use crate::proc::process::Proc;
 use crate::proc::{net, sock_diag};
 use crate::recovery::{Event, Phase};
 use crate::server::process::Process;
 use crate::server::search;
 use crate::server::stop::Held;
+use crate::text::{errno_text, seconds};
 
 /// Between SIGKILL and giving up.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,7 +89,7 @@ impl Run<'_> {
                 Ok(false) => self.journal.debug(&format!("PID {pid} had already ended")),
                 Err(reason) => self.journal.error(&format!(
                     "Cannot send {name} to PID {pid}: {}",
-                    plain(&reason)
+                    errno_text(&reason)
                 )),
             }
         }

@@ -6,7 +6,7 @@ use rustls::{
     AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
 };
 
-use crate::journal::date;
+use crate::text::date;
 
 /// Why there is no TLS connection.
 #[derive(Debug)]
