@@ -16,7 +16,7 @@ use std::time::Duration;
 use self::evidence::Evidence;
 use self::look::Look;
 use crate::server::process::Process;
-use crate::state::Known;
+use crate::state::KnownServer;
 use crate::sys::bounded;
 use crate::text::{errno_text, one_line};
 
@@ -43,7 +43,7 @@ pub(crate) struct Question {
     /// How long ago the last healthy check was.
     pub(crate) since_healthy: Option<Duration>,
     /// The server as it was last started.
-    pub(crate) known: Known,
+    pub(crate) known: KnownServer,
     /// What of the server's own log is wanted.
     pub(crate) log: server_log::Wanted,
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use self::preflight::Files;
 use self::start::Restart;
-use crate::health::{Checker, Trouble, Verdict};
+use crate::health::{CheckError, Checker, Verdict};
 use crate::journal::{BANNER, Journal, Level};
 use crate::lock::{Reserved, RestartFile, RestartLock, RunLock, Taken};
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
@@ -138,7 +138,7 @@ struct Run<'a> {
     /// The peer of that answer.
     from: Option<SocketAddr>,
     /// What the last unhealthy check saw.
-    trouble: Option<Trouble>,
+    trouble: Option<CheckError>,
     state: StateFile,
     restart_lock: Option<RestartLock>,
     /// What the restart command's files say, once they were read.
@@ -328,7 +328,7 @@ impl<'a> Run<'a> {
                 Event::Answers
             }
             Verdict::Unhealthy(trouble) => {
-                if let Trouble::Status { status, .. } = trouble {
+                if let CheckError::Status { status, .. } = trouble {
                     self.journal
                         .debug(&format!("Server responded with status {status}"));
                 }

@@ -54,7 +54,7 @@ const LOCAL: [i64; 7] = [
 /// The server as it was when it answered last.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
-pub(crate) struct Known {
+pub(crate) struct KnownServer {
     /// The process that holds the listening socket; none where that cannot be seen.
     pub(crate) pid: Option<i32>,
     /// Its start time, in clock ticks since boot.
@@ -85,7 +85,7 @@ pub(crate) struct Known {
     pub(crate) log: Option<String>,
 }
 
-impl Known {
+impl KnownServer {
     /// The server that holds this socket.
     pub(crate) fn of(socket: &Listener, process: Option<&Process>) -> Self {
         let group = process.and_then(|process| cgroup::of(process.pid));
@@ -116,7 +116,7 @@ pub(crate) struct State {
     /// The boot that PIDs, start times and cookies belong to (random(4), boot_id).
     boot: Option<String>,
     /// The known server.
-    pub(crate) known: Option<Known>,
+    pub(crate) known: Option<KnownServer>,
     /// Processes that the last restart command started and that did not answer, as (PID, start time).
     pub(crate) started: Vec<(i32, u64)>,
     /// When the administrator was last warned of the restart command, in Unix time.
@@ -221,7 +221,7 @@ impl StateFile {
     }
 
     /// The record of the known server, if it is of this boot.
-    pub(crate) fn known(&self) -> Option<&Known> {
+    pub(crate) fn known(&self) -> Option<&KnownServer> {
         self.state.known.as_ref()
     }
 
@@ -450,15 +450,15 @@ mod tests {
 
     use super::*;
 
-    fn known() -> Known {
-        Known {
+    fn known() -> KnownServer {
+        KnownServer {
             pid: Some(7),
             start: Some(42),
             uid: Some(1000),
             listens: Some(SocketAddr::from(([127, 0, 0, 1], 9143))),
             socket_uid: Some(1000),
             cookie: Some(u64::MAX),
-            ..Known::default()
+            ..KnownServer::default()
         }
     }
 

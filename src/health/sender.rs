@@ -22,8 +22,8 @@ use rustls_pki_types::ServerName;
 use tower::util::MapResponseLayer;
 use url::Url;
 
+use super::check_error::Stage;
 use super::exchange;
-use super::trouble::Stage;
 
 /// A request whose connection stands.
 pub(super) type Sent = Pin<Box<dyn Future<Output = reqwest::Result<Response>>>>;

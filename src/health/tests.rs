@@ -82,7 +82,7 @@ fn checker(url: &str) -> Checker {
     Checker::new(&Url::parse(url).unwrap(), &Trust::System)
 }
 
-fn trouble(verdict: Verdict) -> Trouble {
+fn trouble(verdict: Verdict) -> CheckError {
     match verdict {
         Verdict::Unhealthy(trouble) => trouble,
         Verdict::Healthy { .. } => panic!("{verdict:?}"),
@@ -327,7 +327,7 @@ async fn one_address_that_accepts_a_connection_is_asked_and_no_other() {
             Ok(sent.await.unwrap().status().as_u16())
         };
         let stage = match trouble(progress.judge(answer).await) {
-            Trouble::TimedOut { stage, .. } => stage,
+            CheckError::TimedOut { stage, .. } => stage,
             other => panic!("{other:?}"),
         };
         let expected = match scheme {
@@ -397,7 +397,7 @@ async fn hazard_47_a_right_scheme_is_not_doubted() {
     let tls = serve_tls("");
     let checker = checker(&format!("https://{tls}"));
     let trouble = trouble(checker.check(LONG).await);
-    assert!(matches!(trouble, Trouble::Certificate(_)), "{trouble:?}");
+    assert!(matches!(trouble, CheckError::Certificate(_)), "{trouble:?}");
     assert_eq!(checker.right_scheme(&trouble, limit).await, None);
 }
 

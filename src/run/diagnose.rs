@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Run;
 use crate::diagnosis::server_log::Wanted;
 use crate::diagnosis::{self, Diagnosis, Question, Seen};
-use crate::health::{NOT_TLS, Stage, Trouble};
+use crate::health::{CheckError, NOT_TLS, Stage};
 use crate::journal::{BANNER, Level};
 use crate::recovery::{Event, Phase, Purpose};
 use crate::redact;
@@ -133,16 +133,16 @@ impl Run<'_> {
     fn seen(&self) -> Seen {
         match &self.trouble {
             None => Seen::Healthy,
-            Some(Trouble::Status { status, .. }) => Seen::Status(*status),
-            Some(Trouble::Certificate(what)) => Seen::Certificate(what.clone()),
-            Some(Trouble::Resolution { reason, .. }) => Seen::Unresolved(reason.clone()),
-            Some(Trouble::TimedOut {
+            Some(CheckError::Status { status, .. }) => Seen::Status(*status),
+            Some(CheckError::Certificate(what)) => Seen::Certificate(what.clone()),
+            Some(CheckError::Resolution { reason, .. }) => Seen::Unresolved(reason.clone()),
+            Some(CheckError::TimedOut {
                 stage: Stage::Resolving,
                 limit,
             }) => Seen::Unresolved(format!("no answer within {} s", seconds(*limit))),
-            Some(Trouble::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),
-            Some(Trouble::NotTls) => Seen::Strange(NOT_TLS.to_owned()),
-            Some(Trouble::NotHttp(what) | Trouble::Tls(what)) => Seen::Strange(what.clone()),
+            Some(CheckError::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),
+            Some(CheckError::NotTls) => Seen::Strange(NOT_TLS.to_owned()),
+            Some(CheckError::NotHttp(what) | CheckError::Tls(what)) => Seen::Strange(what.clone()),
             Some(_) => Seen::Silent,
         }
     }

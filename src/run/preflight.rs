@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, geteuid};
 
 use super::Run;
-use crate::health::{Stage, Trouble, Verdict};
+use crate::health::{CheckError, Stage, Verdict};
 use crate::proc::net::{self, Place, plainly, takes};
 use crate::proc::sock_diag;
 use crate::recovery::{self, Event, Plan, Purpose, Situation};
@@ -202,8 +202,7 @@ impl Run<'_> {
     pub(super) fn choose(&self, facts: Facts, address: &Address, files: &Files) -> Selection {
         let known = self.state.known();
         let refused = errno_text(&Errno::ECONNREFUSED.into());
-        let is_refused =
-            matches!(&self.trouble, Some(Trouble::Connection { reason, .. }) if *reason == refused);
+        let is_refused = matches!(&self.trouble, Some(CheckError::Connection { reason, .. }) if *reason == refused);
         let asked = Asked {
             is_named: self.settings.process_pattern.is_some(),
             user: self.settings.user.map(Uid::as_raw),
@@ -306,7 +305,7 @@ impl Run<'_> {
         let urls = self.checker.addresses();
         let is_same =
             bound.port() == self.settings.port() && (urls.is_empty() || takes(bound.ip(), &urls));
-        if self.trouble.as_ref().is_some_and(Trouble::is_not_asked) {
+        if self.trouble.as_ref().is_some_and(CheckError::is_not_asked) {
             self.journal.error(&format!(
                 "The server itself answers at {address} (status: {status}), but {} cannot be asked: {}; correct --url, \
                  the name service or this machine's network",
@@ -470,8 +469,8 @@ impl Run<'_> {
         let is_name = matches!(
             self.trouble,
             Some(
-                Trouble::Resolution { .. }
-                    | Trouble::TimedOut {
+                CheckError::Resolution { .. }
+                    | CheckError::TimedOut {
                         stage: Stage::Resolving,
                         ..
                     }

@@ -15,7 +15,7 @@ use crate::server::config_dir::config_dir;
 use crate::server::process::Process;
 use crate::server::restart_command;
 use crate::server::select::{Candidate, Facts};
-use crate::state::Known;
+use crate::state::KnownServer;
 
 /// Who answers.
 enum Answering {
@@ -250,8 +250,8 @@ impl Run<'_> {
         let now = process.map_or(socket.uid, |process| process.uid);
         let is_match = process.is_some_and(|one| pids.contains(&one.pid));
         let is_same_user = known.socket_uid == Some(socket.uid);
-        let new = Known::of(socket, process.filter(|_| is_match));
-        self.state.state.known = Some(Known {
+        let new = KnownServer::of(socket, process.filter(|_| is_match));
+        self.state.state.known = Some(KnownServer {
             uid: new.uid.or(known.uid.filter(|_| is_same_user)),
             gid: new.gid.or(known.gid.filter(|_| is_same_user)),
             config_dir: config_dir(&self.settings.restart_cmd)

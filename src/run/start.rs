@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Run;
 use super::preflight::{describe, name_of};
-use crate::health::{Checker, Trouble, Verdict};
+use crate::health::{CheckError, Checker, Verdict};
 use crate::journal::BANNER;
 use crate::proc::net::plainly;
 use crate::proc::sock_diag;
@@ -365,7 +365,7 @@ async fn first_answer(
     itself: Option<SocketAddr>,
     timeout: Duration,
     deadline: Instant,
-    trouble: &mut Option<Trouble>,
+    trouble: &mut Option<CheckError>,
 ) -> (u16, Option<SocketAddr>) {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -9,7 +9,7 @@ use super::redirect::MOST_REDIRECTS;
 use crate::text::{errno_text, seconds};
 use crate::tls::{self, TlsError};
 
-/// What [`Trouble::NotTls`] says.
+/// What [`CheckError::NotTls`] says.
 pub(crate) const NOT_TLS: &str = "the server does not speak TLS (is the URL's scheme right?)";
 
 /// hyper's texts, by which alone it tells the kinds of parse errors apart: headers above its limits, and
@@ -21,7 +21,7 @@ const BEFORE_THE_REQUEST: &str = "it comes before the request";
 
 /// Why a check did not end healthy; its text goes into the log.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum CheckError {
     /// The name has no address, for this reason.
     Resolution { host: String, reason: String },
     /// The request could not be sent for a reason on our own side (errno text).
@@ -53,7 +53,7 @@ pub(crate) enum Trouble {
     Other(String),
 }
 
-impl Trouble {
+impl CheckError {
     /// Whether the check failed on our own side, so that it says nothing about the server: a system
     /// call failed here, or the name did not resolve.
     pub(crate) fn is_not_asked(&self) -> bool {
@@ -90,8 +90,8 @@ impl Trouble {
     pub(super) fn of(error: &(dyn StdError + 'static), stage: Stage, to: &str) -> Self {
         let mut last = error;
         for here in causes(error) {
-            if let Some(trouble) = Self::known(here, stage, to) {
-                return trouble;
+            if let Some(found) = Self::known(here, stage, to) {
+                return found;
             }
             last = here;
         }
@@ -203,7 +203,7 @@ pub(super) fn is_from_the_network(error: &io::Error) -> bool {
     )
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for CheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Resolution { host, reason } => {
@@ -285,34 +285,34 @@ mod tests {
             libc::ENOSPC,
         ] {
             let error = io::Error::from_raw_os_error(ours);
-            let trouble = Trouble::of_io(&error, Stage::Connecting, "vm:9143");
-            assert!(trouble.is_not_asked(), "{trouble}");
+            let error = CheckError::of_io(&error, Stage::Connecting, "vm:9143");
+            assert!(error.is_not_asked(), "{error}");
         }
         for theirs in [libc::ECONNREFUSED, libc::ETIMEDOUT, libc::EHOSTUNREACH] {
             let error = io::Error::from_raw_os_error(theirs);
-            let trouble = Trouble::of_io(&error, Stage::Connecting, "vm:9143");
-            assert!(!trouble.is_not_asked(), "{trouble}");
+            let error = CheckError::of_io(&error, Stage::Connecting, "vm:9143");
+            assert!(!error.is_not_asked(), "{error}");
         }
         let denied = io::Error::from_raw_os_error(libc::EACCES);
         assert_eq!(
-            Trouble::of_io(&denied, Stage::Connecting, "127.0.0.1:9143").to_string(),
+            CheckError::of_io(&denied, Stage::Connecting, "127.0.0.1:9143").to_string(),
             "Connection error: 127.0.0.1:9143: Permission denied"
         );
     }
 
     #[test]
     fn a_name_that_does_not_resolve_is_not_asked() {
-        let timed_out = |stage| Trouble::TimedOut {
+        let timed_out = |stage| CheckError::TimedOut {
             limit: Duration::from_secs(1),
             stage,
         };
-        let resolution = Trouble::Resolution {
+        let resolution = CheckError::Resolution {
             host: "vm".into(),
             reason: "Name or service not known".into(),
         };
         assert!(resolution.is_not_asked());
         assert!(timed_out(Stage::Resolving).is_not_asked());
         assert!(!timed_out(Stage::Connecting).is_not_asked());
-        assert!(!Trouble::Reset(Stage::Waiting).is_not_asked());
+        assert!(!CheckError::Reset(Stage::Waiting).is_not_asked());
     }
 }
