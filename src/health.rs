@@ -51,6 +51,32 @@ pub(crate) enum Verdict {
     Unhealthy(CheckError),
 }
 
+impl Verdict {
+    /// The status of a healthy answer.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Healthy { status, .. } => Some(*status),
+            Self::Unhealthy(_) => None,
+        }
+    }
+
+    /// The peer of a healthy answer.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Healthy { from, .. } => *from,
+            Self::Unhealthy(_) => None,
+        }
+    }
+
+    /// Why the server does not count as healthy.
+    pub(crate) fn error(&self) -> Option<&CheckError> {
+        match self {
+            Self::Healthy { .. } => None,
+            Self::Unhealthy(error) => Some(error),
+        }
+    }
+}
+
 /// What a running check tells while it goes on.
 #[derive(Debug)]
 struct Progress {

@@ -57,15 +57,25 @@ impl CheckError {
     /// Whether the check failed on our own side, so that it says nothing about the server: a system
     /// call failed here, or the name did not resolve.
     pub(crate) fn is_not_asked(&self) -> bool {
+        matches!(self, Self::NotAsked { .. }) || self.is_unresolved()
+    }
+
+    /// Whether the URL's host has no address, as far as could be found out in time.
+    pub(crate) fn is_unresolved(&self) -> bool {
         matches!(
             self,
-            Self::NotAsked { .. }
-                | Self::Resolution { .. }
+            Self::Resolution { .. }
                 | Self::TimedOut {
                     stage: Stage::Resolving,
                     ..
                 }
         )
+    }
+
+    /// Whether the connection was refused: nobody listens there.
+    pub(crate) fn is_refused(&self) -> bool {
+        let refused = errno_text(&io::Error::from_raw_os_error(nix::libc::ECONNREFUSED));
+        matches!(self, Self::Connection { reason, .. } if *reason == refused)
     }
 
     /// What a failed system call of a connection to `to` means.
@@ -314,5 +324,19 @@ mod tests {
         assert!(timed_out(Stage::Resolving).is_not_asked());
         assert!(!timed_out(Stage::Connecting).is_not_asked());
         assert!(!CheckError::Reset(Stage::Waiting).is_not_asked());
+        assert!(resolution.is_unresolved() && timed_out(Stage::Resolving).is_unresolved());
+        let denied = io::Error::from_raw_os_error(libc::EACCES);
+        let denied = CheckError::of_io(&denied, Stage::Connecting, "vm:9143");
+        assert!(denied.is_not_asked() && !denied.is_unresolved());
+    }
+
+    #[test]
+    fn a_refused_connection_is_told_from_a_lost_one() {
+        let of = |errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            CheckError::of_io(&error, Stage::Connecting, "vm:9143")
+        };
+        assert!(of(libc::ECONNREFUSED).is_refused());
+        assert!(!of(libc::ETIMEDOUT).is_refused() && !of(libc::ECONNRESET).is_refused());
     }
 }

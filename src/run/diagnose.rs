@@ -24,9 +24,6 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 impl Run<'_> {
     /// Looks at the server and writes down what there is to see, within its budget.
     pub(super) async fn diagnose(&mut self) -> Event {
-        if self.settings.purpose != Purpose::Heal && self.trouble.is_some() {
-            self.say_unresponsive();
-        }
         let (server, others) = match &self.selection {
             Some(selection) => {
                 let spared = selection.spared.iter().map(|(process, _)| process.clone());
@@ -34,8 +31,8 @@ impl Run<'_> {
             }
             None => (Vec::new(), Vec::new()),
         };
-        let seen = match &self.trouble {
-            Some(trouble) => match self.checker.right_scheme(trouble, SCHEME_TIMEOUT).await {
+        let seen = match self.error() {
+            Some(error) => match self.checker.right_scheme(error, SCHEME_TIMEOUT).await {
                 Some(url) => Seen::Scheme(url.to_string()),
                 None => self.seen(),
             },
@@ -131,7 +128,7 @@ impl Run<'_> {
     }
 
     fn seen(&self) -> Seen {
-        match &self.trouble {
+        match self.error() {
             None => Seen::Healthy,
             Some(CheckError::Status { status, .. }) => Seen::Status(*status),
             Some(CheckError::Certificate(what)) => Seen::Certificate(what.clone()),

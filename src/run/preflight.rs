@@ -8,11 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, geteuid};
 
 use super::Run;
-use crate::health::{CheckError, Stage, Verdict};
+use crate::health::{CheckError, Verdict};
 use crate::proc::net::{self, Place, plainly, takes};
 use crate::proc::sock_diag;
 use crate::recovery::{self, Event, Plan, Purpose, Situation};
@@ -201,8 +200,7 @@ impl Run<'_> {
     /// Decides which processes are the server.
     pub(super) fn choose(&self, facts: Facts, address: &Address, files: &Files) -> Selection {
         let known = self.state.known();
-        let refused = errno_text(&Errno::ECONNREFUSED.into());
-        let is_refused = matches!(&self.trouble, Some(CheckError::Connection { reason, .. }) if *reason == refused);
+        let is_refused = self.error().is_some_and(CheckError::is_refused);
         let asked = Asked {
             is_named: self.settings.process_pattern.is_some(),
             user: self.settings.user.map(Uid::as_raw),
@@ -247,15 +245,9 @@ impl Run<'_> {
     }
 
     fn situation(&self, selection: &Selection) -> Situation {
-        let was_asked = self
-            .trouble
-            .as_ref()
-            .is_none_or(|trouble| !trouble.is_not_asked());
-        let is_unresolved = self.checker.addresses().is_empty();
-        // Of a server whose address is not known, any match can be well.
-        let is_hidden = !was_asked && is_unresolved && !selection.spared.is_empty();
+        let has_no_address = self.checker.addresses().is_empty();
         Situation {
-            is_running: !selection.server.is_empty() || is_hidden,
+            is_running: !selection.server.is_empty(),
             port: match selection.port {
                 Port::Free => recovery::Held::Free,
                 Port::Server => recovery::Held::ByServer,
@@ -263,11 +255,12 @@ impl Run<'_> {
                 Port::Ambiguous => recovery::Held::BySeveral,
                 Port::Unknown => recovery::Held::Unknown,
             },
-            was_asked,
-            is_elsewhere: self.trouble.is_some()
+            was_asked: self.error().is_none_or(|error| !error.is_not_asked()),
+            is_elsewhere: self.error().is_some()
                 && selection
                     .address
                     .is_some_and(|address| self.leads_elsewhere(address)),
+            may_be_hidden: has_no_address && !selection.spared.is_empty(),
         }
     }
 
@@ -293,11 +286,11 @@ impl Run<'_> {
             }
             verdict = self.checker.ask(address, self.settings.timeout) => verdict,
         };
-        let status = match verdict {
-            Verdict::Healthy { status, .. } => status,
-            Verdict::Unhealthy(trouble) => {
+        let status = match &verdict {
+            Verdict::Healthy { status, .. } => *status,
+            Verdict::Unhealthy(error) => {
                 self.journal.warning(&format!(
-                    "The server itself does not answer at {address} either: {trouble}"
+                    "The server itself does not answer at {address} either: {error}"
                 ));
                 return Event::Silent;
             }
@@ -305,32 +298,32 @@ impl Run<'_> {
         let urls = self.checker.addresses();
         let is_same =
             bound.port() == self.settings.port() && (urls.is_empty() || takes(bound.ip(), &urls));
-        if self.trouble.as_ref().is_some_and(CheckError::is_not_asked) {
+        if self.error().is_some_and(CheckError::is_not_asked) {
             self.journal.error(&format!(
                 "The server itself answers at {address} (status: {status}), but {} cannot be asked: {}; correct --url, \
                  the name service or this machine's network",
                 self.settings.shown_url,
-                self.last_trouble()
+                self.last_error()
             ));
-            return Event::Answers;
+            return Event::OnlyItselfAnswers;
         }
         let before = self.who_is_before(bound).await;
         if is_same {
-            self.status = status;
+            self.verdict = Some(verdict);
             self.journal.warning(&format!(
                 "The server answers at {address} (status: {status}), but {} leads to {before} too; give the URL that \
                  address, or set listen",
                 self.settings.shown_url
             ));
-            return Event::Recognised;
+            return Event::AnswersAmongOthers;
         }
         self.journal.error(&format!(
             "The server itself answers at {address} (status: {status}); {before}, to which {} leads, does not: {}; \
              look at that proxy",
             self.settings.shown_url,
-            self.last_trouble()
+            self.last_error()
         ));
-        Event::Answers
+        Event::OnlyItselfAnswers
     }
 
     /// Where to ask the server itself, if that is not where the URL leads.
@@ -466,17 +459,8 @@ impl Run<'_> {
                     redact::redacted(&process.command)
                 )
             });
-        let is_name = matches!(
-            self.trouble,
-            Some(
-                CheckError::Resolution { .. }
-                    | CheckError::TimedOut {
-                        stage: Stage::Resolving,
-                        ..
-                    }
-            )
-        );
-        let (what, remedy) = if is_name {
+        let is_unresolved = self.error().is_some_and(CheckError::is_unresolved);
+        let (what, remedy) = if is_unresolved {
             (
                 "The URL's host has no address",
                 "correct --url or the name service",

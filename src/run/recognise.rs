@@ -84,9 +84,6 @@ impl Run<'_> {
                  ends it (manage.py looks servers up by user)"
             ));
         }
-        if self.own_address().is_some() {
-            self.say_of_proxy().await;
-        }
         if ended.is_empty() {
             Event::Recognised
         } else {
@@ -95,12 +92,19 @@ impl Run<'_> {
     }
 
     /// The server itself answers: says whether the proxy before it does.
-    async fn say_of_proxy(&self) {
-        if let Verdict::Unhealthy(trouble) = self.checker.check(self.settings.timeout).await {
-            self.journal.warning(&format!(
-                "The server itself answers, but {} does not yet: {trouble}; look at the proxy if that lasts",
-                self.settings.shown_url
-            ));
+    pub(super) async fn ask_proxy(&self) -> Event {
+        if self.own_address().is_none() {
+            return Event::NoProxy;
+        }
+        match self.checker.check(self.settings.timeout).await {
+            Verdict::Healthy { .. } => Event::Answers,
+            Verdict::Unhealthy(error) => {
+                self.journal.warning(&format!(
+                    "The server itself answers, but {} does not yet: {error}; look at the proxy if that lasts",
+                    self.settings.shown_url
+                ));
+                Event::Silent
+            }
         }
     }
 
@@ -134,7 +138,7 @@ impl Run<'_> {
                 .known()
                 .is_some_and(|known| known.listens.is_some());
         let is_remote = self
-            .from
+            .peer()
             .is_some_and(|from| net::place(&[from.ip()]) == Place::Elsewhere);
         if is_remote && !has_address {
             return Answering::Unseen;
@@ -161,7 +165,7 @@ impl Run<'_> {
         };
         let command = config_dir(&self.settings.restart_cmd);
         let command = command.map(|directory| directory.display().to_string());
-        let is_asked = match (self.settings.listen, self.from) {
+        let is_asked = match (self.settings.listen, self.peer()) {
             (None, Some(from)) if listens.port() == from.port() => {
                 takes(listens.ip(), &[from.ip()])
             }
@@ -175,7 +179,7 @@ impl Run<'_> {
     /// Where whoever answered listens: the server's own address, or the peer of the check.
     pub(super) fn answering_address(&self, files: &Files) -> Address {
         let address = self.address(files);
-        let from = self.from.map(plainly);
+        let from = self.peer().map(plainly);
         match from {
             Some(from) if from.port() == address.port || address.is_of_url => Address {
                 ips: vec![from.ip()],

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Run;
 use super::preflight::{describe, name_of};
-use crate::health::{CheckError, Checker, Verdict};
+use crate::health::{Checker, Verdict};
 use crate::journal::BANNER;
 use crate::proc::net::plainly;
 use crate::proc::sock_diag;
@@ -41,7 +41,6 @@ pub(super) struct Restart {
 impl Run<'_> {
     /// Runs the restart command.
     pub(super) async fn start(&mut self) -> Event {
-        self.say_restarting();
         self.journal.info(&format!(
             "Starting server with command: {}",
             redact::redacted(&self.settings.restart_cmd)
@@ -119,8 +118,7 @@ impl Run<'_> {
         let itself = self.own_address();
         let event = tokio::select! {
             biased;
-            answer = first_answer(&self.checker, itself, self.settings.timeout, self.deadline, &mut self.trouble) => {
-                (self.status, self.from) = answer;
+            () = first_answer(&self.checker, itself, self.settings.timeout, self.deadline, &mut self.verdict) => {
                 let pids = self.server_pids().await;
                 self.announce(&mut restart, &pids);
                 let waited = restart.began.elapsed().as_secs_f64().ceil();
@@ -130,10 +128,7 @@ impl Run<'_> {
             }
             name = self.signals.next() => {
                 self.on_signal(Phase::Starting, name);
-                match restart.status {
-                    Some(status) if status.success() => Event::CommandSucceeded,
-                    _ => Event::Interrupted,
-                }
+                Event::Interrupted
             }
             ended = restart.command.ended(), if restart.status.is_none() => self.command_ended(&mut restart, ended).await,
             () = tokio::time::sleep_until(self.deadline) => Event::Expired,
@@ -250,7 +245,7 @@ impl Run<'_> {
             }
             Outcome::CommandFailed => {
                 self.journal
-                    .error(&format!("Still no answer: {}", self.last_trouble()));
+                    .error(&format!("Still no answer: {}", self.last_error()));
                 self.log_output();
                 if self.is_listened_to() {
                     self.server_pids().await;
@@ -302,7 +297,7 @@ impl Run<'_> {
 
     async fn report_silence(&mut self) {
         let waited = seconds(self.settings.start_timeout);
-        let last = self.last_trouble();
+        let last = self.last_error();
         let pids = self.server_pids().await;
         let Some(restart) = &self.restart else {
             return;
@@ -358,15 +353,14 @@ impl Run<'_> {
     }
 }
 
-/// Checks until the server answers; returns the status and the peer.
-/// Behind a proxy, the server `itself` is asked.
+/// Checks until the server answers. Behind a proxy, the server `itself` is asked.
 async fn first_answer(
     checker: &Checker,
     itself: Option<SocketAddr>,
     timeout: Duration,
     deadline: Instant,
-    trouble: &mut Option<CheckError>,
-) -> (u16, Option<SocketAddr>) {
+    last: &mut Option<Verdict>,
+) {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let limit = timeout.min(left);
@@ -374,9 +368,10 @@ async fn first_answer(
             Some(address) => checker.ask(address, limit).await,
             None => checker.check(limit).await,
         };
-        match verdict {
-            Verdict::Healthy { status, from, .. } => return (status, from),
-            Verdict::Unhealthy(seen) => *trouble = Some(seen),
+        let is_healthy = verdict.error().is_none();
+        *last = Some(verdict);
+        if is_healthy {
+            return;
         }
         tokio::time::sleep(POLL).await;
     }

@@ -20,11 +20,8 @@ use crate::text::{errno_text, seconds};
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Run<'_> {
-    /// Says, once, that the restart begins.
-    pub(super) fn say_restarting(&mut self) {
-        if std::mem::replace(&mut self.is_announced, true) {
-            return;
-        }
+    /// Says that the restart begins.
+    pub(super) fn say_restarting(&self) {
         for line in [BANNER, "RESTARTING SERVER", BANNER] {
             self.journal.info(line);
         }
@@ -60,12 +57,11 @@ impl Run<'_> {
                 .error("What holds the server's port can no longer be proved to be the server");
             return Event::Unable;
         }
-        Event::AllEnded
+        Event::NoneLeft
     }
 
     /// Sends SIGTERM.
     pub(super) fn terminate(&mut self) {
-        self.say_restarting();
         self.journal
             .info(&format!("Stopping server processes: {}", pids(&self.held)));
         self.send("SIGTERM", Level::Info, Held::terminate);
