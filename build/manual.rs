@@ -656,7 +656,7 @@ The server answers, but with an error. If a restart does not cure it, look into 
 One of the checks of `--retries`.
 
 - Another run is restarting this server
-- Another run has just restarted this server: checking again
+- Another run has restarted this server, or tried to: checking again
 Two monitors watch the same server, with different logs. Remove one.
 
 - Cannot look for the server's processes in /proc: REASON
@@ -822,7 +822,7 @@ The restart command has ended another server: `manage.py restart` stops any serv
 server a user of its own.
 
 - Server restart failed
-- Server restart failed: nothing was touched
+- Server was not restarted: nothing was touched
 The exit status is 1; the lines above say why.
 
 - Received SIGTERM: stopping at once, nothing was done

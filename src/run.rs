@@ -375,7 +375,7 @@ impl<'a> Run<'a> {
                 self.restart_lock = Some(lock);
                 if late {
                     self.journal
-                        .info("Another run has just restarted this server: checking again");
+                        .info("Another run has restarted this server, or tried to: checking again");
                     return Event::ReservedLate;
                 }
             }
@@ -425,15 +425,12 @@ impl<'a> Run<'a> {
             Outcome::PortTaken | Outcome::Unproven => {
                 self.say_why_not();
                 if self.settings.purpose == Purpose::Heal {
-                    self.journal
-                        .critical("Server restart failed: nothing was touched");
+                    self.say_untouched();
                 } else {
                     self.say_nothing_would_be_done();
                 }
             }
-            Outcome::Untouched => self
-                .journal
-                .critical("Server restart failed: nothing was touched"),
+            Outcome::Untouched => self.say_untouched(),
             Outcome::Unkillable => self.failed(),
             Outcome::Restarted
             | Outcome::InterruptedAfterStart
@@ -456,6 +453,12 @@ impl<'a> Run<'a> {
                 self.settings.state_dir.display()
             ));
         }
+    }
+
+    /// The end of a run that could not begin the restart.
+    fn say_untouched(&self) {
+        self.journal
+            .critical("Server was not restarted: nothing was touched");
     }
 
     /// The end of a restart that did not heal the server.

@@ -76,12 +76,15 @@ fn a_dry_run_beside_a_taken_port_has_only_looked() {
         "a_dry_run_beside_a_taken_port_has_only_looked",
         MYVNC,
         |machine| {
-            let settings = format!("listen = 127.0.0.1:{PORT}");
+            let settings = format!("listen = 0.0.0.0:{PORT}");
             let taker = machine.stranger(NOBODY, &["nc", "-l", "9143"], &settings);
             let ran = machine.run(machine.monitor().arg("--dry-run"));
             assert_eq!(ran.code(), Some(0), "{ran:?}");
             ran.assert_unharmed(&taker);
-            assert!(ran.log.contains("The server's port is taken"), "{ran:?}");
+            let taken = ran.log.find("The server's port is taken");
+            assert!(ran.log.contains("holds 0.0.0.0:9143"), "{ran:?}");
+            let down = ran.log.find("✗ Server is unresponsive");
+            assert!(down.is_some() && down < taken, "{ran:?}");
             assert!(ran.log.contains("Would stop: nothing"), "{ran:?}");
             assert!(ran.log.contains("Would run: nothing"), "{ran:?}");
             assert!(!ran.log.contains("[CRITICAL]"), "{ran:?}");
@@ -537,7 +540,12 @@ fn moving_the_server_to_another_user_is_a_flag() {
             let moved = machine.ours.start_as(OTHER);
             let accepted = machine.run(machine.patient_monitor().args(["--user", "other"]));
             assert_eq!(accepted.code(), Some(0), "{accepted:?}");
-            machine.run_healthy();
+            let said = |ran: &Ran| {
+                ran.log
+                    .contains("[INFO] The server's recorded user changes from")
+            };
+            assert!(said(&accepted), "{accepted:?}");
+            assert!(!said(&machine.run_healthy()), "it is said once");
             // The new owner's server is restarted like the old one's.
             let _client = machine.ours.idle_client();
             let healed = machine.run(machine.monitor().args(["--user", "other"]));

@@ -398,7 +398,14 @@ impl Run<'_> {
         let address = self.address(&files);
         let place = shown(&address);
         let text = match &selection.port {
-            Port::Foreign { uid, holder } => self.taken(&place, *uid, holder.as_ref()),
+            Port::Foreign {
+                uid,
+                holder,
+                address,
+            } => {
+                let bound = plainly(*address).to_string();
+                self.taken(&bound, *uid, holder.as_ref())
+            }
             Port::Ambiguous => format!(
                 "More than one process can be the server at {place}, and none can be proved to be it; set listen, user \
                  or process-pattern"

@@ -255,6 +255,13 @@ impl Run<'_> {
         let is_match = process.is_some_and(|one| pids.contains(&one.pid));
         let is_same_user = known.socket_uid == Some(socket.uid);
         let new = KnownServer::of(socket, process.filter(|_| is_match));
+        let changes = match (known.uid, new.uid) {
+            (Some(old), Some(new)) => (old != new).then_some((old, new)),
+            _ => known
+                .socket_uid
+                .filter(|old| *old != socket.uid)
+                .map(|old| (old, socket.uid)),
+        };
         self.state.state.known = Some(KnownServer {
             uid: new.uid.or(known.uid.filter(|_| is_same_user)),
             gid: new.gid.or(known.gid.filter(|_| is_same_user)),
@@ -282,6 +289,13 @@ impl Run<'_> {
                 ));
                 return Event::OwnerChanged;
             }
+        }
+        if let Some((old, new)) = changes {
+            self.journal.info(&format!(
+                "The server's recorded user changes from {} to {}",
+                name_of(old),
+                name_of(new)
+            ));
         }
         Event::Recognised
     }

@@ -34,8 +34,8 @@ pub(super) struct Restart {
     began: Instant,
     /// How the command ended, once it has.
     status: Option<ExitStatus>,
-    /// Whether the log says by now that the server was started.
-    announced: bool,
+    /// The server's processes that the log has named as started; none as long as it has named none.
+    announced: Option<Vec<i32>>,
 }
 
 impl Run<'_> {
@@ -105,7 +105,7 @@ impl Run<'_> {
             command,
             began,
             status: None,
-            announced: false,
+            announced: None,
         });
         self.await_start().await
     }
@@ -178,15 +178,14 @@ impl Run<'_> {
 
     /// Says, once, that the server was started, and which processes it has.
     fn announce(&self, restart: &mut Restart, pids: &[i32]) {
-        if restart.announced {
+        if restart.announced.is_some() {
             return;
         }
-        restart.announced = true;
+        restart.announced = Some(pids.to_vec());
         let pids = if pids.is_empty() {
             "none found here".to_owned()
         } else {
-            let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
-            pids.join(", ")
+            listed(pids)
         };
         self.journal
             .info(&format!("Server started successfully (PID: {pids})"));
@@ -308,10 +307,24 @@ impl Run<'_> {
                  (PID {}) still runs and is left alone",
                 restart.command.pid()
             ),
-            Some(_) if pids.is_empty() => format!(
-                "The restart command exited with status 0, but there is no server process and nothing answered \
-                 within {waited} seconds ({last}); does it lack a verb such as start or restart?"
-            ),
+            Some(_) if pids.is_empty() => match &restart.announced {
+                Some(pids) if !pids.is_empty() => format!(
+                    "The server was started (PID: {}), but has ended since, and nothing answered within {waited} \
+                     seconds ({last}); look into the server's own log",
+                    listed(pids)
+                ),
+                _ => {
+                    let doubt = if restart_command::has_verb(&self.settings.restart_cmd) {
+                        "; look into the server's own log"
+                    } else {
+                        "; does it lack a verb such as start or restart?"
+                    };
+                    format!(
+                        "The restart command exited with status 0, but there is no server process and nothing \
+                         answered within {waited} seconds ({last}){doubt}"
+                    )
+                }
+            },
             Some(_) => format!(
                 "Server started but did not become responsive within {waited} seconds ({last})"
             ),
@@ -351,6 +364,11 @@ impl Run<'_> {
             plainly(socket.address)
         ));
     }
+}
+
+fn listed(pids: &[i32]) -> String {
+    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    pids.join(", ")
 }
 
 /// Checks until the server answers. Behind a proxy, the server `itself` is asked.

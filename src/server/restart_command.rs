@@ -12,7 +12,7 @@ use nix::unistd::{AccessFlags, access};
 pub(crate) use self::permissions::{owners, writable_by_others};
 pub(super) use self::spawn::shell;
 pub(crate) use self::spawn::{Prepared, Running, started_by_us};
-pub(crate) use self::words::{changes_user, myvnc_script};
+pub(crate) use self::words::{changes_user, has_verb, myvnc_script};
 use crate::sys::bounded;
 use crate::text::errno_text;
 
