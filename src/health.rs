@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;

@@ -17,8 +17,8 @@ use rustls::client::{
     ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls12Resumption,
     Tls13ClientSessionValue,
 };
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, NamedGroup};
-use rustls_pki_types::ServerName;
 use tower::util::MapResponseLayer;
 use url::Url;
 

@@ -8,8 +8,8 @@ use std::thread;
 
 use nix::libc;
 use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use rustls_pki_types::PrivateKeyDer;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use tokio::net::TcpSocket;
