@@ -10,8 +10,8 @@ use nix::unistd::Uid;
 use toml::de::{DeTable, DeValue};
 
 use crate::cli::{self, Cli, is_number, is_switch, keys};
-use crate::journal::plain;
 use crate::sys::files;
+use crate::text::errno_text;
 
 /// The table that holds a table for each server.
 const SERVERS: &str = "server";
@@ -127,7 +127,7 @@ impl Config {
 /// nobody else can have written it.
 fn read_safely(path: &Path) -> Result<String, String> {
     let cannot = |reason: &str| format!("--config {}: {reason}", path.display());
-    let (mut file, metadata) = files::open(path).map_err(|reason| cannot(&plain(&reason)))?;
+    let (mut file, metadata) = files::open(path).map_err(|reason| cannot(&errno_text(&reason)))?;
     if nix::unistd::geteuid().is_root() {
         if metadata.mode() & 0o022 != 0 {
             return Err(cannot(
@@ -142,7 +142,7 @@ fn read_safely(path: &Path) -> Result<String, String> {
     }
     let mut text = String::new();
     file.read_to_string(&mut text)
-        .map_err(|reason| cannot(&plain(&reason)))?;
+        .map_err(|reason| cannot(&errno_text(&reason)))?;
     Ok(text)
 }
 

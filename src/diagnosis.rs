@@ -21,8 +21,8 @@ use self::collect::Collect;
 pub(crate) use self::question::{Question, Seen};
 pub(crate) use self::report::Line;
 use self::snapshot::Snapshot;
-use crate::journal::plain;
 use crate::sys::bounded;
+use crate::text::errno_text;
 
 /// Time limit of a diagnosis.
 const BUDGET: Duration = Duration::from_millis(500);
@@ -81,7 +81,7 @@ pub(crate) async fn diagnose(question: &Question) -> Diagnosis {
             Collect::new(question, &mut keep).at_proc();
             last.map(|mut last| {
                 last.causes
-                    .push(Cause::NoProcess(plain(&reason)).to_string());
+                    .push(Cause::NoProcess(errno_text(&reason)).to_string());
                 last
             })
         }

@@ -1,5 +1,6 @@
 //! One HTTP check of the server, under one deadline, and what was seen.
 
+mod check_error;
 mod connect;
 mod cookies;
 mod exchange;
@@ -10,7 +11,6 @@ mod scheme;
 mod sender;
 #[cfg(test)]
 mod tests;
-mod trouble;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
@@ -21,18 +21,18 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
+pub(crate) use self::check_error::{CheckError, NOT_TLS, Stage};
 use self::cookies::Cookies;
 use self::exchange::{Answer, Stream};
 use self::redirect::MOST_REDIRECTS;
 use self::sender::{Sender, Sent};
-pub(crate) use self::trouble::{NOT_TLS, Stage, Trouble};
 use crate::proc::net;
-use crate::trust::{self, Trust};
+use crate::tls::{self, Trust};
 
 /// What one check saw.
 #[derive(Debug)]
@@ -48,7 +48,33 @@ pub(crate) enum Verdict {
         from: Option<SocketAddr>,
     },
     /// Anything else.
-    Unhealthy(Trouble),
+    Unhealthy(CheckError),
+}
+
+impl Verdict {
+    /// The status of a healthy answer.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Healthy { status, .. } => Some(*status),
+            Self::Unhealthy(_) => None,
+        }
+    }
+
+    /// The peer of a healthy answer.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Healthy { from, .. } => *from,
+            Self::Unhealthy(_) => None,
+        }
+    }
+
+    /// Why the server does not count as healthy.
+    pub(crate) fn error(&self) -> Option<&CheckError> {
+        match self {
+            Self::Healthy { .. } => None,
+            Self::Unhealthy(error) => Some(error),
+        }
+    }
 }
 
 /// What a running check tells while it goes on.
@@ -90,10 +116,10 @@ impl Progress {
     }
 
     /// Waits for the answer until the deadline.
-    async fn judge(&self, answer: impl Future<Output = Result<u16, Trouble>>) -> Verdict {
+    async fn judge(&self, answer: impl Future<Output = Result<u16, CheckError>>) -> Verdict {
         let answer = match tokio::time::timeout(self.limit, answer).await {
             Ok(answer) => answer,
-            Err(_) => Err(Trouble::TimedOut {
+            Err(_) => Err(CheckError::TimedOut {
                 limit: self.limit,
                 stage: self.stage.get(),
             }),
@@ -104,7 +130,7 @@ impl Progress {
                 took: self.began.elapsed(),
                 from: self.from.get(),
             },
-            Ok(status) => Verdict::Unhealthy(Trouble::Status { status }),
+            Ok(status) => Verdict::Unhealthy(CheckError::Status { status }),
             Err(trouble) => Verdict::Unhealthy(trouble),
         }
     }
@@ -172,7 +198,7 @@ impl Checker {
 
     /// The URL with the other scheme, without its password, if the server speaks that one: the URL that
     /// a check with this trouble should have asked.
-    pub(crate) async fn right_scheme(&self, trouble: &Trouble, limit: Duration) -> Option<Url> {
+    pub(crate) async fn right_scheme(&self, trouble: &CheckError, limit: Duration) -> Option<Url> {
         let is_tls = self.url.scheme() == "https";
         let is_suspect = if is_tls {
             scheme::seems_plain(trouble)
@@ -193,7 +219,7 @@ impl Checker {
                 let config = anybody("").ok()?;
                 let shaken = handshake(config, &self.url, stream, &progress, "").await;
                 // A refusal in TLS is TLS.
-                matches!(shaken, Ok(_) | Err(Trouble::Tls(_)))
+                matches!(shaken, Ok(_) | Err(CheckError::Tls(_)))
             }
             .then_some(())
         };
@@ -201,7 +227,7 @@ impl Checker {
         scheme::other(&self.url)
     }
 
-    async fn follow(&self, progress: &Progress) -> Result<u16, Trouble> {
+    async fn follow(&self, progress: &Progress) -> Result<u16, CheckError> {
         let mut url = self.url.clone();
         let mut cookies = Cookies::default();
         for _ in 0..=MOST_REDIRECTS {
@@ -212,10 +238,15 @@ impl Checker {
             cookies.keep(&answer.headers, &url);
             url = next;
         }
-        Err(Trouble::Redirects)
+        Err(CheckError::Redirects)
     }
 
-    async fn get(&self, url: &Url, cookies: &str, progress: &Progress) -> Result<Answer, Trouble> {
+    async fn get(
+        &self,
+        url: &Url,
+        cookies: &str,
+        progress: &Progress,
+    ) -> Result<Answer, CheckError> {
         let to = self.name(url);
         let addresses = self.addresses_of(url, progress).await?;
         if self.is_odd.get() {
@@ -234,12 +265,12 @@ impl Checker {
                     headers: std::mem::take(response.headers_mut()),
                 });
             }
-            Err(error) => Trouble::of(&error, progress.stage.get(), &to),
+            Err(error) => CheckError::of(&error, progress.stage.get(), &to),
         };
         // It can be an answer nevertheless, and its text is not to be had from reqwest.
         let is_refused = matches!(
             trouble,
-            Trouble::NotHttp(_) | Trouble::Closed(Stage::Waiting) | Trouble::Other(_)
+            CheckError::NotHttp(_) | CheckError::Closed(Stage::Waiting) | CheckError::Other(_)
         );
         if !is_refused {
             return Err(trouble);
@@ -258,7 +289,7 @@ impl Checker {
         cookies: &str,
         addresses: &[SocketAddr],
         progress: &Progress,
-    ) -> Result<(Opened, SocketAddr), Trouble> {
+    ) -> Result<(Opened, SocketAddr), CheckError> {
         let to = &self.name(url);
         let sender = self.sender(to)?;
         let open = async |address| {
@@ -267,7 +298,7 @@ impl Checker {
             })?;
             match sender.send(request, address, &progress.stage).await {
                 // Only a connection of our own can choose its local port.
-                Err(error) if trouble::errno(&error) == Some(libc::EADDRNOTAVAIL) => {
+                Err(error) if check_error::errno(&error) == Some(libc::EADDRNOTAVAIL) => {
                     let stream = connect::open(address).await?;
                     progress.connected(&stream, address);
                     Ok(Opened::ByUs(stream))
@@ -278,7 +309,7 @@ impl Checker {
         progress.stage.set(Stage::Connecting);
         connect::first(addresses, progress.left(), open)
             .await
-            .map_err(|error| Trouble::of(&error, Stage::Connecting, to))
+            .map_err(|error| CheckError::of(&error, Stage::Connecting, to))
     }
 
     /// Asks over a connection of our own, which shows each byte of the answer.
@@ -288,7 +319,7 @@ impl Checker {
         cookies: &str,
         addresses: &[SocketAddr],
         progress: &Progress,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<Answer, CheckError> {
         let stream = connect(addresses, progress, &self.name(url)).await?;
         self.get_over(stream, url, cookies, progress).await
     }
@@ -299,7 +330,7 @@ impl Checker {
         url: &Url,
         cookies: &str,
         progress: &Progress,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<Answer, CheckError> {
         let to = self.name(url);
         if url.scheme() == "https" {
             let tls = self.sender(&to)?.tls.clone();
@@ -310,7 +341,11 @@ impl Checker {
         }
     }
 
-    async fn ask_either(&self, address: SocketAddr, progress: &Progress) -> Result<u16, Trouble> {
+    async fn ask_either(
+        &self,
+        address: SocketAddr,
+        progress: &Progress,
+    ) -> Result<u16, CheckError> {
         let (url, to) = (&self.url, address.to_string());
         let stream = connect(&[address], progress, &to).await?;
         let plain = exchange(url, "", Box::new(stream), progress, &to).await;
@@ -335,7 +370,7 @@ impl Checker {
         answer.map(|answer| answer.status)
     }
 
-    async fn connect(&self, url: &Url, progress: &Progress) -> Result<TcpStream, Trouble> {
+    async fn connect(&self, url: &Url, progress: &Progress) -> Result<TcpStream, CheckError> {
         let addresses = self.addresses_of(url, progress).await?;
         connect(&addresses, progress, &self.name(url)).await
     }
@@ -345,7 +380,7 @@ impl Checker {
         &self,
         url: &Url,
         progress: &Progress,
-    ) -> Result<Vec<SocketAddr>, Trouble> {
+    ) -> Result<Vec<SocketAddr>, CheckError> {
         let known = progress.from.get();
         // Once in a check.
         if known.is_none() && resolve::literal(url).is_none() {
@@ -381,11 +416,11 @@ impl Checker {
         }
     }
 
-    fn sender(&self, to: &str) -> Result<&Sender, Trouble> {
+    fn sender(&self, to: &str) -> Result<&Sender, CheckError> {
         if let Some(sender) = self.sender.get() {
             return Ok(sender);
         }
-        let tls = trust::client_config(&self.trust).map_err(|error| no_tls(&error, to))?;
+        let tls = tls::client_config(&self.trust).map_err(|error| no_tls(&error, to))?;
         let sender = Sender::new(tls).map_err(|error| no_tls(&error, to))?;
         Ok(self.sender.get_or_init(|| sender))
     }
@@ -406,11 +441,11 @@ async fn connect(
     addresses: &[SocketAddr],
     progress: &Progress,
     to: &str,
-) -> Result<TcpStream, Trouble> {
+) -> Result<TcpStream, CheckError> {
     progress.stage.set(Stage::Connecting);
     let (stream, address) = connect::first(addresses, progress.left(), connect::open)
         .await
-        .map_err(|error| Trouble::of(&error, Stage::Connecting, to))?;
+        .map_err(|error| CheckError::of(&error, Stage::Connecting, to))?;
     progress.connected(&stream, address);
     Ok(stream)
 }
@@ -422,17 +457,19 @@ async fn handshake(
     stream: TcpStream,
     progress: &Progress,
     to: &str,
-) -> Result<impl Stream + use<>, Trouble> {
+) -> Result<impl Stream + use<>, CheckError> {
     progress.stage.set(Stage::Handshaking);
-    let name = match resolve::literal(url) {
-        Some(address) => ServerName::from(address),
-        None => ServerName::try_from(url.host_str().unwrap_or_default().to_owned())
-            .map_err(|_| Trouble::Tls("the URL's host cannot be a name in a certificate".into()))?,
-    };
+    let name =
+        match resolve::literal(url) {
+            Some(address) => ServerName::from(address),
+            None => ServerName::try_from(url.host_str().unwrap_or_default().to_owned()).map_err(
+                |_| CheckError::Tls("the URL's host cannot be a name in a certificate".into()),
+            )?,
+        };
     TlsConnector::from(config)
         .connect(name, stream)
         .await
-        .map_err(|error| Trouble::of(&error, Stage::Handshaking, to))
+        .map_err(|error| CheckError::of(&error, Stage::Handshaking, to))
 }
 
 /// Asks for this URL over a connection.
@@ -442,23 +479,23 @@ async fn exchange(
     stream: Box<dyn Stream>,
     progress: &Progress,
     to: &str,
-) -> Result<Answer, Trouble> {
+) -> Result<Answer, CheckError> {
     progress.stage.set(Stage::Waiting);
     let request = exchange::request(url, cookies)
-        .map_err(|error| Trouble::Other(format!("the URL cannot be asked for: {error}")))?;
+        .map_err(|error| CheckError::Other(format!("the URL cannot be asked for: {error}")))?;
     exchange::get(stream, request)
         .await
-        .map_err(|error| Trouble::of(&error, Stage::Waiting, to))
+        .map_err(|error| CheckError::of(&error, Stage::Waiting, to))
 }
 
-fn anybody(to: &str) -> Result<Arc<ClientConfig>, Trouble> {
-    trust::client_config(&Trust::Anybody)
+fn anybody(to: &str) -> Result<Arc<ClientConfig>, CheckError> {
+    tls::client_config(&Trust::Anybody)
         .map(Arc::new)
         .map_err(|error| no_tls(&error, to))
 }
 
-fn no_tls(error: &dyn std::error::Error, to: &str) -> Trouble {
-    Trouble::NotAsked {
+fn no_tls(error: &dyn std::error::Error, to: &str) -> CheckError {
+    CheckError::NotAsked {
         to: to.to_owned(),
         reason: format!("cannot set up TLS: {error}"),
     }

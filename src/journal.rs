@@ -4,17 +4,15 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use chrono::{DateTime, Local, SubsecRound};
+use chrono::{Local, SubsecRound};
 use nix::libc;
 
 use crate::cli::LogLevel;
-use crate::secrets;
+use crate::redact;
 use crate::sys::terminal;
+use crate::text::{errno_text, one_line};
 
-/// Length limit of a line's text, in characters. A longer text is cut and ends in `…`.
-pub(crate) const LONGEST_LINE: usize = 2000;
 /// Limit of what a run logs below ERROR, in bytes, not counting quoted lines.
 const MOST_LOGGED: usize = 64 << 10;
 /// Limit of what a run logs of the restart command's output, in bytes.
@@ -138,13 +136,13 @@ impl Journal {
     /// Writes a line of another program's text (a dump, the server's log), with its secrets masked,
     /// after `prefix: `. The caller limits the number of lines.
     pub(crate) fn quote(&self, level: Level, prefix: &str, text: &str) {
-        self.write(level, &format!("{prefix}: {}", secrets::without(text)));
+        self.write(level, &format!("{prefix}: {}", redact::redacted(text)));
     }
 
     /// Writes a line of the restart command's output as an ERROR, with its secrets masked, up to 16 KiB
     /// in a run. The complete output is in the file `whole`.
     pub(crate) fn output(&self, text: &str, whole: &Path) {
-        let text = format!("Restart command: {}", secrets::without(text));
+        let text = format!("Restart command: {}", redact::redacted(text));
         let line = line(Level::Error, &text);
         let kept = spend(&self.output_room, line.len(), || {
             let whole = whole.display();
@@ -215,10 +213,10 @@ impl Journal {
 
     fn complain(&self, reason: &io::Error) {
         if !self.complained.replace(true) {
-            complain(&format!(
+            warn_stderr(&format!(
                 "cannot write the log {}: {}; this run continues without it",
                 self.path.display(),
-                plain(reason)
+                errno_text(reason)
             ));
         }
     }
@@ -246,69 +244,18 @@ fn spend(room: &Cell<Option<usize>>, length: usize, full: impl FnOnce()) -> bool
 }
 
 /// One line on stderr, for what cannot go to a log.
-pub(crate) fn complain(text: &str) {
+pub(crate) fn warn_stderr(text: &str) {
     let line = format!("{}: {}\n", env!("CARGO_PKG_NAME"), one_line(text));
     terminal::say(&io::stderr(), &line);
-}
-
-/// Text from outside as one printable line: control characters, line separators and
-/// characters that turn the writing direction become `?`; at most `LONGEST_LINE` characters.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut starts = text.char_indices().skip(LONGEST_LINE - 1);
-    match (starts.next(), starts.next()) {
-        (Some((last, _)), Some(_)) => text[..last].replace(is_hostile, "?") + "…",
-        _ => text.replace(is_hostile, "?"),
-    }
-}
-
-fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{feff}'
-        )
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// A duration in seconds, without needless zeros: `10`, `2.5`.
-pub(crate) fn seconds(duration: Duration) -> String {
-    if duration.subsec_nanos() == 0 {
-        return duration.as_secs().to_string();
-    }
-    let text = format!("{:.3}", duration.as_secs_f64());
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// An error's text as `strerror(3)` has it, without Rust's `(os error 2)`.
-pub(crate) fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(end) if text.ends_with(')') => text[..end].to_owned(),
-        _ => text,
-    }
-}
-
-/// The local calendar date of a Unix time.
-pub(crate) fn date(unix_seconds: u64) -> String {
-    i64::try_from(unix_seconds)
-        .ok()
-        .and_then(|time| DateTime::from_timestamp(time, 0))
-        .map_or_else(
-            || "an unknown date".into(),
-            |time| time.with_timezone(&Local).format("%Y-%m-%d").to_string(),
-        )
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-    use nix::errno::Errno;
-    use proptest::prelude::*;
     use regex_lite::Regex;
 
     use super::*;
-    use crate::fuzz::{fuzz, linear};
 
     const LEVELS: [Level; 6] = [
         Level::Detail,
@@ -330,43 +277,6 @@ mod tests {
         let path = directory.path().join("m.log");
         log(&journal(&path, least));
         std::fs::read_to_string(path).unwrap()
-    }
-
-    /// Any characters, hostile ones among them, at times more than a line takes.
-    fn text() -> impl Strategy<Value = String> {
-        let hostile = "[\\x00-\\x1f\\x7f-\u{9f}\u{200b}-\u{200f}\u{2028}-\u{202e}\u{2066}-\u{2069}\u{61c}\u{feff}]{0,3}";
-        let piece = prop_oneof![".{0,20}", hostile, Just("\r\n".to_owned())];
-        let pieces = proptest::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat());
-        (pieces, prop_oneof![4 => Just(1), 1 => 1..400_usize])
-            .prop_map(|(text, times)| text.repeat(times))
-    }
-
-    proptest! {
-        #[test]
-        fn one_line_is_one_printable_bounded_line(text in text()) {
-            let line = one_line(&text);
-            prop_assert!(!line.contains(char::is_control), "{line:?}");
-            let turning = ['\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{feff}'];
-            prop_assert!(!line.contains(turning), "{line:?}");
-            prop_assert!(!line.contains(|c| ('\u{202a}'..='\u{202e}').contains(&c)), "{line:?}");
-            prop_assert!(!line.contains(|c| ('\u{2066}'..='\u{2069}').contains(&c)), "{line:?}");
-            prop_assert!(line.lines().count() <= 1);
-            prop_assert_eq!(line.chars().count(), text.chars().count().min(LONGEST_LINE));
-            prop_assert_eq!(one_line(&line), line);
-        }
-
-        #[test]
-        fn one_line_leaves_printable_text_alone(text in "[ -~¡-ž…–“”€Ω字]{0,300}") {
-            prop_assert_eq!(one_line(&text), text);
-        }
-    }
-
-    #[test]
-    fn a_long_line_is_cut_where_it_says_so() {
-        let fits = "é".repeat(LONGEST_LINE);
-        assert_eq!(one_line(&fits), fits);
-        let cut = one_line(&format!("{fits}é"));
-        assert!(cut.ends_with("é…") && cut.chars().count() == LONGEST_LINE);
     }
 
     #[test]
@@ -479,77 +389,6 @@ mod tests {
             let journal = journal(path, Level::Debug);
             journal.critical("lost");
             assert!(journal.is_lost(), "{}", path.display());
-        }
-    }
-
-    #[test]
-    fn seconds_have_no_needless_zeros() {
-        for (nanos, shown) in [
-            (0, "0"),
-            (10_000_000_000, "10"),
-            (100_000_000_000, "100"),
-            (2_500_000_000, "2.5"),
-            (500_000_000, "0.5"),
-            (50_000_000, "0.05"),
-            (1_234_567_890, "1.235"),
-            (10_000_400_000, "10"),
-            (1_999_900_000, "2"),
-            (99_999_900_000, "100"),
-            (1, "0"),
-            (3_600_000_000_000, "3600"),
-        ] {
-            assert_eq!(seconds(Duration::from_nanos(nanos)), shown, "{nanos}");
-        }
-    }
-
-    #[test]
-    fn errors_are_plain() {
-        let of = |errno: Errno| io::Error::from(errno);
-        for (error, shown) in [
-            (of(Errno::ENOENT), "No such file or directory"),
-            (of(Errno::EACCES), "Permission denied"),
-            (of(Errno::ENOSPC), "No space left on device"),
-            (of(Errno::ECONNREFUSED), "Connection refused"),
-            (io::Error::other(of(Errno::EPIPE)), "Broken pipe"),
-            (io::Error::other("not a regular file"), "not a regular file"),
-            (io::ErrorKind::TimedOut.into(), "timed out"),
-        ] {
-            assert_eq!(plain(&error), shown);
-        }
-        for number in -1..200 {
-            let text = plain(&io::Error::from_raw_os_error(number));
-            assert!(!text.is_empty() && !text.contains("os error"), "{text}");
-        }
-    }
-
-    #[test]
-    fn any_time_has_a_date() {
-        assert!(["1969-12-31", "1970-01-01"].contains(&date(0).as_str()));
-        assert!(
-            date(8_210_266_876_799).contains("262142")
-                || date(8_210_266_876_799).contains("262143")
-        );
-        for absurd in [8_210_266_876_800, u64::MAX, 1 << 63] {
-            assert_eq!(date(absurd), "an unknown date");
-        }
-    }
-
-    #[test]
-    fn fuzz_untrusted_text() {
-        let seeds: [&[u8]; 3] = [
-            b"a\n[2026-01-01 00:00:00] [INFO] forged\r\n",
-            "\x1b[31mred\x07\u{85}\u{2028}\0\u{202e}gnp.exe 字é".as_bytes(),
-            &[0xff, 0xc3, 0xf0, 0x9f, 0x98],
-        ];
-        let target = |bytes: &[u8]| {
-            let text = String::from_utf8_lossy(bytes);
-            let shown = line(Level::Info, &text);
-            assert!(!shown[..shown.len() - 1].contains(is_hostile), "{shown:?}");
-            assert!(shown.ends_with('\n') && shown.chars().count() <= LONGEST_LINE + 40);
-        };
-        fuzz(&seeds, target);
-        for piece in ["\n", "é", "\u{202e}", "x"] {
-            linear(|size| piece.repeat(size / piece.len()).into_bytes(), target);
         }
     }
 }

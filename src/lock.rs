@@ -17,11 +17,11 @@ use procfs::LockType;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-use crate::journal::plain;
 use crate::proc::process::Proc;
 use crate::state;
 use crate::sys::files::Directory;
 use crate::sys::{bounded, ffi};
+use crate::text::errno_text;
 
 /// Largest number of attempts to take a run lock whose file keeps being replaced.
 const MOST_TRIES: u32 = 10;
@@ -308,7 +308,7 @@ impl RestartFile {
         };
         // First in a child, because the disk can block without end.
         let prepared = bounded::ask(PROBE_TIMEOUT, || {
-            self.open().map(drop).map_err(|reason| plain(&reason))
+            self.open().map(drop).map_err(|reason| errno_text(&reason))
         });
         match prepared.await {
             Ok(Some(Ok(()))) => (),
@@ -319,14 +319,14 @@ impl RestartFile {
                 return Reserved::Unusable { reason };
             }
             Err(reason) => {
-                let reason = format!("cannot start a process to open it: {}", plain(&reason));
+                let reason = format!("cannot start a process to open it: {}", errno_text(&reason));
                 return Reserved::Unusable { reason };
             }
         }
         match self.lock(checked, reservation) {
             Ok(reserved) => reserved,
             Err(reason) => Reserved::Unusable {
-                reason: plain(&reason),
+                reason: errno_text(&reason),
             },
         }
     }

@@ -12,19 +12,21 @@ mod journal;
 mod lock;
 mod proc;
 mod recovery;
+mod redact;
 mod run;
-mod secrets;
+
 mod server;
 mod servers;
 mod settings;
 mod state;
 mod sys;
-mod trust;
+mod text;
+mod tls;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::journal::complain;
+use crate::journal::warn_stderr;
 use crate::servers::Order;
 use crate::settings::Settings;
 use crate::sys::descriptors;
@@ -46,13 +48,13 @@ fn main() -> ExitCode {
         Ok(Order::Show { text, doubts }) => {
             let _ = std::io::stdout().write_all(text.as_bytes());
             for doubt in doubts {
-                complain(&format!("warning: {doubt}"));
+                warn_stderr(&format!("warning: {doubt}"));
             }
             return ExitCode::SUCCESS;
         }
         Err(reasons) => {
             for reason in reasons {
-                complain(&format!("{reason} (see --help)"));
+                warn_stderr(&format!("{reason} (see --help)"));
             }
             return ExitCode::from(USAGE);
         }
@@ -93,7 +95,7 @@ fn watch_all(servers: &[Settings]) -> bool {
 fn watch(server: &Settings) -> bool {
     // Where the pipe of the signals cannot be had, tokio panics.
     if !descriptors::can_open(EVENT_LOOP) {
-        complain(
+        warn_stderr(
             "too few file descriptors: allow 16 or more (ulimit -n, LimitNOFILE=); nothing was done",
         );
         return false;
@@ -111,9 +113,9 @@ fn watch(server: &Settings) -> bool {
             is_success
         }
         Err(reason) => {
-            complain(&format!(
+            warn_stderr(&format!(
                 "cannot set up event handling: {}; nothing was done",
-                journal::plain(&reason)
+                text::errno_text(&reason)
             ));
             false
         }

@@ -3,7 +3,7 @@
 //! A run goes down this list, and each arrow is a row of the test at the end:
 //! check → recognise who answered; or
 //! check → reserve the server → search → ask the server itself → diagnose → prepare → dump → compare →
-//! terminate → kill → start → identify who answers.
+//! terminate → kill → start → identify who answers → ask the proxy.
 
 /// What the settings say about the course of a run.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,8 @@ pub(crate) struct Situation {
     pub(crate) was_asked: bool,
     /// Whether the server listens at another address than the one that was asked.
     pub(crate) is_elsewhere: bool,
+    /// Whether other processes match, and the URL's host has no address: any of them can be the server.
+    pub(crate) may_be_hidden: bool,
 }
 
 /// Who holds the server's address.
@@ -69,7 +71,7 @@ impl Situation {
     /// one is started only where the port is free for it.
     fn plan(self) -> Plan {
         match (self.was_asked, self.port, self.is_running) {
-            (false, Held::Free, false) => Plan::Start,
+            (false, Held::Free, false) if !self.may_be_hidden => Plan::Start,
             (false, _, _) => Plan::Leave(Outcome::NotAsked),
             (true, Held::Free, false) => Plan::Start,
             // A pattern of the administrator's names the server behind a proxy.
@@ -114,12 +116,16 @@ pub(crate) enum Phase {
     Terminating,
     /// SIGKILL is sent.
     Killing,
-    /// The restart command is to run, runs, or has succeeded; the server does not answer yet.
+    /// The restart command is to run or runs; the server does not answer yet.
     Starting,
+    /// The restart command has succeeded; the server does not answer yet.
+    Awaiting,
     /// The restart command failed: asking the server a last time.
     Confirming,
     /// It answers after a start: looking who that is.
     Identifying,
+    /// It answers, and the run will end so: asking whether a proxy before it does too.
+    AskingProxy(Outcome),
     /// Nothing is left to do.
     Finished,
 }
@@ -131,6 +137,12 @@ pub(crate) enum Event {
     Answers,
     /// A check did not.
     Silent,
+    /// The server answers at its own address, and what the URL leads to does not.
+    OnlyItselfAnswers,
+    /// The server answers at its own address, which is the URL's too; the URL leads to others besides.
+    AnswersAmongOthers,
+    /// No proxy stands before the server.
+    NoProxy,
     /// Whoever answers is the server.
     Recognised,
     /// Whoever answers is of a user who is not known to run the server.
@@ -155,10 +167,12 @@ pub(crate) enum Event {
     Unable,
     /// The dump command ran.
     Dumped,
-    /// There was none to run.
+    /// There was none to run, or it could not be run.
     NotDumped,
     /// What is to be stopped is what was found.
     Same,
+    /// Nothing that was found is the server any more, and nobody holds its port.
+    NoneLeft,
     /// All processes have ended.
     AllEnded,
     /// Processes outlived SIGKILL, and hold the server's port.
@@ -210,6 +224,8 @@ pub(crate) enum Action {
     StartLater,
     /// See who answers after the start.
     Identify,
+    /// Ask at the URL, if a proxy stands before the server.
+    AskProxy,
     /// Wait for the next event of this phase.
     Wait,
     /// End the run.
@@ -283,9 +299,21 @@ pub(crate) fn is_owed_a_start(phase: Phase) -> bool {
         Phase::Terminating
             | Phase::Killing
             | Phase::Starting
+            | Phase::Awaiting
             | Phase::Confirming
             | Phase::Identifying
+            | Phase::AskingProxy(_)
     )
+}
+
+/// Whether the server counts as down from here on: no check is left that could find it healthy.
+pub(crate) fn is_found_down(before: Phase, after: Phase) -> bool {
+    matches!(before, Phase::Checking { .. }) && matches!(after, Phase::Reserving | Phase::Searching)
+}
+
+/// Whether the restart begins here.
+pub(crate) fn begins_restart(before: Phase, after: Phase) -> bool {
+    !is_owed_a_start(before) && is_owed_a_start(after)
 }
 
 /// The next phase and action. `is_stopping`: whether an `Interrupted` came so far.
@@ -328,8 +356,8 @@ pub(crate) fn decide(
             (P::AskingItself(situation), Action::AskItself)
         }
         (P::Searching, E::Searched(situation)) => diagnose(situation.plan()),
-        (P::AskingItself(_), E::Answers) => diagnose(Plan::Leave(Outcome::ProxyFails)),
-        (P::AskingItself(_), E::Recognised) => finish(Outcome::Healthy),
+        (P::AskingItself(_), E::OnlyItselfAnswers) => diagnose(Plan::Leave(Outcome::ProxyFails)),
+        (P::AskingItself(_), E::AnswersAmongOthers) => finish(Outcome::Healthy),
         (P::AskingItself(situation), E::Silent) => diagnose(
             Situation {
                 was_asked: true,
@@ -349,7 +377,7 @@ pub(crate) fn decide(
         (P::Reasking, E::Answers) => finish(Outcome::Healthy),
         (P::Reasking, E::Silent) => (P::Comparing, Action::Compare),
         (P::Comparing, E::Same) => (P::Terminating, Action::Terminate),
-        (P::Comparing, E::AllEnded) => (P::Starting, Action::Start),
+        (P::Comparing, E::NoneLeft) => (P::Starting, Action::Start),
 
         (P::Terminating, E::Expired) => (P::Killing, Action::Kill),
         (P::Terminating | P::Killing, E::AllEnded) | (P::Killing, E::SurvivedElsewhere) => {
@@ -357,18 +385,31 @@ pub(crate) fn decide(
         }
         (P::Killing, E::Survived) => finish(Outcome::Unkillable),
 
-        (P::Starting | P::Confirming, E::Answers) => (P::Identifying, Action::Identify),
-        (P::Starting, E::CommandSucceeded) if is_stopping => finish(Outcome::InterruptedAfterStart),
+        (P::Starting | P::Awaiting | P::Confirming, E::Answers) => {
+            (P::Identifying, Action::Identify)
+        }
+        (P::Starting, E::CommandSucceeded) | (P::Awaiting, E::Interrupted) if is_stopping => {
+            finish(Outcome::InterruptedAfterStart)
+        }
+        (P::Starting, E::CommandSucceeded) => (P::Awaiting, Action::Wait),
         (P::Starting, E::CommandFailed) => (P::Confirming, Action::Check),
         (P::Starting, E::Lacking) => (P::Starting, Action::StartLater),
-        (P::Starting, E::Expired) => finish(Outcome::NoAnswer),
+        (P::Starting | P::Awaiting, E::Expired) => finish(Outcome::NoAnswer),
         (P::Confirming, E::Silent) => finish(Outcome::CommandFailed),
+        (P::Confirming, _) => (P::Confirming, Action::Check),
 
         (P::Identifying, E::TakenOver) => finish(Outcome::TakenOver),
         (P::Identifying, E::OwnerChanged) => finish(Outcome::OwnerChanged),
-        (P::Identifying, E::InstanceEnded) => finish(Outcome::InstanceEnded),
+        (P::Identifying, E::InstanceEnded) => {
+            (P::AskingProxy(Outcome::InstanceEnded), Action::AskProxy)
+        }
         (P::Identifying, E::Recognised) if is_stopping => finish(Outcome::InterruptedAfterStart),
-        (P::Identifying, E::Recognised) => finish(Outcome::Restarted),
+        (P::Identifying, E::Recognised) => (P::AskingProxy(Outcome::Restarted), Action::AskProxy),
+        (P::Identifying, _) => (P::Identifying, Action::Identify),
+        (P::AskingProxy(Outcome::Restarted), _) if is_stopping => {
+            finish(Outcome::InterruptedAfterStart)
+        }
+        (P::AskingProxy(outcome), _) => finish(outcome),
 
         // Once the server was signalled it is owed a start: a request to stop waits for it.
         (phase, _) if is_owed_a_start(phase) => (phase, Action::Wait),
@@ -399,12 +440,13 @@ mod tests {
     fn situations() -> Vec<Situation> {
         let mut all = Vec::new();
         for port in HELD {
-            for bits in 0..8 {
+            for bits in 0..16 {
                 all.push(Situation {
                     is_running: bits & 1 > 0,
                     port,
                     was_asked: bits & 2 > 0,
                     is_elsewhere: bits & 4 > 0,
+                    may_be_hidden: bits & 8 > 0,
                 });
             }
         }
@@ -429,8 +471,11 @@ mod tests {
             P::Terminating,
             P::Killing,
             P::Starting,
+            P::Awaiting,
             P::Confirming,
             P::Identifying,
+            P::AskingProxy(O::Restarted),
+            P::AskingProxy(O::InstanceEnded),
         ];
         all.extend(situations().into_iter().map(P::AskingItself));
         all.extend(plans().map(P::Diagnosing));
@@ -442,6 +487,9 @@ mod tests {
         let mut all = vec![
             E::Answers,
             E::Silent,
+            E::OnlyItselfAnswers,
+            E::AnswersAmongOthers,
+            E::NoProxy,
             E::Recognised,
             E::TakenOver,
             E::OwnerChanged,
@@ -455,6 +503,7 @@ mod tests {
             E::Dumped,
             E::NotDumped,
             E::Same,
+            E::NoneLeft,
             E::AllEnded,
             E::Survived,
             E::SurvivedElsewhere,
@@ -474,6 +523,7 @@ mod tests {
             port,
             was_asked,
             is_elsewhere: false,
+            may_be_hidden: false,
         }
     }
 
@@ -528,10 +578,14 @@ mod tests {
             ),
             (
                 P::AskingItself(proxied),
-                E::Answers,
+                E::OnlyItselfAnswers,
                 (P::Diagnosing(Plan::Leave(O::ProxyFails)), A::Diagnose),
             ),
-            (P::AskingItself(proxied), E::Recognised, finish(O::Healthy)),
+            (
+                P::AskingItself(proxied),
+                E::AnswersAmongOthers,
+                finish(O::Healthy),
+            ),
             (
                 P::AskingItself(proxied),
                 E::Silent,
@@ -553,7 +607,7 @@ mod tests {
             (P::Preparing(restart), E::Prepared, (P::Dumping, A::Dump)),
             (P::Dumping, E::NotDumped, (P::Comparing, A::Compare)),
             (P::Comparing, E::Same, (P::Terminating, A::Terminate)),
-            (P::Comparing, E::AllEnded, (P::Starting, A::Start)),
+            (P::Comparing, E::NoneLeft, (P::Starting, A::Start)),
             (P::Comparing, E::Unable, finish(O::Untouched)),
             (P::Dumping, E::Dumped, (P::Reasking, A::Check)),
             (P::Reasking, E::Answers, finish(O::Healthy)),
@@ -564,16 +618,41 @@ mod tests {
             (P::Killing, E::SurvivedElsewhere, (P::Starting, A::Start)),
             (P::Killing, E::Survived, finish(O::Unkillable)),
             (P::Starting, E::Lacking, (P::Starting, A::StartLater)),
-            (P::Starting, E::CommandSucceeded, (P::Starting, A::Wait)),
+            (P::Starting, E::CommandSucceeded, (P::Awaiting, A::Wait)),
+            (P::Awaiting, E::Answers, (P::Identifying, A::Identify)),
+            (P::Awaiting, E::Expired, finish(O::NoAnswer)),
             (P::Starting, E::CommandFailed, (P::Confirming, A::Check)),
             (P::Starting, E::Expired, finish(O::NoAnswer)),
             (P::Starting, E::Answers, (P::Identifying, A::Identify)),
             (P::Confirming, E::Answers, (P::Identifying, A::Identify)),
             (P::Confirming, E::Silent, finish(O::CommandFailed)),
-            (P::Identifying, E::Recognised, finish(O::Restarted)),
+            (
+                P::Identifying,
+                E::Recognised,
+                (P::AskingProxy(O::Restarted), A::AskProxy),
+            ),
+            (
+                P::Identifying,
+                E::InstanceEnded,
+                (P::AskingProxy(O::InstanceEnded), A::AskProxy),
+            ),
+            (
+                P::AskingProxy(O::Restarted),
+                E::NoProxy,
+                finish(O::Restarted),
+            ),
+            (
+                P::AskingProxy(O::Restarted),
+                E::Silent,
+                finish(O::Restarted),
+            ),
+            (
+                P::AskingProxy(O::InstanceEnded),
+                E::Answers,
+                finish(O::InstanceEnded),
+            ),
             (P::Identifying, E::TakenOver, finish(O::TakenOver)),
             (P::Identifying, E::OwnerChanged, finish(O::OwnerChanged)),
-            (P::Identifying, E::InstanceEnded, finish(O::InstanceEnded)),
         ];
         for (phase, event, expected) in table {
             assert_eq!(
@@ -604,6 +683,24 @@ mod tests {
             let situation = situation(port, is_running, was_asked);
             assert_eq!(situation.plan(), expected, "{situation:?}");
         }
+        let hidden = Situation {
+            may_be_hidden: true,
+            ..situation(Held::Free, false, false)
+        };
+        assert_eq!(hidden.plan(), leave(O::NotAsked));
+    }
+
+    #[test]
+    fn a_server_is_found_down_once_and_its_restart_begins_once() {
+        assert!(is_found_down(P::Checking { failed: 2 }, P::Reserving));
+        assert!(is_found_down(P::Checking { failed: 0 }, P::Searching));
+        assert!(!is_found_down(P::Reserving, P::Searching));
+        assert!(!is_found_down(P::Checking { failed: 0 }, P::Recognising));
+        assert!(begins_restart(P::Comparing, P::Terminating));
+        assert!(begins_restart(P::Comparing, P::Starting));
+        assert!(begins_restart(P::Preparing(Plan::Start), P::Starting));
+        assert!(!begins_restart(P::Terminating, P::Starting));
+        assert!(!begins_restart(P::Dumping, P::Comparing));
     }
 
     #[test]
@@ -673,7 +770,17 @@ mod tests {
                 E::Recognised,
                 (P::Finished, A::Finish(O::InterruptedAfterStart)),
             ),
-            (P::Confirming, E::Interrupted, (P::Confirming, A::Wait)),
+            (
+                P::Awaiting,
+                E::Interrupted,
+                (P::Finished, A::Finish(O::InterruptedAfterStart)),
+            ),
+            (
+                P::AskingProxy(O::Restarted),
+                E::Interrupted,
+                (P::Finished, A::Finish(O::InterruptedAfterStart)),
+            ),
+            (P::Confirming, E::Interrupted, (P::Confirming, A::Check)),
         ];
         for (phase, event, expected) in table {
             assert_eq!(
@@ -691,8 +798,12 @@ mod tests {
                 for is_stopping in [false, true] {
                     let (next, action) = decide(POLICY, phase, event, is_stopping);
                     if action == A::Wait {
+                        let has_deadline = matches!(
+                            next,
+                            P::Terminating | P::Killing | P::Starting | P::Awaiting
+                        );
                         assert!(
-                            is_owed_a_start(phase) && next == phase,
+                            is_owed_a_start(phase) && has_deadline,
                             "{phase:?} {event:?}"
                         );
                     }
@@ -714,7 +825,8 @@ mod tests {
                     A::Start => assert!(matches!(
                         (phase, event),
                         (P::Preparing(_), E::Prepared)
-                            | (P::Comparing | P::Terminating | P::Killing, E::AllEnded)
+                            | (P::Comparing, E::NoneLeft)
+                            | (P::Terminating | P::Killing, E::AllEnded)
                             | (P::Killing, E::SurvivedElsewhere)
                     )),
                     _ => (),

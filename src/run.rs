@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use self::preflight::Files;
 use self::start::Restart;
-use crate::health::{Checker, Trouble, Verdict};
-use crate::journal::{BANNER, Journal, Level, plain, seconds};
+use crate::health::{CheckError, Checker, Verdict};
+use crate::journal::{BANNER, Journal, Level};
 use crate::lock::{Reserved, RestartFile, RestartLock, RunLock, Taken};
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::server::process::Process;
@@ -27,6 +27,7 @@ use crate::settings::Settings;
 use crate::state::{self, StateFile};
 use crate::sys::files::Directory;
 use crate::sys::signals::Signals;
+use crate::text::{errno_text, seconds};
 
 /// A run that holds its lock for longer than this is worth a warning.
 const LONG_RUN: Duration = Duration::from_secs(600);
@@ -75,7 +76,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
             journal.error(&format!(
                 "Cannot use the run lock {}: {}; going on without it, two runs may do the same: remove that file or give another --logfile",
                 lock_path.display(),
-                plain(&reason)
+                errno_text(&reason)
             ));
             Err(())
         }
@@ -107,7 +108,7 @@ fn in_directory<T>(
 ) -> io::Result<T> {
     match directory {
         Ok(directory) => open(directory),
-        Err(reason) => Err(io::Error::new(reason.kind(), plain(reason))),
+        Err(reason) => Err(io::Error::new(reason.kind(), errno_text(reason))),
     }
 }
 
@@ -132,12 +133,8 @@ struct Run<'a> {
     is_stopping: bool,
     /// When the check began whose verdict holds.
     checked: SystemTime,
-    /// The status of the last healthy answer.
-    status: u16,
-    /// The peer of that answer.
-    from: Option<SocketAddr>,
-    /// What the last unhealthy check saw.
-    trouble: Option<Trouble>,
+    /// The last check's verdict.
+    verdict: Option<Verdict>,
     state: StateFile,
     restart_lock: Option<RestartLock>,
     /// What the restart command's files say, once they were read.
@@ -158,8 +155,6 @@ struct Run<'a> {
     prepared: Option<Prepared>,
     /// The user that the restart command runs as, if that is another.
     runs_as: Option<String>,
-    /// Whether the log says that the restart begins.
-    is_announced: bool,
     /// Whether the restart command was run.
     is_starting: bool,
     /// What was last seen at the server's address after the start.
@@ -193,9 +188,7 @@ impl<'a> Run<'a> {
             signals: Signals::catch(),
             is_stopping: false,
             checked: SystemTime::now(),
-            status: 0,
-            from: None,
-            trouble: None,
+            verdict: None,
             state,
             restart_lock: None,
             files: None,
@@ -208,7 +201,6 @@ impl<'a> Run<'a> {
             spared: Vec::new(),
             prepared: None,
             runs_as: None,
-            is_announced: false,
             is_starting: false,
             answering: None,
             started: Vec::new(),
@@ -236,7 +228,19 @@ impl<'a> Run<'a> {
             if let Some(name) = self.signals.pending().await {
                 self.on_signal(phase, name);
             }
+            let before = phase;
             (phase, action) = recovery::decide(policy, phase, event, self.is_stopping);
+            self.record(before, phase);
+        }
+    }
+
+    /// Logs what a change of phase means.
+    fn record(&self, before: Phase, after: Phase) {
+        if recovery::is_found_down(before, after) && self.error().is_some() {
+            self.say_unresponsive();
+        }
+        if recovery::begins_restart(before, after) {
+            self.say_restarting();
         }
     }
 
@@ -263,6 +267,7 @@ impl<'a> Run<'a> {
             Action::Start => self.start().await,
             Action::StartLater => self.start_later().await,
             Action::Identify => self.identify().await,
+            Action::AskProxy => self.ask_proxy().await,
             Action::Wait | Action::Finish(_) => self.wait(phase).await,
         }
     }
@@ -270,8 +275,7 @@ impl<'a> Run<'a> {
     async fn wait(&mut self, phase: Phase) -> Event {
         match phase {
             Phase::Terminating | Phase::Killing => self.await_exits(phase).await,
-            Phase::Starting => self.await_start().await,
-            _ => self.check(phase, Duration::ZERO).await,
+            _ => self.await_start().await,
         }
     }
 
@@ -291,7 +295,7 @@ impl<'a> Run<'a> {
                 self.journal.warning(&format!(
                     "Check {failed} of {} failed: {}; next in {} seconds",
                     self.settings.retries + 1,
-                    self.last_trouble(),
+                    self.last_error(),
                     seconds(delay)
                 ));
             }
@@ -315,23 +319,19 @@ impl<'a> Run<'a> {
             verdict = checking => verdict,
         };
         self.checked = began;
-        match verdict {
-            Verdict::Healthy { status, took, from } => {
+        let event = match &verdict {
+            Verdict::Healthy { status, took, .. } => {
                 self.journal
                     .debug(&format!("Server responded with status {status}"));
                 self.journal
-                    .detail(&format!("It took {} seconds", seconds(took)));
-                self.status = status;
-                self.from = from;
-                self.trouble = None;
+                    .detail(&format!("It took {} seconds", seconds(*took)));
                 Event::Answers
             }
-            Verdict::Unhealthy(trouble) => {
-                if let Trouble::Status { status, .. } = trouble {
+            Verdict::Unhealthy(error) => {
+                if let CheckError::Status { status } = error {
                     self.journal
                         .debug(&format!("Server responded with status {status}"));
                 }
-                self.trouble = Some(trouble);
                 self.state.close();
                 if self.away_since.is_none() {
                     let last = self.state.answered_ago();
@@ -341,11 +341,22 @@ impl<'a> Run<'a> {
                 }
                 Event::Silent
             }
-        }
+        };
+        self.verdict = Some(verdict);
+        event
+    }
+
+    /// Why the last check failed; none where it found the server healthy.
+    fn error(&self) -> Option<&CheckError> {
+        self.verdict.as_ref().and_then(Verdict::error)
+    }
+
+    /// The peer of the last check, where that found the server healthy.
+    fn peer(&self) -> Option<SocketAddr> {
+        self.verdict.as_ref().and_then(Verdict::peer)
     }
 
     async fn reserve(&mut self) -> Event {
-        self.say_unresponsive();
         let files = self.files().await;
         let address = self.address(&files);
         // One server of this host has many names: the lock is that of its address, IPv4 first.
@@ -364,7 +375,7 @@ impl<'a> Run<'a> {
                 self.restart_lock = Some(lock);
                 if late {
                     self.journal
-                        .info("Another run has just restarted this server: checking again");
+                        .info("Another run has restarted this server, or tried to: checking again");
                     return Event::ReservedLate;
                 }
             }
@@ -397,8 +408,11 @@ impl<'a> Run<'a> {
                     }
                     self.state.answered().await;
                 }
-                self.journal
-                    .info(&format!("✓ Server is healthy (status: {})", self.status));
+                let status = self.verdict.as_ref().and_then(Verdict::status);
+                self.journal.info(&format!(
+                    "✓ Server is healthy (status: {})",
+                    status.unwrap_or_default()
+                ));
             }
             Outcome::SteppedAside | Outcome::Interrupted | Outcome::ProxyFails => (),
             Outcome::TakenOver => {
@@ -411,15 +425,12 @@ impl<'a> Run<'a> {
             Outcome::PortTaken | Outcome::Unproven => {
                 self.say_why_not();
                 if self.settings.purpose == Purpose::Heal {
-                    self.journal
-                        .critical("Server restart failed: nothing was touched");
+                    self.say_untouched();
                 } else {
                     self.say_nothing_would_be_done();
                 }
             }
-            Outcome::Untouched => self
-                .journal
-                .critical("Server restart failed: nothing was touched"),
+            Outcome::Untouched => self.say_untouched(),
             Outcome::Unkillable => self.failed(),
             Outcome::Restarted
             | Outcome::InterruptedAfterStart
@@ -444,6 +455,12 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The end of a run that could not begin the restart.
+    fn say_untouched(&self) {
+        self.journal
+            .critical("Server was not restarted: nothing was touched");
+    }
+
     /// The end of a restart that did not heal the server.
     fn failed(&self) {
         self.journal.info(BANNER);
@@ -451,16 +468,11 @@ impl<'a> Run<'a> {
     }
 
     fn say_unresponsive(&self) {
-        self.journal.error(&format!(
-            "✗ Server is unresponsive: {}",
-            self.last_trouble()
-        ));
+        self.journal
+            .error(&format!("✗ Server is unresponsive: {}", self.last_error()));
     }
 
-    fn last_trouble(&self) -> String {
-        self.trouble
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default()
+    fn last_error(&self) -> String {
+        self.error().map(ToString::to_string).unwrap_or_default()
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::{self, Cli};
 use crate::config::Config;
 use crate::defaults;
 use crate::lock::RunLock;
-use crate::secrets;
+use crate::redact;
 use crate::server::config_dir::config_dir;
 use crate::server::{restart_command, search};
 use crate::settings::Settings;
@@ -300,7 +300,7 @@ fn show(matches: &ArgMatches, settings: &Settings) -> String {
             "state-dir" => Some(quoted(&settings.state_dir.to_string_lossy())),
             _ if cli::is_switch(arg) => Some(matches.get_flag(id).to_string()),
             _ if cli::is_number(arg) => raw,
-            _ => raw.map(|raw| quoted(&secrets::without(&raw))),
+            _ => raw.map(|raw| quoted(&redact::redacted(&raw))),
         };
         if let Some(value) = value {
             text.extend([key, " = ", &value, "\n"]);

@@ -10,11 +10,11 @@ use url::Url;
 
 use crate::cli::{Cli, LogLevel};
 use crate::defaults;
-use crate::journal::plain;
 use crate::recovery::Purpose;
-use crate::secrets;
+use crate::redact;
 use crate::sys::account::{self, Account};
-use crate::trust::Trust;
+use crate::text::errno_text;
+use crate::tls::Trust;
 
 /// All that one run over one server needs, valid.
 #[derive(Debug)]
@@ -158,9 +158,9 @@ fn parse_url(text: &str) -> Result<Url, String> {
 /// The URL as it was given, unless it holds a password.
 fn shown(text: &str, url: &Url) -> String {
     if url.password().is_none() && url.username().is_empty() {
-        return secrets::without(text.trim_end_matches('/'));
+        return redact::redacted(text.trim_end_matches('/'));
     }
-    secrets::without(&without_password(url))
+    redact::redacted(&without_password(url))
 }
 
 /// A URL with `***` in the place of its password.
@@ -204,7 +204,7 @@ fn absolute(flag: &str, path: &Path) -> Result<PathBuf, String> {
         format!(
             "{flag} {}: {}; give an absolute path",
             path.display(),
-            plain(&reason)
+            errno_text(&reason)
         )
     })
 }

@@ -17,13 +17,13 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::journal::plain;
 use crate::proc::cgroup;
 use crate::proc::net::takes;
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::Listener;
 use crate::server::process::Process;
 use crate::sys::bounded;
+use crate::text::errno_text;
 
 /// Length limit of a host in a file's name, in characters.
 const LONGEST_HOST: usize = 200;
@@ -54,7 +54,7 @@ const LOCAL: [i64; 7] = [
 /// The record of the known server, from the last healthy check.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
-pub(crate) struct Known {
+pub(crate) struct KnownServer {
     /// The process that holds the listening socket; none if that cannot be read.
     pub(crate) pid: Option<i32>,
     /// Its start time, in clock ticks since boot.
@@ -85,7 +85,7 @@ pub(crate) struct Known {
     pub(crate) log: Option<String>,
 }
 
-impl Known {
+impl KnownServer {
     /// The server that holds this socket.
     pub(crate) fn of(socket: &Listener, process: Option<&Process>) -> Self {
         let group = process.and_then(|process| cgroup::of(process.pid));
@@ -116,7 +116,7 @@ pub(crate) struct State {
     /// The boot that PIDs, start times and cookies belong to (random(4), boot_id).
     boot: Option<String>,
     /// The known server.
-    pub(crate) known: Option<Known>,
+    pub(crate) known: Option<KnownServer>,
     /// Processes that the last restart command started and that never responded, as (PID, start time).
     pub(crate) started: Vec<(i32, u64)>,
     /// Unix time of the last warning about the restart command.
@@ -192,14 +192,14 @@ impl StateFile {
                 file.take(&content);
             }
             Quick::Missing => (),
-            Quick::Unusable(reason) => file.unusable = Some(plain(&reason)),
+            Quick::Unusable(reason) => file.unusable = Some(errno_text(&reason)),
             Quick::Slow => {
                 let path = file.path.clone();
                 match bounded::ask(READ_TIMEOUT, || slow(&path)).await {
                     Ok(Some(Some(content))) => file.take(&content),
                     Ok(Some(None)) => (),
                     Ok(None) => file.unusable = Some("its disk does not respond".to_owned()),
-                    Err(reason) => file.unusable = Some(plain(&reason)),
+                    Err(reason) => file.unusable = Some(errno_text(&reason)),
                 }
             }
         }
@@ -221,7 +221,7 @@ impl StateFile {
     }
 
     /// The record of the known server, if it is valid for this boot.
-    pub(crate) fn known(&self) -> Option<&Known> {
+    pub(crate) fn known(&self) -> Option<&KnownServer> {
         self.state.known.as_ref()
     }
 
@@ -287,7 +287,7 @@ impl StateFile {
         match &self.file {
             Some(file) => {
                 if let Err(reason) = futimens(file, &now, &now) {
-                    self.unusable = Some(plain(&reason.into()));
+                    self.unusable = Some(errno_text(&reason.into()));
                 }
             }
             None if self.unusable.is_none() => self.save(None).await,
@@ -315,13 +315,13 @@ impl StateFile {
         self.state.boot = boot();
         let (path, state) = (&self.path, &self.state);
         let written = bounded::ask(WRITE_TIMEOUT, || {
-            write(path, state, time).map_err(|reason| plain(&reason))
+            write(path, state, time).map_err(|reason| errno_text(&reason))
         });
         self.unusable = match written.await {
             Ok(Some(Ok(()))) => None,
             Ok(Some(Err(reason))) => Some(reason),
             Ok(None) => Some("its disk does not respond".to_owned()),
-            Err(reason) => Some(plain(&reason)),
+            Err(reason) => Some(errno_text(&reason)),
         };
         self.file = None;
         self.saved = Some(self.state.clone());
@@ -452,15 +452,15 @@ mod tests {
 
     use super::*;
 
-    fn known() -> Known {
-        Known {
+    fn known() -> KnownServer {
+        KnownServer {
             pid: Some(7),
             start: Some(42),
             uid: Some(1000),
             listens: Some(SocketAddr::from(([127, 0, 0, 1], 9143))),
             socket_uid: Some(1000),
             cookie: Some(u64::MAX),
-            ..Known::default()
+            ..KnownServer::default()
         }
     }
 

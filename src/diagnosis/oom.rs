@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::libc;
 
 use crate::proc::cgroup;
-use crate::state::Known;
+use crate::state::KnownServer;
 
 /// No more records are read.
 const MOST_RECORDS: usize = 20_000;
@@ -34,14 +34,14 @@ pub(crate) enum Victim {
 }
 
 /// The last of them that can have been the server; none where neither can be read.
-pub(super) fn last_victim(known: &Known) -> Option<Victim> {
+pub(super) fn last_victim(known: &KnownServer) -> Option<Victim> {
     in_kernel_log(known).or_else(|| {
         let (group, kills) = known.group.as_ref().zip(known.oom)?;
         (cgroup::oom_kills(group)? > kills).then(|| Victim::InGroup(group.clone()))
     })
 }
 
-fn in_kernel_log(known: &Known) -> Option<Victim> {
+fn in_kernel_log(known: &KnownServer) -> Option<Victim> {
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
     let uptime = Duration::try_from_secs_f64(uptime).ok()?;
@@ -70,7 +70,12 @@ fn in_kernel_log(known: &Known) -> Option<Victim> {
 
 /// `LEVEL,NUMBER,MICROSECONDS,FLAGS;Out of memory: Killed process PID (NAME) …`, where that is the
 /// server as we know it, or else any interpreter. The kernel's log has the PIDs of the initial PID namespace.
-fn victim(record: &str, uptime: Duration, known: &Known, numbers_are_ours: bool) -> Option<Victim> {
+fn victim(
+    record: &str,
+    uptime: Duration,
+    known: &KnownServer,
+    numbers_are_ours: bool,
+) -> Option<Victim> {
     let (head, text) = record.split_once(';')?;
     let at = Duration::from_micros(head.split(',').nth(2)?.parse().ok()?);
     let (_, killed) = text.split_once("ut of memory: Killed process ")?;
@@ -95,9 +100,9 @@ mod tests {
     #[test]
     fn the_kernel_names_its_victims() {
         let uptime = Duration::from_secs(100);
-        let known = Known {
+        let known = KnownServer {
             pids: vec![9],
-            ..Known::default()
+            ..KnownServer::default()
         };
         let of = |record: &str| match victim(record, uptime, &known, true) {
             Some(Victim::Process {

@@ -2,7 +2,7 @@
 
 use super::phrase::Peer;
 use crate::proc::process::{Proc, joined};
-use crate::secrets;
+use crate::redact;
 
 /// Read limit of another process's arguments, in bytes.
 const LONGEST_CMDLINE: u64 = 16 << 10;
@@ -35,7 +35,7 @@ pub(super) fn of(pid: i32) -> Option<Peer> {
     };
     Some(Peer {
         pid,
-        command: shortened(secrets::without(&command)),
+        command: shortened(redact::redacted(&command)),
         is_hidden: false,
         state: stat.state,
         age: Proc::here().age(pid).unwrap_or_default(),

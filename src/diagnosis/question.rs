@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::server_log;
 use crate::server::process::Process;
-use crate::state::Known;
+use crate::state::KnownServer;
 
 /// What is asked about.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Question {
     /// How long ago the last healthy check was.
     pub(crate) since_healthy: Option<Duration>,
     /// The server as it was last started.
-    pub(crate) known: Known,
+    pub(crate) known: KnownServer,
     /// What of the server's own log is wanted.
     pub(crate) log: server_log::Wanted,
 }

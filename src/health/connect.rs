@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::libc;
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::trouble::is_from_the_network;
+use super::check_error::is_from_the_network;
 
 /// A further address is tried beside one that has not answered for so long (RFC 8305, section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);

@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::InspectReader;
 use url::{Position, Url};
 
+use super::check_error::{TOO_LARGE, is_unasked};
 use super::lenient::{self, Needed};
-use super::trouble::{TOO_LARGE, is_unasked};
 
 /// What the program calls itself.
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
@@ -114,7 +114,7 @@ pub(super) async fn get(
 mod tests {
     use tokio::io::AsyncWriteExt;
 
-    use super::super::trouble::{Stage, Trouble};
+    use super::super::check_error::{CheckError, Stage};
     use super::*;
 
     #[test]
@@ -144,8 +144,8 @@ mod tests {
         let url = Url::parse("http://vm:9143").unwrap();
         let answer = get(Box::new(stream), request(&url, "").unwrap()).await;
         let error = answer.err().unwrap();
-        let trouble = Trouble::of(&error, Stage::Waiting, "vm:9143");
+        let error = CheckError::of(&error, Stage::Waiting, "vm:9143");
         let expected = "Connection error: the answer is not HTTP: it comes before the request";
-        assert_eq!(trouble.to_string(), expected);
+        assert_eq!(error.to_string(), expected);
     }
 }

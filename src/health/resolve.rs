@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
-use super::trouble::Trouble;
-use crate::journal::plain;
+use super::check_error::CheckError;
 use crate::sys::bounded;
+use crate::text::errno_text;
 
 /// The address in a URL that names its host by one.
 pub(super) fn literal(url: &Url) -> Option<IpAddr> {
@@ -20,13 +20,13 @@ pub(super) fn literal(url: &Url) -> Option<IpAddr> {
 }
 
 /// Asks the system's name services, for as long as the caller waits.
-pub(super) async fn resolve(host: &str) -> Result<Vec<IpAddr>, Trouble> {
+pub(super) async fn resolve(host: &str) -> Result<Vec<IpAddr>, CheckError> {
     let asked = host.to_owned();
     let resolving = bounded::in_thread(Duration::MAX, move || {
         let found = (asked.as_str(), 0).to_socket_addrs()?;
         Ok::<Vec<IpAddr>, io::Error>(found.map(|found: SocketAddr| found.ip()).collect())
     });
-    let failed = |reason: &str| Trouble::Resolution {
+    let failed = |reason: &str| CheckError::Resolution {
         host: host.to_owned(),
         reason: reason.to_owned(),
     };
@@ -34,7 +34,7 @@ pub(super) async fn resolve(host: &str) -> Result<Vec<IpAddr>, Trouble> {
         Some(Ok(found)) if found.is_empty() => Err(failed("it has no address")),
         Some(Ok(found)) => Ok(found),
         Some(Err(error)) => Err(failed(
-            plain(&error).trim_start_matches("failed to lookup address information: "),
+            errno_text(&error).trim_start_matches("failed to lookup address information: "),
         )),
         None => Err(failed("the name service did not answer")),
     }

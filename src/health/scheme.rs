@@ -2,19 +2,19 @@
 
 use url::Url;
 
-use super::trouble::{Stage, Trouble};
+use super::check_error::{CheckError, Stage};
 
 /// The status by which nginx, Apache and Go's server refuse plain HTTP on a TLS port.
 pub(super) const BAD_REQUEST: u16 = 400;
 
 /// Whether plain HTTP can have ended so because the server speaks TLS.
-pub(super) fn seems_tls(trouble: &Trouble) -> bool {
+pub(super) fn seems_tls(error: &CheckError) -> bool {
     matches!(
-        trouble,
-        Trouble::NotHttp(_)
-            | Trouble::Closed(Stage::Waiting)
-            | Trouble::Reset(Stage::Waiting)
-            | Trouble::Status {
+        error,
+        CheckError::NotHttp(_)
+            | CheckError::Closed(Stage::Waiting)
+            | CheckError::Reset(Stage::Waiting)
+            | CheckError::Status {
                 status: BAD_REQUEST,
                 ..
             }
@@ -23,13 +23,13 @@ pub(super) fn seems_tls(trouble: &Trouble) -> bool {
 
 /// Whether TLS can have ended so because the server speaks plain HTTP; one that waits for the end of a
 /// line finds none in a TLS handshake.
-pub(super) fn seems_plain(trouble: &Trouble) -> bool {
+pub(super) fn seems_plain(error: &CheckError) -> bool {
     matches!(
-        trouble,
-        Trouble::NotTls
-            | Trouble::Closed(Stage::Handshaking)
-            | Trouble::Reset(Stage::Handshaking)
-            | Trouble::TimedOut {
+        error,
+        CheckError::NotTls
+            | CheckError::Closed(Stage::Handshaking)
+            | CheckError::Reset(Stage::Handshaking)
+            | CheckError::TimedOut {
                 stage: Stage::Handshaking,
                 ..
             }

@@ -17,13 +17,13 @@ use rustls::client::{
     ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls12Resumption,
     Tls13ClientSessionValue,
 };
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, NamedGroup};
-use rustls_pki_types::ServerName;
 use tower::util::MapResponseLayer;
 use url::Url;
 
+use super::check_error::Stage;
 use super::exchange;
-use super::trouble::Stage;
 
 /// A request whose connection stands.
 pub(super) type Sent = Pin<Box<dyn Future<Output = reqwest::Result<Response>>>>;

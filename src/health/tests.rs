@@ -8,8 +8,8 @@ use std::thread;
 
 use nix::libc;
 use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use rustls_pki_types::PrivateKeyDer;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use tokio::net::TcpSocket;
@@ -82,7 +82,7 @@ fn checker(url: &str) -> Checker {
     Checker::new(&Url::parse(url).unwrap(), &Trust::System)
 }
 
-fn trouble(verdict: Verdict) -> Trouble {
+fn trouble(verdict: Verdict) -> CheckError {
     match verdict {
         Verdict::Unhealthy(trouble) => trouble,
         Verdict::Healthy { .. } => panic!("{verdict:?}"),
@@ -154,7 +154,7 @@ fn hazard_35_each_failure_on_our_own_side_is_not_asked() {
         });
         let trouble = trouble(verdict);
         assert!(trouble.is_not_asked(), "{call:?} {errno}: {trouble:?}");
-        let reason = crate::journal::plain(&std::io::Error::from_raw_os_error(errno));
+        let reason = crate::text::errno_text(&std::io::Error::from_raw_os_error(errno));
         let expected = format!("Connection error: {address}: {reason}");
         assert_eq!(trouble.to_string(), expected);
     }
@@ -327,7 +327,7 @@ async fn one_address_that_accepts_a_connection_is_asked_and_no_other() {
             Ok(sent.await.unwrap().status().as_u16())
         };
         let stage = match trouble(progress.judge(answer).await) {
-            Trouble::TimedOut { stage, .. } => stage,
+            CheckError::TimedOut { stage, .. } => stage,
             other => panic!("{other:?}"),
         };
         let expected = match scheme {
@@ -397,7 +397,7 @@ async fn hazard_47_a_right_scheme_is_not_doubted() {
     let tls = serve_tls("");
     let checker = checker(&format!("https://{tls}"));
     let trouble = trouble(checker.check(LONG).await);
-    assert!(matches!(trouble, Trouble::Certificate(_)), "{trouble:?}");
+    assert!(matches!(trouble, CheckError::Certificate(_)), "{trouble:?}");
     assert_eq!(checker.right_scheme(&trouble, limit).await, None);
 }
 

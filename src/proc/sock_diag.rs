@@ -1,6 +1,7 @@
 //! What the kernel knows of one TCP socket: `sock_diag(7)`, asked by its addresses.
 
 use std::io;
+use std::mem::offset_of;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -12,12 +13,9 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
+/// `linux/sock_diag.h` and `linux/inet_diag.h`, which libc does not have.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLM_F_REQUEST: u16 = 1;
 const INET_DIAG_INFO: u16 = 2;
-const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 /// `INET_DIAG_NOCOOKIE`: any socket at that address.
 const NO_COOKIE: u64 = u64::MAX;
 const ALL_STATES: u32 = u32::MAX;
@@ -28,7 +26,7 @@ const CLOSED: u8 = 7;
 /// `TCPF_BOUND_INACTIVE`.
 const BOUND: u32 = 1 << 13;
 /// Size of `struct nlmsghdr`, in bytes.
-const NETLINK_HEADER: usize = 16;
+const NETLINK_HEADER: usize = size_of::<libc::nlmsghdr>();
 /// Size of it and `struct inet_diag_msg`.
 const HEADERS: usize = NETLINK_HEADER + 72;
 /// `id.idiag_sport`, `id.idiag_src`, `id.idiag_cookie`, `idiag_wqueue`, `idiag_uid` and `idiag_inode` in them.
@@ -101,7 +99,13 @@ fn dump(states: u32) -> io::Result<Vec<Listener>> {
         SocketAddr::from(([0; 4], 0)),
         SocketAddr::from(([0_u16; 8], 0)),
     ] {
-        let request = request(unspecified, unspecified, NO_COOKIE, NLM_F_DUMP, states);
+        let request = request(
+            unspecified,
+            unspecified,
+            NO_COOKIE,
+            libc::NLM_F_DUMP,
+            states,
+        );
         send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
         let mut buffer = vec![0; 64 << 10];
         'answers: loop {
@@ -111,9 +115,9 @@ fn dump(states: u32) -> io::Result<Vec<Listener>> {
             {
                 let message = rest.get(..length).filter(|_| length >= NETLINK_HEADER);
                 let Some(message) = message else { break };
-                match kind(message) {
-                    Some(NLMSG_DONE) => break 'answers,
-                    Some(NLMSG_ERROR) => return Err(refusal(message)),
+                match kind(message).map(i32::from) {
+                    Some(libc::NLMSG_DONE) => break 'answers,
+                    Some(libc::NLMSG_ERROR) => return Err(refusal(message)),
                     _ => found.extend(socket_in(message, states)),
                 }
                 rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -158,7 +162,7 @@ fn ask(local: SocketAddr, peer: SocketAddr, cookie: u64) -> io::Result<Option<Ve
     answer.truncate(length);
     match kind(&answer) {
         Some(SOCK_DIAG_BY_FAMILY) => Ok(Some(answer)),
-        Some(NLMSG_ERROR) => match refusal(&answer) {
+        Some(kind) if i32::from(kind) == libc::NLMSG_ERROR => match refusal(&answer) {
             reason if matches!(reason.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => {
                 Ok(None)
             }
@@ -208,7 +212,13 @@ fn number(answer: &[u8], at: usize) -> Option<u32> {
 }
 
 /// `struct inet_diag_req_v2` (linux/inet_diag.h) behind its netlink header.
-fn request(local: SocketAddr, peer: SocketAddr, cookie: u64, flags: u16, states: u32) -> Vec<u8> {
+fn request(
+    local: SocketAddr,
+    peer: SocketAddr,
+    cookie: u64,
+    flags: libc::c_int,
+    states: u32,
+) -> Vec<u8> {
     let family = if local.is_ipv4() {
         libc::AF_INET
     } else {
@@ -216,7 +226,7 @@ fn request(local: SocketAddr, peer: SocketAddr, cookie: u64, flags: u16, states:
     };
     let mut body = vec![
         u8::try_from(family).unwrap_or_default(),
-        6,
+        u8::try_from(libc::IPPROTO_TCP).unwrap_or_default(),
         1 << (INET_DIAG_INFO - 1),
         0,
     ];
@@ -236,14 +246,14 @@ fn request(local: SocketAddr, peer: SocketAddr, cookie: u64, flags: u16, states:
     let length = u32::try_from(NETLINK_HEADER + body.len()).unwrap_or_default();
     let mut request = Vec::from(length.to_ne_bytes());
     request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    let flags = u16::try_from(libc::NLM_F_REQUEST | flags).unwrap_or_default();
+    request.extend(flags.to_ne_bytes());
     request.extend([0; 8]);
     request.extend(body);
     request
 }
 
-/// `tcpi_last_data_recv` (milliseconds), `tcpi_bytes_received` and `tcpi_data_segs_out` of `struct
-/// tcp_info` (linux/tcp.h).
+/// What `struct tcp_info` (tcp(7)) says of the peer.
 fn info(answer: &[u8]) -> Option<Received> {
     let mut attributes = answer.get(HEADERS..)?;
     loop {
@@ -251,12 +261,14 @@ fn info(answer: &[u8]) -> Option<Received> {
         let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?);
         let info = attributes.get(4..length)?;
         if kind == INET_DIAG_INFO {
-            let ago = number(info, 52)?;
-            let bytes = u64::from_ne_bytes(info.get(128..136)?.try_into().ok()?);
+            // In milliseconds.
+            let ago = number(info, offset_of!(libc::tcp_info, tcpi_last_data_recv))?;
+            let at = offset_of!(libc::tcp_info, tcpi_bytes_received);
+            let bytes = u64::from_ne_bytes(info.get(at..at + 8)?.try_into().ok()?);
             return Some(Received {
                 ago: Duration::from_millis(ago.into()),
                 bytes,
-                was_answered: number(info, 156)? > 0,
+                was_answered: number(info, offset_of!(libc::tcp_info, tcpi_data_segs_out))? > 0,
             });
         }
         attributes = attributes.get(length.next_multiple_of(4)..)?;

@@ -12,13 +12,6 @@ use super::parse::number_after;
 /// No more descriptors of one `poll(2)`, `select(2)` or `epoll_wait(2)` are looked at.
 const MOST_POLLED: usize = 1024;
 
-/// What `waitid(2)` waits for: a process, or the one behind a pidfd.
-const P_PID: u64 = 1;
-const P_PIDFD: u64 = 3;
-/// `EPOLLOUT`, and with `EPOLLIN` (`epoll_ctl(2)`).
-const WRITE: u32 = 4;
-const READ_OR_WRITE: u32 = WRITE | 1;
-
 /// A system call that a thread is blocked in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Call {
@@ -169,9 +162,9 @@ fn meaning(pid: i32, call: Call) -> Doing {
         }
         libc::SYS_execve => naming(first, Deed::Executing),
         libc::SYS_wait4 => Doing::Child(Some(number).filter(|pid| *pid > 0)),
-        libc::SYS_waitid => Doing::Child(match (first, i32::try_from(second)) {
-            (P_PID, Ok(child)) => Some(child),
-            (P_PIDFD, Ok(descriptor)) => behind_pidfd(pid, descriptor),
+        libc::SYS_waitid => Doing::Child(match (u32::try_from(first), i32::try_from(second)) {
+            (Ok(libc::P_PID), Ok(child)) => Some(child),
+            (Ok(libc::P_PIDFD), Ok(descriptor)) => behind_pidfd(pid, descriptor),
             _ => None,
         }),
         libc::SYS_clone | libc::SYS_clone3 => Doing::Forking,
@@ -281,10 +274,10 @@ fn tfd(line: &str) -> Option<Polled> {
     let descriptor = words.next()?.parse().ok()?;
     let events = words
         .nth(1)
-        .and_then(|word| u32::from_str_radix(word, 16).ok())?;
+        .and_then(|word| i64::from_str_radix(word, 16).ok())?;
     Some(Polled {
         descriptor,
-        writing: events & READ_OR_WRITE == WRITE,
+        writing: events & i64::from(libc::EPOLLIN | libc::EPOLLOUT) == i64::from(libc::EPOLLOUT),
     })
 }
 
@@ -389,6 +382,7 @@ mod tests {
             polled(5, false)
         );
         assert_eq!(tfd("tfd: 6 events: 1c data: 6"), polled(6, true));
+        assert_eq!(tfd("tfd: 6 events: 8000001c data: 6"), polled(6, true));
         assert_eq!(tfd("flags:\t02"), None);
         assert_eq!(in_set(&[0b1000_1000, 0b1], 9), [3, 7, 8]);
         assert_eq!(in_set(&[0xff], 3), [0, 1, 2]);

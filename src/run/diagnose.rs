@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::Run;
 use crate::diagnosis::server_log::Wanted;
 use crate::diagnosis::{self, Diagnosis, Line, Question, Seen};
-use crate::health::{NOT_TLS, Stage, Trouble};
-use crate::journal::{BANNER, Level, plain, seconds};
+use crate::health::{CheckError, NOT_TLS, Stage};
+use crate::journal::{BANNER, Level};
 use crate::recovery::{Event, Phase, Purpose};
-use crate::secrets;
+use crate::redact;
 use crate::server::dump_command::Dump;
+use crate::text::{errno_text, seconds};
 
 /// Time limit of the probe for the other scheme.
 const SCHEME_TIMEOUT: Duration = Duration::from_millis(250);
@@ -21,9 +22,6 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 impl Run<'_> {
     /// Looks at the server and writes down what there is to see, within its budget.
     pub(super) async fn diagnose(&mut self) -> Event {
-        if self.settings.purpose != Purpose::Heal && self.trouble.is_some() {
-            self.say_unresponsive();
-        }
         let (server, others) = match &self.selection {
             Some(selection) => {
                 let spared = selection.spared.iter().map(|(process, _)| process.clone());
@@ -31,8 +29,8 @@ impl Run<'_> {
             }
             None => (Vec::new(), Vec::new()),
         };
-        let seen = match &self.trouble {
-            Some(trouble) => match self.checker.right_scheme(trouble, SCHEME_TIMEOUT).await {
+        let seen = match self.error() {
+            Some(error) => match self.checker.right_scheme(error, SCHEME_TIMEOUT).await {
                 Some(url) => Seen::Scheme(url.to_string()),
                 None => self.seen(),
             },
@@ -95,12 +93,12 @@ impl Run<'_> {
             return Event::NotDumped;
         };
         let command = command.replace("{pid}", &pid.to_string());
-        let shown = secrets::without(&command);
+        let shown = redact::redacted(&command);
         self.journal.info(&format!("Running {shown}"));
         let mut dump = match Dump::start(&command) {
             Ok(dump) => dump,
             Err(reason) => {
-                let reason = plain(&reason);
+                let reason = errno_text(&reason);
                 self.journal
                     .warning(&format!("Cannot run {shown}: {reason}"));
                 return Event::NotDumped;
@@ -128,19 +126,19 @@ impl Run<'_> {
     }
 
     fn seen(&self) -> Seen {
-        match &self.trouble {
+        match self.error() {
             None => Seen::Healthy,
-            Some(Trouble::Status { status, .. }) => Seen::Status(*status),
-            Some(Trouble::Certificate(what)) => Seen::Certificate(what.clone()),
-            Some(Trouble::Resolution { reason, .. }) => Seen::Unresolved(reason.clone()),
-            Some(Trouble::TimedOut {
+            Some(CheckError::Status { status, .. }) => Seen::Status(*status),
+            Some(CheckError::Certificate(what)) => Seen::Certificate(what.clone()),
+            Some(CheckError::Resolution { reason, .. }) => Seen::Unresolved(reason.clone()),
+            Some(CheckError::TimedOut {
                 stage: Stage::Resolving,
                 limit,
             }) => Seen::Unresolved(format!("no answer within {} s", seconds(*limit))),
-            Some(Trouble::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),
-            Some(Trouble::Redirects) => Seen::RedirectLoop,
-            Some(Trouble::NotTls) => Seen::Strange(NOT_TLS.to_owned()),
-            Some(Trouble::NotHttp(what) | Trouble::Tls(what)) => Seen::Strange(what.clone()),
+            Some(CheckError::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),
+            Some(CheckError::Redirects) => Seen::RedirectLoop,
+            Some(CheckError::NotTls) => Seen::Strange(NOT_TLS.to_owned()),
+            Some(CheckError::NotHttp(what) | CheckError::Tls(what)) => Seen::Strange(what.clone()),
             Some(_) => Seen::Silent,
         }
     }

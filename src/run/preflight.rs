@@ -8,16 +8,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, geteuid};
 
 use super::Run;
-use crate::health::{Stage, Trouble, Verdict};
-use crate::journal::plain;
+use crate::health::{CheckError, Verdict};
 use crate::proc::net::{self, Place, plainly, takes};
 use crate::proc::sock_diag;
 use crate::recovery::{self, Event, Plan, Purpose, Situation};
-use crate::secrets;
+use crate::redact;
 use crate::server::config_dir::{self, ServerConfig, config_dir};
 use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared};
@@ -27,6 +25,7 @@ use crate::server::stop::Held;
 use crate::sys::account::{self, Account};
 use crate::sys::bounded;
 use crate::sys::signals;
+use crate::text::errno_text;
 
 /// Time limit of reading `server_config.json`.
 const CONFIG_TIMEOUT: Duration = Duration::from_secs(1);
@@ -201,9 +200,7 @@ impl Run<'_> {
     /// Decides which processes are the server.
     pub(super) fn choose(&self, facts: Facts, address: &Address, files: &Files) -> Selection {
         let known = self.state.known();
-        let refused = plain(&Errno::ECONNREFUSED.into());
-        let is_refused =
-            matches!(&self.trouble, Some(Trouble::Connection { reason, .. }) if *reason == refused);
+        let is_refused = self.error().is_some_and(CheckError::is_refused);
         let asked = Asked {
             is_named: self.settings.process_pattern.is_some(),
             user: self.settings.user.map(Uid::as_raw),
@@ -248,15 +245,9 @@ impl Run<'_> {
     }
 
     fn situation(&self, selection: &Selection) -> Situation {
-        let was_asked = self
-            .trouble
-            .as_ref()
-            .is_none_or(|trouble| !trouble.is_not_asked());
-        let is_unresolved = self.checker.addresses().is_empty();
-        // Of a server whose address is not known, any match can be well.
-        let is_hidden = !was_asked && is_unresolved && !selection.spared.is_empty();
+        let has_no_address = self.checker.addresses().is_empty();
         Situation {
-            is_running: !selection.server.is_empty() || is_hidden,
+            is_running: !selection.server.is_empty(),
             port: match selection.port {
                 Port::Free => recovery::Held::Free,
                 Port::Server => recovery::Held::ByServer,
@@ -264,11 +255,12 @@ impl Run<'_> {
                 Port::Ambiguous => recovery::Held::BySeveral,
                 Port::Unknown => recovery::Held::Unknown,
             },
-            was_asked,
-            is_elsewhere: self.trouble.is_some()
+            was_asked: self.error().is_none_or(|error| !error.is_not_asked()),
+            is_elsewhere: self.error().is_some()
                 && selection
                     .address
                     .is_some_and(|address| self.leads_elsewhere(address)),
+            may_be_hidden: has_no_address && !selection.spared.is_empty(),
         }
     }
 
@@ -294,11 +286,11 @@ impl Run<'_> {
             }
             verdict = self.checker.ask(address, self.settings.timeout) => verdict,
         };
-        let status = match verdict {
-            Verdict::Healthy { status, .. } => status,
-            Verdict::Unhealthy(trouble) => {
+        let status = match &verdict {
+            Verdict::Healthy { status, .. } => *status,
+            Verdict::Unhealthy(error) => {
                 self.journal.warning(&format!(
-                    "The server itself does not answer at {address} either: {trouble}"
+                    "The server itself does not answer at {address} either: {error}"
                 ));
                 return Event::Silent;
             }
@@ -306,32 +298,32 @@ impl Run<'_> {
         let urls = self.checker.addresses();
         let is_same =
             bound.port() == self.settings.port() && (urls.is_empty() || takes(bound.ip(), &urls));
-        if self.trouble.as_ref().is_some_and(Trouble::is_not_asked) {
+        if self.error().is_some_and(CheckError::is_not_asked) {
             self.journal.error(&format!(
                 "The server itself answers at {address} (status: {status}), but {} cannot be asked: {}; correct --url, \
                  the name service or this machine's network",
                 self.settings.shown_url,
-                self.last_trouble()
+                self.last_error()
             ));
-            return Event::Answers;
+            return Event::OnlyItselfAnswers;
         }
         let before = self.who_is_before(bound).await;
         if is_same {
-            self.status = status;
+            self.verdict = Some(verdict);
             self.journal.warning(&format!(
                 "The server answers at {address} (status: {status}), but {} leads to {before} too; give the URL that \
                  address, or set listen",
                 self.settings.shown_url
             ));
-            return Event::Recognised;
+            return Event::AnswersAmongOthers;
         }
         self.journal.error(&format!(
             "The server itself answers at {address} (status: {status}); {before}, to which {} leads, does not: {}; \
              look at that proxy",
             self.settings.shown_url,
-            self.last_trouble()
+            self.last_error()
         ));
-        Event::Answers
+        Event::OnlyItselfAnswers
     }
 
     /// Where to ask the server itself, if that is not where the URL leads.
@@ -406,7 +398,14 @@ impl Run<'_> {
         let address = self.address(&files);
         let place = shown(&address);
         let text = match &selection.port {
-            Port::Foreign { uid, holder } => self.taken(&place, *uid, holder.as_ref()),
+            Port::Foreign {
+                uid,
+                holder,
+                address,
+            } => {
+                let bound = plainly(*address).to_string();
+                self.taken(&bound, *uid, holder.as_ref())
+            }
             Port::Ambiguous => format!(
                 "More than one process can be the server at {place}, and none can be proved to be it; set listen, user \
                  or process-pattern"
@@ -426,7 +425,7 @@ impl Run<'_> {
             format!(
                 "PID {} ({})",
                 process.pid,
-                secrets::without(&process.command)
+                redact::redacted(&process.command)
             )
         });
         let known = self.state.known();
@@ -464,20 +463,11 @@ impl Run<'_> {
                 format!(
                     ": PID {} ({}) may be well, and is left alone",
                     process.pid,
-                    secrets::without(&process.command)
+                    redact::redacted(&process.command)
                 )
             });
-        let is_name = matches!(
-            self.trouble,
-            Some(
-                Trouble::Resolution { .. }
-                    | Trouble::TimedOut {
-                        stage: Stage::Resolving,
-                        ..
-                    }
-            )
-        );
-        let (what, remedy) = if is_name {
+        let is_unresolved = self.error().is_some_and(CheckError::is_unresolved);
+        let (what, remedy) = if is_unresolved {
             (
                 "The URL's host has no address",
                 "correct --url or the name service",
@@ -539,7 +529,7 @@ impl Run<'_> {
                     self.journal.warning(&format!(
                         "Cannot write {}: {}; the restart command's output is discarded",
                         output.display(),
-                        plain(&reason)
+                        errno_text(&reason)
                     ));
                 }
                 true
@@ -547,7 +537,7 @@ impl Run<'_> {
             Err(reason) => {
                 self.journal.error(&format!(
                     "The restart command could not be started: {}",
-                    plain(&reason)
+                    errno_text(&reason)
                 ));
                 false
             }
@@ -723,7 +713,7 @@ impl Run<'_> {
         self.would_stop(&stop);
         self.journal.info(&format!(
             "Would run: {}",
-            secrets::without(&self.settings.restart_cmd)
+            redact::redacted(&self.settings.restart_cmd)
         ));
     }
 
@@ -785,7 +775,7 @@ pub(super) fn describe(process: &Process) -> String {
     format!(
         "PID {} ({})",
         process.pid,
-        secrets::without(&process.command)
+        redact::redacted(&process.command)
     )
 }
 

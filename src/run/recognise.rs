@@ -15,7 +15,7 @@ use crate::server::config_dir::config_dir;
 use crate::server::process::Process;
 use crate::server::restart_command;
 use crate::server::select::{Candidate, Facts};
-use crate::state::Known;
+use crate::state::KnownServer;
 
 /// Who answers.
 enum Answering {
@@ -84,9 +84,6 @@ impl Run<'_> {
                  ends it (manage.py looks servers up by user)"
             ));
         }
-        if self.own_address().is_some() {
-            self.say_of_proxy().await;
-        }
         if ended.is_empty() {
             Event::Recognised
         } else {
@@ -95,12 +92,19 @@ impl Run<'_> {
     }
 
     /// The server itself answers: says whether the proxy before it does.
-    async fn say_of_proxy(&self) {
-        if let Verdict::Unhealthy(trouble) = self.checker.check(self.settings.timeout).await {
-            self.journal.warning(&format!(
-                "The server itself answers, but {} does not yet: {trouble}; look at the proxy if that lasts",
-                self.settings.shown_url
-            ));
+    pub(super) async fn ask_proxy(&self) -> Event {
+        if self.own_address().is_none() {
+            return Event::NoProxy;
+        }
+        match self.checker.check(self.settings.timeout).await {
+            Verdict::Healthy { .. } => Event::Answers,
+            Verdict::Unhealthy(error) => {
+                self.journal.warning(&format!(
+                    "The server itself answers, but {} does not yet: {error}; look at the proxy if that lasts",
+                    self.settings.shown_url
+                ));
+                Event::Silent
+            }
         }
     }
 
@@ -134,7 +138,7 @@ impl Run<'_> {
                 .known()
                 .is_some_and(|known| known.listens.is_some());
         let is_remote = self
-            .from
+            .peer()
             .is_some_and(|from| net::place(&[from.ip()]) == Place::Elsewhere);
         if is_remote && !has_address {
             return Answering::Unseen;
@@ -161,7 +165,7 @@ impl Run<'_> {
         };
         let command = config_dir(&self.settings.restart_cmd);
         let command = command.map(|directory| directory.display().to_string());
-        let is_asked = match (self.settings.listen, self.from) {
+        let is_asked = match (self.settings.listen, self.peer()) {
             (None, Some(from)) if listens.port() == from.port() => {
                 takes(listens.ip(), &[from.ip()])
             }
@@ -175,7 +179,7 @@ impl Run<'_> {
     /// Where whoever answered listens: the server's own address, or the peer of the check.
     pub(super) fn answering_address(&self, files: &Files) -> Address {
         let address = self.address(files);
-        let from = self.from.map(plainly);
+        let from = self.peer().map(plainly);
         match from {
             Some(from) if from.port() == address.port || address.is_of_url => Address {
                 ips: vec![from.ip()],
@@ -250,8 +254,15 @@ impl Run<'_> {
         let now = process.map_or(socket.uid, |process| process.uid);
         let is_match = process.is_some_and(|one| pids.contains(&one.pid));
         let is_same_user = known.socket_uid == Some(socket.uid);
-        let new = Known::of(socket, process.filter(|_| is_match));
-        self.state.state.known = Some(Known {
+        let new = KnownServer::of(socket, process.filter(|_| is_match));
+        let changes = match (known.uid, new.uid) {
+            (Some(old), Some(new)) => (old != new).then_some((old, new)),
+            _ => known
+                .socket_uid
+                .filter(|old| *old != socket.uid)
+                .map(|old| (old, socket.uid)),
+        };
+        self.state.state.known = Some(KnownServer {
             uid: new.uid.or(known.uid.filter(|_| is_same_user)),
             gid: new.gid.or(known.gid.filter(|_| is_same_user)),
             config_dir: config_dir(&self.settings.restart_cmd)
@@ -278,6 +289,13 @@ impl Run<'_> {
                 ));
                 return Event::OwnerChanged;
             }
+        }
+        if let Some((old, new)) = changes {
+            self.journal.info(&format!(
+                "The server's recorded user changes from {} to {}",
+                name_of(old),
+                name_of(new)
+            ));
         }
         Event::Recognised
     }

@@ -10,16 +10,17 @@ use tokio::time::Instant;
 
 use super::Run;
 use super::preflight::{describe, name_of};
-use crate::health::{Checker, Trouble, Verdict};
-use crate::journal::{BANNER, plain, seconds};
+use crate::health::{Checker, Verdict};
+use crate::journal::BANNER;
 use crate::proc::net::plainly;
 use crate::proc::sock_diag;
 use crate::recovery::{Event, Outcome, Phase};
-use crate::secrets;
+use crate::redact;
 use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared, Running};
 use crate::server::search;
 use crate::sys::{descriptors, signals};
+use crate::text::{errno_text, seconds};
 
 /// Between two checks of a server that is starting.
 const POLL: Duration = Duration::from_millis(50);
@@ -33,17 +34,16 @@ pub(super) struct Restart {
     began: Instant,
     /// How the command ended, once it has.
     status: Option<ExitStatus>,
-    /// Whether the log says by now that the server was started.
-    announced: bool,
+    /// The server's processes that the log has named as started; none as long as it has named none.
+    announced: Option<Vec<i32>>,
 }
 
 impl Run<'_> {
     /// Runs the restart command.
     pub(super) async fn start(&mut self) -> Event {
-        self.say_restarting();
         self.journal.info(&format!(
             "Starting server with command: {}",
-            secrets::without(&self.settings.restart_cmd)
+            redact::redacted(&self.settings.restart_cmd)
         ));
         if let Some(user) = &self.runs_as {
             self.journal
@@ -78,7 +78,7 @@ impl Run<'_> {
             Some(Err(reason)) if descriptors::is_for_lack(&reason) => {
                 self.journal.warning(&format!(
                     "Cannot run the restart command: {}; next attempt in {} second",
-                    plain(&reason),
+                    errno_text(&reason),
                     seconds(RETRY)
                 ));
                 return Event::Lacking;
@@ -86,7 +86,7 @@ impl Run<'_> {
             Some(Err(reason)) => {
                 self.journal.error(&format!(
                     "Cannot run the restart command: {}",
-                    plain(&reason)
+                    errno_text(&reason)
                 ));
                 return Event::CommandFailed;
             }
@@ -105,7 +105,7 @@ impl Run<'_> {
             command,
             began,
             status: None,
-            announced: false,
+            announced: None,
         });
         self.await_start().await
     }
@@ -118,8 +118,7 @@ impl Run<'_> {
         let itself = self.own_address();
         let event = tokio::select! {
             biased;
-            answer = first_answer(&self.checker, itself, self.settings.timeout, self.deadline, &mut self.trouble) => {
-                (self.status, self.from) = answer;
+            () = first_answer(&self.checker, itself, self.settings.timeout, self.deadline, &mut self.verdict) => {
                 let pids = self.server_pids().await;
                 self.announce(&mut restart, &pids);
                 let waited = restart.began.elapsed().as_secs_f64().ceil();
@@ -129,10 +128,7 @@ impl Run<'_> {
             }
             name = self.signals.next() => {
                 self.on_signal(Phase::Starting, name);
-                match restart.status {
-                    Some(status) if status.success() => Event::CommandSucceeded,
-                    _ => Event::Interrupted,
-                }
+                Event::Interrupted
             }
             ended = restart.command.ended(), if restart.status.is_none() => self.command_ended(&mut restart, ended).await,
             () = tokio::time::sleep_until(self.deadline) => Event::Expired,
@@ -173,7 +169,7 @@ impl Run<'_> {
             Err(reason) => {
                 self.journal.error(&format!(
                     "Cannot wait for the restart command: {}",
-                    plain(&reason)
+                    errno_text(&reason)
                 ));
                 Event::CommandFailed
             }
@@ -182,15 +178,14 @@ impl Run<'_> {
 
     /// Says, once, that the server was started, and which processes it has.
     fn announce(&self, restart: &mut Restart, pids: &[i32]) {
-        if restart.announced {
+        if restart.announced.is_some() {
             return;
         }
-        restart.announced = true;
+        restart.announced = Some(pids.to_vec());
         let pids = if pids.is_empty() {
             "none found here".to_owned()
         } else {
-            let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
-            pids.join(", ")
+            listed(pids)
         };
         self.journal
             .info(&format!("Server started successfully (PID: {pids})"));
@@ -249,7 +244,7 @@ impl Run<'_> {
             }
             Outcome::CommandFailed => {
                 self.journal
-                    .error(&format!("Still no answer: {}", self.last_trouble()));
+                    .error(&format!("Still no answer: {}", self.last_error()));
                 self.log_output();
                 if self.is_listened_to() {
                     self.server_pids().await;
@@ -295,13 +290,13 @@ impl Run<'_> {
             }
             Err(reason) => self
                 .journal
-                .error(&format!("Cannot read its output: {}", plain(&reason))),
+                .error(&format!("Cannot read its output: {}", errno_text(&reason))),
         }
     }
 
     async fn report_silence(&mut self) {
         let waited = seconds(self.settings.start_timeout);
-        let last = self.last_trouble();
+        let last = self.last_error();
         let pids = self.server_pids().await;
         let Some(restart) = &self.restart else {
             return;
@@ -312,10 +307,24 @@ impl Run<'_> {
                  (PID {}) still runs and is left alone",
                 restart.command.pid()
             ),
-            Some(_) if pids.is_empty() => format!(
-                "The restart command exited with status 0, but there is no server process and nothing answered \
-                 within {waited} seconds ({last}); does it lack a verb such as start or restart?"
-            ),
+            Some(_) if pids.is_empty() => match &restart.announced {
+                Some(pids) if !pids.is_empty() => format!(
+                    "The server was started (PID: {}), but has ended since, and nothing answered within {waited} \
+                     seconds ({last}); look into the server's own log",
+                    listed(pids)
+                ),
+                _ => {
+                    let doubt = if restart_command::has_verb(&self.settings.restart_cmd) {
+                        "; look into the server's own log"
+                    } else {
+                        "; does it lack a verb such as start or restart?"
+                    };
+                    format!(
+                        "The restart command exited with status 0, but there is no server process and nothing \
+                         answered within {waited} seconds ({last}){doubt}"
+                    )
+                }
+            },
             Some(_) => format!(
                 "Server started but did not become responsive within {waited} seconds ({last})"
             ),
@@ -357,15 +366,19 @@ impl Run<'_> {
     }
 }
 
-/// Checks until the server answers; returns the status and the peer.
-/// Behind a proxy, the server `itself` is asked.
+fn listed(pids: &[i32]) -> String {
+    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    pids.join(", ")
+}
+
+/// Checks until the server answers. Behind a proxy, the server `itself` is asked.
 async fn first_answer(
     checker: &Checker,
     itself: Option<SocketAddr>,
     timeout: Duration,
     deadline: Instant,
-    trouble: &mut Option<Trouble>,
-) -> (u16, Option<SocketAddr>) {
+    last: &mut Option<Verdict>,
+) {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let limit = timeout.min(left);
@@ -373,9 +386,10 @@ async fn first_answer(
             Some(address) => checker.ask(address, limit).await,
             None => checker.check(limit).await,
         };
-        match verdict {
-            Verdict::Healthy { status, from, .. } => return (status, from),
-            Verdict::Unhealthy(seen) => *trouble = Some(seen),
+        let is_healthy = verdict.error().is_none();
+        *last = Some(verdict);
+        if is_healthy {
+            return;
         }
         tokio::time::sleep(POLL).await;
     }

@@ -7,23 +7,21 @@ use tokio::time::Instant;
 
 use super::Run;
 use super::preflight::describe;
-use crate::journal::{BANNER, Level, plain, seconds};
+use crate::journal::{BANNER, Level};
 use crate::proc::process::Proc;
 use crate::proc::{net, sock_diag};
 use crate::recovery::{Event, Phase};
 use crate::server::process::Process;
 use crate::server::search;
 use crate::server::stop::Held;
+use crate::text::{errno_text, seconds};
 
 /// Between SIGKILL and giving up.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Run<'_> {
-    /// Says, once, that the restart begins.
-    pub(super) fn say_restarting(&mut self) {
-        if std::mem::replace(&mut self.is_announced, true) {
-            return;
-        }
+    /// Says that the restart begins.
+    pub(super) fn say_restarting(&self) {
         for line in [BANNER, "RESTARTING SERVER", BANNER] {
             self.journal.info(line);
         }
@@ -59,12 +57,11 @@ impl Run<'_> {
                 .error("What holds the server's port can no longer be proved to be the server");
             return Event::Unable;
         }
-        Event::AllEnded
+        Event::NoneLeft
     }
 
     /// Sends SIGTERM.
     pub(super) fn terminate(&mut self) {
-        self.say_restarting();
         self.journal
             .info(&format!("Stopping server processes: {}", pids(&self.held)));
         self.send("SIGTERM", Level::Info, Held::terminate);
@@ -88,7 +85,7 @@ impl Run<'_> {
                 Ok(false) => self.journal.debug(&format!("PID {pid} had already ended")),
                 Err(reason) => self.journal.error(&format!(
                     "Cannot send {name} to PID {pid}: {}",
-                    plain(&reason)
+                    errno_text(&reason)
                 )),
             }
         }

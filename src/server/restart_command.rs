@@ -12,9 +12,9 @@ use nix::unistd::{AccessFlags, access};
 pub(crate) use self::permissions::{owners, writable_by_others};
 pub(super) use self::spawn::shell;
 pub(crate) use self::spawn::{Prepared, Running, started_by_us};
-pub(crate) use self::words::{changes_user, myvnc_script};
-use crate::journal::plain;
+pub(crate) use self::words::{changes_user, has_verb, myvnc_script};
 use crate::sys::bounded;
+use crate::text::errno_text;
 
 /// Time limit of a look at the files of a command: they can be on a disk that does not answer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,9 +30,9 @@ pub(crate) async fn unusable(command: &str) -> Option<String> {
 
 fn unusable_program(program: &Path) -> Option<String> {
     Some(match std::fs::metadata(program) {
-        Err(reason) => plain(&reason),
+        Err(reason) => errno_text(&reason),
         Ok(metadata) if metadata.is_dir() => "is a directory".into(),
-        Ok(_) => plain(&access(program, AccessFlags::X_OK).err()?.into()),
+        Ok(_) => errno_text(&access(program, AccessFlags::X_OK).err()?.into()),
     })
 }
 

@@ -17,11 +17,11 @@ use super::argv;
 use super::config_dir::{self, Configured};
 use super::process::{Process, hash};
 use super::select::{Candidate, Facts};
-use crate::journal::{LONGEST_LINE, plain};
 use crate::proc::net::{self, takes};
 use crate::proc::process::{Proc, Sweep, is_dead, joined};
 use crate::proc::sock_diag::{self, Listener};
 use crate::sys::bounded::{self, Ended};
+use crate::text::{LONGEST_LINE, errno_text};
 
 /// Read limit of a process's arguments, in bytes.
 pub(crate) const LONGEST_CMDLINE: u64 = 16 << 10;
@@ -286,7 +286,7 @@ impl<'a> Looker<'a> {
         (self.tell)(&Report::Listeners(self.taking.clone()));
         let pids = match self.proc.pids() {
             Ok(pids) => pids,
-            Err(reason) => return (self.tell)(&Report::Failed(plain(&reason))),
+            Err(reason) => return (self.tell)(&Report::Failed(errno_text(&reason))),
         };
         let untouchable = self.ourselves();
         let pids: Vec<i32> = pids
@@ -295,7 +295,7 @@ impl<'a> Looker<'a> {
             .collect();
         let mut sweep = match Sweep::new(self.proc, LONGEST_CMDLINE) {
             Ok(sweep) => sweep,
-            Err(reason) => return (self.tell)(&Report::Failed(plain(&reason))),
+            Err(reason) => return (self.tell)(&Report::Failed(errno_text(&reason))),
         };
         let users = self.users();
         let (first, mut others): (Vec<i32>, Vec<i32>) = pids.into_iter().partition(|pid| {

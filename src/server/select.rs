@@ -100,6 +100,8 @@ pub(crate) enum Port {
         uid: u32,
         /// The process, where it was seen.
         holder: Option<Process>,
+        /// Where it is bound.
+        address: SocketAddr,
     },
     /// Several that can be the server.
     Ambiguous,
@@ -145,8 +147,12 @@ pub(crate) enum Spared {
     OtherConfiguration,
     /// `manage.py` without a socket.
     Manager,
-    /// Its sockets or namespaces cannot be read.
-    Unreadable(u16),
+    /// Who listens on the port cannot be read.
+    PortUnreadable(u16),
+    /// Nobody listens, and its sockets cannot be read.
+    SocketsUnreadable(u16),
+    /// Nobody listens, and its network namespace cannot be read.
+    NetworkUnreadable(u16),
     /// Its user is neither recorded nor proven.
     UnprovenUser(u16),
     /// The URL leads to another machine.
@@ -184,9 +190,14 @@ impl fmt::Display for Spared {
             Self::Manager => f.write_str(
                 "this manage.py listens on no port, so it is not the server; if it is, set process-pattern",
             ),
-            Self::Unreadable(port) => write!(
+            Self::PortUnreadable(port) => write!(f, "who listens on port {port} cannot be read"),
+            Self::SocketsUnreadable(port) => write!(
                 f,
-                "nobody listens on port {port}, and this process's sockets cannot be read"
+                "nobody listens on port {port}, and the sockets of this process cannot be read"
+            ),
+            Self::NetworkUnreadable(port) => write!(
+                f,
+                "nobody listens on port {port}, and the network namespace of this process cannot be read"
             ),
             Self::UnprovenUser(port) => write!(
                 f,
@@ -240,7 +251,7 @@ pub(crate) fn choose(facts: Facts, asked: &Asked, port: u16) -> Selection {
     }
     if is_unreadable {
         return chooser.select(&BTreeSet::new(), Port::Unknown, |_| {
-            Spared::Unreadable(port)
+            Spared::PortUnreadable(port)
         });
     }
     chooser.known()
@@ -355,11 +366,14 @@ impl Chooser<'_> {
                 let named = self.families_where(|one| {
                     asked.is_named && !asked.by_port_alone && asked.is_trusted(one.process.uid)
                 });
+                let its = holder.as_ref().and_then(|one| {
+                    let mut sockets = self.sockets.iter();
+                    sockets.find(|socket| socket.uid == one.uid)
+                });
+                let socket = its.unwrap_or(&self.sockets[0]);
                 let foreign = Port::Foreign {
-                    uid: holder.as_ref().map_or(self.sockets[0].uid, |one| {
-                        let its = self.sockets.iter().find(|socket| socket.uid == one.uid);
-                        its.unwrap_or(&self.sockets[0]).uid
-                    }),
+                    uid: socket.uid,
+                    address: socket.address,
                     holder,
                 };
                 self.select(&named, foreign, |_| {
@@ -470,7 +484,11 @@ impl Chooser<'_> {
                 // The sockets of others were not looked at.
                 && asked.is_trusted(one.process.uid)
             {
-                Spared::Unreadable(port)
+                if one.listens.is_none() {
+                    Spared::SocketsUnreadable(port)
+                } else {
+                    Spared::NetworkUnreadable(port)
+                }
             } else {
                 Spared::NotKnown(port)
             }

@@ -7,9 +7,9 @@ use nix::unistd::Pid;
 use rustix::process::Signal;
 
 use super::process::Process;
-use crate::journal::plain;
 use crate::proc::process::Proc;
 use crate::sys::pidfd::Pidfd;
+use crate::text::errno_text;
 
 /// A process that is held on to: no other is signalled in its place.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Held {
     pub(crate) fn forbidden(&self) -> Option<String> {
         match nix::sys::signal::kill(Pid::from_raw(self.process.pid), None) {
             Ok(()) | Err(Errno::ESRCH) => None,
-            Err(reason) => Some(plain(&reason.into())),
+            Err(reason) => Some(errno_text(&reason.into())),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
 
-use crate::journal::plain;
+use crate::text::errno_text;
 
 /// Time limit of one question to the name services.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -141,7 +141,7 @@ pub(crate) fn ask<T: Send + 'static>(
         // No thread can be had: asked here, without a limit.
         Err(_) => question(),
     };
-    found.map_err(|reason| plain(&reason.into()))
+    found.map_err(|reason| errno_text(&reason.into()))
 }
 
 #[cfg(test)]

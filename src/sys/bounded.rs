@@ -1,5 +1,9 @@
 //! Work that can block without end (a resolver, a process in state D, a disk that does not answer),
 //! done in a thread or process that can be abandoned. Messages from such a process are lines of JSON.
+//!
+//! Contract for the work of `ask`, `stream` and `in_process`, which run in a fork of a process that may
+//! have other threads: it reads and writes files and computes. It does not wait for another thread, log,
+//! use tokio, or ask the name services.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -171,7 +175,12 @@ impl Child {
         let (reader, writer): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC)?;
         // All that can fail comes before the fork: nothing is done twice.
         let pipe = pipe::Receiver::from_owned_fd(reader)?;
-        let pid = ffi::fork(writer, |writer| work(File::from(writer)))?;
+        #[allow(
+            unsafe_code,
+            reason = "the contract is stated and kept by this module's callers"
+        )]
+        // SAFETY: this module's contract is that of `fork`.
+        let pid = unsafe { ffi::fork(writer, |writer| work(File::from(writer))) }?;
         let pidfd = Pidfd::of(pid.as_raw());
         Ok(Self { pid, pidfd, pipe })
     }

@@ -160,18 +160,18 @@ fn unblock() {
 /// Does the work in a child process, then ends the child. It has no descriptor of ours but `keep`
 /// (so no lock of ours, wherever it gets stuck), and /dev/null as stdin, stdout and stderr.
 ///
-/// Contract for `work`: other threads of ours do not exist in the child, and a lock that one of them
-/// held at the fork stays locked there for ever. So it may allocate (glibc and musl keep the allocator
-/// usable, `pthread_atfork(3)`), read and write files, and use what it has brought along; it must not
-/// wait for another thread of ours, log, use tokio, or take a lock that another thread of ours may
-/// hold. Name services count as such a lock: ask them before the fork. A child that gets stuck all
-/// the same is abandoned by its parent.
+/// # Safety
+/// Other threads of ours do not exist in the child, and a lock that one of them held at the fork
+/// stays locked there. So `work` may allocate (glibc and musl keep the allocator usable,
+/// `pthread_atfork(3)`), read and write files, and use what it has brought along. It must not wait
+/// for another thread, log, use tokio, or take a lock that another thread may hold, which includes
+/// the name services' (`getaddrinfo(3)`, `getpwnam(3)`).
 ///
 /// # Errors
 /// As `fork(2)`: EAGAIN, ENOMEM, ENOSYS. Nothing was done.
-pub(crate) fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<Pid> {
-    // SAFETY: the child runs on with this thread alone, and only `work`, which the contract binds,
-    // and system calls follow.
+pub(crate) unsafe fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Result<Pid> {
+    // SAFETY: the child runs on with this thread alone, and only system calls and `work` follow,
+    // which the caller answers for.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {

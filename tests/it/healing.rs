@@ -177,6 +177,45 @@ fn hazard_9_a_restart_command_that_outlives_its_server_start_is_normal() {
 }
 
 #[test]
+fn a_server_that_ends_after_its_start_is_reported_as_ended() {
+    let site = Site::new("");
+    let server = site.path("manage").display().to_string();
+    let failed = run(site.bare_monitor().args([
+        "--process-pattern",
+        &format!("sleep 0.7{}", site.port),
+        "--start-timeout",
+        "1.5",
+        "--restart-cmd",
+        &format!("sleep 0.7{} & true start {server}", site.port),
+    ]));
+    assert_eq!(failed.code(), Some(1));
+    let log = site.log();
+    assert!(log.contains("Server started successfully (PID: "), "{log}");
+    assert!(
+        log.contains(", but has ended since, and nothing answered"),
+        "{log}"
+    );
+    assert!(!log.contains("lack a verb"), "{log}");
+}
+
+#[test]
+fn a_command_with_a_verb_is_not_said_to_lack_one() {
+    let site = Site::new("");
+    let failed = run(site.bare_monitor().args([
+        "--process-pattern",
+        &site.pattern(),
+        "--start-timeout",
+        "0.5",
+        "--restart-cmd",
+        "true start",
+    ]));
+    assert_eq!(failed.code(), Some(1));
+    let log = site.log();
+    assert!(log.contains("there is no server process"), "{log}");
+    assert!(!log.contains("lack a verb"), "{log}");
+}
+
+#[test]
 fn a_command_that_starts_nothing_is_told_as_such() {
     let site = Site::new("");
     let failed = run(site.bare_monitor().args([
@@ -326,7 +365,7 @@ fn hazard_18_a_restart_command_that_does_not_exist_leaves_the_server_untouched()
         assert!(
             failed
                 .stderr
-                .contains("Server restart failed: nothing was touched")
+                .contains("Server was not restarted: nothing was touched")
         );
     }
     assert!(server.is_alive());

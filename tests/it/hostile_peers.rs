@@ -14,8 +14,8 @@ use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, Issuer,
     KeyPair,
 };
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 const HEALTHY: &str = "✓ Server is healthy (status: 200)";
 const SILENT: &str = "Server request timed out after 1 seconds (waiting for headers)";

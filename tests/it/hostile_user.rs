@@ -68,12 +68,15 @@ fn hazard_25_an_unkillable_look_alike() {
 #[test]
 fn a_dry_run_beside_a_taken_port_has_only_looked() {
     on_own_machine(MYVNC, |machine| {
-        let settings = format!("listen = 127.0.0.1:{PORT}");
+        let settings = format!("listen = 0.0.0.0:{PORT}");
         let taker = machine.stranger(NOBODY, &["nc", "-l", "9143"], &settings);
         let ran = machine.run(machine.monitor().arg("--dry-run"));
         assert_eq!(ran.code(), Some(0), "{ran:?}");
         ran.assert_unharmed(&taker);
-        assert!(ran.log.contains("The server's port is taken"), "{ran:?}");
+        let taken = ran.log.find("The server's port is taken");
+        assert!(ran.log.contains("holds 0.0.0.0:9143"), "{ran:?}");
+        let down = ran.log.find("✗ Server is unresponsive");
+        assert!(down.is_some() && down < taken, "{ran:?}");
         assert!(ran.log.contains("Would stop: nothing"), "{ran:?}");
         assert!(ran.log.contains("Would run: nothing"), "{ran:?}");
         assert!(!ran.log.contains("[CRITICAL]"), "{ran:?}");
@@ -445,7 +448,12 @@ fn moving_the_server_to_another_user_is_a_line_of_the_configuration() {
         assert!(accepted.log.contains("✓ Server is healthy"), "{accepted:?}");
         assert!(accepted.errors().is_empty(), "{accepted:?}");
         // From then on it is known, with that line and without it.
-        machine.run_healthy();
+        let said = |ran: &Ran| {
+            ran.log
+                .contains("[INFO] The server's recorded user changes from")
+        };
+        assert!(said(&accepted), "{accepted:?}");
+        assert!(!said(&machine.run_healthy()), "it is said once");
         accepted.assert_unharmed(&moved);
     });
 }

@@ -558,7 +558,7 @@ impl Kind {
             Self::Proxy => entry(
                 &[
                     "a proxy answers with status N in the server's place",
-                    "a proxy, PID N (state S, for T): COMMAND, answers with status N in the server's place",
+                    "a proxy, PID N (state S, for T): COMMAND, answers with status N",
                 ],
                 "The proxy is named if it runs here, and whether the server itself is up.",
                 "Look at the proxy if the server is up.",

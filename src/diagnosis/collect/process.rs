@@ -16,7 +16,7 @@ use crate::proc::parse::number_after;
 use crate::proc::process::Proc;
 use crate::proc::syscall::doing;
 use crate::proc::{cgroup, fd_owners};
-use crate::secrets;
+use crate::redact;
 use crate::server;
 
 /// Threads whose wait is resolved, at most.
@@ -32,7 +32,7 @@ pub(super) fn outline(found: &server::process::Process) -> Option<Process> {
     let kernel = std::fs::read_to_string(format!("/proc/{pid}/wchan")).ok();
     Some(Process {
         pid,
-        command: secrets::without(&found.command),
+        command: redact::redacted(&found.command),
         state: stat.state,
         kernel: kernel.filter(|name| !matches!(name.as_str(), "" | "0")),
         stack: if stat.state == 'D' {

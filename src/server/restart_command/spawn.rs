@@ -160,7 +160,7 @@ fn is_final(reason: &io::Error) -> bool {
 fn too_few(reason: &io::Error) -> io::Error {
     io::Error::other(format!(
         "too few file descriptors ({}): allow 16 or more (ulimit -n, LimitNOFILE=)",
-        crate::journal::plain(reason)
+        crate::text::errno_text(reason)
     ))
 }
 

@@ -82,6 +82,12 @@ fn is_plain(word: &str) -> bool {
     ])
 }
 
+/// Whether a word of the command, or of one that it holds, starts a server.
+pub(crate) fn has_verb(command: &str) -> bool {
+    let mut words = words(command, DEPTH).into_iter();
+    words.any(|word| matches!(word.as_str(), "start" | "restart"))
+}
+
 fn is_changer(word: &str) -> bool {
     let name = value(word).rsplit('/').next().unwrap_or_default();
     !word.starts_with('-') && CHANGERS.contains(&name)
@@ -213,6 +219,24 @@ mod tests {
                 expected.map(PathBuf::from),
                 "{command}"
             );
+        }
+    }
+
+    #[test]
+    fn a_verb_is_a_word_of_its_own() {
+        for command in [
+            "/opt/myvnc/manage.py start",
+            "su myvnc -c '/opt/myvnc/manage.py restart'",
+            "systemctl restart myvnc",
+        ] {
+            assert!(has_verb(command), "{command}");
+        }
+        for command in [
+            "/opt/myvnc/manage.py",
+            "/opt/start/manage.py",
+            "manage.py status",
+        ] {
+            assert!(!has_verb(command), "{command}");
         }
     }
 

@@ -433,6 +433,7 @@ fn a_port_that_somebody_else_holds_is_foreign() {
     let foreign = Port::Foreign {
         uid: HOSTILE,
         holder: Some(squatter.clone()),
+        address: theirs[0].address,
     };
     assert_eq!(selection.port, foreign);
     // The administrator's pattern counts behind a proxy, for a user who is known to run the server.
@@ -553,4 +554,31 @@ proptest! {
         // Each process is either chosen or left alone for a reason.
         prop_assert_eq!(selection.server.len() + selection.spared.len(), candidates.len());
     }
+}
+
+#[test]
+fn the_reason_names_what_cannot_be_read() {
+    let reason = |facts: Facts| {
+        let selection = choose(
+            facts,
+            &Asked {
+                proven: vec![SERVER],
+                ..Asked::default()
+            },
+            PORT,
+        );
+        assert!(selection.server.is_empty());
+        selection.spared[0].1
+    };
+    let hidden = one(7, 1, None);
+    let listeners = reason(facts(None, vec![one(7, 1, Some(&[]))]));
+    assert_eq!(listeners, Spared::PortUnreadable(PORT));
+    let sockets = reason(facts(Some(&[]), vec![hidden]));
+    assert_eq!(sockets, Spared::SocketsUnreadable(PORT));
+    let namespace = Candidate {
+        is_elsewhere: None,
+        ..one(7, 1, Some(&[]))
+    };
+    let namespace = reason(facts(Some(&[]), vec![namespace]));
+    assert_eq!(namespace, Spared::NetworkUnreadable(PORT));
 }

@@ -6,10 +6,10 @@ use std::io;
 use std::time::Duration;
 
 use super::redirect::MOST_REDIRECTS;
-use crate::journal::{plain, seconds};
-use crate::trust::{self, Fault};
+use crate::text::{errno_text, seconds};
+use crate::tls::{self, TlsError};
 
-/// What [`Trouble::NotTls`] says.
+/// What [`CheckError::NotTls`] says.
 pub(crate) const NOT_TLS: &str = "the server does not speak TLS (is the URL's scheme right?)";
 
 /// hyper's texts, by which alone it tells the kinds of parse errors apart: headers above its limits, and
@@ -21,7 +21,7 @@ const BEFORE_THE_REQUEST: &str = "it comes before the request";
 
 /// Why a check did not end healthy; its text goes into the log.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum CheckError {
     /// The name has no address, for this reason.
     Resolution { host: String, reason: String },
     /// The request could not be sent for a reason on our own side (errno text).
@@ -53,19 +53,29 @@ pub(crate) enum Trouble {
     Other(String),
 }
 
-impl Trouble {
+impl CheckError {
     /// Whether the check failed on our own side, so that it says nothing about the server: a system
     /// call failed here, or the name did not resolve.
     pub(crate) fn is_not_asked(&self) -> bool {
+        matches!(self, Self::NotAsked { .. }) || self.is_unresolved()
+    }
+
+    /// Whether the URL's host has no address, as far as could be found out in time.
+    pub(crate) fn is_unresolved(&self) -> bool {
         matches!(
             self,
-            Self::NotAsked { .. }
-                | Self::Resolution { .. }
+            Self::Resolution { .. }
                 | Self::TimedOut {
                     stage: Stage::Resolving,
                     ..
                 }
         )
+    }
+
+    /// Whether the connection was refused: nobody listens there.
+    pub(crate) fn is_refused(&self) -> bool {
+        let refused = errno_text(&io::Error::from_raw_os_error(nix::libc::ECONNREFUSED));
+        matches!(self, Self::Connection { reason, .. } if *reason == refused)
     }
 
     /// What a failed system call of a connection to `to` means.
@@ -77,11 +87,11 @@ impl Trouble {
             io::ErrorKind::UnexpectedEof => Self::Closed(stage),
             _ if is_from_the_network(error) => Self::Connection {
                 to: to.to_owned(),
-                reason: plain(error),
+                reason: errno_text(error),
             },
             _ => Self::NotAsked {
                 to: to.to_owned(),
-                reason: plain(error),
+                reason: errno_text(error),
             },
         }
     }
@@ -90,8 +100,8 @@ impl Trouble {
     pub(super) fn of(error: &(dyn StdError + 'static), stage: Stage, to: &str) -> Self {
         let mut last = error;
         for here in causes(error) {
-            if let Some(trouble) = Self::known(here, stage, to) {
-                return trouble;
+            if let Some(found) = Self::known(here, stage, to) {
+                return found;
             }
             last = here;
         }
@@ -99,12 +109,12 @@ impl Trouble {
     }
 
     fn known(error: &(dyn StdError + 'static), stage: Stage, to: &str) -> Option<Self> {
-        if let Some(fault) = trust::fault(error) {
-            return Some(match fault {
-                Fault::Certificate(what) => Self::Certificate(what),
-                Fault::NotTls => Self::NotTls,
-                Fault::Handshake(what) => Self::Tls(what),
-                Fault::Ours(reason) => Self::NotAsked {
+        if let Some(error) = tls::error(error) {
+            return Some(match error {
+                TlsError::Certificate(what) => Self::Certificate(what),
+                TlsError::NotTls => Self::NotTls,
+                TlsError::Handshake(what) => Self::Tls(what),
+                TlsError::Ours(reason) => Self::NotAsked {
                     to: to.to_owned(),
                     reason,
                 },
@@ -203,7 +213,7 @@ pub(super) fn is_from_the_network(error: &io::Error) -> bool {
     )
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for CheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Resolution { host, reason } => {
@@ -285,34 +295,48 @@ mod tests {
             libc::ENOSPC,
         ] {
             let error = io::Error::from_raw_os_error(ours);
-            let trouble = Trouble::of_io(&error, Stage::Connecting, "vm:9143");
-            assert!(trouble.is_not_asked(), "{trouble}");
+            let error = CheckError::of_io(&error, Stage::Connecting, "vm:9143");
+            assert!(error.is_not_asked(), "{error}");
         }
         for theirs in [libc::ECONNREFUSED, libc::ETIMEDOUT, libc::EHOSTUNREACH] {
             let error = io::Error::from_raw_os_error(theirs);
-            let trouble = Trouble::of_io(&error, Stage::Connecting, "vm:9143");
-            assert!(!trouble.is_not_asked(), "{trouble}");
+            let error = CheckError::of_io(&error, Stage::Connecting, "vm:9143");
+            assert!(!error.is_not_asked(), "{error}");
         }
         let denied = io::Error::from_raw_os_error(libc::EACCES);
         assert_eq!(
-            Trouble::of_io(&denied, Stage::Connecting, "127.0.0.1:9143").to_string(),
+            CheckError::of_io(&denied, Stage::Connecting, "127.0.0.1:9143").to_string(),
             "Connection error: 127.0.0.1:9143: Permission denied"
         );
     }
 
     #[test]
     fn a_name_that_does_not_resolve_is_not_asked() {
-        let timed_out = |stage| Trouble::TimedOut {
+        let timed_out = |stage| CheckError::TimedOut {
             limit: Duration::from_secs(1),
             stage,
         };
-        let resolution = Trouble::Resolution {
+        let resolution = CheckError::Resolution {
             host: "vm".into(),
             reason: "Name or service not known".into(),
         };
         assert!(resolution.is_not_asked());
         assert!(timed_out(Stage::Resolving).is_not_asked());
         assert!(!timed_out(Stage::Connecting).is_not_asked());
-        assert!(!Trouble::Reset(Stage::Waiting).is_not_asked());
+        assert!(!CheckError::Reset(Stage::Waiting).is_not_asked());
+        assert!(resolution.is_unresolved() && timed_out(Stage::Resolving).is_unresolved());
+        let denied = io::Error::from_raw_os_error(libc::EACCES);
+        let denied = CheckError::of_io(&denied, Stage::Connecting, "vm:9143");
+        assert!(denied.is_not_asked() && !denied.is_unresolved());
+    }
+
+    #[test]
+    fn a_refused_connection_is_told_from_a_lost_one() {
+        let of = |errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            CheckError::of_io(&error, Stage::Connecting, "vm:9143")
+        };
+        assert!(of(libc::ECONNREFUSED).is_refused());
+        assert!(!of(libc::ETIMEDOUT).is_refused() && !of(libc::ECONNRESET).is_refused());
     }
 }

@@ -124,7 +124,7 @@ impl Context {
 /// A command line or a line of a log with each secret as `***`: `--password=x`, `--token x`,
 /// `NAME_TOKEN=x`, `password: x`, `Bearer x`, `Cookie: x`, `user:x@host`, `?token=x`, `{"password":"x"}`,
 /// `'session_id': 'x'`, `Validating session ID: x`.
-pub(crate) fn without(text: &str) -> String {
+pub(crate) fn redacted(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let (mut next, mut context) = (Next::Harmless, Context::default());
     for (index, word) in text.split(' ').enumerate() {
@@ -334,7 +334,7 @@ fn without_userinfo(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::without;
+    use super::redacted;
     use crate::fuzz::{fuzz, linear};
 
     #[test]
@@ -417,7 +417,7 @@ mod tests {
             ),
             ("", ""),
         ] {
-            assert_eq!(without(command), shown);
+            assert_eq!(redacted(command), shown);
         }
     }
 
@@ -579,14 +579,14 @@ mod tests {
             ),
         ] {
             let line = line.replace("SID", uuid);
-            let found = without(&line);
+            let found = redacted(&line);
             assert_eq!(found, shown, "{line}");
             for prefix in [
                 "2026-11-17 12:28:45,123 - myvnc - DEBUG - server.py:294 - ",
                 "[x] ",
             ] {
                 assert_eq!(
-                    without(&format!("{prefix}{line}")),
+                    redacted(&format!("{prefix}{line}")),
                     format!("{prefix}{shown}")
                 );
             }
@@ -613,7 +613,7 @@ mod tests {
             linear(
                 |size| piece.repeat(size / piece.len() + 1).into_bytes(),
                 |bytes| {
-                    without(&String::from_utf8_lossy(bytes));
+                    redacted(&String::from_utf8_lossy(bytes));
                 },
             );
         }
@@ -631,10 +631,10 @@ mod tests {
         ];
         fuzz(&seeds, |bytes| {
             let text = String::from_utf8_lossy(bytes);
-            let shown = without(&text);
+            let shown = redacted(&text);
             assert!(shown.len() <= text.len() * 4 + 4, "{text}");
             // A secret that is named so does not get through, whatever stands before it.
-            let secret = without(&format!("{text} --password=tr0ub4dor"));
+            let secret = redacted(&format!("{text} --password=tr0ub4dor"));
             assert!(!secret.contains("tr0ub4dor"), "{text}");
         });
     }

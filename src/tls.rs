@@ -1,7 +1,7 @@
 //! Whom TLS trusts: the system's certificate store, read when the first certificate
 //! arrives, with `--ca-cert` added to it; or anybody.
 
-mod fault;
+mod error;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -9,15 +9,15 @@ use std::sync::{Arc, OnceLock};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use self::fault::is_own_authority;
-pub(crate) use self::fault::{Fault, fault};
+use self::error::is_own_authority;
+pub(crate) use self::error::{TlsError, error};
 use crate::sys::files;
 
 /// The bundles of the distributions: Debian, Red Hat, openSUSE, Alpine.
@@ -55,7 +55,7 @@ pub(crate) enum Trust {
 impl Trust {
     /// The system's store and the certificates of a PEM file.
     pub(crate) fn system_and(file: &Path) -> Result<Self, String> {
-        let pem = files::read(file).map_err(|reason| crate::journal::plain(&reason))?;
+        let pem = files::read(file).map_err(|reason| crate::text::errno_text(&reason))?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
             .filter_map(Result::ok)
             .collect();

@@ -6,11 +6,11 @@ use rustls::{
     AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
 };
 
-use crate::journal::date;
+use crate::text::date;
 
 /// Why there is no TLS connection.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) enum TlsError {
     /// The certificate is not accepted.
     Certificate(String),
     /// The server does not speak TLS.
@@ -24,19 +24,19 @@ pub(crate) enum Fault {
 const NEITHER: &str = "the server speaks neither TLS 1.2 nor TLS 1.3";
 
 /// What this error says, if it is one of TLS.
-pub(crate) fn fault(error: &(dyn StdError + 'static)) -> Option<Fault> {
+pub(crate) fn error(error: &(dyn StdError + 'static)) -> Option<TlsError> {
     let what = match error.downcast_ref::<Error>()? {
         Error::InvalidCertificate(certificate) => {
-            return Some(Fault::Certificate(untrusted(certificate)));
+            return Some(TlsError::Certificate(untrusted(certificate)));
         }
         Error::InvalidMessage(
             InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
-        ) => return Some(Fault::NotTls),
+        ) => return Some(TlsError::NotTls),
         Error::InvalidMessage(what) => format!("the server's TLS is broken: {what:?}"),
         ours @ (Error::FailedToGetCurrentTime
         | Error::FailedToGetRandomBytes
         | Error::EncryptError) => {
-            return Some(Fault::Ours(format!("cannot set up TLS: {ours}")));
+            return Some(TlsError::Ours(format!("cannot set up TLS: {ours}")));
         }
         Error::AlertReceived(alert) => refused(*alert),
         Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => NEITHER.into(),
@@ -44,7 +44,7 @@ pub(crate) fn fault(error: &(dyn StdError + 'static)) -> Option<Fault> {
         Error::PeerMisbehaved(what) => format!("the server breaks the rules of TLS: {what:?}"),
         other => other.to_string(),
     };
-    Some(Fault::Handshake(what))
+    Some(TlsError::Handshake(what))
 }
 
 fn refused(alert: AlertDescription) -> String {
