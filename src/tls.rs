@@ -17,7 +17,7 @@ use rustls::{
 };
 
 use self::error::is_own_authority;
-pub(crate) use self::error::{TlsError, error};
+pub(crate) use self::error::{AuthorityError, TlsError, error};
 use crate::sys::files;
 
 /// The bundles of the distributions: Debian, Red Hat, openSUSE, Alpine.
@@ -54,14 +54,17 @@ pub(crate) enum Trust {
 
 impl Trust {
     /// The system's store and the certificates of a PEM file.
-    pub(crate) fn system_and(file: &Path) -> Result<Self, String> {
-        let pem = files::read(file).map_err(|reason| crate::text::errno_text(&reason))?;
+    ///
+    /// # Errors
+    /// It cannot be read, or holds no certificate.
+    pub(crate) fn system_and(file: &Path) -> Result<Self, AuthorityError> {
+        let pem = files::read(file).map_err(AuthorityError::Unreadable)?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
             .filter_map(Result::ok)
             .collect();
         let mut usable = RootCertStore::empty();
         match usable.add_parsable_certificates(certificates.iter().cloned()) {
-            (0, _) => Err("no certificate in it (PEM, \"-----BEGIN CERTIFICATE-----\")".into()),
+            (0, _) => Err(AuthorityError::Empty),
             _ => Ok(Self::SystemAnd(certificates)),
         }
     }
