@@ -17,19 +17,9 @@ use rustls::{
 };
 
 use self::error::is_own_authority;
-pub(crate) use self::error::{TlsError, error};
+pub(crate) use self::error::{AuthorityError, TlsError, error};
 use crate::sys::files;
 
-/// The bundles of the distributions: Debian, Red Hat, openSUSE, Alpine.
-const BUNDLES: [&str; 5] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-/// Where an issuer is looked for that is in no bundle.
-const DIRECTORY: &str = "/etc/ssl/certs";
 /// Kinds of signatures that ring cannot verify: P-521, Ed448, RSA-PSS keys, SHA-1.
 const UNVERIFIED: [SignatureScheme; 7] = [
     SignatureScheme::ECDSA_NISTP521_SHA512,
@@ -54,14 +44,17 @@ pub(crate) enum Trust {
 
 impl Trust {
     /// The system's store and the certificates of a PEM file.
-    pub(crate) fn system_and(file: &Path) -> Result<Self, String> {
-        let pem = files::read(file).map_err(|reason| crate::text::errno_text(&reason))?;
+    ///
+    /// # Errors
+    /// It cannot be read, or holds no certificate.
+    pub(crate) fn system_and(file: &Path) -> Result<Self, AuthorityError> {
+        let pem = files::read(file).map_err(AuthorityError::Unreadable)?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
             .filter_map(Result::ok)
             .collect();
         let mut usable = RootCertStore::empty();
         match usable.add_parsable_certificates(certificates.iter().cloned()) {
-            (0, _) => Err("no certificate in it (PEM, \"-----BEGIN CERTIFICATE-----\")".into()),
+            (0, _) => Err(AuthorityError::Empty),
             _ => Ok(Self::SystemAnd(certificates)),
         }
     }
@@ -211,19 +204,22 @@ impl Verifier {
 }
 
 fn read_bundle() -> Vec<CertificateDer<'static>> {
+    // `probe` passes over a named file that is not there; an administrator who names one means no other.
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let pem = match named {
-        Some(file) => files::read(&file).ok(),
-        None => BUNDLES
-            .iter()
-            .find_map(|file| files::read(Path::new(file)).ok()),
-    };
+    let file = named.or_else(|| openssl_probe::probe().cert_file);
+    let pem = file.and_then(|file| files::read(&file).ok());
     certificates_of(&pem.unwrap_or_default())
 }
 
 fn read_directories() -> Vec<CertificateDer<'static>> {
-    let named = std::env::var_os("SSL_CERT_DIR").unwrap_or_else(|| DIRECTORY.into());
-    std::env::split_paths(&named)
+    let directories: Vec<PathBuf> = match std::env::var_os("SSL_CERT_DIR") {
+        Some(named) => std::env::split_paths(&named).collect(),
+        None => openssl_probe::candidate_cert_dirs()
+            .map(Path::to_owned)
+            .collect(),
+    };
+    directories
+        .into_iter()
         .filter_map(|directory| std::fs::read_dir(directory).ok())
         .flatten()
         .flatten()

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::libc;
-use procfs::FromRead;
 use procfs::process::Stat;
+use procfs::{FromRead, Uptime};
 use rustix::fs::{Mode, OFlags};
 
 use super::parse::number_after;
@@ -19,7 +19,7 @@ const MOST_DESCRIPTORS: usize = 4096;
 /// Size of a page at least, in bytes.
 const PAGE: usize = 4096;
 /// Read limit of a small file of /proc, in bytes.
-const SMALL: u64 = 64 << 10;
+pub(super) const SMALL: u64 = 64 << 10;
 
 /// A mounted /proc, or a captured directory that looks like one.
 #[derive(Clone, Copy, Debug)]
@@ -254,8 +254,9 @@ impl Proc<'_> {
     /// How long a process has run, in whole seconds.
     pub(crate) fn age(self, pid: i32) -> Option<Duration> {
         let started = self.stat(pid).ok()?.starttime / procfs::ticks_per_second();
-        let uptime = std::fs::read_to_string(self.0.join("uptime")).ok()?;
-        let uptime: u64 = uptime.split('.').next()?.parse().ok()?;
+        let uptime = read(&self.0.join("uptime"), SMALL).ok()?;
+        let uptime = Uptime::from_read(uptime.as_slice()).ok()?;
+        let uptime = uptime.uptime_duration().as_secs();
         Some(Duration::from_secs(uptime.saturating_sub(started)))
     }
 
@@ -386,7 +387,8 @@ fn numbers_in(directory: &Path) -> impl Iterator<Item = i32> + use<> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+/// A file's first bytes, at most `limit`.
+pub(super) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // O_NONBLOCK: something else can be mounted over a file of /proc, such as a FIFO.
     let file: File = OpenOptions::new()

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use nix::libc;
 
+use procfs::FromRead;
+use procfs::process::Syscall;
+
 use super::parse::number_after;
 
 /// No more descriptors of one `poll(2)`, `select(2)` or `epoll_wait(2)` are looked at.
@@ -103,22 +106,25 @@ impl fmt::Display for Deed {
 
 /// Reads what a thread does.
 pub(crate) fn doing(pid: i32, tid: i32) -> Doing {
-    match std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")) {
+    match std::fs::read(format!("/proc/{pid}/task/{tid}/syscall")) {
         Err(_) => Doing::Hidden,
         Ok(text) => parse(&text).map_or(Doing::Running, |call| meaning(pid, call)),
     }
 }
 
-fn parse(text: &str) -> Option<Call> {
-    let mut words = text.split_whitespace();
-    let number = words.next()?.parse().ok().filter(|number| *number >= 0)?;
-    let mut argument = || {
-        let word = words.next()?;
-        u64::from_str_radix(word.trim_start_matches("0x"), 16).ok()
+/// The system call; none for a thread that runs, or is blocked outside of one (`-1`, with fewer fields).
+fn parse(text: &[u8]) -> Option<Call> {
+    let Ok(Syscall::Blocked {
+        syscall_number: number @ 0..,
+        argument_registers: [first, second, third, fourth, ..],
+        ..
+    }) = Syscall::from_read(text)
+    else {
+        return None;
     };
     Some(Call {
         number,
-        arguments: [argument()?, argument()?, argument()?, argument()?],
+        arguments: [first, second, third, fourth],
     })
 }
 
@@ -315,7 +321,7 @@ mod tests {
                 of(61, [0xffff_ffff, 0, 0, 0]),
             ),
         ] {
-            assert_eq!(parse(line), expected, "{line}");
+            assert_eq!(parse(line.as_bytes()), expected, "{line}");
         }
     }
 
@@ -408,7 +414,7 @@ mod tests {
         ];
         let target = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
-            parse(&text);
+            parse(bytes);
             text.lines().take(MOST_POLLED).for_each(|line| {
                 tfd(line);
             });

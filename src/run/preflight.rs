@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -19,10 +20,10 @@ use crate::redact;
 use crate::server::config_dir::{self, ServerConfig, config_dir};
 use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared};
-use crate::server::search::{self, Recorded, Search};
+use crate::server::search::{self, Recorded, Search, SearchError};
 use crate::server::select::{self, Asked, Facts, Port, Selection};
 use crate::server::stop::Held;
-use crate::sys::account::{self, Account};
+use crate::sys::account::{self, Account, AccountError};
 use crate::sys::bounded;
 use crate::sys::signals;
 use crate::text::errno_text;
@@ -58,6 +59,24 @@ pub(super) struct Files {
     pub(super) owners: Vec<u32>,
     /// Who owns the directory of the server's log.
     pub(super) log_owner: Option<u32>,
+}
+
+/// The server's owner cannot be looked up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnerError {
+    uid: u32,
+    reason: AccountError,
+}
+
+impl fmt::Display for OwnerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { uid, reason } = self;
+        write!(
+            f,
+            "Cannot look up user {uid}, who owns the server and whom the restart command should run as: {reason}; set \
+             run-as"
+        )
+    }
 }
 
 impl Run<'_> {
@@ -171,7 +190,11 @@ impl Run<'_> {
     }
 
     /// Searches at that address.
-    pub(super) async fn facts(&self, address: &Address, files: &Files) -> Result<Facts, String> {
+    pub(super) async fn facts(
+        &self,
+        address: &Address,
+        files: &Files,
+    ) -> Result<Facts, SearchError> {
         let known = self.state.known();
         let recorded = known.and_then(|known| {
             Some(Recorded {
@@ -501,7 +524,7 @@ impl Run<'_> {
         let account = match self.account(&selection) {
             Ok(account) => account,
             Err(reason) => {
-                self.journal.error(&reason);
+                self.journal.error(&reason.to_string());
                 return Event::Unable;
             }
         };
@@ -609,7 +632,7 @@ impl Run<'_> {
     }
 
     /// Who the restart command runs as; none for the monitor's own user.
-    fn account(&mut self, selection: &Selection) -> Result<Option<Account>, String> {
+    fn account(&mut self, selection: &Selection) -> Result<Option<Account>, OwnerError> {
         let known = self.state.known();
         let recorded = known.and_then(|known| {
             let of_socket = known.socket_uid.filter(|uid| *uid != 0);
@@ -664,19 +687,19 @@ impl Run<'_> {
     }
 
     /// Who the restart command of a server of this user and group runs as.
-    pub(super) fn account_of(&self, owner: Option<(u32, u32)>) -> Result<Option<Account>, String> {
+    pub(super) fn account_of(
+        &self,
+        owner: Option<(u32, u32)>,
+    ) -> Result<Option<Account>, OwnerError> {
         if let Some(account) = &self.settings.run_as {
             return Ok(Some(account.clone()));
         }
         match owner {
             Some((uid, gid)) if uid != 0 && self.runs_own_script() => {
                 let account = Account::of(Uid::from_raw(uid), Gid::from_raw(gid));
-                account.map(Some).map_err(|reason| {
-                    format!(
-                        "Cannot look up user {uid}, who owns the server and whom the restart command should run as: \
-                         {reason}; set run-as"
-                    )
-                })
+                account
+                    .map(Some)
+                    .map_err(|reason| OwnerError { uid, reason })
             }
             _ => Ok(None),
         }

@@ -3,6 +3,7 @@
 //! its own, which is started again without what blocked it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -117,11 +118,21 @@ impl Reports {
     }
 }
 
+/// /proc cannot be listed, for this reason.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct SearchError(String);
+
+impl fmt::Display for SearchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Searches, for 5 s at most; what was seen by then counts.
 ///
 /// # Errors
-/// /proc cannot be listed: the reason.
-pub(crate) async fn search(search: &Search) -> Result<Facts, String> {
+/// /proc cannot be listed.
+pub(crate) async fn search(search: &Search) -> Result<Facts, SearchError> {
     let began = Instant::now();
     let (mut skipped, mut is_careful) = (Vec::new(), false);
     loop {
@@ -153,7 +164,7 @@ pub(crate) async fn search(search: &Search) -> Result<Facts, String> {
         }
         reports.facts.candidates.sort_by_key(|one| one.process.pid);
         return match reports.failed {
-            Some(reason) => Err(reason),
+            Some(reason) => Err(SearchError(reason)),
             None => Ok(reports.facts),
         };
     }

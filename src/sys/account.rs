@@ -1,6 +1,7 @@
 //! The account database, asked with a time limit: it can be an LDAP server that does not answer.
 
 use std::ffi::CString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -16,6 +17,28 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const SHELL: &str = "/bin/sh";
 /// Shells that admit nobody (`nologin(8)`): no program should be given one as `SHELL`.
 const NO_SHELLS: [&str; 2] = ["nologin", "false"];
+
+/// Why the account database gave no answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum AccountError {
+    /// It did not answer in time.
+    TimedOut,
+    /// It answered with this error.
+    Failed(Errno),
+}
+
+impl fmt::Display for AccountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut => write!(
+                f,
+                "the account database did not answer within {} seconds",
+                TIMEOUT.as_secs()
+            ),
+            Self::Failed(errno) => f.write_str(&errno_text(&(*errno).into())),
+        }
+    }
+}
 
 /// All that a process needs to run as somebody.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,7 +63,7 @@ impl Account {
     ///
     /// # Errors
     /// Why the account database gave no answer.
-    pub(crate) fn named(name: &str) -> Result<Option<Self>, String> {
+    pub(crate) fn named(name: &str) -> Result<Option<Self>, AccountError> {
         let name = name.to_owned();
         ask(move || {
             let user = match User::from_name(&name)? {
@@ -58,7 +81,7 @@ impl Account {
     ///
     /// # Errors
     /// Why the account database gave no answer.
-    pub(crate) fn of(uid: Uid, gid: Gid) -> Result<Self, String> {
+    pub(crate) fn of(uid: Uid, gid: Gid) -> Result<Self, AccountError> {
         let account = ask(move || User::from_uid(uid)?.map(Self::with_groups).transpose())?;
         Ok(account.unwrap_or_else(|| Self {
             name: None,
@@ -95,13 +118,13 @@ impl Account {
 }
 
 /// The account of that name, `None` where there is none.
-pub(crate) fn by_name(name: &str) -> Result<Option<User>, String> {
+pub(crate) fn by_name(name: &str) -> Result<Option<User>, AccountError> {
     let name = name.to_owned();
     ask(move || User::from_name(&name))
 }
 
 /// The account of that user ID, `None` where there is none.
-pub(crate) fn by_uid(uid: Uid) -> Result<Option<User>, String> {
+pub(crate) fn by_uid(uid: Uid) -> Result<Option<User>, AccountError> {
     ask(move || User::from_uid(uid))
 }
 
@@ -127,21 +150,18 @@ fn usable_shell(shell: PathBuf) -> PathBuf {
 /// Why they gave no answer.
 pub(crate) fn ask<T: Send + 'static>(
     question: impl FnOnce() -> nix::Result<T> + Clone + Send + 'static,
-) -> Result<T, String> {
+) -> Result<T, AccountError> {
     let (answer, wait) = mpsc::channel();
     let there = question.clone();
     let thread = std::thread::Builder::new().spawn(move || answer.send(there()));
     let found = match thread {
-        Ok(_) => wait.recv_timeout(TIMEOUT).map_err(|_| {
-            format!(
-                "the account database did not answer within {} seconds",
-                TIMEOUT.as_secs()
-            )
-        })?,
+        Ok(_) => wait
+            .recv_timeout(TIMEOUT)
+            .map_err(|_| AccountError::TimedOut)?,
         // No thread can be had: asked here, without a limit.
         Err(_) => question(),
     };
-    found.map_err(|reason| errno_text(&reason.into()))
+    found.map_err(AccountError::Failed)
 }
 
 #[cfg(test)]

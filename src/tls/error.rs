@@ -1,12 +1,14 @@
 //! What went wrong in TLS, in words that an administrator can act on.
 
 use std::error::Error as StdError;
+use std::fmt;
+use std::io;
 
 use rustls::{
     AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
 };
 
-use crate::text::date;
+use crate::text::{date, errno_text};
 
 /// Why there is no TLS connection.
 #[derive(Debug)]
@@ -19,6 +21,26 @@ pub(crate) enum TlsError {
     Ours(String),
     /// Anything else.
     Handshake(String),
+}
+
+/// Why a file is no use as `--ca-cert`.
+#[derive(Debug)]
+pub(crate) enum AuthorityError {
+    /// It cannot be read.
+    Unreadable(io::Error),
+    /// It holds no certificate.
+    Empty,
+}
+
+impl fmt::Display for AuthorityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(reason) => f.write_str(&errno_text(reason)),
+            Self::Empty => {
+                f.write_str("no certificate in it (PEM, \"-----BEGIN CERTIFICATE-----\")")
+            }
+        }
+    }
 }
 
 const NEITHER: &str = "the server speaks neither TLS 1.2 nor TLS 1.3";

@@ -178,15 +178,15 @@ fn hazard_9_a_restart_command_that_outlives_its_server_start_is_normal() {
 
 #[test]
 fn a_server_that_ends_after_its_start_is_reported_as_ended() {
-    let site = Site::new("");
-    let server = site.path("manage").display().to_string();
+    let site = Site::new("status = 500 Broken");
+    let (start, stop) = (site.manage("start"), site.manage("stop"));
     let failed = run(site.bare_monitor().args([
         "--process-pattern",
-        &format!("sleep 0.7{}", site.port),
+        &site.pattern(),
         "--start-timeout",
-        "1.5",
+        "2",
         "--restart-cmd",
-        &format!("sleep 0.7{} & true start {server}", site.port),
+        &format!("{start}; (sleep 0.7; {stop}) >/dev/null 2>&1 &"),
     ]));
     assert_eq!(failed.code(), Some(1));
     let log = site.log();
