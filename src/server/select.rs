@@ -197,7 +197,7 @@ impl fmt::Display for Spared {
             ),
             Self::NetworkUnreadable(port) => write!(
                 f,
-                "nobody listens on port {port}, and the network namespace of this process cannot be read"
+                "nobody listens on port {port}, and its network namespace cannot be read"
             ),
             Self::UnprovenUser(port) => write!(
                 f,

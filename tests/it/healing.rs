@@ -184,7 +184,7 @@ fn a_server_that_ends_after_its_start_is_reported_as_ended() {
         "--process-pattern",
         &site.pattern(),
         "--start-timeout",
-        "2",
+        "6",
         "--restart-cmd",
         &format!("{start}; (sleep 0.7; {stop}) >/dev/null 2>&1 &"),
     ]));

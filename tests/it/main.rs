@@ -7,6 +7,7 @@ mod causes;
 mod configuration;
 mod containers;
 mod diagnosis;
+mod documents;
 mod generated;
 mod healing;
 mod held;

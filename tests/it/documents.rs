@@ -1,8 +1,7 @@
 //! What the documents for maintainers say is so: the lists of hazards and causes have their tests, and one
 //! version stands everywhere.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../build/changelog.rs"]
+#[path = "../../build/changelog.rs"]
 mod changelog;
 
 use std::collections::BTreeSet;
