@@ -704,8 +704,10 @@ The process belongs to another server. No action is necessary.
 The process listens nowhere, and is neither recorded nor of a proven user with the restart command's
 `--config_dir`.
 
-- nobody listens on port N, and whether this process listens
-Its sockets cannot be read. See the text on containers in HOW THE SERVER IS RECOGNISED.
+- who listens on port N cannot be read
+- nobody listens on port N, and the sockets of this process
+- nobody listens on port N, and the network namespace of this process
+The run may not read them. See the text on containers in HOW THE SERVER IS RECOGNISED.
 
 - it does not listen on port N, the only thing that distinguishes
 The configuration has another server without a `process-pattern` or `user` of its own, and the process may
