@@ -15,6 +15,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use self::error::is_own_authority;
 pub(crate) use self::error::{AuthorityError, TlsError, error};
@@ -146,9 +147,7 @@ fn by_common_name(
     certificate: &CertificateDer<'_>,
     expected: ServerName<'static>,
 ) -> Result<ServerCertVerified, Error> {
-    let certificate = webpki::EndEntityCert::try_from(certificate)
-        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-    let presented = common_names(certificate.subject());
+    let presented = common_names(certificate);
     let wanted = expected.to_str();
     if presented
         .iter()
@@ -164,21 +163,16 @@ fn by_common_name(
     .into())
 }
 
-/// The common names in a subject: OID 2.5.4.3, then the string's tag and its length (X.520, X.690).
-fn common_names(subject: &[u8]) -> Vec<String> {
-    const OID: [u8; 5] = [0x06, 0x03, 0x55, 0x04, 0x03];
-    let mut names = Vec::new();
-    for (at, _) in subject
-        .windows(OID.len())
-        .enumerate()
-        .filter(|(_, bytes)| *bytes == OID)
-    {
-        if let Some([_, length, text @ ..]) = subject.get(at + OID.len()..) {
-            let text = text.get(..usize::from(*length)).unwrap_or_default();
-            names.extend(String::from_utf8(text.to_vec()));
-        }
-    }
+/// The common names in a certificate's subject.
+fn common_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Vec::new();
+    };
+    let names = parsed.subject().iter_common_name();
     names
+        .filter_map(|name| name.as_str().ok())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn is_ca_as_server(error: &Error) -> bool {
@@ -297,5 +291,34 @@ impl ServerCertVerifier for Verifier {
             schemes.extend(UNVERIFIED);
         }
         schemes
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    fn named(names: &[(DnType, &str)]) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, name) in names {
+            params.distinguished_name.push(kind.clone(), *name);
+        }
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().clone()
+    }
+
+    #[test]
+    fn only_the_subjects_common_name_is_a_name() {
+        let named_so = named(&[(DnType::CommonName, "vm.example.com")]);
+        assert_eq!(common_names(&named_so), ["vm.example.com"]);
+        // The bytes of a common name inside another attribute.
+        let forged = "\u{6}\u{3}U\u{4}\u{3}\u{c}\u{e}vm.example.com";
+        let forged = named(&[(DnType::OrganizationName, forged)]);
+        assert!(common_names(&forged).is_empty());
+        assert!(common_names(&CertificateDer::from(vec![0x30, 0x80])).is_empty());
     }
 }

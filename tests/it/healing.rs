@@ -179,14 +179,15 @@ fn hazard_9_a_restart_command_that_outlives_its_server_start_is_normal() {
 #[test]
 fn a_server_that_ends_after_its_start_is_reported_as_ended() {
     let site = Site::new("status = 500 Broken");
-    let (start, stop) = (site.manage("start"), site.manage("stop"));
+    let python = site.path("bin/python3").display().to_string();
+    let script = site.path("myvnc/main.py").display().to_string();
     let failed = run(site.bare_monitor().args([
         "--process-pattern",
         &site.pattern(),
         "--start-timeout",
         "6",
         "--restart-cmd",
-        &format!("{start}; (sleep 0.7; {stop}) >/dev/null 2>&1 &"),
+        &format!("timeout 1 {python} {script} >/dev/null 2>&1 & sleep 0.4"),
     ]));
     assert_eq!(failed.code(), Some(1));
     let log = site.log();
