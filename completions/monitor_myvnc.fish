@@ -22,7 +22,7 @@ complete -c monitor_myvnc -l log-history-minutes -d 'Minutes of the server\'s ow
 complete -c monitor_myvnc -l server-log -d 'The server\'s own log, where it holds none open; the newest that matches' -r -F
 complete -c monitor_myvnc -l dump-cmd -d 'Command to run before the server is stopped, 10 seconds at most, with its output in the log; {pid} in it is the server\'s PID' -r -f -a "(__fish_complete_command)"
 complete -c monitor_myvnc -l state-dir -d 'Directory of the record of the known server and of the restart lock [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for others]' -r -f -a "(__fish_complete_directories)"
-complete -c monitor_myvnc -l check-config -d 'Print the resolved settings of each server, what is wrong with them, and warnings'
+complete -c monitor_myvnc -l check-config -d 'Print the resolved settings of each server, what is wrong with them, and warnings; without --config and --url, of /etc/monitor_myvnc.toml'
 complete -c monitor_myvnc -l collect-diagnostics -d 'Log what the server is doing, healthy or not, and exit; nothing is stopped or started'
 complete -c monitor_myvnc -l dry-run -d 'Check, diagnose, and log what would be stopped and run; nothing is stopped or started'
 complete -c monitor_myvnc -l quiet -d 'Write to the log file only, nothing to stdout or stderr'
