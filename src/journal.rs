@@ -274,6 +274,9 @@ pub(crate) fn seconds(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
         return duration.as_secs().to_string();
     }
+    if duration < Duration::from_millis(1) {
+        return duration.as_secs_f64().to_string();
+    }
     let text = format!("{:.3}", duration.as_secs_f64());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 /// Says what is wrong; the exit status.
 fn refuse(wrong: &[UsageError]) -> ExitCode {
     for error in wrong {
-        complain(&format!("{error} (see {})", error.reference()));
+        complain(&format!("{error} ({})", error.reference()));
     }
     if wrong.is_empty() {
         ExitCode::SUCCESS

@@ -335,9 +335,7 @@ impl<'a> Run<'a> {
                 self.state.close();
                 if self.away_since.is_none() {
                     let last = self.state.answered_ago();
-                    self.away_since = last
-                        .and_then(|ago| SystemTime::now().checked_sub(ago))
-                        .or(Some(began));
+                    self.away_since = last.and_then(|ago| SystemTime::now().checked_sub(ago));
                 }
                 Event::Silent
             }

@@ -75,8 +75,8 @@ impl UsageError {
     /// Where the right form is described.
     pub(crate) fn reference(&self) -> &'static str {
         match self.place {
-            Place::Flags => "--help",
-            Place::File { .. } => "monitor_myvnc.toml(5)",
+            Place::Flags => "see --help",
+            Place::File { .. } => "see monitor_myvnc.toml(5)",
         }
     }
 }
