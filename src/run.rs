@@ -384,6 +384,9 @@ impl<'a> Run<'a> {
     async fn finish(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Healthy => {
+                if self.settings.purpose == Purpose::DryRun {
+                    self.warn_of_mistake().await;
+                }
                 if self.settings.purpose == Purpose::Heal {
                     if self.is_warning_due() {
                         let owner = self

@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use nix::unistd::{AccessFlags, access};
 
 use crate::cli::{self, Cli};
 use crate::config::Config;
@@ -285,6 +286,14 @@ fn doubts(servers: &[&Settings]) -> Vec<String> {
             }
         }
     }
+    for one in servers {
+        let of = match &one.name {
+            Some(name) => format!("server {name}: "),
+            None => String::new(),
+        };
+        let own = own_doubts(one).into_iter();
+        doubts.extend(own.map(|doubt| format!("{of}{doubt}")));
+    }
     if !managed.is_empty() {
         for (uid, pids) in search::running() {
             if pids.len() > 1 {
@@ -298,6 +307,50 @@ fn doubts(servers: &[&Settings]) -> Vec<String> {
                     pids.len()
                 ));
             }
+        }
+    }
+    doubts
+}
+
+/// What is valid in one server's settings, and will not work.
+fn own_doubts(settings: &Settings) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let command = secrets::without(&settings.restart_cmd);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    if let Ok(runtime) = runtime {
+        let mistake = runtime.block_on(restart_command::mistake(&settings.restart_cmd));
+        doubts.extend(mistake.map(|mistake| format!("{mistake} (restart-cmd = {command})")));
+        if let Some(dump) = &settings.dump_cmd {
+            let unusable = runtime.block_on(restart_command::unusable_or_absent(dump));
+            doubts.extend(unusable.map(|reason| format!("dump-cmd cannot run: {reason}")));
+        }
+    }
+    if let (Some(user), Some(run_as)) = (settings.user, &settings.run_as) {
+        if user != run_as.uid {
+            doubts.push(format!(
+                "user (UID {user}) and run-as (UID {}) differ: the restarted server is another user's than the one \
+                 that is looked for",
+                run_as.uid
+            ));
+        }
+    }
+    let directory = &settings.state_dir;
+    // A directory that is missing is made, if the nearest one above it can be written.
+    let nearest = directory.ancestors().find(|path| path.exists());
+    if let Some(nearest) = nearest {
+        let can_write = AccessFlags::W_OK | AccessFlags::X_OK;
+        if !nearest.is_dir() || access(nearest, can_write).is_err() {
+            doubts.push(format!(
+                "the state directory {} cannot be written: give another state-dir",
+                directory.display()
+            ));
+        }
+    }
+    if let Some(pattern) = &settings.server_log {
+        if glob::glob(pattern).is_ok_and(|mut paths| paths.next().is_none()) {
+            doubts.push(format!("server-log {pattern} matches no file"));
         }
     }
     doubts

@@ -246,7 +246,7 @@ fn parse_user(name: &str) -> Result<Uid, UsageError> {
     match account::by_name(name) {
         Ok(Some(user)) => Ok(user.uid),
         Ok(None) => Err(wrong("no such user")),
-        Err(reason) => Err(wrong(&reason.to_string())),
+        Err(reason) => Err(wrong(&reason)),
     }
 }
 
@@ -256,7 +256,7 @@ fn parse_run_as(name: &str) -> Result<Account, UsageError> {
     let account = match Account::named(name) {
         Ok(Some(account)) => account,
         Ok(None) => return Err(wrong("no such user")),
-        Err(reason) => return Err(wrong(&reason.to_string())),
+        Err(reason) => return Err(wrong(&reason)),
     };
     if !account.is_own() && !nix::unistd::geteuid().is_root() {
         return Err(wrong(&format!(

@@ -497,3 +497,59 @@ fn hazard_48_two_running_servers_of_one_user_are_doubtful() {
         },
     );
 }
+
+#[test]
+fn what_will_not_work_is_found_before_an_outage() {
+    let text = "[server.a]\nurl = 'http://vm'\nrestart-cmd = 'sh /opt/myvnc/manage.py --config_dir=/etc/myvnc'\n\
+        server-log = '/no-such-directory/*.log'\ndump-cmd = 'no-such-program-here {pid}'\nlisten = '127.0.0.1:80'\n\
+        user = 'nobody'\nrun-as = 'root'\nstate-dir = '/proc/version/state'\n";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("m.toml");
+    std::fs::write(&file, text).unwrap();
+    if !rig::is_root() {
+        return rig::skip("only root can set run-as");
+    }
+    let checked = run(Command::new(MONITOR)
+        .arg("--check-config")
+        .arg("--config")
+        .arg(&file));
+    assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+    for key in [
+        "listen = \"127.0.0.1:80\"",
+        "user = \"nobody\"",
+        "run-as = \"root\"",
+    ] {
+        assert!(checked.stdout.contains(key), "{}", checked.stdout);
+    }
+    for doubt in [
+        "warning: server a: The restart command cannot work: no verb follows manage.py",
+        "warning: server a: dump-cmd cannot run: no-such-program-here: not found in PATH",
+        "run-as (UID 0) differ",
+        "warning: server a: the state directory /proc/version/state cannot be written",
+        "warning: server a: server-log /no-such-directory/*.log matches no file",
+    ] {
+        assert!(
+            checked.stderr.contains(doubt),
+            "{doubt}: {}",
+            checked.stderr
+        );
+    }
+}
+
+#[test]
+fn a_healthy_run_warns_of_a_wrong_restart_command_once_a_day() {
+    in_private_namespace(
+        "a_healthy_run_warns_of_a_wrong_restart_command_once_a_day",
+        || {
+            let site = Site::new("");
+            let _running = site.start();
+            for _ in 0..3 {
+                let mut monitor = site.monitor();
+                let healthy = run(monitor.args(["--restart-cmd", "no-such-program-here"]));
+                assert_eq!(healthy.code(), Some(0), "{}", site.log());
+            }
+            let said = "[WARNING] The restart command cannot work: no-such-program-here: not found in PATH";
+            assert_eq!(site.log().matches(said).count(), 1, "{}", site.log());
+        },
+    );
+}

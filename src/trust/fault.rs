@@ -43,13 +43,13 @@ pub(crate) fn fault(error: &(dyn StdError + 'static)) -> Option<Fault> {
         Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => NEITHER.into(),
         Error::PeerIncompatible(what) => {
             format!("nothing in common with the server: {}", words(what))
-        },
+        }
         Error::PeerMisbehaved(what) => {
             format!("the server breaks the rules of TLS: {}", words(what))
         }
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
             "the server breaks the rules of TLS: a message out of turn".into()
-        },
+        }
         other => other.to_string(),
     };
     Some(Fault::Handshake(what))
@@ -104,12 +104,10 @@ fn untrusted(error: &CertificateError) -> String {
         CertificateError::Other(other) if is_own_authority(other) => {
             "self-signed (give it with --ca-cert FILE, or --no-verify-ssl to trust anybody)".into()
         }
-        CertificateError::Other(OtherError(other)) => {
-            match other.downcast_ref::<webpki::Error>() {
-                Some(other) => words(other),
-                None => other.to_string(),
-            }
-        }
+        CertificateError::Other(OtherError(other)) => match other.downcast_ref::<webpki::Error>() {
+            Some(other) => words(other),
+            None => other.to_string(),
+        },
         other => words(other),
     }
 }
@@ -156,6 +154,8 @@ fn bare_name(presented: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic)]
+
     use rustls::PeerMisbehaved;
 
     use super::*;
