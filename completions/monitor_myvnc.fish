@@ -22,7 +22,7 @@ warning\t'Also what may need attention'
 error\t'Also what failed'
 critical\t'Only what needs attention now'"
 complete -c monitor_myvnc -l state-dir -d 'Directory of the record of the known server and of the restart lock [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for other users]' -r -f -a "(__fish_complete_directories)"
-complete -c monitor_myvnc -l check-config -d 'Print the resolved settings of each server and warnings, or what is wrong with them, and exit'
+complete -c monitor_myvnc -l check-config -d 'Print the resolved settings of each server, what is wrong with them, and warnings, and exit. Without --config and --url, of /etc/monitor_myvnc.toml'
 complete -c monitor_myvnc -l dry-run -d 'Check the server; if it is down, log the cause and what would be stopped and run. Stops and starts nothing'
 complete -c monitor_myvnc -l collect-diagnostics -d 'Log what the server is doing now, healthy or not. Stops and starts nothing'
 complete -c monitor_myvnc -l no-verify-ssl -d 'Accept any TLS certificate'

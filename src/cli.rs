@@ -1,5 +1,6 @@
 //! The flags of the command line: clap and std only, so that the build can render them.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,12 +39,12 @@ use crate::defaults;
 #[group(skip)]
 pub(crate) struct Cli {
     /// URL of the MyVNC server (http or https)
-    #[arg(long, value_name = "URL", required_unless_present = "config", help_heading = SERVER)]
+    #[arg(long, value_name = "URL", required_unless_present_any = ["config", "check_config"], help_heading = SERVER)]
     pub(crate) url: Option<String>,
 
     /// Log file. The run lock, .STEM.lock, and the restart command's output,
     /// STEM.restart.log, are beside it; STEM is the log's name without its extension
-    #[arg(long, value_name = "FILE", required_unless_present = "config", help_heading = SERVER)]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["config", "check_config"], help_heading = SERVER)]
     pub(crate) logfile: Option<PathBuf>,
 
     /// Command that starts the server. /bin/bash runs it, or /bin/sh if there is no
@@ -52,7 +53,7 @@ pub(crate) struct Cli {
         long,
         value_name = "COMMAND",
         allow_hyphen_values = true,
-        required_unless_present = "config",
+        required_unless_present_any = ["config", "check_config"],
         help_heading = SERVER
     )]
     pub(crate) restart_cmd: Option<String>,
@@ -63,11 +64,11 @@ pub(crate) struct Cli {
     pub(crate) config: Option<PathBuf>,
 
     /// Watch only this server of the configuration file. May be repeated
-    #[arg(long, value_name = "NAME", requires = "config", action = clap::ArgAction::Append, help_heading = CONFIGURATION)]
+    #[arg(long, value_name = "NAME", action = clap::ArgAction::Append, help_heading = CONFIGURATION)]
     pub(crate) server: Vec<String>,
 
-    /// Print the resolved settings of each server and warnings, or what is wrong with
-    /// them, and exit
+    /// Print the resolved settings of each server, what is wrong with them, and
+    /// warnings, and exit. Without --config and --url, of /etc/monitor_myvnc.toml
     #[arg(long, help_heading = CONFIGURATION)]
     pub(crate) check_config: bool,
 
@@ -88,7 +89,7 @@ pub(crate) struct Cli {
 
     /// Additional checks before the server counts as down
     #[arg(long, value_name = "NUMBER", default_value = defaults::RETRIES,
-          value_parser = clap::value_parser!(u32).range(0..=defaults::MOST_RETRIES),
+          value_parser = retries,
           allow_negative_numbers = true, help_heading = CHECK)]
     pub(crate) retries: u32,
 
@@ -141,7 +142,7 @@ pub(crate) struct Cli {
 
     /// Minutes of the server's own log that a diagnosis shows, 200 lines at most
     #[arg(long, value_name = "NUMBER", default_value = defaults::LOG_HISTORY_MINUTES,
-          value_parser = clap::value_parser!(u32).range(1..=defaults::MOST_HISTORY_MINUTES),
+          value_parser = minutes,
           allow_negative_numbers = true, help_heading = DIAGNOSIS)]
     pub(crate) log_history_minutes: u32,
 
@@ -257,6 +258,22 @@ fn seconds(text: &str) -> Result<Duration, String> {
     })
 }
 
+fn retries(text: &str) -> Result<u32, String> {
+    whole(text, 0, defaults::MOST_RETRIES)
+}
+
+fn minutes(text: &str) -> Result<u32, String> {
+    whole(text, 1, defaults::MOST_HISTORY_MINUTES)
+}
+
+/// Reads a whole number in these limits.
+fn whole(text: &str, least: u32, most: i64) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|number| *number >= least && i64::from(*number) <= most)
+        .ok_or_else(|| format!("give a whole number from {least} to {most}"))
+}
+
 /// Reads an address and a port other than 0.
 fn listen(text: &str) -> Result<SocketAddr, String> {
     let address = text.parse().ok();
@@ -267,15 +284,47 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
         })
 }
 
-/// A usage error as one line, without the usage that clap adds to it.
-pub(crate) fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let said = text
-        .split("\n\n")
-        .map(str::trim)
-        .filter(|part| !part.starts_with("Usage:") && !part.starts_with("For more information"));
-    let words: Vec<&str> = said.flat_map(str::split_whitespace).collect();
-    words.join(" ").trim_start_matches("error: ").to_owned()
+/// The options of the Python monitor, which took every abbreviation that named one of them only.
+const ABBREVIATED: [&str; 7] = [
+    "url",
+    "logfile",
+    "restart-cmd",
+    "quiet",
+    "timeout",
+    "no-verify-ssl",
+    "help",
+];
+
+/// The arguments with the Python monitor's abbreviated options (`--restart`, `--log`) written out.
+pub(crate) fn unabbreviated(command: &Command, arguments: &[OsString]) -> Vec<OsString> {
+    let (mut is_value, mut is_over) = (false, false);
+    let whole = arguments.iter().map(|argument| {
+        let option = argument.to_str().and_then(|text| text.strip_prefix("--"));
+        let Some(option) = option.filter(|_| !is_over && !std::mem::take(&mut is_value)) else {
+            is_value = false;
+            return argument.clone();
+        };
+        is_over = option.is_empty();
+        let (name, value) = match option.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (option, None),
+        };
+        let find = |name: &str| {
+            let mut all = command.get_arguments();
+            all.find(|arg| arg.get_long() == Some(name))
+        };
+        let mut meant = ABBREVIATED.iter().filter(|long| long.starts_with(name));
+        let long = match (find(name), meant.next(), meant.next()) {
+            (None, Some(only), None) if !is_over => only,
+            _ => name,
+        };
+        is_value = value.is_none() && find(long).is_some_and(|arg| arg.get_action().takes_values());
+        match value {
+            Some(value) => format!("--{long}={value}").into(),
+            None => format!("--{long}").into(),
+        }
+    });
+    whole.collect()
 }
 
 #[cfg(test)]
@@ -294,6 +343,28 @@ mod tests {
         let help = help.map(ToString::to_string).unwrap_or_default();
         for path in [defaults::STATE_DIR, defaults::USER_STATE_DIR] {
             assert!(help.contains(path), "{help}");
+        }
+    }
+
+    #[test]
+    fn the_python_monitors_abbreviations_are_written_out() {
+        use clap::CommandFactory;
+        for (given, meant) in [
+            ("--log x", "--logfile x"),
+            ("--restart --log", "--restart-cmd --log"),
+            ("--re=a=b", "--restart-cmd=a=b"),
+            (
+                "--no-verify --q --t 3",
+                "--no-verify-ssl --quiet --timeout 3",
+            ),
+            ("--log-level info", "--log-level info"),
+            ("--retries 3 --stop 3", "--retries 3 --stop 3"),
+            ("--dump-cmd --log -- --log", "--dump-cmd --log -- --log"),
+        ] {
+            let given: Vec<OsString> = given.split(' ').map(OsString::from).collect();
+            let whole = unabbreviated(&Cli::command(), &given);
+            let meant: Vec<OsString> = meant.split(' ').map(OsString::from).collect();
+            assert_eq!(whole, meant);
         }
     }
 

@@ -9,9 +9,11 @@ use clap::{Arg, Command, CommandFactory, Parser};
 use nix::unistd::Uid;
 use toml::de::{DeTable, DeValue};
 
-use crate::cli::{self, Cli, is_number, is_switch, keys};
+use crate::cli::{Cli, is_number, is_switch, keys};
+use crate::defaults;
 use crate::sys::files;
 use crate::text::errno_text;
+use crate::usage::{Place, Position, UsageError};
 
 /// The table that holds a table for each server.
 const SERVERS: &str = "server";
@@ -22,6 +24,8 @@ pub(crate) struct Config {
     path: PathBuf,
     shared: Vec<Entry>,
     servers: Vec<Server>,
+    /// What is wrong outside of the servers' tables.
+    wrong: Vec<UsageError>,
 }
 
 #[derive(Debug)]
@@ -29,6 +33,7 @@ struct Server {
     name: String,
     at: Position,
     own: Vec<Entry>,
+    wrong: Vec<UsageError>,
 }
 
 #[derive(Debug)]
@@ -39,32 +44,40 @@ struct Entry {
     at: Position,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Position {
-    line: usize,
-    column: usize,
-}
-
 impl Config {
-    /// Reads a file, or says all that is wrong with it, each with its place.
-    pub(crate) fn read(path: &Path) -> Result<Self, Vec<String>> {
-        let text = read_safely(path).map_err(|reason| vec![reason])?;
+    /// Reads a file. What is wrong with one server is that server's; anything else is an error.
+    pub(crate) fn read(path: &Path) -> Result<Self, Vec<UsageError>> {
+        let text = read_safely(path).map_err(|error| vec![error])?;
         Self::parse(path, &text)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, Vec<String>> {
-        let mut reader = Reader {
+    fn parse(path: &Path, text: &str) -> Result<Self, Vec<UsageError>> {
+        let reader = Reader {
             path,
             text,
             command: Cli::command(),
-            wrong: Vec::new(),
         };
-        let config = reader.file();
-        if reader.wrong.is_empty() {
-            Ok(config)
-        } else {
-            Err(reader.wrong)
+        let mut config = reader.file().map_err(|error| vec![error])?;
+        if config.wrong.is_empty() {
+            return Ok(config);
         }
+        let mut wrong = config.wrong;
+        for server in &mut config.servers {
+            wrong.append(&mut server.wrong);
+        }
+        wrong.sort_by_key(UsageError::position);
+        Err(wrong)
+    }
+
+    /// What is wrong with the table of a server, whatever its values mean together.
+    pub(crate) fn wrong(&self, name: Option<&str>) -> &[UsageError] {
+        let server = self.server(name);
+        server.map_or(&[], |server| &server.wrong)
+    }
+
+    fn server(&self, name: Option<&str>) -> Option<&Server> {
+        let mut servers = self.servers.iter();
+        servers.find(|server| Some(server.name.as_str()) == name)
     }
 
     /// The names of its servers, as they stand in it.
@@ -81,30 +94,21 @@ impl Config {
             .collect()
     }
 
-    /// `FILE:LINE:COLUMN` of what says this option for that server, else of the server.
-    pub(crate) fn place(&self, name: Option<&str>, key: &str, given: &[&str]) -> String {
+    /// The place of what says this option for that server, else of the server.
+    pub(crate) fn place(&self, name: Option<&str>, key: Option<&str>, given: &[&str]) -> Place {
         let entries = self.effective(name, given);
-        let entry = entries.iter().find(|entry| entry.key == key);
-        let server = self
-            .servers
-            .iter()
-            .find(|server| Some(server.name.as_str()) == name);
-        match entry
-            .map(|entry| entry.at)
-            .or(server.map(|server| server.at))
-        {
-            Some(at) => place(&self.path, at),
-            None => self.path.display().to_string(),
+        let entry = entries.iter().find(|entry| Some(entry.key.as_str()) == key);
+        let at = entry.map(|entry| entry.at);
+        Place::File {
+            path: self.path.clone(),
+            at: at.or(self.server(name).map(|server| server.at)),
+            server: name.map(str::to_owned),
         }
     }
 
     fn effective(&self, name: Option<&str>, given: &[&str]) -> Vec<&Entry> {
         let command = Cli::command();
-        let own: &[Entry] = self
-            .servers
-            .iter()
-            .find(|server| Some(server.name.as_str()) == name)
-            .map_or(&[], |server| &server.own);
+        let own: &[Entry] = self.server(name).map_or(&[], |server| &server.own);
         let by_hand = |entry: &&Entry| {
             !given
                 .iter()
@@ -125,8 +129,8 @@ impl Config {
 
 /// The file's text. It holds commands that are run as root, so as root it is read only when
 /// nobody else can have written it.
-fn read_safely(path: &Path) -> Result<String, String> {
-    let cannot = |reason: &str| format!("--config {}: {reason}", path.display());
+fn read_safely(path: &Path) -> Result<String, UsageError> {
+    let cannot = |reason: &str| UsageError::of("config", format!("{}: {reason}", path.display()));
     let (mut file, metadata) = files::open(path).map_err(|reason| cannot(&errno_text(&reason)))?;
     if nix::unistd::geteuid().is_root() {
         if metadata.mode() & 0o022 != 0 {
@@ -146,10 +150,6 @@ fn read_safely(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-fn place(path: &Path, at: Position) -> String {
-    format!("{}:{}:{}", path.display(), at.line, at.column)
-}
-
 fn option<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
     keys(command).find(|arg| arg.get_long() == Some(key))
 }
@@ -167,84 +167,127 @@ struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
     command: Command,
-    wrong: Vec<String>,
 }
 
 impl Reader<'_> {
-    fn file(&mut self) -> Config {
+    fn file(&self) -> Result<Config, UsageError> {
         let mut config = Config {
             path: self.path.to_owned(),
             shared: Vec::new(),
             servers: Vec::new(),
+            wrong: Vec::new(),
         };
         let document = match DeTable::parse(self.text) {
             Ok(document) => document.into_inner(),
             Err(error) => {
                 let at = error.span().map_or(0, |span| span.start);
                 let what = error.message().replace('\n', ": ");
-                self.refuse(at, &format!("not TOML: {what}"));
-                return config;
+                let what = self.better(at).unwrap_or(what);
+                return Err(self.error(at, format!("not TOML: {what}")));
             }
         };
         for (key, value) in document {
             let at = key.span().start;
             match value.get_ref() {
                 DeValue::Table(servers) if key.get_ref() == SERVERS => {
-                    config.servers = self.servers(servers);
+                    self.servers(servers, &mut config);
                 }
-                value => config.shared.extend(self.entry(key.get_ref(), value, at)),
+                DeValue::Table(table) => {
+                    let key = key.get_ref();
+                    let inner = table.iter().find(|(_, value)| value.get_ref().is_table());
+                    let (shown, meant) = match inner {
+                        Some((name, _)) => (format!("{key}.{}", name.get_ref()), name.get_ref()),
+                        None => (key.to_string(), key),
+                    };
+                    let what =
+                        format!("unknown table [{shown}]: did you mean [{SERVERS}.{meant}]?");
+                    config.wrong.push(self.error(at, what));
+                }
+                DeValue::Array(array) if array.iter().any(|value| value.get_ref().is_table()) => {
+                    let key = key.get_ref();
+                    let what = format!("unknown table [[{key}]]: did you mean [{SERVERS}.NAME]?");
+                    config.wrong.push(self.error(at, what));
+                }
+                value => match self.entry(key.get_ref(), value, at) {
+                    Ok(entry) => config.shared.push(entry),
+                    Err(error) => config.wrong.push(error),
+                },
             }
         }
-        config
-            .servers
-            .sort_by_key(|server| (server.at.line, server.at.column));
-        config
+        config.servers.sort_by_key(|server| server.at);
+        Ok(config)
     }
 
-    fn servers(&mut self, tables: &DeTable) -> Vec<Server> {
-        let mut servers = Vec::new();
+    /// What an administrator may have meant in a line that is not TOML.
+    fn better(&self, at: usize) -> Option<String> {
+        let before = self.text.get(..at)?;
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.text.get(start..)?.lines().next()?;
+        let (key, value) = line.split_once('=')?;
+        let (key, value) = (key.trim(), value.trim());
+        option(&self.command, key)?;
+        match value.strip_prefix('"') {
+            Some(text) => {
+                let text = text.strip_suffix('"')?;
+                (text.contains('\\') && !text.contains('\'')).then(|| {
+                    format!(
+                        "a backslash in double quotes begins an escape; use single quotes: {key} = '{text}'"
+                    )
+                })
+            }
+            None => (value.starts_with(|c: char| c.is_alphabetic() || "/~.*".contains(c))
+                && !value.contains(['\'', '"']))
+            .then(|| format!("a text needs quotes: {key} = '{value}'")),
+        }
+    }
+
+    fn servers(&self, tables: &DeTable, config: &mut Config) {
         for (name, value) in tables {
             let at = name.span().start;
             let Some(table) = value.get_ref().as_table() else {
-                self.refuse(
-                    at,
-                    &format!(
-                        "server.{}: a server is a table, [server.NAME]",
-                        name.get_ref()
-                    ),
+                let what = format!(
+                    "server.{}: a server is a table, [server.NAME]",
+                    name.get_ref()
                 );
+                config.wrong.push(self.error(at, what));
                 continue;
             };
-            if !is_name(name.get_ref()) {
-                self.refuse(
-                    at,
-                    &format!(
-                        "server \"{}\": a name is letters, digits, `_`, `-` and `.`, not first `.`",
-                        name.get_ref()
-                    ),
-                );
-            }
-            let mut own = Vec::new();
-            for (key, value) in table {
-                own.extend(self.entry(key.get_ref(), value.get_ref(), key.span().start));
-            }
-            servers.push(Server {
+            let mut server = Server {
                 name: name.get_ref().to_string(),
                 at: self.position(at),
-                own,
-            });
+                own: Vec::new(),
+                wrong: Vec::new(),
+            };
+            if !is_name(name.get_ref()) {
+                let what = format!(
+                    "server \"{}\": a name is letters, digits, `_`, `-` and `.`, not first `.`",
+                    name.get_ref()
+                );
+                server.wrong.push(self.error(at, what));
+            }
+            for (key, value) in table {
+                if let Some(inner) = value.get_ref().as_table() {
+                    let name = dotted(&format!("{}.{}", name.get_ref(), key.get_ref()), inner);
+                    let what = format!(
+                        "[{SERVERS}.{name}]: a name with dots needs quotes: [{SERVERS}.\"{name}\"]"
+                    );
+                    server.wrong.push(self.error(at, what));
+                    continue;
+                }
+                match self.entry(key.get_ref(), value.get_ref(), key.span().start) {
+                    Ok(entry) => server.own.push(entry),
+                    Err(error) => server.wrong.push(error),
+                }
+            }
+            config.servers.push(server);
         }
-        servers
     }
 
-    fn entry(&mut self, key: &str, value: &DeValue, at: usize) -> Option<Entry> {
+    fn entry(&self, key: &str, value: &DeValue, at: usize) -> Result<Entry, UsageError> {
         let Some(arg) = option(&self.command, key) else {
             let nearest = self.nearest(key);
-            self.refuse(
-                at,
-                &format!("unknown key {key}: the nearest valid key is {nearest}"),
-            );
-            return None;
+            let what = format!("unknown key {key}: the nearest valid key is {nearest}");
+            return Err(self.error(at, what));
         };
         let value = match (value, is_switch(arg)) {
             (DeValue::Boolean(on), true) => Ok(on.then(|| format!("--{key}"))),
@@ -261,21 +304,21 @@ impl Reader<'_> {
             (_, false) if is_number(arg) => Err("a number"),
             (_, false) => Err("a text in quotes"),
         };
-        let flag = match value {
-            Ok(flag) => flag,
-            Err(expected) => {
-                self.refuse(at, &format!("{key}: give {expected}"));
-                return None;
-            }
-        };
+        let flag = value.map_err(|expected| self.error(at, format!("{key}: give {expected}")))?;
         if let Some(flag) = &flag {
             let alone = ["monitor_myvnc", "--config=-", flag];
             if let Err(error) = Cli::try_parse_from(alone) {
-                self.refuse(at, &cli::one_line(&error));
-                return None;
+                return Err(UsageError::from(error).at(self.place(at)));
+            }
+            // Nobody sees the working directory of a job, and no shell reads the file.
+            let path = flag.strip_prefix("--logfile=");
+            if let Some(path) = path.filter(|path| !path.starts_with('/')) {
+                let example = format!("{}/NAME.log", defaults::LOG_DIR);
+                let what = format!("logfile {path}: give an absolute path, such as {example}");
+                return Err(self.error(at, what));
             }
         }
-        Some(Entry {
+        Ok(Entry {
             key: key.to_owned(),
             flag,
             at: self.position(at),
@@ -283,7 +326,8 @@ impl Reader<'_> {
     }
 
     fn nearest(&self, key: &str) -> String {
-        let likeness = |long: &str| strsim::jaro_winkler(long, &key.replace('_', "-"));
+        let key = key.replace('_', "-").to_ascii_lowercase();
+        let likeness = |long: &str| strsim::jaro_winkler(long, &key);
         keys(&self.command)
             .filter_map(Arg::get_long)
             .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
@@ -291,9 +335,16 @@ impl Reader<'_> {
             .to_owned()
     }
 
-    fn refuse(&mut self, at: usize, what: &str) {
-        let place = place(self.path, self.position(at));
-        self.wrong.push(format!("{place}: {what}"));
+    fn error(&self, at: usize, what: String) -> UsageError {
+        UsageError::new(what, self.place(at))
+    }
+
+    fn place(&self, at: usize) -> Place {
+        Place::File {
+            path: self.path.to_owned(),
+            at: Some(self.position(at)),
+            server: None,
+        }
     }
 
     /// Line and column, from 1, columns in characters.
@@ -304,6 +355,18 @@ impl Reader<'_> {
             line: before.matches('\n').count() + 1,
             column: line.chars().count() + 1,
         }
+    }
+}
+
+/// The name that a chain of tables was meant to be: `a.b.c` for `[server.a.b.c]`.
+fn dotted(name: &str, table: &DeTable) -> String {
+    let mut inner = table.iter();
+    match (inner.next(), inner.next()) {
+        (Some((key, value)), None) => match value.get_ref().as_table() {
+            Some(table) => dotted(&format!("{name}.{}", key.get_ref()), table),
+            None => name.to_owned(),
+        },
+        _ => name.to_owned(),
     }
 }
 
@@ -334,7 +397,7 @@ mod tests {
                 Ok(config) => {
                     for name in config.names() {
                         config.flags(Some(name), &[]);
-                        config.place(Some(name), "url", &[]);
+                        config.place(Some(name), Some("url"), &[]);
                     }
                 }
                 Err(reasons) => assert!(!reasons.is_empty()),

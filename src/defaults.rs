@@ -22,7 +22,6 @@ pub(crate) const STATE_DIR: &str = "/var/lib/monitor_myvnc";
 /// `$XDG_STATE_HOME`).
 pub(crate) const USER_STATE_DIR: &str = ".local/state/monitor_myvnc";
 /// The configuration file of the packages.
-#[allow(dead_code, reason = "the build writes it into what it generates")]
 pub(crate) const CONFIG_FILE: &str = "/etc/monitor_myvnc.toml";
 /// Directory of the log of each server of the configuration file, NAME.log.
 pub(crate) const LOG_DIR: &str = "/var/log/monitor_myvnc";

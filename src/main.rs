@@ -22,6 +22,7 @@ mod state;
 mod sys;
 mod text;
 mod tls;
+mod usage;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -30,39 +31,52 @@ use crate::journal::warn_stderr;
 use crate::servers::Order;
 use crate::settings::Settings;
 use crate::sys::descriptors;
+use crate::usage::UsageError;
 
-/// Usage errors: nothing was touched.
+/// Exit status of usage errors: the servers that they are about were not touched.
 const USAGE: u8 = 2;
 /// Descriptors of an event loop: epoll and its copy, eventfd, both ends of the signals' pipe and a copy.
 const EVENT_LOOP: usize = 6;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
-    let settings = match servers::order(&arguments) {
-        Ok(Order::Watch(settings)) => settings,
+    let (servers, wrong) = match servers::order(&arguments) {
+        Ok(Order::Watch { servers, wrong }) => (servers, wrong),
         Ok(Order::Say(text)) => {
             // A terminal that is gone needs no answer.
             let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
-        Ok(Order::Show { text, doubts }) => {
+        Ok(Order::Show {
+            text,
+            doubts,
+            wrong,
+        }) => {
             let _ = std::io::stdout().write_all(text.as_bytes());
             for doubt in doubts {
                 warn_stderr(&format!("warning: {doubt}"));
             }
-            return ExitCode::SUCCESS;
+            return refuse(&wrong);
         }
-        Err(reasons) => {
-            for reason in reasons {
-                warn_stderr(&format!("{reason} (see --help)"));
-            }
-            return ExitCode::from(USAGE);
-        }
+        Err(wrong) => return refuse(&wrong),
     };
-    if watch_all(&settings) {
+    let refused = refuse(&wrong);
+    match watch_all(&servers) {
+        _ if !wrong.is_empty() => refused,
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Says what is wrong; the exit status.
+fn refuse(wrong: &[UsageError]) -> ExitCode {
+    for error in wrong {
+        warn_stderr(&format!("{error} ({})", error.reference()));
+    }
+    if wrong.is_empty() {
         ExitCode::SUCCESS
     } else {
-        ExitCode::FAILURE
+        ExitCode::from(USAGE)
     }
 }
 

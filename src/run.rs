@@ -335,9 +335,7 @@ impl<'a> Run<'a> {
                 self.state.close();
                 if self.away_since.is_none() {
                     let last = self.state.answered_ago();
-                    self.away_since = last
-                        .and_then(|ago| SystemTime::now().checked_sub(ago))
-                        .or(Some(began));
+                    self.away_since = last.and_then(|ago| SystemTime::now().checked_sub(ago));
                 }
                 Event::Silent
             }
@@ -397,6 +395,9 @@ impl<'a> Run<'a> {
     async fn finish(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Healthy => {
+                if self.settings.purpose == Purpose::DryRun {
+                    self.warn_of_mistake().await;
+                }
                 if self.settings.purpose == Purpose::Heal {
                     if self.is_warning_due() {
                         let owner = self

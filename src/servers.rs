@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use nix::unistd::{AccessFlags, access};
 
 use crate::cli::{self, Cli};
 use crate::config::Config;
@@ -17,12 +18,18 @@ use crate::server::config_dir::config_dir;
 use crate::server::{restart_command, search};
 use crate::settings::Settings;
 use crate::sys::account;
+use crate::usage::{Place, UsageError};
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Watch these.
-    Watch(Vec<Settings>),
+    Watch {
+        /// The servers without a mistake.
+        servers: Vec<Settings>,
+        /// What is wrong with others, in the order of the file.
+        wrong: Vec<UsageError>,
+    },
     /// Print this text, and no more.
     Say(String),
     /// Print the settings, and what is doubtful about them.
@@ -31,13 +38,16 @@ pub(crate) enum Order {
         text: String,
         /// One line for each doubt.
         doubts: Vec<String>,
+        /// What is wrong with the servers that are not shown, in the order of the file.
+        wrong: Vec<UsageError>,
     },
 }
 
-/// Reads the command line and the file that it names, or says all that is wrong with them.
-pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<String>> {
+/// Reads the command line and the file that it names. An error leaves nothing to watch.
+pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<UsageError>> {
     // Freeing it, piece by piece, would gain nothing before the process ends.
     let command = Box::leak(Box::new(Cli::command()));
+    let arguments = &cli::unabbreviated(command, arguments);
     let mut given = match command.try_get_matches_from_mut(arguments) {
         Ok(given) => given,
         Err(error)
@@ -48,40 +58,66 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<String>> {
         {
             return Ok(Order::Say(error.render().to_string()));
         }
-        Err(error) => return Err(vec![cli::one_line(&error)]),
+        Err(error) => return Err(vec![error.into()]),
     };
-    if given.value_source("config").is_none() && !given.get_flag("check_config") {
-        let flags =
-            Cli::from_arg_matches_mut(&mut given).map_err(|error| vec![cli::one_line(&error)])?;
-        let settings = Settings::from_flags(flags).map_err(|reason| vec![reason])?;
-        return Ok(Order::Watch(vec![settings]));
+    let is_given = |id| given.value_source(id).is_some();
+    let is_by_file = is_given("config")
+        || given.get_flag("check_config")
+            && !["url", "logfile", "restart_cmd"].into_iter().any(is_given);
+    if !is_by_file && is_given("server") {
+        let reason = "needs --config FILE, which has the servers' names";
+        return Err(vec![UsageError::of("server", reason)]);
     }
-    let flags = parsed(&given)?;
-    let Some(path) = &flags.config else {
-        let settings = Settings::from_flags(flags).map_err(|reason| vec![reason])?;
+    if !is_by_file && !given.get_flag("check_config") {
+        let flags = Cli::from_arg_matches_mut(&mut given).map_err(|error| vec![error.into()])?;
+        let settings = Settings::from_flags(flags).map_err(|error| vec![error])?;
+        return Ok(Order::Watch {
+            servers: vec![settings],
+            wrong: Vec::new(),
+        });
+    }
+    let flags = parsed(&given).map_err(|error| vec![error])?;
+    if !is_by_file {
+        let settings = Settings::from_flags(flags).map_err(|error| vec![error])?;
         return Ok(Order::Show {
             text: show(&given, &settings),
             doubts: doubts(&[&settings]),
+            wrong: Vec::new(),
         });
-    };
+    }
+    let path = flags.config.as_deref();
+    let path = path.unwrap_or(Path::new(defaults::CONFIG_FILE));
     let config = Config::read(path)?;
-    let chosen = choose(&config, &flags.server).map_err(|reason| vec![reason])?;
+    let chosen = choose(&config, &flags.server).map_err(|error| vec![error])?;
     let (mut servers, mut wrong) = (Vec::new(), Vec::new());
     for name in chosen {
+        if !config.wrong(name).is_empty() {
+            wrong.extend_from_slice(config.wrong(name));
+            continue;
+        }
         match server(&config, name, arguments, &given) {
             Ok(Some(server)) => servers.push(server),
             Ok(None) => {
-                let text = format!("no server in {}: nothing to watch\n", path.display());
+                let text = format!(
+                    "no server in {}: nothing to watch; add a table [server.NAME], see monitor_myvnc.toml(5)\n",
+                    path.display()
+                );
                 let quiet = flags.quiet || config.flags(None, &[]).contains(&"--quiet");
                 return Ok(Order::Say(if quiet { String::new() } else { text }));
             }
-            Err(reason) => wrong.push(reason),
+            Err(error) => wrong.push(error),
         }
     }
-    if wrong.is_empty() {
-        tell_apart(&mut servers, path, &mut wrong);
-    }
     if !wrong.is_empty() {
+        // A server that cannot be watched can have processes all the same.
+        for server in servers.iter_mut().map(|server| &mut server.settings) {
+            let is_named = server.process_pattern.is_some() || server.user.is_some();
+            server.by_port_alone |= !is_named;
+        }
+    }
+    tell_apart(&mut servers, path, &mut wrong);
+    wrong.sort_by_key(UsageError::position);
+    if servers.is_empty() {
         return Err(wrong);
     }
     Ok(if flags.check_config {
@@ -93,9 +129,13 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<String>> {
         Order::Show {
             text: shown.join("\n"),
             doubts: doubts(&settings),
+            wrong,
         }
     } else {
-        Order::Watch(servers.into_iter().map(|server| server.settings).collect())
+        Order::Watch {
+            servers: servers.into_iter().map(|server| server.settings).collect(),
+            wrong,
+        }
     })
 }
 
@@ -105,12 +145,12 @@ struct Server {
     matches: ArgMatches,
 }
 
-fn parsed(matches: &ArgMatches) -> Result<Cli, Vec<String>> {
-    Cli::from_arg_matches(matches).map_err(|error| vec![cli::one_line(&error)])
+fn parsed(matches: &ArgMatches) -> Result<Cli, UsageError> {
+    Cli::from_arg_matches(matches).map_err(UsageError::from)
 }
 
 /// The names of the servers to watch; one without a name where the file has none.
-fn choose<'a>(config: &'a Config, wanted: &[String]) -> Result<Vec<Option<&'a str>>, String> {
+fn choose<'a>(config: &'a Config, wanted: &[String]) -> Result<Vec<Option<&'a str>>, UsageError> {
     let names: Vec<&str> = config.names().collect();
     if let Some(unknown) = wanted.iter().find(|name| !names.contains(&name.as_str())) {
         let known = if names.is_empty() {
@@ -118,9 +158,9 @@ fn choose<'a>(config: &'a Config, wanted: &[String]) -> Result<Vec<Option<&'a st
         } else {
             names.join(", ")
         };
-        return Err(format!(
-            "--server {unknown}: no such server in the configuration file, which has {known}"
-        ));
+        let reason =
+            format!("{unknown}: no such server in the configuration file, which has {known}");
+        return Err(UsageError::of("server", reason));
     }
     if names.is_empty() {
         return Ok(vec![None]);
@@ -135,7 +175,7 @@ fn server(
     name: Option<&str>,
     arguments: &[OsString],
     given: &ArgMatches,
-) -> Result<Option<Server>, String> {
+) -> Result<Option<Server>, UsageError> {
     let command = Cli::command();
     let by_hand: Vec<&str> = cli::keys(&command)
         .filter(|arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine))
@@ -155,42 +195,59 @@ fn server(
     if let Some(name) = name.filter(|_| !is_said("logfile")) {
         line.push(format!("--logfile={}/{name}.log", defaults::LOG_DIR).into());
     }
-    line.extend(from_file.into_iter().map(OsString::from));
+    line.extend(from_file.iter().map(OsString::from));
     line.extend(arguments.iter().skip(1).cloned());
-    let wrong = |reason: &str| {
-        let option = reason.trim_start_matches('-');
-        let key = option.split([' ', ':']).next().unwrap_or_default();
-        if by_hand.contains(&key) {
-            return reason.to_owned();
+    let wrong = |error: UsageError| {
+        let key = error.option.as_deref();
+        if key.is_some_and(|key| by_hand.contains(&key)) {
+            return error;
         }
-        let of = name.map_or(String::new(), |name| format!("server {name}: "));
-        format!("{}: {of}{option}", config.place(name, key, &by_hand))
+        let place = config.place(name, key, &by_hand);
+        error.at(place)
     };
+    if name.is_none() && !is_said("logfile") {
+        let reason = format!(
+            "is missing: give it, or put the settings in a table [server.NAME], whose log is {}/NAME.log",
+            defaults::LOG_DIR
+        );
+        return Err(wrong(UsageError::of("logfile", reason)));
+    }
     let matches = Cli::command()
         .try_get_matches_from(line)
-        .map_err(|error| wrong(&cli::one_line(&error)))?;
-    let flags = parsed(&matches).map_err(|reasons| wrong(&reasons.join("; ")))?;
-    let mut settings = Settings::from_flags(flags).map_err(|reason| wrong(&reason))?;
+        .map_err(|error| wrong(error.into()))?;
+    let mut settings = parsed(&matches)
+        .and_then(Settings::from_flags)
+        .map_err(wrong)?;
     settings.name = name.map(str::to_owned);
     Ok(Some(Server { settings, matches }))
 }
 
-/// Sees to it that no two servers can be taken for each other, or write the same log.
-fn tell_apart(servers: &mut [Server], path: &Path, wrong: &mut Vec<String>) {
+/// Takes out the servers that could be taken for each other, or that would write the same log.
+fn tell_apart(servers: &mut Vec<Server>, path: &Path, wrong: &mut Vec<UsageError>) {
+    let place = || Place::File {
+        path: path.to_owned(),
+        at: None,
+        server: None,
+    };
+    let mut is_wrong = vec![false; servers.len()];
     for second in 1..servers.len() {
         let (before, from) = servers.split_at_mut(second);
         let Some(other) = from.first_mut().map(|server| &mut server.settings) else {
             continue;
         };
-        for one in before.iter_mut().map(|server| &mut server.settings) {
-            let both = format!(
-                "{}: servers {} and {}",
-                path.display(),
-                name(one),
-                name(other)
-            );
+        for (first, one) in before
+            .iter_mut()
+            .map(|server| &mut server.settings)
+            .enumerate()
+        {
+            let both = format!("servers {} and {}", name(one), name(other));
+            let mut refuse = |reason: String| {
+                wrong.push(UsageError::new(reason, place()));
+                is_wrong[first] = true;
+                is_wrong[second] = true;
+            };
             if RunLock::path(&one.logfile) == RunLock::path(&other.logfile) {
-                wrong.push(format!(
+                refuse(format!(
                     "{both} have one lock, {}: give each a logfile of its own",
                     RunLock::path(&one.logfile).display()
                 ));
@@ -199,7 +256,7 @@ fn tell_apart(servers: &mut [Server], path: &Path, wrong: &mut Vec<String>) {
                 continue;
             }
             if one.url.port_or_known_default() == other.url.port_or_known_default() {
-                wrong.push(format!(
+                refuse(format!(
                     "{both} cannot be told apart, for their URLs have the same port: give each a process-pattern or a user of its own"
                 ));
             }
@@ -207,6 +264,8 @@ fn tell_apart(servers: &mut [Server], path: &Path, wrong: &mut Vec<String>) {
             other.by_port_alone = true;
         }
     }
+    let mut is_wrong = is_wrong.into_iter();
+    servers.retain(|_| is_wrong.next() != Some(true));
 }
 
 /// What is valid, and will not work: `manage.py` looks servers up by user, so that it takes one of two
@@ -227,6 +286,14 @@ fn doubts(servers: &[&Settings]) -> Vec<String> {
             }
         }
     }
+    for one in servers {
+        let of = match &one.name {
+            Some(name) => format!("server {name}: "),
+            None => String::new(),
+        };
+        let own = own_doubts(one).into_iter();
+        doubts.extend(own.map(|doubt| format!("{of}{doubt}")));
+    }
     if !managed.is_empty() {
         for (uid, pids) in search::running() {
             if pids.len() > 1 {
@@ -240,6 +307,50 @@ fn doubts(servers: &[&Settings]) -> Vec<String> {
                     pids.len()
                 ));
             }
+        }
+    }
+    doubts
+}
+
+/// What is valid in one server's settings, and will not work.
+fn own_doubts(settings: &Settings) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let command = redact::redacted(&settings.restart_cmd);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    if let Ok(runtime) = runtime {
+        let mistake = runtime.block_on(restart_command::mistake(&settings.restart_cmd));
+        doubts.extend(mistake.map(|mistake| format!("{mistake} (restart-cmd = {command})")));
+        if let Some(dump) = &settings.dump_cmd {
+            let unusable = runtime.block_on(restart_command::unusable_or_absent(dump));
+            doubts.extend(unusable.map(|reason| format!("dump-cmd cannot run: {reason}")));
+        }
+    }
+    if let (Some(user), Some(run_as)) = (settings.user, &settings.run_as) {
+        if user != run_as.uid {
+            doubts.push(format!(
+                "user (UID {user}) and run-as (UID {}) differ: the restarted server is another user's than the one \
+                 that is looked for",
+                run_as.uid
+            ));
+        }
+    }
+    let directory = &settings.state_dir;
+    // A directory that is missing is made, if the nearest one above it can be written.
+    let nearest = directory.ancestors().find(|path| path.exists());
+    if let Some(nearest) = nearest {
+        let can_write = AccessFlags::W_OK | AccessFlags::X_OK;
+        if !nearest.is_dir() || access(nearest, can_write).is_err() {
+            doubts.push(format!(
+                "the state directory {} cannot be written: give another state-dir",
+                directory.display()
+            ));
+        }
+    }
+    if let Some(pattern) = &settings.server_log {
+        if glob::glob(pattern).is_ok_and(|mut paths| paths.next().is_none()) {
+            doubts.push(format!("server-log {pattern} matches no file"));
         }
     }
     doubts

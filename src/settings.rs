@@ -15,6 +15,7 @@ use crate::redact;
 use crate::sys::account::{self, Account};
 use crate::text::errno_text;
 use crate::tls::Trust;
+use crate::usage::UsageError;
 
 /// All that one run over one server needs, valid.
 #[derive(Debug)]
@@ -70,19 +71,23 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Settings of the flags, or one line that says which flag is wrong and why.
-    pub(crate) fn from_flags(cli: Cli) -> Result<Self, String> {
-        let missing = |option: &str| format!("--{option} is missing");
+    /// Settings of the flags; an error is about one flag.
+    pub(crate) fn from_flags(cli: Cli) -> Result<Self, UsageError> {
+        let missing = |option: &str| UsageError::of(option, "is missing");
         let url_text = cli.url.ok_or_else(|| missing("url"))?;
         let logfile = cli.logfile.ok_or_else(|| missing("logfile"))?;
         let restart_cmd = cli.restart_cmd.ok_or_else(|| missing("restart-cmd"))?;
         let url = parse_url(&url_text)?;
         if restart_cmd.trim().is_empty() {
-            return Err("--restart-cmd is empty: give the command that starts the server".into());
+            return Err(UsageError::of(
+                "restart-cmd",
+                "is empty: give the command that starts the server",
+            ));
         }
         let trust = match (&cli.ca_cert, cli.no_verify_ssl) {
-            (Some(file), _) => Trust::system_and(file)
-                .map_err(|reason| format!("--ca-cert {}: {reason}", file.display()))?,
+            (Some(file), _) => Trust::system_and(file).map_err(|reason| {
+                UsageError::of("ca-cert", format!("{}: {reason}", file.display()))
+            })?,
             (None, true) => Trust::Anybody,
             (None, false) => Trust::System,
         };
@@ -121,7 +126,7 @@ impl Settings {
             state_dir: cli
                 .state_dir
                 .as_deref()
-                .map_or_else(default_state_dir, |dir| absolute("--state-dir", dir))?,
+                .map_or_else(default_state_dir, |dir| absolute("state-dir", dir))?,
         })
     }
 }
@@ -138,19 +143,31 @@ impl Settings {
     }
 }
 
-fn parse_url(text: &str) -> Result<Url, String> {
+fn parse_url(text: &str) -> Result<Url, UsageError> {
     let shown = redact(text);
-    let url = Url::parse(text).map_err(|reason| {
-        format!("--url {shown}: {reason}; give a URL such as http://localhost:9143")
-    })?;
+    let wrong = |reason: &str| UsageError::of("url", format!("{shown}: {reason}"));
+    let no_scheme = || wrong("no scheme; give a URL such as http://localhost:9143");
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(url::ParseError::RelativeUrlWithoutBase) => return Err(no_scheme()),
+        Err(reason) => {
+            return Err(wrong(&format!(
+                "{reason}; give a URL such as http://localhost:9143"
+            )));
+        }
+    };
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!(
-            "--url {shown}: the scheme is {}, not http or https",
+        // `localhost:9143` has the form of a scheme and a path.
+        if !text.contains("://") {
+            return Err(no_scheme());
+        }
+        return Err(wrong(&format!(
+            "the scheme is {}, not http or https",
             url.scheme()
-        ));
+        )));
     }
     if url.port() == Some(0) {
-        return Err(format!("--url {shown}: port 0 cannot be connected to"));
+        return Err(wrong("port 0 cannot be connected to"));
     }
     Ok(url)
 }
@@ -185,67 +202,72 @@ fn redact(text: &str) -> String {
     format!("{}***{}", &text[..scheme], &text[at..])
 }
 
-fn parse_glob(pattern: String) -> Result<String, String> {
+fn parse_glob(pattern: String) -> Result<String, UsageError> {
     match glob::Pattern::new(&pattern) {
         Ok(_) => Ok(pattern),
-        Err(reason) => Err(format!("--server-log {pattern}: {}", reason.msg)),
+        Err(reason) => Err(UsageError::of(
+            "server-log",
+            format!("{pattern}: {}", reason.msg),
+        )),
     }
 }
 
-fn parse_logfile(path: &Path) -> Result<PathBuf, String> {
+fn parse_logfile(path: &Path) -> Result<PathBuf, UsageError> {
     if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        return Err(format!("--logfile {}: this names no file", path.display()));
+        return Err(UsageError::of(
+            "logfile",
+            format!("{}: this names no file", path.display()),
+        ));
     }
-    absolute("--logfile", path)
+    absolute("logfile", path)
 }
 
-fn absolute(flag: &str, path: &Path) -> Result<PathBuf, String> {
+fn absolute(option: &str, path: &Path) -> Result<PathBuf, UsageError> {
     std::path::absolute(path).map_err(|reason| {
-        format!(
-            "{flag} {}: {}; give an absolute path",
-            path.display(),
-            errno_text(&reason)
-        )
+        let (path, reason) = (path.display(), errno_text(&reason));
+        UsageError::of(option, format!("{path}: {reason}; give an absolute path"))
     })
 }
 
-fn parse_pattern(text: &str) -> Result<Regex, String> {
-    let pattern =
-        Regex::new(text).map_err(|reason| format!("--process-pattern {text}: {reason}"))?;
+fn parse_pattern(text: &str) -> Result<Regex, UsageError> {
+    let wrong = |reason: &str| UsageError::of("process-pattern", format!("{text}: {reason}"));
+    let pattern = Regex::new(text).map_err(|reason| wrong(&reason.to_string()))?;
     // What matches two unlike single characters names nothing: `.`, `\w`, `.+`.
     if pattern.is_match("") || (pattern.is_match("x") && pattern.is_match("7")) {
-        return Err(format!(
-            "--process-pattern {text}: this matches every process; name what only the server has in its arguments"
+        return Err(wrong(
+            "this matches every process; name what only the server has in its arguments",
         ));
     }
     Ok(pattern)
 }
 
-fn parse_user(name: &str) -> Result<Uid, String> {
+fn parse_user(name: &str) -> Result<Uid, UsageError> {
+    let wrong = |reason: &str| UsageError::of("user", format!("{name}: {reason}"));
     match account::by_name(name) {
         Ok(Some(user)) => Ok(user.uid),
-        Ok(None) => Err(format!("--user {name}: no such user")),
-        Err(reason) => Err(format!("--user {name}: {reason}")),
+        Ok(None) => Err(wrong("no such user")),
+        Err(reason) => Err(wrong(&reason.to_string())),
     }
 }
 
 /// Who the restart command runs as. Nobody but root can run it as another user.
-fn parse_run_as(name: &str) -> Result<Account, String> {
+fn parse_run_as(name: &str) -> Result<Account, UsageError> {
+    let wrong = |reason: &str| UsageError::of("run-as", format!("{name}: {reason}"));
     let account = match Account::named(name) {
         Ok(Some(account)) => account,
-        Ok(None) => return Err(format!("--run-as {name}: no such user")),
-        Err(reason) => return Err(format!("--run-as {name}: {reason}")),
+        Ok(None) => return Err(wrong("no such user")),
+        Err(reason) => return Err(wrong(&reason.to_string())),
     };
     if !account.is_own() && !nix::unistd::geteuid().is_root() {
-        return Err(format!(
-            "--run-as {name}: only root can run the restart command as another user; run the monitor as root, or \
-             as {name} without --run-as"
-        ));
+        return Err(wrong(&format!(
+            "only root can run the restart command as another user; run the monitor as root, or as {name} without \
+             --run-as"
+        )));
     }
     Ok(account)
 }
 
-fn default_state_dir() -> Result<PathBuf, String> {
+fn default_state_dir() -> Result<PathBuf, UsageError> {
     if nix::unistd::geteuid().is_root() {
         return Ok(defaults::STATE_DIR.into());
     }
@@ -265,7 +287,12 @@ fn default_state_dir() -> Result<PathBuf, String> {
                 .map(|user| user.dir)
         })
         .map(|home| home.join(defaults::USER_STATE_DIR))
-        .ok_or_else(|| "no home directory to keep state in: give --state-dir DIR".into())
+        .ok_or_else(|| {
+            UsageError::of(
+                "state-dir",
+                "is missing: there is no home directory to keep the state in",
+            )
+        })
 }
 
 #[cfg(test)]
@@ -289,7 +316,7 @@ mod tests {
             "--state-dir=/var/lib/m",
         ];
         let cli = Cli::try_parse_from(needed.iter().chain(flags)).expect("flags clap takes");
-        Settings::from_flags(cli)
+        Settings::from_flags(cli).map_err(|error| error.to_string())
     }
 
     fn refusal(flags: &[&str]) -> String {

@@ -31,6 +31,9 @@ pub(crate) fn seconds(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
         return duration.as_secs().to_string();
     }
+    if duration < Duration::from_millis(1) {
+        return duration.as_secs_f64().to_string();
+    }
     let text = format!("{:.3}", duration.as_secs_f64());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
@@ -115,7 +118,7 @@ mod tests {
             (10_000_400_000, "10"),
             (1_999_900_000, "2"),
             (99_999_900_000, "100"),
-            (1, "0"),
+            (100_000, "0.0001"),
             (3_600_000_000_000, "3600"),
         ] {
             assert_eq!(seconds(Duration::from_nanos(nanos)), shown, "{nanos}");

@@ -528,6 +528,9 @@ impl Run<'_> {
                 return Event::Unable;
             }
         };
+        if self.settings.purpose == Purpose::DryRun {
+            self.warn_of_mistake().await;
+        }
         if self.settings.purpose == Purpose::Heal {
             self.warn_of_command(account.as_ref()).await;
             if !self.get_ready(account.as_ref()) {
@@ -705,7 +708,7 @@ impl Run<'_> {
         }
     }
 
-    /// Once a day, as root, warns of a restart command that others can change.
+    /// Once a day, warns of a restart command that cannot work, or, as root, that others can change.
     pub(super) async fn warn_of_command(&mut self, account: Option<&Account>) {
         if !self.is_warning_due() {
             return;
@@ -714,13 +717,20 @@ impl Run<'_> {
         if let Some(text) = restart_command::writable_by_others(command, account).await {
             self.journal.warning(&text);
         }
+        self.warn_of_mistake().await;
         self.state.state.warned = unix_time();
+    }
+
+    /// Warns of a restart command that cannot work.
+    pub(super) async fn warn_of_mistake(&self) {
+        if let Some(text) = restart_command::mistake(&self.settings.restart_cmd).await {
+            self.journal.warning(&redact::redacted(&text));
+        }
     }
 
     pub(super) fn is_warning_due(&self) -> bool {
         let warned = self.state.state.warned.unwrap_or_default();
-        geteuid().is_root()
-            && unix_time().is_some_and(|now| now.abs_diff(warned) >= WARNING_INTERVAL.as_secs())
+        unix_time().is_some_and(|now| now.abs_diff(warned) >= WARNING_INTERVAL.as_secs())
     }
 
     /// The end of a run that only looks.

@@ -28,6 +28,53 @@ pub(crate) async fn unusable(command: &str) -> Option<String> {
     Some(format!("{}: {reason}", program.display()))
 }
 
+/// What is wrong with this command, as far as can be told without running it, as a sentence. `None` also
+/// in every doubt.
+pub(crate) async fn mistake(command: &str) -> Option<String> {
+    let said = match words::mistake(command) {
+        Some(said) => said,
+        None => unusable_or_absent(command).await?,
+    };
+    Some(format!("The restart command cannot work: {said}"))
+}
+
+/// Why the program of this command cannot be run, looked for in PATH too.
+pub(crate) async fn unusable_or_absent(command: &str) -> Option<String> {
+    match unusable(command).await {
+        Some(said) => Some(said),
+        None => absent(command).await,
+    }
+}
+
+/// A program that is not in PATH, or a MyVNC script that is not there.
+async fn absent(command: &str) -> Option<String> {
+    let name = words::first_name(command);
+    let script = myvnc_script(command).filter(|path| path.is_absolute());
+    if name.is_none() && script.is_none() {
+        return None;
+    }
+    let look = || {
+        let lacks = |name: &String| !is_in_path(name);
+        if let Some(name) = name.as_ref().filter(|name| lacks(name)) {
+            return Some(format!("{name}: not found in PATH"));
+        }
+        let script = script.as_ref()?;
+        let reason = std::fs::metadata(script).err()?;
+        (reason.kind() == std::io::ErrorKind::NotFound)
+            .then(|| format!("{}: {}", script.display(), errno_text(&reason)))
+    };
+    bounded::ask(LOOK_TIMEOUT, look)
+        .await
+        .ok()
+        .flatten()
+        .flatten()
+}
+
+fn is_in_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| spawn::PATH.into());
+    std::env::split_paths(&path).any(|directory| unusable_program(&directory.join(name)).is_none())
+}
+
 fn unusable_program(program: &Path) -> Option<String> {
     Some(match std::fs::metadata(program) {
         Err(reason) => errno_text(&reason),
@@ -43,6 +90,54 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_command_that_cannot_work_is_found_before_it_is_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("myvnc");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("manage.py"), "").unwrap();
+        let root = root.display().to_string();
+        let no_verb = "no verb follows manage.py, which then exits without starting anything: add restart or start";
+        for (command, expected) in [
+            ("sh @/manage.py restart", None),
+            (
+                "source @/profile && sh @/manage.py --config_dir=/etc start",
+                None,
+            ),
+            ("sh @/manage.py --config_dir=/etc", Some(no_verb)),
+            ("sh -c '@/manage.py status'", Some(no_verb)),
+            (
+                "sh @/manage.py restart &",
+                Some(
+                    "it ends in &, so that its exit status and its failure are lost: leave out the &",
+                ),
+            ),
+            (
+                "no-such-program-here start",
+                Some("no-such-program-here: not found in PATH"),
+            ),
+            (
+                "sh @/2/manage.py start",
+                Some("@/2/manage.py: No such file or directory"),
+            ),
+            ("@/manage.py start", Some("@/manage.py: Permission denied")),
+            ("no-such-program-here || true", None),
+            ("true", None),
+        ] {
+            let expected = expected.map(|said| {
+                format!(
+                    "The restart command cannot work: {}",
+                    said.replace('@', &root)
+                )
+            });
+            assert_eq!(
+                mistake(&command.replace('@', &root)).await,
+                expected,
+                "{command}"
+            );
+        }
+    }
 
     #[tokio::test(flavor = "current_thread")]
     async fn what_cannot_be_executed_is_unusable() {

@@ -1,7 +1,7 @@
 //! What went wrong in TLS, in words that an administrator can act on.
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Debug};
 use std::io;
 
 use rustls::{
@@ -54,7 +54,7 @@ pub(crate) fn error(error: &(dyn StdError + 'static)) -> Option<TlsError> {
         Error::InvalidMessage(
             InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
         ) => return Some(TlsError::NotTls),
-        Error::InvalidMessage(what) => format!("the server's TLS is broken: {what:?}"),
+        Error::InvalidMessage(what) => format!("the server's TLS is broken: {}", words(what)),
         ours @ (Error::FailedToGetCurrentTime
         | Error::FailedToGetRandomBytes
         | Error::EncryptError) => {
@@ -62,8 +62,15 @@ pub(crate) fn error(error: &(dyn StdError + 'static)) -> Option<TlsError> {
         }
         Error::AlertReceived(alert) => refused(*alert),
         Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => NEITHER.into(),
-        Error::PeerIncompatible(what) => format!("nothing in common with the server: {what:?}"),
-        Error::PeerMisbehaved(what) => format!("the server breaks the rules of TLS: {what:?}"),
+        Error::PeerIncompatible(what) => {
+            format!("nothing in common with the server: {}", words(what))
+        }
+        Error::PeerMisbehaved(what) => {
+            format!("the server breaks the rules of TLS: {}", words(what))
+        }
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            "the server breaks the rules of TLS: a message out of turn".into()
+        }
         other => other.to_string(),
     };
     Some(TlsError::Handshake(what))
@@ -78,7 +85,7 @@ fn refused(alert: AlertDescription) -> String {
                 .into()
         }
         AlertDescription::CertificateRequired => "the server asks for a client certificate".into(),
-        other => format!("the server refused the handshake: {other:?}"),
+        other => format!("the server refused the handshake: {}", words(&other)),
     }
 }
 
@@ -118,8 +125,36 @@ fn untrusted(error: &CertificateError) -> String {
         CertificateError::Other(other) if is_own_authority(other) => {
             "self-signed (give it with --ca-cert FILE, or --no-verify-ssl to trust anybody)".into()
         }
-        other => other.to_string(),
+        CertificateError::Other(OtherError(other)) => match other.downcast_ref::<webpki::Error>() {
+            Some(other) => words(other),
+            None => other.to_string(),
+        },
+        other => words(other),
     }
+}
+
+/// The name of a variant in words: `no cipher suites in common` for `NoCipherSuitesInCommon`. The enums
+/// of rustls and webpki have no other text.
+fn words(variant: &dyn Debug) -> String {
+    let debug = format!("{variant:?}");
+    let end = debug.find(|c: char| !c.is_alphanumeric());
+    let name: Vec<char> = debug[..end.unwrap_or(debug.len())].chars().collect();
+    let mut words = vec![String::new()];
+    for (at, c) in name.iter().enumerate() {
+        let is_after_small = at > 0 && !name[at - 1].is_uppercase();
+        let is_before_small = name.get(at + 1).is_some_and(|next| next.is_lowercase());
+        if at > 0 && c.is_uppercase() && (is_after_small || is_before_small) {
+            words.push(String::new());
+        }
+        if let Some(word) = words.last_mut() {
+            word.push(*c);
+        }
+    }
+    let is_acronym = |word: &String| word.len() > 1 && word.chars().all(char::is_uppercase);
+    for word in words.iter_mut().filter(|word| !is_acronym(word)) {
+        *word = word.to_lowercase();
+    }
+    words.join(" ")
 }
 
 /// Whether a server shows a certificate that says that it is a CA's, as `openssl req -x509` makes it.
@@ -136,4 +171,41 @@ fn bare_name(presented: &str) -> &str {
         .split_once('(')
         .map_or(presented, |(_, inner)| inner);
     inner.trim_end_matches(')').trim_matches('"')
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic)]
+
+    use rustls::PeerMisbehaved;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_is_said_in_words() {
+        for (cause, said) in [
+            (
+                Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
+                "nothing in common with the server: no cipher suites in common",
+            ),
+            (
+                Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedPsk),
+                "the server breaks the rules of TLS: selected unoffered psk",
+            ),
+            (
+                Error::AlertReceived(AlertDescription::UnknownCA),
+                "the server refused the handshake: unknown CA",
+            ),
+            (
+                Error::InvalidMessage(InvalidMessage::MissingData("Extension")),
+                "the server's TLS is broken: missing data",
+            ),
+        ] {
+            let Some(TlsError::Handshake(what)) = error(&cause) else {
+                panic!("{cause:?}");
+            };
+            assert_eq!(what, said);
+        }
+        assert_eq!(untrusted(&CertificateError::Revoked), "revoked");
+    }
 }

@@ -33,28 +33,19 @@ fn each_mistake_has_its_place_and_the_nearest_key() {
         ),
         ("config = 'x'", ":1:1: unknown key config: "),
         ("help = true", ":1:1: unknown key help: "),
-        (
-            "timeout = 0",
-            ":1:1: invalid value '0' for '--timeout <SECONDS>': give seconds",
-        ),
-        (
-            "timeout = 'ten'",
-            ":1:1: invalid value 'ten' for '--timeout <SECONDS>'",
-        ),
+        ("timeout = 0", ":1:1: timeout 0: give seconds"),
+        ("timeout = 'ten'", ":1:1: timeout ten: give seconds"),
         ("timeout = true", ":1:1: timeout: give a number"),
         (
             "retries = 99999999999999999999",
             ":1:1: retries: give a smaller number",
         ),
-        (
-            "retries = 101",
-            ":1:1: invalid value '101' for '--retries <NUMBER>'",
-        ),
+        ("retries = 101", ":1:1: retries 101: give a whole number"),
         ("quiet = 'yes'", ":1:1: quiet: give true or false"),
         ("user = 0", ":1:1: user: give a text in quotes"),
         (
             "log-level = 'loud'",
-            ":1:1: invalid value 'loud' for '--log-level <LEVEL>'",
+            ":1:1: log-level loud: give one of debug, info",
         ),
         ("server = 3", ":1:1: unknown key server: "),
         ("[server]\na = 1", ":2:1: server.a: a server is a table"),
@@ -112,9 +103,116 @@ fn each_mistake_has_its_place_and_the_nearest_key() {
 }
 
 #[test]
+fn a_newcomers_mistake_is_answered_with_the_right_form() {
+    let server = "url = 'http://vm'\nrestart-cmd = 'true'\n";
+    let path = "give an absolute path, such as /var/log/monitor_myvnc/NAME.log";
+    let scheme = "no scheme; give a URL such as http://localhost:9143";
+    let table: &[(String, String)] = &[
+        (
+            format!("[server.myvnc.example.com]\n{server}"),
+            ":1:9: [server.myvnc.example.com]: a name with dots needs quotes: [server.\"myvnc.example.com\"]".into(),
+        ),
+        (
+            format!("[servers.a]\n{server}"),
+            ":1:2: unknown table [servers.a]: did you mean [server.a]?".into(),
+        ),
+        (
+            format!("[Server.a]\n{server}"),
+            ":1:2: unknown table [Server.a]: did you mean [server.a]?".into(),
+        ),
+        (
+            format!("[myvnc]\n{server}"),
+            ":1:2: unknown table [myvnc]: did you mean [server.myvnc]?".into(),
+        ),
+        (
+            format!("[[server]]\n{server}"),
+            ":1:3: unknown table [[server]]: did you mean [server.NAME]?".into(),
+        ),
+        (
+            server.into(),
+            ": logfile is missing: give it, or put the settings in a table [server.NAME], whose log is \
+             /var/log/monitor_myvnc/NAME.log"
+                .into(),
+        ),
+        (
+            "[server.a]\nURL = 'http://vm'\n".into(),
+            ":2:1: unknown key URL: the nearest valid key is url".into(),
+        ),
+        (
+            format!("[server.a]\n{server}user = nobody\n"),
+            ":4:8: not TOML: a text needs quotes: user = 'nobody'".into(),
+        ),
+        (
+            format!("[server.a]\n{server}logfile = 'log/m.log'\n"),
+            format!(":4:1: logfile log/m.log: {path}"),
+        ),
+        (
+            format!("[server.a]\n{server}logfile = '~/m.log'\n"),
+            format!(":4:1: logfile ~/m.log: {path}"),
+        ),
+        (
+            format!("[server.a]\n{server}retries = 1.5\n"),
+            ":4:1: retries 1.5: give a whole number from 0 to 100".into(),
+        ),
+        (
+            "process-pattern = \"main\\.py\"\n".into(),
+            ":1:25: not TOML: a backslash in double quotes begins an escape; use single quotes: \
+             process-pattern = 'main\\.py'"
+                .into(),
+        ),
+        (
+            "[server.a]\nurl = 'myvnc.example.com'\nrestart-cmd = 'x'\n".into(),
+            format!(":2:1: server a: url myvnc.example.com: {scheme}"),
+        ),
+        (
+            "[server.a]\nurl = 'vm:9143'\nrestart-cmd = 'x'\n".into(),
+            format!(":2:1: server a: url vm:9143: {scheme}"),
+        ),
+    ];
+    for (text, expected) in table {
+        let (refused, file) = check(text, &[]);
+        let expected = format!("monitor_myvnc: {file}{expected} (see monitor_myvnc.toml(5))\n");
+        assert_eq!(
+            (refused.code(), refused.stdout, refused.stderr),
+            (Some(2), String::new(), expected)
+        );
+    }
+}
+
+#[test]
+fn a_mistake_in_one_server_is_no_other_servers() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let _running = site.start();
+        let file = site.path("m.toml");
+        configure(&file, &[("a", &site)], true);
+        let mut text = std::fs::read_to_string(&file).unwrap();
+        text += "[server.c]\nurl = 'ftp://vm'\nrestart-cmd = 'x'\n[server.b]\ntiemout = 3\n";
+        std::fs::write(&file, text).unwrap();
+        let mut monitor = Command::new(MONITOR);
+        let whole = run(monitor.arg("--config").arg(&file));
+        assert_eq!(whole.code(), Some(2), "{}{}", whole.stdout, whole.stderr);
+        let said: Vec<&str> = whole.stderr.lines().collect();
+        assert_eq!(said.len(), 2, "{}", whole.stderr);
+        assert!(said[0].contains("server c: url ftp://vm: the scheme is ftp"));
+        assert!(said[1].contains("unknown key tiemout: the nearest valid key is timeout"));
+        assert!(site.log().contains("✓ Server is healthy"), "{}", site.log());
+        let alone = run(monitor.args(["--server", "a"]));
+        assert_eq!((alone.code(), alone.stderr), (Some(0), String::new()));
+    });
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
-    let (refused, _) = check("timeout = 0\nquiet = 1\n[server.a]\nx = 1\n", &[]);
-    assert_eq!(refused.stderr.lines().count(), 3, "{}", refused.stderr);
+    let (refused, file) = check("timeout = 0\nquiet = 1\n[server.a]\nx = 1\n", &[]);
+    let lines: Vec<_> = refused.stderr.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", refused.stderr);
+    for (line, at) in lines.iter().zip([":1:1: ", ":2:1: ", ":4:1: "]) {
+        assert!(
+            line.starts_with(&format!("monitor_myvnc: {file}{at}")),
+            "{line}"
+        );
+    }
 }
 
 #[test]
@@ -192,7 +290,10 @@ fn a_file_without_a_server_is_no_error() {
         std::fs::write(&file, text).unwrap();
         let mut monitor = Command::new(MONITOR);
         let idle = run(monitor.arg("--config").arg(&file));
-        let said = format!("no server in {}: nothing to watch\n", file.display());
+        let said = format!(
+            "no server in {}: nothing to watch; add a table [server.NAME], see monitor_myvnc.toml(5)\n",
+            file.display()
+        );
         assert_eq!(
             (idle.code(), idle.stdout, idle.stderr),
             (Some(0), said, String::new())
@@ -382,5 +483,59 @@ fn hazard_48_two_running_servers_of_one_user_are_doubtful() {
         let (checked, _) = check(&text, &[]);
         assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
         assert!(checked.stderr.contains(doubt), "{}", checked.stderr);
+    });
+}
+
+#[test]
+fn what_will_not_work_is_found_before_an_outage() {
+    let text = "[server.a]\nurl = 'http://vm'\nrestart-cmd = 'sh /opt/myvnc/manage.py --config_dir=/etc/myvnc'\n\
+        server-log = '/no-such-directory/*.log'\ndump-cmd = 'no-such-program-here {pid}'\nlisten = '127.0.0.1:80'\n\
+        user = 'nobody'\nrun-as = 'root'\nstate-dir = '/proc/version/state'\n";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("m.toml");
+    std::fs::write(&file, text).unwrap();
+    if !rig::is_root() {
+        return rig::skip("only root can set run-as");
+    }
+    let checked = run(Command::new(MONITOR)
+        .arg("--check-config")
+        .arg("--config")
+        .arg(&file));
+    assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+    for key in [
+        "listen = \"127.0.0.1:80\"",
+        "user = \"nobody\"",
+        "run-as = \"root\"",
+    ] {
+        assert!(checked.stdout.contains(key), "{}", checked.stdout);
+    }
+    for doubt in [
+        "warning: server a: The restart command cannot work: no verb follows manage.py",
+        "warning: server a: dump-cmd cannot run: no-such-program-here: not found in PATH",
+        "run-as (UID 0) differ",
+        "warning: server a: the state directory /proc/version/state cannot be written",
+        "warning: server a: server-log /no-such-directory/*.log matches no file",
+    ] {
+        assert!(
+            checked.stderr.contains(doubt),
+            "{doubt}: {}",
+            checked.stderr
+        );
+    }
+}
+
+#[test]
+fn a_healthy_run_warns_of_a_wrong_restart_command_once_a_day() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let _running = site.start();
+        for _ in 0..3 {
+            let mut monitor = site.monitor();
+            let healthy = run(monitor.args(["--restart-cmd", "no-such-program-here"]));
+            assert_eq!(healthy.code(), Some(0), "{}", site.log());
+        }
+        let said =
+            "[WARNING] The restart command cannot work: no-such-program-here: not found in PATH";
+        assert_eq!(site.log().matches(said).count(), 1, "{}", site.log());
     });
 }

@@ -75,6 +75,7 @@ fn a_dry_run_says_what_it_would_do_and_touches_nothing() {
 #[test]
 fn the_restart_ends_with_how_long_the_service_was_away_and_why() {
     let (site, _server) = Site::hung("");
+    assert_eq!(run(&mut site.monitor()).code(), Some(0));
     let _client = site.idle_client();
     assert_eq!(run(&mut site.monitor()).code(), Some(0));
     let log = site.log();

@@ -15,6 +15,9 @@ fn refuse_bad_input() {
     std::fs::write(&garbage, "no certificate\n").unwrap();
     let garbage = garbage.to_str().unwrap();
     let table: &[(&[&str], &str)] = &[
+        (&["--log", "/"], "--logfile /: this names no file"),
+        (&["--restart", ""], "--restart-cmd is empty"),
+        (&["--time", "0"], "--timeout 0: give seconds"),
         (&["--timeout", "0"], "--timeout"),
         (&["--timeout", "-1"], "--timeout"),
         (&["--timeout", "nan"], "--timeout"),
@@ -106,6 +109,15 @@ fn what_is_required_is_named() {
 }
 
 #[test]
+fn without_a_file_the_packages_file_is_checked() {
+    let checked = run(Command::new(MONITOR).arg("--check-config"));
+    let path = "/etc/monitor_myvnc.toml";
+    assert!(
+        (checked.stdout + &checked.stderr).contains(path) || std::path::Path::new(path).exists(),
+    );
+}
+
+#[test]
 fn help_names_every_option_within_80_columns() {
     let help = run(Command::new(MONITOR).arg("--help"));
     assert_eq!(help.code(), Some(0));
@@ -159,7 +171,7 @@ fn the_last_of_a_repeated_flag_counts() {
     let version = run(Command::new(MONITOR).args(["--timeout", "1", "--timeout", "0"]));
     assert_eq!(version.code(), Some(2));
     assert!(
-        version.stderr.contains("invalid value '0'"),
+        version.stderr.contains("--timeout 0: give seconds"),
         "{}",
         version.stderr
     );

@@ -27,7 +27,7 @@ const LAST_BYTES: u64 = 64 * 1024;
 /// Who may read the output.
 const OUTPUT_MODE: u32 = 0o640;
 /// Where commands are looked for when PATH is not set.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The shells that run the command, the best first: the manual promises `source`.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 /// Descriptors that `Command::spawn` opens here, the two ends over which the child reports a failure:

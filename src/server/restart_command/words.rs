@@ -15,6 +15,15 @@ const CHANGERS: [&str; 7] = [
     "systemctl",
     "systemd-run",
 ];
+/// What `manage.py` is asked for to start a server.
+const VERBS: [&str; 2] = ["start", "restart"];
+/// Names that the shell takes for itself (bash(1), SHELL BUILTIN COMMANDS and RESERVED WORDS), as far as
+/// they can begin a restart command.
+const SHELLS_OWN: [&str; 30] = [
+    ".", "alias", "builtin", "case", "cd", "command", "declare", "echo", "eval", "exec", "exit",
+    "export", "false", "for", "function", "if", "let", "printf", "pushd", "set", "shopt", "source",
+    "test", "time", "trap", "true", "ulimit", "umask", "until", "while",
+];
 /// Levels of commands inside of words, such as `sh -c "sh -c '…'"`, that are looked into.
 const DEPTH: u32 = 4;
 /// What ends a word outside of quotes.
@@ -48,9 +57,43 @@ pub(super) fn programs(command: &str) -> Vec<PathBuf> {
     paths.take(end.map_or(1, |_| usize::MAX)).collect()
 }
 
+/// What is wrong with a command as it is written: it starts nothing, or the monitor cannot see whether
+/// it worked.
+pub(super) fn mistake(command: &str) -> Option<String> {
+    let end = command.trim_end();
+    if end.ends_with('&') && !end.ends_with("&&") {
+        return Some(
+            "it ends in &, so that its exit status and its failure are lost: leave out the &"
+                .into(),
+        );
+    }
+    let words = words(command, DEPTH);
+    let is_manage =
+        |word: &String| argv::is_myvnc_script(word.as_bytes()) && word.ends_with("manage.py");
+    let script = words.iter().position(is_manage)?;
+    let mut after = words[script + 1..].iter();
+    (!after.any(|word| VERBS.contains(&word.as_str()))).then(|| {
+        "no verb follows manage.py, which then exits without starting anything: add restart or start"
+            .into()
+    })
+}
+
+/// The first word of a shell command as [`first_path`] reads it, where it is a name to be looked for in
+/// PATH, and nothing of the shell itself.
+pub(super) fn first_name(command: &str) -> Option<String> {
+    let word = first_word(command)?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "._+-".contains(c);
+    (word.chars().all(is_name) && !SHELLS_OWN.contains(&word.as_str())).then_some(word)
+}
+
 /// The first word of a shell command, after assignments, where it is plainly a path, and
 /// where nothing of the command can start the server if that path cannot run.
 pub(super) fn first_path(command: &str) -> Option<PathBuf> {
+    let word = first_word(command)?;
+    (word.contains('/') && is_plain(&word)).then(|| word.into())
+}
+
+fn first_word(command: &str) -> Option<String> {
     // `&&` runs nothing after a failure, and `2>&1` runs nothing at all; what runs other
     // commands beside the first one, or after it whatever became of it, is a doubt.
     let others = command.replace("&&", " ").replace(">&", ">");
@@ -71,8 +114,7 @@ pub(super) fn first_path(command: &str) -> Option<PathBuf> {
     };
     // Quoting and word splitting are shlex's; a word that the shell would expand is not plain.
     let words = shlex::split(command)?;
-    let word = words.iter().find(|word| !is_assignment(word))?;
-    (word.contains('/') && is_plain(word)).then(|| word.into())
+    words.into_iter().find(|word| !is_assignment(word))
 }
 
 /// Whether the shell makes nothing else of a word.
