@@ -26,16 +26,23 @@ impl Captured {
         captured.file("self/net/tcp", TCP);
         captured.file("uptime", "1000.00 2000.00\n");
         captured.file("loadavg", "0.50 0.40 0.30 2/345 99\n");
+        let others = "MemFree Buffers Cached SwapCached Active Inactive SwapTotal SwapFree Dirty Writeback AnonPages Mapped Shmem Slab \
+                      SReclaimable SUnreclaim KernelStack PageTables NFS_Unstable Bounce WritebackTmp CommitLimit Committed_AS VmallocTotal VmallocUsed VmallocChunk";
+        let others = others.split(' ').map(|name| format!("{name}: 0 kB\n"));
+        let memory = "MemTotal: 8388608 kB\nMemAvailable: 4194304 kB\n";
         captured.file(
             "meminfo",
-            "MemTotal:  8388608 kB\nMemAvailable:  4194304 kB\n",
+            &(memory.to_owned() + &others.collect::<String>()),
         );
-        captured.file("pressure/cpu", "some avg10=12.00 avg60=0\n");
+        captured.file(
+            "pressure/cpu",
+            "some avg10=12.00 avg60=0.00 avg300=0.00 total=0\n",
+        );
         captured.file(
             "pressure/memory",
-            "some avg10=9.00\nfull avg10=3.00 avg60=0\n",
+            "some avg10=9.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=3.00 avg60=0.00 avg300=0.00 total=0\n",
         );
-        captured.file("pressure/io", "some avg10=9.00\nfull avg10=4.00 avg60=0\n");
+        captured.file("pressure/io", "some avg10=9.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=4.00 avg60=0.00 avg300=0.00 total=0\n");
         captured
     }
 
