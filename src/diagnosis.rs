@@ -1,5 +1,7 @@
 //! Why a server hangs: a snapshot of /proc, taken before anything is stopped, and what it means.
 
+#[cfg(test)]
+mod captured;
 mod cause;
 mod collect;
 mod disks;
@@ -21,6 +23,7 @@ use self::collect::Collect;
 pub(crate) use self::question::{Question, Seen};
 pub(crate) use self::report::Line;
 use self::snapshot::Snapshot;
+use crate::proc::process::Proc;
 use crate::sys::bounded;
 use crate::text::errno_text;
 
@@ -68,7 +71,7 @@ pub(crate) async fn diagnose(question: &Question) -> Diagnosis {
         let mut send = |snapshot: &Snapshot| {
             let _ = out.write_all(&Diagnosis::of(snapshot, history).message());
         };
-        let mut collect = Collect::new(question, &mut send);
+        let mut collect = Collect::new(Proc::here(), question, &mut send);
         let paths = collect.at_proc();
         collect.at_disks(paths);
     });
@@ -78,7 +81,7 @@ pub(crate) async fn diagnose(question: &Question) -> Diagnosis {
             // The server may have used up all processes: what cannot block is read here.
             let mut last = None;
             let mut keep = |snapshot: &Snapshot| last = Some(Diagnosis::of(snapshot, history));
-            Collect::new(question, &mut keep).at_proc();
+            Collect::new(Proc::here(), question, &mut keep).at_proc();
             last.map(|mut last| {
                 last.causes
                     .push(Cause::NoProcess(errno_text(&reason)).to_string());

@@ -9,9 +9,9 @@ mod machine;
 mod port;
 pub(super) mod process;
 
-use self::catalog::{Cause, Server};
+use self::catalog::Cause;
 use super::question::Seen;
-use super::snapshot::{Process, Snapshot, Stage};
+use super::snapshot::{Snapshot, Stage};
 
 /// The causes that the snapshot shows, the most specific first.
 pub(super) fn causes(snapshot: &Snapshot) -> Vec<Cause> {
@@ -49,7 +49,7 @@ pub(super) fn causes(snapshot: &Snapshot) -> Vec<Cause> {
 
 /// What the server, or whatever answers in its place, has answered.
 fn answer(snapshot: &Snapshot) -> Option<Cause> {
-    let server = || snapshot.processes.first().map(server);
+    let server = || snapshot.processes.first().map(process::server);
     match &snapshot.seen {
         Seen::Healthy | Seen::Silent => None,
         Seen::Unresolved(reason) => Some(Cause::Dns {
@@ -69,14 +69,6 @@ fn answer(snapshot: &Snapshot) -> Option<Cause> {
         Seen::RedirectLoop => Some(Cause::RedirectLoop),
         Seen::Certificate(what) => Some(Cause::Certificate(what.clone())),
         Seen::Strange(what) => Some(Cause::NotMyvnc(what.clone())),
-    }
-}
-
-fn server(process: &Process) -> Server {
-    let listens = process.listens.iter();
-    Server {
-        pid: process.pid,
-        listens: listens.map(|(address, _)| *address).collect(),
     }
 }
 

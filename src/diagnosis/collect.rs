@@ -17,6 +17,7 @@ use super::{disks, oom, peer, server_log};
 use crate::proc::fd_owners::Holders;
 use crate::proc::machine::Machine;
 use crate::proc::net::{self, Sockets, plainly};
+use crate::proc::process::Proc;
 use crate::proc::{fd_owners, machine, sock_diag};
 use crate::server;
 
@@ -27,6 +28,7 @@ const SAMPLE: Duration = Duration::from_millis(100);
 
 /// A look that goes on. What it has seen is told after each step.
 pub(super) struct Collect<'a> {
+    proc: Proc<'a>,
     question: &'a Question,
     snapshot: Snapshot,
     tell: &'a mut dyn FnMut(&Snapshot),
@@ -34,7 +36,11 @@ pub(super) struct Collect<'a> {
 
 impl<'a> Collect<'a> {
     /// Nothing was read yet.
-    pub(super) fn new(question: &'a Question, tell: &'a mut dyn FnMut(&Snapshot)) -> Self {
+    pub(super) fn new(
+        proc: Proc<'a>,
+        question: &'a Question,
+        tell: &'a mut dyn FnMut(&Snapshot),
+    ) -> Self {
         let snapshot = Snapshot {
             port: question.port,
             is_port_of_url: question.is_port_of_url,
@@ -55,6 +61,7 @@ impl<'a> Collect<'a> {
             stage: Stage::default(),
         };
         Self {
+            proc,
             question,
             snapshot,
             tell,
@@ -68,25 +75,27 @@ impl<'a> Collect<'a> {
 
     /// Looks at what /proc shows, which does not hold whoever reads it.
     pub(super) fn at_proc(&mut self) -> Vec<PathBuf> {
-        let question = self.question;
-        let mut holders = Holders::until(Instant::now() + SEARCH);
-        self.snapshot.machine = machine::look();
+        let (proc, question) = (self.proc, self.question);
+        let mut holders = Holders::until(proc, Instant::now() + SEARCH);
+        self.snapshot.machine = machine::look(proc);
         self.snapshot.elsewhere = net::place(&question.addresses) == net::Place::Elsewhere;
-        let sockets = Sockets::read();
+        let sockets = Sockets::read(proc);
         let began = Instant::now();
         let (mut processes, mut paths) = (Vec::new(), Vec::new());
         for found in &question.server {
             self.snapshot.processes.clone_from(&processes);
-            self.snapshot.processes.extend(process::outline(found));
+            self.snapshot
+                .processes
+                .extend(process::outline(proc, found));
             self.next(Stage::Processes);
-            if let Some((process, open)) = process::read(found, &sockets, &mut holders) {
+            if let Some((process, open)) = process::read(proc, found, &sockets, &mut holders) {
                 processes.push(process);
                 paths.extend(open);
             }
         }
-        self.snapshot.listeners = listeners(question, &processes, &sockets, &mut holders);
-        self.snapshot.instances = instances(&question.others, &sockets);
-        sample(&mut processes, began);
+        self.snapshot.listeners = listeners(proc, question, &processes, &sockets, &mut holders);
+        self.snapshot.instances = instances(proc, &question.others, &sockets);
+        sample(proc, &mut processes, began);
         self.snapshot.processes = processes;
         self.next(Stage::KernelLog);
         if question.server.is_empty() {
@@ -103,12 +112,13 @@ impl<'a> Collect<'a> {
         self.snapshot.log = log;
         self.next(Stage::Disks);
         let pids = self.question.server.iter().map(|process| process.pid);
-        self.snapshot.full = disks::full(pids, &paths);
+        self.snapshot.full = disks::full(self.proc, pids, &paths);
         self.next(Stage::All);
     }
 }
 
 fn listeners(
+    proc: Proc,
     question: &Question,
     processes: &[Process],
     sockets: &Sockets,
@@ -137,18 +147,19 @@ fn listeners(
             clients: on_port(TcpState::Established, true),
             closing: on_port(TcpState::CloseWait, false),
             ours: holder.is_some_and(|holder| pids.contains(&holder)),
-            holder: holder.and_then(peer::of),
+            holder: holder.and_then(|pid| peer::of(proc, pid)),
         }
     })
     .collect()
 }
 
 fn instances(
+    proc: Proc,
     others: &[server::process::Process],
     sockets: &Sockets,
 ) -> Vec<(Peer, Vec<SocketAddr>)> {
     let listens = |pid: i32| {
-        let open = fd_owners::descriptors(pid).into_iter().flatten();
+        let open = fd_owners::descriptors(proc, pid).into_iter().flatten();
         let rows = open.filter_map(|one| match one.target {
             FDTarget::Socket(inode) => sockets.by_inode(inode),
             _ => None,
@@ -158,12 +169,12 @@ fn instances(
     };
     let seen = others
         .iter()
-        .filter_map(|process| Some((peer::of(process.pid)?, listens(process.pid))));
+        .filter_map(|process| Some((peer::of(proc, process.pid)?, listens(process.pid))));
     seen.collect()
 }
 
 /// How much CPU each thread has used since the look began.
-fn sample(processes: &mut [Process], began: Instant) {
+fn sample(proc: Proc, processes: &mut [Process], began: Instant) {
     let mut threads = processes.iter().flat_map(|process| &process.threads);
     if threads.any(|thread| thread.state == 'R') {
         std::thread::sleep(SAMPLE.saturating_sub(began.elapsed()));
@@ -176,9 +187,104 @@ fn sample(processes: &mut [Process], began: Instant) {
     let percent = |part: Duration| (part.as_nanos() * 100 / took.as_nanos().max(1)).min(100);
     for process in processes {
         for thread in &mut process.threads {
-            let after = process::cpu(process.pid, thread.tid).unwrap_or(thread.cpu);
+            let after = process::cpu(proc, process.pid, thread.tid).unwrap_or(thread.cpu);
             thread.ran = percent(after.ran.saturating_sub(thread.cpu.ran));
             thread.waited = percent(after.waited.saturating_sub(thread.cpu.waited));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::libc;
+
+    use super::*;
+    use crate::diagnosis::captured::{Captured, blocked_in};
+    use crate::diagnosis::question::Seen;
+    use crate::diagnosis::server_log::Wanted;
+    use crate::diagnosis::snapshot::Wait;
+    use crate::state::KnownServer;
+
+    fn process(pid: i32) -> server::process::Process {
+        server::process::Process {
+            pid,
+            parent: 1,
+            start_time: 500,
+            uid: 1000,
+            gid: 1000,
+            command: "python3 main.py".to_owned(),
+            argv: 0,
+            is_manager: false,
+        }
+    }
+
+    fn question() -> Question {
+        Question {
+            server: vec![process(7)],
+            others: vec![process(8)],
+            port: 9143,
+            is_port_of_url: true,
+            addresses: Vec::new(),
+            tls: false,
+            seen: Seen::Silent,
+            since_healthy: None,
+            known: KnownServer::default(),
+            log: Wanted {
+                known: None,
+                pattern: None,
+                logdir: None,
+                history: Duration::from_secs(120),
+                ours: Vec::new(),
+                owner: None,
+            },
+        }
+    }
+
+    #[test]
+    fn each_stage_sends_what_was_read_before_it() {
+        let captured = Captured::new();
+        captured.process(7, 'S', "python3\0main.py\0", &blocked_in(libc::SYS_read, 4));
+        captured.process(8, 'S', "python3\0other.py\0", "running\n");
+        captured.link("7/fd/3", "socket:[81]");
+        captured.link("7/fd/4", "socket:[82]");
+        captured.link("8/fd/3", "socket:[81]");
+        let question = question();
+        let mut sent = Vec::new();
+        let mut send = |snapshot: &Snapshot| sent.push(snapshot.clone());
+        Collect::new(captured.proc(), &question, &mut send).at_proc();
+        let stages: Vec<Stage> = sent.iter().map(|snapshot| snapshot.stage).collect();
+        let expected = [Stage::Processes, Stage::KernelLog, Stage::ServerLog];
+        assert_eq!(stages, expected);
+        // The outline is there before anything that can take long.
+        let outline = &sent[0].processes[0];
+        assert!(outline.pid == 7 && outline.threads.is_empty() && sent[0].listeners.is_empty());
+        let last = &sent[2];
+        assert!(matches!(last.processes[0].wait(), Wait::Client { .. }));
+        let listener = &last.listeners[0];
+        assert!(listener.ours && last.listeners.len() == 1);
+        let counts = (listener.waiting, listener.clients, listener.closing);
+        assert_eq!(counts, (3, 0, 1));
+        let holder = listener.holder.as_ref().map(|holder| holder.pid);
+        assert_eq!(holder, Some(7));
+        let (instance, listens) = &last.instances[0];
+        assert_eq!(instance.command, "python3 other.py");
+        assert_eq!(*listens, [SocketAddr::from(([127, 0, 0, 1], 9143))]);
+        let machine = &last.machine;
+        assert_eq!((machine.available, machine.memory), (4 << 30, 8 << 30));
+        assert!((machine.load - 0.5).abs() < 0.001 && machine.threads == 345);
+        let pressure = machine.pressure.map(|one| [one.cpu, one.memory, one.io]);
+        assert_eq!(pressure, Some([12.0, 3.0, 4.0]));
+    }
+
+    #[test]
+    fn a_server_that_has_ended_leaves_the_port() {
+        let captured = Captured::new();
+        let question = question();
+        let mut last = None;
+        let mut send = |snapshot: &Snapshot| last = Some(snapshot.clone());
+        Collect::new(captured.proc(), &question, &mut send).at_proc();
+        let processes = last.as_ref().map(|last| last.processes.len());
+        let ours = last.map(|last| last.listeners.iter().any(|one| one.ours));
+        assert_eq!((processes, ours), (Some(0), Some(false)));
     }
 }

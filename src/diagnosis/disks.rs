@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::snapshot::Full;
+use crate::proc::process::Proc;
 
 /// Of the working directories and those of the files, the ones whose disk has no room for others than root.
-pub(super) fn full(pids: impl Iterator<Item = i32>, files: &[PathBuf]) -> Vec<Full> {
-    let working = pids.filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok());
+pub(super) fn full(proc: Proc, pids: impl Iterator<Item = i32>, files: &[PathBuf]) -> Vec<Full> {
+    let working = pids.filter_map(|pid| std::fs::read_link(proc.path(pid, "cwd")).ok());
     let around = files
         .iter()
         .filter_map(|file| Some(file.parent()?.to_owned()));

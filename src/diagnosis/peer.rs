@@ -10,24 +10,20 @@ const LONGEST_CMDLINE: u64 = 16 << 10;
 const LONGEST_COMMAND: usize = 200;
 
 /// The children of all threads, as they were started.
-pub(super) fn children(pid: i32) -> Vec<Peer> {
-    let children = Proc::here().children(pid).into_iter();
-    children.filter_map(of).collect()
+pub(super) fn children(proc: Proc, pid: i32) -> Vec<Peer> {
+    let children = proc.children(pid).into_iter();
+    children.filter_map(|pid| of(proc, pid)).collect()
 }
 
 /// A process's arguments, joined by spaces; empty where it has none.
-fn command(pid: i32) -> String {
-    joined(
-        &Proc::here()
-            .cmdline(pid, LONGEST_CMDLINE)
-            .unwrap_or_default(),
-    )
+fn command(proc: Proc, pid: i32) -> String {
+    joined(&proc.cmdline(pid, LONGEST_CMDLINE).unwrap_or_default())
 }
 
 /// A process as a sentence names it.
-pub(super) fn of(pid: i32) -> Option<Peer> {
-    let stat = Proc::here().stat(pid).ok()?;
-    let command = command(pid);
+pub(super) fn of(proc: Proc, pid: i32) -> Option<Peer> {
+    let stat = proc.stat(pid).ok()?;
+    let command = command(proc, pid);
     let command = if command.is_empty() {
         format!("[{}]", stat.comm)
     } else {
@@ -38,7 +34,7 @@ pub(super) fn of(pid: i32) -> Option<Peer> {
         command: shortened(redact::redacted(&command)),
         is_hidden: false,
         state: stat.state,
-        age: Proc::here().age(pid).unwrap_or_default(),
+        age: proc.age(pid).unwrap_or_default(),
     })
 }
 

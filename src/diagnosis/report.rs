@@ -187,3 +187,155 @@ fn machine(snapshot: &Snapshot) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnosis::snapshot::{Cpu, Listener, Thread, Wait};
+    use crate::proc::machine::{Machine, Pressure};
+    use crate::proc::syscall::Doing;
+
+    fn thread(tid: i32, state: char) -> Thread {
+        Thread {
+            tid,
+            name: "python3".to_owned(),
+            state,
+            doing: Doing::Running,
+            wait: Wait::Running,
+            cpu: Cpu::default(),
+            ran: 0,
+            waited: 0,
+        }
+    }
+
+    #[test]
+    fn a_process_has_a_line() {
+        let bare = Process {
+            pid: 7,
+            state: 'S',
+            command: "python3 main.py".to_owned(),
+            threads: vec![thread(7, 'S')],
+            ..Process::default()
+        };
+        assert_eq!(
+            process(&bare),
+            "PID 7: state S, age 0 s, CPU time 0 s, memory 0 MiB, 1 thread (S): python3 main.py"
+        );
+        let full = Process {
+            age: Duration::from_secs(300),
+            cpu: Duration::from_secs(84),
+            resident: 61 << 20,
+            swapped: 5 << 20,
+            threads: vec![thread(7, 'S'), thread(8, 'R'), thread(9, 'S')],
+            kernel: Some("wait_woken".to_owned()),
+            stack: vec!["a".to_owned(), "b".to_owned()],
+            descriptors: Some(9),
+            most_descriptors: Some(1024),
+            sockets: [("CLOSE_WAIT", 2), ("LISTEN", 1)].into(),
+            listens: vec![(([127, 0, 0, 1], 9143).into(), 3)],
+            children: vec![Peer {
+                pid: 42,
+                command: "bjobs".to_owned(),
+                state: 'S',
+                ..Peer::default()
+            }],
+            ..bare.clone()
+        };
+        assert_eq!(
+            process(&full),
+            "PID 7: state S, age 5 min, CPU time 84 s, memory 61 MiB and 5 swapped, 3 threads (1 R and 2 S), kernel \
+             wait channel: wait_woken (a < b), descriptors 9 of 1024, sockets 2 CLOSE_WAIT and 1 LISTEN, listens on \
+             127.0.0.1:9143 with 3 waiting, child PID 42 (state S, for 0 s): bjobs: python3 main.py"
+        );
+    }
+
+    #[test]
+    fn threads_are_counted_by_state() {
+        assert_eq!(threads_in(&[('S', 1)].into()), "1 thread (S)");
+        assert_eq!(threads_in(&[('S', 4)].into()), "4 threads (S)");
+        assert_eq!(
+            threads_in(&[('R', 1), ('S', 2)].into()),
+            "3 threads (1 R and 2 S)"
+        );
+    }
+
+    #[test]
+    fn an_incomplete_snapshot_says_what_was_not_read() {
+        let mut snapshot = snapshot();
+        let texts = |snapshot: &Snapshot| readings(snapshot);
+        assert_eq!(
+            texts(&snapshot),
+            [
+                "Port 9143: a process that cannot be seen listens on 127.0.0.1:9143, 3 waiting to be accepted \
+                 (backlog 5), 2 in CLOSE_WAIT",
+                "Machine: load 0.50 on 2 CPUs, 4096 of 8192 MiB memory available; pressure (10 s average): cpu 12 %, \
+                 memory 3 %, io 4 %",
+            ]
+        );
+        snapshot.stage = Stage::Port;
+        snapshot.machine.pressure = None;
+        assert_eq!(
+            texts(&snapshot),
+            [
+                "Machine: load 0.50 on 2 CPUs, 4096 of 8192 MiB memory available",
+                "Diagnosis incomplete: timed out reading the listening sockets",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_servers_log_follows_its_heading() {
+        let mut snapshot = snapshot();
+        snapshot.log = Some(("/var/log/x.log".into(), vec!["late".to_owned()]));
+        let lines = lines(&snapshot, Duration::from_secs(120));
+        let heading = "1 lines of /var/log/x.log in the last 2 minutes";
+        assert_eq!(
+            lines[2..],
+            [
+                Line::ServerLog(heading.to_owned()),
+                Line::ServerLog("late".to_owned())
+            ]
+        );
+    }
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            port: 9143,
+            is_port_of_url: true,
+            addresses: Vec::new(),
+            elsewhere: false,
+            is_root: false,
+            tls: false,
+            seen: crate::diagnosis::question::Seen::Silent,
+            since_healthy: None,
+            is_running: true,
+            processes: Vec::new(),
+            listeners: vec![Listener {
+                address: ([127, 0, 0, 1], 9143).into(),
+                waiting: 3,
+                backlog: Some(5),
+                clients: 1,
+                closing: 2,
+                holder: None,
+                ours: false,
+            }],
+            instances: Vec::new(),
+            full: Vec::new(),
+            machine: Machine {
+                load: 0.5,
+                cpus: 2,
+                available: 4 << 30,
+                memory: 8 << 30,
+                pressure: Some(Pressure {
+                    memory: 3.0,
+                    cpu: 12.0,
+                    io: 4.0,
+                }),
+                ..Machine::default()
+            },
+            victim: None,
+            log: None,
+            stage: Stage::All,
+        }
+    }
+}

@@ -12,6 +12,7 @@ use procfs::process::FDTarget;
 use crate::defaults;
 use crate::lock::RunLock;
 use crate::proc::fd_owners;
+use crate::proc::process::Proc;
 use crate::sys::bounded;
 use crate::sys::files::{self, Shown};
 
@@ -74,7 +75,9 @@ fn is_log(path: &Path) -> bool {
 /// The log that a process holds open; none where its disk does not answer in time.
 pub(crate) async fn open_log(pid: i32) -> Option<PathBuf> {
     let looking = bounded::ask(LOOK_TIMEOUT, || {
-        let open = fd_owners::descriptors(pid).unwrap_or_default().into_iter();
+        let open = fd_owners::descriptors(Proc::here(), pid)
+            .unwrap_or_default()
+            .into_iter();
         let mut paths = open.filter_map(|one| match one.target {
             FDTarget::Path(path) => Some(path),
             _ => None,

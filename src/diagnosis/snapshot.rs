@@ -229,3 +229,35 @@ pub(crate) struct Full {
     /// Whether there is room and no inode.
     pub(crate) inodes: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn thread(tid: i32, state: char, wait: Wait) -> Thread {
+        Thread {
+            tid,
+            name: String::new(),
+            state,
+            doing: Doing::Running,
+            wait,
+            cpu: Cpu::default(),
+            ran: 0,
+            waited: 0,
+        }
+    }
+
+    #[test]
+    fn the_first_living_thread_stands_for_a_main_thread_that_has_ended() {
+        let mut process = Process {
+            pid: 7,
+            threads: vec![thread(8, 'S', Wait::Lock), thread(7, 'S', Wait::Idle)],
+            ..Process::default()
+        };
+        assert_eq!(*process.wait(), Wait::Idle);
+        process.threads[1].state = 'Z';
+        assert_eq!(*process.wait(), Wait::Lock);
+        process.threads.clear();
+        assert_eq!(*process.wait(), Wait::Hidden);
+    }
+}

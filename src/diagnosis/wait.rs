@@ -12,6 +12,7 @@ use super::phrase::Peer;
 use super::snapshot::Wait;
 use crate::proc::fd_owners::{End, Holders};
 use crate::proc::net::{Sockets, plainly};
+use crate::proc::process::Proc;
 use crate::proc::syscall::{Deed, Doing, Polled, doing};
 use crate::proc::{fd_owners, sock_diag};
 
@@ -35,24 +36,25 @@ const REMOTE: [&str; 13] = [
 ];
 
 /// What a process's descriptors and children are, to say what it waits for.
-pub(super) struct WaitResolver<'a> {
+pub(super) struct WaitResolver<'a, 'p> {
+    pub(super) proc: Proc<'p>,
     pub(super) pid: i32,
     pub(super) targets: &'a HashMap<i32, FDTarget>,
     pub(super) sockets: &'a Sockets,
     pub(super) children: &'a [Peer],
-    pub(super) holders: &'a mut Holders,
+    pub(super) holders: &'a mut Holders<'p>,
     /// Whether it is asked, too, what the one that is waited for waits for.
     pub(super) asks_on: bool,
 }
 
-impl WaitResolver<'_> {
+impl WaitResolver<'_, '_> {
     pub(super) fn wait(&mut self, doing: &Doing) -> Wait {
         match doing {
             Doing::Hidden => Wait::Hidden,
             Doing::Running => Wait::Running,
             Doing::Using(descriptor, deed) => self.on(*descriptor, *deed),
             Doing::Naming(path, deed) => self.file(path.as_deref(), *deed),
-            Doing::Child(Some(pid)) => match peer::of(*pid) {
+            Doing::Child(Some(pid)) => match peer::of(self.proc, *pid) {
                 Some(child) => self.process(child),
                 None => Wait::Unknown("a child".into()),
             },
@@ -121,7 +123,7 @@ impl WaitResolver<'_> {
             Wait::Client {
                 local: plainly(local),
                 peer: plainly(peer),
-                process: process.and_then(peer::of),
+                process: process.and_then(|pid| peer::of(self.proc, pid)),
                 writing: deed == Deed::Writing,
                 queued: row.tx_queue,
                 received: sock_diag::received(local, peer),
@@ -134,7 +136,7 @@ impl WaitResolver<'_> {
             let process = inode.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Remote {
                 peer: plainly(peer),
-                process: process.and_then(peer::of),
+                process: process.and_then(|pid| peer::of(self.proc, pid)),
                 connecting: row.state == TcpState::SynSent,
             }
         }
@@ -150,7 +152,7 @@ impl WaitResolver<'_> {
         let children: Vec<i32> = self.children.iter().map(|child| child.pid).collect();
         let holders = self.holders.of_pipe(inode, end, &children);
         let holder = holders.into_iter().find(|pid| *pid != self.pid);
-        match holder.and_then(peer::of) {
+        match holder.and_then(|pid| peer::of(self.proc, pid)) {
             Some(holder) => self.process(holder),
             None => match self.hidden_child() {
                 Some(child) => self.process(child),
@@ -162,7 +164,7 @@ impl WaitResolver<'_> {
     /// The only child whose descriptors cannot be read: it runs as another user, and has the other end
     /// for all that is seen of the rest.
     fn hidden_child(&self) -> Option<Peer> {
-        let is_hidden = |child: &&Peer| fd_owners::descriptors(child.pid).is_none();
+        let is_hidden = |child: &&Peer| fd_owners::descriptors(self.proc, child.pid).is_none();
         let mut hidden = self.children.iter().filter(is_hidden);
         match (hidden.next(), hidden.next()) {
             (Some(child), None) => Some(Peer {
@@ -178,13 +180,13 @@ impl WaitResolver<'_> {
         let mut chain = vec![first];
         while chain.len() < LONGEST_CHAIN {
             let Some(last) = chain.last() else { break };
-            match peer::children(last.pid).as_slice() {
+            match peer::children(self.proc, last.pid).as_slice() {
                 [only] if last.state == 'S' && only.pid != self.pid => chain.push(only.clone()),
                 _ => break,
             }
         }
         let last = chain.last().filter(|_| self.asks_on).map(|last| {
-            let wait = wait_of(last.pid, self.sockets, self.holders);
+            let wait = wait_of(self.proc, last.pid, self.sockets, self.holders);
             matches!(wait, Wait::Remote { .. } | Wait::File { .. }).then(|| Box::new(wait))
         });
         Wait::Process {
@@ -204,11 +206,11 @@ impl WaitResolver<'_> {
         let absolute = if path.is_absolute() {
             path.to_owned()
         } else {
-            let cwd = std::fs::read_link(format!("/proc/{}/cwd", self.pid)).unwrap_or_default();
+            let cwd = std::fs::read_link(self.proc.path(self.pid, "cwd")).unwrap_or_default();
             cwd.join(path)
         };
         Wait::File {
-            mount: remote_mount(self.pid, &absolute),
+            mount: remote_mount(self.proc, self.pid, &absolute),
             path: absolute.display().to_string(),
             deed,
         }
@@ -216,10 +218,11 @@ impl WaitResolver<'_> {
 }
 
 /// What a process's main thread waits for.
-fn wait_of(pid: i32, sockets: &Sockets, holders: &mut Holders) -> Wait {
-    let open = fd_owners::descriptors(pid).into_iter().flatten();
+fn wait_of<'p>(proc: Proc<'p>, pid: i32, sockets: &Sockets, holders: &mut Holders<'p>) -> Wait {
+    let open = fd_owners::descriptors(proc, pid).into_iter().flatten();
     let targets = open.map(|one| (one.fd, one.target)).collect();
     let mut resolver = WaitResolver {
+        proc,
         pid,
         targets: &targets,
         sockets,
@@ -227,7 +230,7 @@ fn wait_of(pid: i32, sockets: &Sockets, holders: &mut Holders) -> Wait {
         holders,
         asks_on: false,
     };
-    resolver.wait(&doing(pid, pid))
+    resolver.wait(&doing(proc, pid, pid))
 }
 
 /// Whether two waits are for the same one.
@@ -258,8 +261,11 @@ fn datagrams(inode: u64) -> Wait {
 }
 
 /// `nfs4 server:/export on /home`, where that is what a path is on.
-fn remote_mount(pid: i32, path: &Path) -> Option<String> {
-    let mounts = procfs::process::Process::new(pid).ok()?.mountinfo().ok()?;
+fn remote_mount(proc: Proc, pid: i32, path: &Path) -> Option<String> {
+    let mounts = procfs::process::Process::new_with_root(proc.0.join(pid.to_string()))
+        .ok()?
+        .mountinfo()
+        .ok()?;
     // The last one hides what is mounted below it.
     let mount = mounts
         .into_iter()
@@ -271,4 +277,130 @@ fn remote_mount(pid: i32, path: &Path) -> Option<String> {
         let point: PathBuf = mount.mount_point;
         format!("{} {source} on {}", mount.fs_type, point.display())
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use nix::libc;
+
+    use super::*;
+    use crate::diagnosis::captured::{Captured, blocked_in};
+
+    /// What PID 7 waits for in this system call.
+    fn wait_in(captured: &Captured, number: libc::c_long, first: u64) -> Wait {
+        let proc = captured.proc();
+        captured.file("7/task/7/syscall", &blocked_in(number, first));
+        let sockets = Sockets::read(proc);
+        let mut holders = Holders::until(proc, Instant::now() + Duration::from_secs(60));
+        let open = fd_owners::descriptors(proc, 7).into_iter().flatten();
+        let targets = open.map(|one| (one.fd, one.target)).collect();
+        let mut resolver = WaitResolver {
+            proc,
+            pid: 7,
+            targets: &targets,
+            sockets: &sockets,
+            children: &peer::children(proc, 7),
+            holders: &mut holders,
+            asks_on: true,
+        };
+        resolver.wait(&doing(proc, 7, 7))
+    }
+
+    fn server() -> Captured {
+        let captured = Captured::new();
+        captured.process(7, 'S', "python3\0main.py\0", "running\n");
+        captured.link("7/fd/3", "socket:[81]");
+        captured.link("7/fd/4", "socket:[82]");
+        captured.link("7/fd/5", "socket:[83]");
+        captured.link("7/fd/6", "pipe:[90]");
+        captured.link("7/fd/7", "/home/x/users.json");
+        captured
+    }
+
+    #[test]
+    fn a_socket_is_a_client_a_peer_or_the_listener() {
+        let captured = server();
+        let accepting = wait_in(&captured, libc::SYS_accept4, 3);
+        assert_eq!(accepting, Wait::Idle);
+        assert_eq!(wait_in(&captured, libc::SYS_read, 3), Wait::Idle);
+        let Wait::Client {
+            local,
+            peer,
+            writing,
+            queued,
+            ..
+        } = wait_in(&captured, libc::SYS_sendto, 4)
+        else {
+            panic!("no client");
+        };
+        assert_eq!(local.to_string(), "127.0.0.1:9143");
+        assert_eq!(peer.to_string(), "10.0.0.7:51234");
+        assert!(writing && queued == 5);
+        let Wait::Remote {
+            peer, connecting, ..
+        } = wait_in(&captured, libc::SYS_connect, 5)
+        else {
+            panic!("no peer");
+        };
+        assert_eq!(peer.to_string(), "10.0.0.7:389");
+        assert!(connecting);
+        let unknown = Wait::Unknown("descriptor 99".to_owned());
+        assert_eq!(wait_in(&captured, libc::SYS_read, 99), unknown);
+    }
+
+    #[test]
+    fn a_chain_of_processes_is_followed_to_its_end() {
+        let captured = server();
+        captured.process(42, 'S', "sh\0-c\0bjobs\0", "running\n");
+        captured.process(43, 'S', "bjobs\0", &blocked_in(libc::SYS_read, 0));
+        captured.link("43/fd/0", "/dev/ttyS0");
+        captured.link("42/fd/1", "pipe:[90]");
+        captured.file("7/task/7/children", "42 ");
+        captured.file("42/task/42/children", "43 ");
+        for (number, first) in [(libc::SYS_wait4, 42), (libc::SYS_read, 6)] {
+            let Wait::Process { chain, last } = wait_in(&captured, number, first) else {
+                panic!("no process");
+            };
+            let commands: Vec<&str> = chain.iter().map(|one| one.command.as_str()).collect();
+            assert_eq!(commands, ["sh -c bjobs", "bjobs"]);
+            let reads =
+                matches!(last.as_deref(), Some(Wait::File { path, .. }) if path == "/dev/ttyS0");
+            assert!(reads, "{last:?}");
+        }
+        captured.file("7/task/7/children", "42 43 ");
+        let any = wait_in(&captured, libc::SYS_wait4, u64::from(u32::MAX));
+        assert!(matches!(any, Wait::Children(two) if two.len() == 2));
+    }
+
+    #[test]
+    fn a_file_is_named_with_the_network_file_system_that_it_is_on() {
+        let captured = server();
+        let file = |captured: &Captured| match wait_in(captured, libc::SYS_read, 7) {
+            Wait::File { path, mount, .. } => (path, mount),
+            other => (format!("{other:?}"), None),
+        };
+        let root = "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n";
+        captured.file("7/mountinfo", root);
+        assert_eq!(file(&captured), ("/home/x/users.json".to_owned(), None));
+        let home = format!("{root}21 20 0:40 / /home rw - nfs4 vm:/export rw\n");
+        captured.file("7/mountinfo", &home);
+        assert_eq!(
+            file(&captured).1.as_deref(),
+            Some("nfs4 vm:/export on /home")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_hidden() {
+        let captured = server();
+        std::fs::remove_file(captured.path().join("7/task/7/syscall")).unwrap_or_default();
+        let proc = captured.proc();
+        let mut holders = Holders::until(proc, Instant::now());
+        let sockets = Sockets::read(proc);
+        assert_eq!(wait_of(proc, 7, &sockets, &mut holders), Wait::Hidden);
+        assert_eq!(wait_of(proc, 8, &sockets, &mut holders), Wait::Hidden);
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::parse::number_after;
+use super::process::Proc;
 
 /// How much of something that is limited is in use.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -54,8 +55,8 @@ const KEPT: [Kept; 2] = [
 ];
 
 /// The limits that a process is near, by its `status` and `limits` (`proc(5)`).
-pub(crate) fn near(pid: i32, status: &str, rlimits: &str) -> Vec<Limit> {
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+pub(crate) fn near(proc: Proc, pid: i32, status: &str, rlimits: &str) -> Vec<Limit> {
+    let groups = std::fs::read_to_string(proc.path(pid, "cgroup")).unwrap_or_default();
     let mut near: Vec<Limit> = KEPT
         .iter()
         .filter_map(|kept| of_group(kept, &groups, Path::new("/sys/fs/cgroup")))

@@ -25,15 +25,17 @@ pub(crate) enum End {
 
 /// The holders of sockets and pipes.
 #[derive(Debug)]
-pub(crate) struct Holders {
+pub(crate) struct Holders<'a> {
+    proc: Proc<'a>,
     end: Instant,
     everybody: Option<HashMap<Thing, Vec<i32>>>,
 }
 
-impl Holders {
+impl<'a> Holders<'a> {
     /// Looks through other processes until then and no longer.
-    pub(crate) fn until(end: Instant) -> Self {
+    pub(crate) fn until(proc: Proc<'a>, end: Instant) -> Self {
         Self {
+            proc,
             end,
             everybody: None,
         }
@@ -52,23 +54,22 @@ impl Holders {
     fn all(&mut self, thing: Thing, first: &[i32]) -> Vec<i32> {
         let near = first.iter().copied();
         let near: Vec<i32> = near
-            .filter(|pid| things_of(*pid).any(|one| one == thing))
+            .filter(|pid| things_of(self.proc, *pid).any(|one| one == thing))
             .collect();
         if !near.is_empty() {
             return near;
         }
-        let end = self.end;
-        let everybody = self.everybody.get_or_insert_with(|| everybody(end));
+        let (proc, end) = (self.proc, self.end);
+        let everybody = self.everybody.get_or_insert_with(|| everybody(proc, end));
         everybody.get(&thing).cloned().unwrap_or_default()
     }
 }
 
-fn everybody(end: Instant) -> HashMap<Thing, Vec<i32>> {
+fn everybody(proc: Proc, end: Instant) -> HashMap<Thing, Vec<i32>> {
     let mut holders: HashMap<Thing, Vec<i32>> = HashMap::new();
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    for pid in pids.take_while(|_| Instant::now() < end) {
-        for thing in things_of(pid) {
+    let pids = proc.pids().unwrap_or_default();
+    for pid in pids.into_iter().take_while(|_| Instant::now() < end) {
+        for thing in things_of(proc, pid) {
             let pids = holders.entry(thing).or_default();
             if pids.last() != Some(&pid) {
                 pids.push(pid);
@@ -78,8 +79,8 @@ fn everybody(end: Instant) -> HashMap<Thing, Vec<i32>> {
     holders
 }
 
-fn things_of(pid: i32) -> impl Iterator<Item = Thing> {
-    let open = descriptors(pid).unwrap_or_default().into_iter();
+fn things_of(proc: Proc, pid: i32) -> impl Iterator<Item = Thing> + use<> {
+    let open = descriptors(proc, pid).unwrap_or_default().into_iter();
     open.flat_map(|one| things(&one))
 }
 
@@ -101,20 +102,24 @@ fn things(one: &FDInfo) -> Vec<Thing> {
 
 /// What a process's descriptors are; none where we may not see them. One that is closed
 /// meanwhile is no reason to see none.
-pub(crate) fn descriptors(pid: i32) -> Option<Vec<FDInfo>> {
-    let open = descriptors_of(pid);
+pub(crate) fn descriptors(proc: Proc, pid: i32) -> Option<Vec<FDInfo>> {
+    let open = descriptors_of(proc, pid);
     // A first thread that has ended has none.
     if open.as_ref().is_none_or(Vec::is_empty) {
-        if let Some(thread) = Proc::here().living_thread(pid) {
-            return descriptors_of(thread);
+        if let Some(thread) = proc.living_thread(pid) {
+            return descriptors_of(proc, thread);
         }
     }
     open
 }
 
-fn descriptors_of(pid: i32) -> Option<Vec<FDInfo>> {
+fn descriptors_of(proc: Proc, pid: i32) -> Option<Vec<FDInfo>> {
     let mut open = Vec::new();
-    for one in procfs::process::Process::new(pid).ok()?.fd().ok()? {
+    for one in procfs::process::Process::new_with_root(proc.0.join(pid.to_string()))
+        .ok()?
+        .fd()
+        .ok()?
+    {
         match one {
             Ok(one) => open.push(one),
             Err(ProcError::PermissionDenied(_)) => return None,
@@ -153,13 +158,13 @@ mod tests {
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let pipe = inode(child.stdin.as_ref().unwrap());
-        let mut holders = Holders::until(Instant::now() + Duration::from_secs(60));
+        let mut holders = Holders::until(Proc::here(), Instant::now() + Duration::from_secs(60));
         assert_eq!(holders.of_pipe(pipe, End::Read, &[]), [pid]);
         assert_eq!(holders.of_pipe(pipe, End::Write, &[]), [ours]);
         assert_eq!(holders.of_pipe(pipe, End::Write, &[pid, ours]), [ours]);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         assert_eq!(holders.of_socket(inode(&listener), &[ours]), Some(ours));
-        let mut late = Holders::until(Instant::now());
+        let mut late = Holders::until(Proc::here(), Instant::now());
         assert_eq!(late.of_socket(inode(&listener), &[]), None);
         child.kill().unwrap();
         child.wait().unwrap();

@@ -35,11 +35,7 @@ pub(crate) struct Pressure {
 }
 
 /// Looks at the machine.
-pub(crate) fn look() -> Machine {
-    look_below(Proc::here())
-}
-
-fn look_below(proc: Proc) -> Machine {
+pub(crate) fn look(proc: Proc) -> Machine {
     let read = |name: &str| super::process::read(&proc.0.join(name), SMALL).unwrap_or_default();
     let memory = Meminfo::from_buf_read(read("meminfo").as_slice()).ok();
     let load = LoadAverage::from_read(read("loadavg").as_slice()).ok();
@@ -87,7 +83,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_memory_and_threads() {
-        let machine = look();
+        let machine = look(Proc::here());
         assert!(machine.memory > machine.available && machine.available > 0);
         assert!(machine.threads > 0 && machine.most_threads > machine.threads);
     }
@@ -100,7 +96,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        assert_eq!(look_below(Proc(root.path())).memory, 0);
+        assert_eq!(look(Proc(root.path())).memory, 0);
         // The values that procfs insists on; MemAvailable came with Linux 3.14.
         let fields = [
             "Buffers",
@@ -148,7 +144,7 @@ mod tests {
         );
         write("sys/kernel/threads-max", "1000\n");
         write("sys/kernel/pid_max", "500\n");
-        let machine = look_below(Proc(root.path()));
+        let machine = look(Proc(root.path()));
         assert_eq!((machine.memory, machine.available), (4 << 20, 1 << 20));
         assert_eq!(
             (machine.load, machine.threads, machine.most_threads),

@@ -26,8 +26,8 @@ impl Sockets {
     }
 
     /// Those of now.
-    pub(crate) fn read() -> Self {
-        let rows = tcp_sockets();
+    pub(crate) fn read(proc: Proc) -> Self {
+        let rows = tcp_sockets(proc);
         let numbered = rows.iter().enumerate();
         // What is not accepted yet, or closed already, has inode 0.
         let by_inode = numbered
@@ -76,9 +76,15 @@ impl Sockets {
 }
 
 /// The TCP sockets of our network namespace (`proc_pid_net(5)`).
-fn tcp_sockets() -> Vec<TcpNetEntry> {
-    let tables = [procfs::net::tcp(), procfs::net::tcp6()];
+fn tcp_sockets(proc: Proc) -> Vec<TcpNetEntry> {
+    let tables = ["self/net/tcp", "self/net/tcp6"].map(|name| table(proc, name));
     tables.into_iter().flatten().flatten().collect()
+}
+
+fn table(proc: Proc, name: &str) -> io::Result<Vec<TcpNetEntry>> {
+    let file = BufReader::new(File::open(proc.0.join(name))?);
+    let table = TcpNetEntries::from_buf_read(file, procfs::current_system_info());
+    Ok(table.map_err(io::Error::other)?.0)
 }
 
 /// The sockets of our network namespace that listen, without their cookies: where the kernel cannot be
@@ -87,15 +93,11 @@ fn tcp_sockets() -> Vec<TcpNetEntry> {
 /// # Errors
 /// Neither table can be read.
 pub(crate) fn listeners(proc: Proc) -> io::Result<Vec<Listener>> {
-    let info = procfs::current_system_info();
     let mut found = Vec::new();
     let mut failed = None;
     for name in ["self/net/tcp", "self/net/tcp6"] {
-        let table = File::open(proc.0.join(name)).and_then(|file| {
-            TcpNetEntries::from_buf_read(BufReader::new(file), info).map_err(io::Error::other)
-        });
-        match table {
-            Ok(table) => found.extend(table.0),
+        match table(proc, name) {
+            Ok(table) => found.extend(table),
             // A kernel without IPv6 has no such table.
             Err(reason) => failed = failed.or(Some((name, reason))),
         }

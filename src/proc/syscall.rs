@@ -11,6 +11,7 @@ use procfs::FromRead;
 use procfs::process::Syscall;
 
 use super::parse::number_after;
+use super::process::Proc;
 
 /// No more descriptors of one `poll(2)`, `select(2)` or `epoll_wait(2)` are looked at.
 const MOST_POLLED: usize = 1024;
@@ -105,10 +106,10 @@ impl fmt::Display for Deed {
 }
 
 /// Reads what a thread does.
-pub(crate) fn doing(pid: i32, tid: i32) -> Doing {
-    match std::fs::read(format!("/proc/{pid}/task/{tid}/syscall")) {
+pub(crate) fn doing(proc: Proc, pid: i32, tid: i32) -> Doing {
+    match std::fs::read(proc.path(pid, &format!("task/{tid}/syscall"))) {
         Err(_) => Doing::Hidden,
-        Ok(text) => parse(&text).map_or(Doing::Running, |call| meaning(pid, call)),
+        Ok(text) => parse(&text).map_or(Doing::Running, |call| meaning(proc, pid, call)),
     }
 }
 
@@ -128,7 +129,7 @@ fn parse(text: &[u8]) -> Option<Call> {
     })
 }
 
-fn meaning(pid: i32, call: Call) -> Doing {
+fn meaning(proc: Proc, pid: i32, call: Call) -> Doing {
     let [first, second, third, fourth] = call.arguments;
     // The kernel shows registers; an int is their lower half.
     #[allow(
@@ -137,7 +138,7 @@ fn meaning(pid: i32, call: Call) -> Doing {
     )]
     let number = first as i32;
     let using = |deed| Doing::Using(number, deed);
-    let naming = |address, deed| Doing::Naming(path(pid, address), deed);
+    let naming = |address, deed| Doing::Naming(path(proc, pid, address), deed);
     match call.number {
         libc::SYS_read
         | libc::SYS_readv
@@ -170,7 +171,7 @@ fn meaning(pid: i32, call: Call) -> Doing {
         libc::SYS_wait4 => Doing::Child(Some(number).filter(|pid| *pid > 0)),
         libc::SYS_waitid => Doing::Child(match (u32::try_from(first), i32::try_from(second)) {
             (Ok(libc::P_PID), Ok(child)) => Some(child),
-            (Ok(libc::P_PIDFD), Ok(descriptor)) => behind_pidfd(pid, descriptor),
+            (Ok(libc::P_PIDFD), Ok(descriptor)) => behind_pidfd(proc, pid, descriptor),
             _ => None,
         }),
         libc::SYS_clone | libc::SYS_clone3 => Doing::Forking,
@@ -179,9 +180,11 @@ fn meaning(pid: i32, call: Call) -> Doing {
         libc::SYS_futex if fourth != 0 => Doing::Sleeping,
         libc::SYS_futex => Doing::Lock,
         libc::SYS_nanosleep | libc::SYS_clock_nanosleep => Doing::Sleeping,
-        libc::SYS_ppoll => Doing::Polling(polled(pid, first, second)),
-        libc::SYS_pselect6 => Doing::Polling(selected(pid, first, second, third)),
-        libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => Doing::Polling(registered(pid, number)),
+        libc::SYS_ppoll => Doing::Polling(polled(proc, pid, first, second)),
+        libc::SYS_pselect6 => Doing::Polling(selected(proc, pid, first, second, third)),
+        libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => {
+            Doing::Polling(registered(proc, pid, number))
+        }
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open | libc::SYS_creat => naming(first, Deed::Opening),
         #[cfg(target_arch = "x86_64")]
@@ -195,24 +198,24 @@ fn meaning(pid: i32, call: Call) -> Doing {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_vfork => Doing::Forking,
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_poll => Doing::Polling(polled(pid, first, second)),
+        libc::SYS_poll => Doing::Polling(polled(proc, pid, first, second)),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_select => Doing::Polling(selected(pid, first, second, third)),
+        libc::SYS_select => Doing::Polling(selected(proc, pid, first, second, third)),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_epoll_wait => Doing::Polling(registered(pid, number)),
+        libc::SYS_epoll_wait => Doing::Polling(registered(proc, pid, number)),
         other => Doing::Other(other),
     }
 }
 
 /// The process that a pidfd refers to (`Pid:` in `proc_pid_fdinfo(5)`).
-fn behind_pidfd(pid: i32, descriptor: i32) -> Option<i32> {
-    let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}")).ok()?;
+fn behind_pidfd(proc: Proc, pid: i32, descriptor: i32) -> Option<i32> {
+    let info = std::fs::read_to_string(proc.path(pid, &format!("fdinfo/{descriptor}"))).ok()?;
     number_after(&info, "\nPid:").filter(|pid| *pid > 0)
 }
 
-fn memory(pid: i32, address: u64, length: usize) -> Option<Vec<u8>> {
+fn memory(proc: Proc, pid: i32, address: u64, length: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; length];
-    let read = File::open(format!("/proc/{pid}/mem"))
+    let read = File::open(proc.path(pid, "mem"))
         .ok()?
         .read_at(&mut bytes, address)
         .ok()?;
@@ -221,9 +224,9 @@ fn memory(pid: i32, address: u64, length: usize) -> Option<Vec<u8>> {
 }
 
 /// The descriptors of an array of `struct pollfd` (`poll(2)`).
-fn polled(pid: i32, address: u64, count: u64) -> Vec<Polled> {
+fn polled(proc: Proc, pid: i32, address: u64, count: u64) -> Vec<Polled> {
     let count = usize::try_from(count).unwrap_or_default().min(MOST_POLLED);
-    let bytes = memory(pid, address, count * 8).unwrap_or_default();
+    let bytes = memory(proc, pid, address, count * 8).unwrap_or_default();
     bytes.chunks_exact(8).filter_map(pollfd).collect()
 }
 
@@ -237,13 +240,13 @@ fn pollfd(entry: &[u8]) -> Option<Polled> {
 }
 
 /// The descriptors of the first two sets of `select(2)`.
-fn selected(pid: i32, count: u64, reading: u64, writing: u64) -> Vec<Polled> {
+fn selected(proc: Proc, pid: i32, count: u64, reading: u64, writing: u64) -> Vec<Polled> {
     let count = usize::try_from(count).unwrap_or_default().min(MOST_POLLED);
     let set = |address, writing| {
         let bytes = if address == 0 {
             Vec::new()
         } else {
-            memory(pid, address, count.div_ceil(8)).unwrap_or_default()
+            memory(proc, pid, address, count.div_ceil(8)).unwrap_or_default()
         };
         in_set(&bytes, count)
             .into_iter()
@@ -268,8 +271,8 @@ fn in_set(bytes: &[u8], count: usize) -> Vec<i32> {
 }
 
 /// The descriptors that an epoll instance watches (`proc_pid_fdinfo(5)`).
-fn registered(pid: i32, descriptor: i32) -> Vec<Polled> {
-    let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{descriptor}"));
+fn registered(proc: Proc, pid: i32, descriptor: i32) -> Vec<Polled> {
+    let info = std::fs::read_to_string(proc.path(pid, &format!("fdinfo/{descriptor}")));
     let info = info.unwrap_or_default();
     info.lines().take(MOST_POLLED).filter_map(tfd).collect()
 }
@@ -287,12 +290,12 @@ fn tfd(line: &str) -> Option<Polled> {
     })
 }
 
-fn path(pid: i32, address: u64) -> Option<PathBuf> {
+fn path(proc: Proc, pid: i32, address: u64) -> Option<PathBuf> {
     // A page at a time: the next one may not be there.
     let first = 4096 - usize::try_from(address % 4096).unwrap_or_default();
-    let mut bytes = memory(pid, address, first)?;
+    let mut bytes = memory(proc, pid, address, first)?;
     if !bytes.contains(&0) {
-        bytes.extend(memory(pid, address + first as u64, 4096)?);
+        bytes.extend(memory(proc, pid, address + first as u64, 4096)?);
     }
     let end = bytes.iter().position(|byte| *byte == 0)?;
     let text = String::from_utf8_lossy(&bytes[..end]).into_owned();
@@ -367,7 +370,10 @@ mod tests {
                 Doing::Other(libc::SYS_getpid),
             ),
         ] {
-            assert_eq!(meaning(0, Call { number, arguments }), expected);
+            assert_eq!(
+                meaning(Proc::here(), 0, Call { number, arguments }),
+                expected
+            );
         }
     }
 
@@ -399,9 +405,9 @@ mod tests {
     fn a_path_is_read_from_the_memory_of_a_process() {
         let pid = nix::unistd::getpid().as_raw();
         let text = c"/home/ada/notes";
-        let read = path(pid, text.as_ptr() as u64);
+        let read = path(Proc::here(), pid, text.as_ptr() as u64);
         assert_eq!(read, Some(PathBuf::from("/home/ada/notes")));
-        assert_eq!(path(pid, 0), None);
+        assert_eq!(path(Proc::here(), pid, 0), None);
     }
 
     #[test]

@@ -686,7 +686,7 @@ fn cause_15_an_error_status() {
 }
 
 #[test]
-fn cause_18_redirects_that_do_not_end() {
+fn cause_15_redirects_that_do_not_end() {
     let (site, _server) = Site::hung("status = 302 Found\nlocation = /");
     let expected = "the server's redirects do not end: more than ten on its own host";
     assert_eq!(cause_of(&site), expected);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::catalog::{Behind, Cause};
-use super::server;
+use super::process::server;
 use crate::diagnosis::oom::Victim;
 use crate::diagnosis::question::Seen;
 use crate::diagnosis::snapshot::{Listener, Snapshot};

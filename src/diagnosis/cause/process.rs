@@ -1,6 +1,6 @@
 //! Causes that lie with one process of the server: what it waits for, and what it has no more of.
 
-use super::catalog::{Awaited, Cause, Client, File, Limited, Place, Silence, Waiter};
+use super::catalog::{Awaited, Cause, Client, File, Limited, Place, Server, Silence, Waiter};
 use crate::diagnosis::snapshot::{Process, Snapshot, Thread, Wait};
 use crate::proc::cgroup::LimitKind;
 use crate::proc::sock_diag::Received;
@@ -286,5 +286,14 @@ pub(super) fn unremarkable(process: &Process) -> Cause {
             state: process.state,
             channel: process.kernel.clone(),
         },
+    }
+}
+
+/// A process as a sentence names it with where it listens.
+pub(super) fn server(process: &Process) -> Server {
+    let listens = process.listens.iter();
+    Server {
+        pid: process.pid,
+        listens: listens.map(|(address, _)| *address).collect(),
     }
 }

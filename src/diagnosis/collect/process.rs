@@ -25,36 +25,37 @@ const MOST_THREADS: usize = 200;
 const MOST_FRAMES: usize = 8;
 
 /// What can be seen of a process without any risk that the look stops there.
-pub(super) fn outline(found: &server::process::Process) -> Option<Process> {
+pub(super) fn outline(proc: Proc, found: &server::process::Process) -> Option<Process> {
     let pid = found.pid;
-    let stat = Proc::here().stat(pid).ok()?;
+    let stat = proc.stat(pid).ok()?;
     let ticks = procfs::ticks_per_second().max(1);
-    let kernel = std::fs::read_to_string(format!("/proc/{pid}/wchan")).ok();
+    let kernel = std::fs::read_to_string(proc.path(pid, "wchan")).ok();
     Some(Process {
         pid,
         command: redact::redacted(&found.command),
         state: stat.state,
         kernel: kernel.filter(|name| !matches!(name.as_str(), "" | "0")),
         stack: if stat.state == 'D' {
-            stack(pid)
+            stack(proc, pid)
         } else {
             Vec::new()
         },
-        age: Proc::here().age(pid).unwrap_or_default(),
+        age: proc.age(pid).unwrap_or_default(),
         cpu: Duration::from_secs((stat.utime + stat.stime) / ticks),
         ..Process::default()
     })
 }
 
 /// Everything, and its open files that can be logs or data.
-pub(super) fn read(
+pub(super) fn read<'p>(
+    proc: Proc<'p>,
     found: &server::process::Process,
     sockets: &Sockets,
-    holders: &mut Holders,
+    holders: &mut Holders<'p>,
 ) -> Option<(Process, Vec<PathBuf>)> {
     let pid = found.pid;
-    let mut process = outline(found)?;
-    let text_of = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let mut process = outline(proc, found)?;
+    let text_of = |name: &str| std::fs::read_to_string(proc.path(pid, name));
     let status = text_of("status").unwrap_or_default();
     let rlimits = text_of("limits").unwrap_or_default();
     let kibibytes = |name: &str| number_after::<u64>(&status, name).unwrap_or_default();
@@ -62,12 +63,12 @@ pub(super) fn read(
     process.swapped = kibibytes("VmSwap:") * 1024;
     process.tracer = number_after(&status, "TracerPid:")
         .filter(|tid| *tid > 0)
-        .and_then(|tid| Proc::here().ids(tid).ok())
-        .and_then(|ids| peer::of(ids.tgid));
-    process.children = peer::children(pid);
-    let open = fd_owners::descriptors(pid);
+        .and_then(|tid| proc.ids(tid).ok())
+        .and_then(|ids| peer::of(proc, ids.tgid));
+    process.children = peer::children(proc, pid);
+    let open = fd_owners::descriptors(proc, pid);
     // Their number shows to those who may not see what they are.
-    let listed = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    let listed = std::fs::read_dir(proc.path(pid, "fd"));
     process.descriptors = listed.ok().map(Iterator::count);
     process.most_descriptors = number_after(&rlimits, "Max open files");
     let mut paths = Vec::new();
@@ -79,8 +80,9 @@ pub(super) fn read(
         targets.insert(one.fd, one.target);
     }
     (process.sockets, process.listens) = tcp(&targets, sockets);
-    process.limits = cgroup::near(pid, &status, &rlimits);
-    let mut around = WaitResolver {
+    process.limits = cgroup::near(proc, pid, &status, &rlimits);
+    let mut resolver = WaitResolver {
+        proc,
         pid,
         targets: &targets,
         sockets,
@@ -88,14 +90,14 @@ pub(super) fn read(
         holders,
         asks_on: true,
     };
-    process.threads = threads(pid, &mut around);
+    process.threads = threads(proc, pid, &mut resolver);
     Some((process, paths))
 }
 
 /// What a thread has had of the CPUs (Documentation/scheduler/sched-stats.rst); in clock ticks alone,
 /// where the kernel keeps no more.
-pub(super) fn cpu(pid: i32, tid: i32) -> Option<Cpu> {
-    let path = format!("/proc/{pid}/task/{tid}/schedstat");
+pub(super) fn cpu(proc: Proc, pid: i32, tid: i32) -> Option<Cpu> {
+    let path = proc.path(pid, &format!("task/{tid}/schedstat"));
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut numbers = text.split_whitespace().map_while(|one| one.parse().ok());
     if let (Some(ran), Some(waited)) = (numbers.next(), numbers.next()) {
@@ -104,7 +106,7 @@ pub(super) fn cpu(pid: i32, tid: i32) -> Option<Cpu> {
             waited: Duration::from_nanos(waited),
         });
     }
-    let stat = thread_stat(pid, tid)?;
+    let stat = thread_stat(proc, pid, tid)?;
     let tick = 1000 / procfs::ticks_per_second().max(1);
     Some(Cpu {
         ran: Duration::from_millis((stat.utime + stat.stime) * tick),
@@ -112,19 +114,19 @@ pub(super) fn cpu(pid: i32, tid: i32) -> Option<Cpu> {
     })
 }
 
-fn thread_stat(pid: i32, tid: i32) -> Option<Stat> {
-    Proc::here().thread_stat(pid, tid).ok()
+fn thread_stat(proc: Proc, pid: i32, tid: i32) -> Option<Stat> {
+    proc.thread_stat(pid, tid).ok()
 }
 
-fn threads(pid: i32, around: &mut WaitResolver) -> Vec<Thread> {
+fn threads(proc: Proc, pid: i32, resolver: &mut WaitResolver) -> Vec<Thread> {
     let mut threads = Vec::new();
-    for tid in Proc::here().threads(pid) {
-        let Some(stat) = thread_stat(pid, tid) else {
+    for tid in proc.threads(pid) {
+        let Some(stat) = thread_stat(proc, pid, tid) else {
             continue;
         };
-        let doing = doing(pid, tid);
+        let doing = doing(proc, pid, tid);
         let wait = if threads.len() < MOST_THREADS {
-            around.wait(&doing)
+            resolver.wait(&doing)
         } else {
             Wait::Hidden
         };
@@ -134,7 +136,7 @@ fn threads(pid: i32, around: &mut WaitResolver) -> Vec<Thread> {
             state: stat.state,
             doing,
             wait,
-            cpu: cpu(pid, tid).unwrap_or_default(),
+            cpu: cpu(proc, pid, tid).unwrap_or_default(),
             ran: 0,
             waited: 0,
         });
@@ -183,12 +185,112 @@ fn named(state: &TcpState) -> &'static str {
 }
 
 /// The functions of the kernel that a process is in; root alone may see them.
-fn stack(pid: i32) -> Vec<String> {
-    let stack = std::fs::read_to_string(format!("/proc/{pid}/stack")).unwrap_or_default();
+fn stack(proc: Proc, pid: i32) -> Vec<String> {
+    let stack = std::fs::read_to_string(proc.path(pid, "stack")).unwrap_or_default();
     // `[<0>] rpc_wait_bit_killable+0x24/0x40 [sunrpc]`
     let frames = stack.lines().filter_map(|line| {
         let (_, function) = line.split_once("] ")?;
         function.split('+').next().map(str::to_owned)
     });
     frames.take(MOST_FRAMES).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use nix::libc;
+
+    use super::*;
+    use crate::diagnosis::captured::{Captured, blocked_in};
+
+    fn found(pid: i32) -> server::process::Process {
+        server::process::Process {
+            pid,
+            parent: 1,
+            start_time: 500,
+            uid: 1000,
+            gid: 1000,
+            command: "python3 main.py --password=hunter2".to_owned(),
+            argv: 0,
+            is_manager: false,
+        }
+    }
+
+    fn read_from(captured: &Captured, pid: i32) -> Option<(Process, Vec<PathBuf>)> {
+        let proc = captured.proc();
+        let mut holders = Holders::until(proc, Instant::now() + Duration::from_secs(60));
+        read(proc, &found(pid), &Sockets::read(proc), &mut holders)
+    }
+
+    #[test]
+    fn a_process_is_read_with_its_descriptors_and_children() {
+        let captured = Captured::new();
+        captured.process(7, 'S', "python3\0main.py\0", &blocked_in(libc::SYS_read, 4));
+        captured.process(42, 'S', "bjobs\0-u\0all\0", "running\n");
+        captured.file("7/task/7/children", "42 ");
+        captured.link("7/fd/3", "socket:[81]");
+        captured.link("7/fd/4", "socket:[82]");
+        captured.link("7/fd/5", "socket:[82]");
+        captured.link("7/fd/6", "/var/log/myvnc_7.log");
+        let (process, paths) = read_from(&captured, 7).unwrap_or_default();
+        assert_eq!((process.pid, process.state), (7, 'S'));
+        assert!(!process.command.contains("hunter2"), "{}", process.command);
+        assert_eq!(process.kernel.as_deref(), Some("wait_woken"));
+        assert_eq!((process.resident, process.swapped), (4 << 20, 1 << 20));
+        assert_eq!(
+            (process.descriptors, process.most_descriptors),
+            (Some(4), Some(64))
+        );
+        // Two descriptors refer to one of them.
+        assert_eq!(process.sockets, [("CLOSE_WAIT", 1), ("LISTEN", 1)].into());
+        assert_eq!(process.listens, [(([127, 0, 0, 1], 9143).into(), 3)]);
+        let children: Vec<&str> = process
+            .children
+            .iter()
+            .map(|child| child.command.as_str())
+            .collect();
+        assert_eq!(children, ["bjobs -u all"]);
+        assert!(matches!(
+            process.wait(),
+            Wait::Client { writing: false, .. }
+        ));
+        assert_eq!(paths, [PathBuf::from("/var/log/myvnc_7.log")]);
+        let cpu = Cpu {
+            ran: Duration::from_secs(4),
+            waited: Duration::from_secs(1),
+        };
+        assert_eq!(process.threads[0].cpu, cpu);
+        assert!(process.tracer.is_none());
+    }
+
+    #[test]
+    fn a_tracer_is_named_by_its_process() {
+        let captured = Captured::new();
+        captured.process(7, 't', "python3\0", "running\n");
+        captured.process(42, 'S', "strace\0-p 7\0", "running\n");
+        captured.file("7/status", "TracerPid:\t42\n");
+        let (process, _) = read_from(&captured, 7).unwrap_or_default();
+        let tracer = process.tracer.map(|tracer| tracer.command);
+        assert_eq!(tracer.as_deref(), Some("strace -p 7"));
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_left_out_and_its_clock_ticks_stand_in_for_nanoseconds() {
+        let captured = Captured::new();
+        assert!(read_from(&captured, 7).is_none());
+        captured.process(7, 'D', "python3\0", "running\n");
+        captured.file("7/task/7/schedstat", "");
+        captured.file(
+            "7/stack",
+            "[<0>] rpc_wait_bit_killable+0x24/0x40 [sunrpc]\n[<0>] nfs_wait+0x1/0x2\n",
+        );
+        let (process, _) = read_from(&captured, 7).unwrap_or_default();
+        assert_eq!(process.stack, ["rpc_wait_bit_killable", "nfs_wait"]);
+        let ticks = procfs::ticks_per_second();
+        assert_eq!(
+            process.threads[0].cpu.ran,
+            Duration::from_millis(400 * (1000 / ticks))
+        );
+    }
 }
