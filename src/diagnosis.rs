@@ -64,7 +64,7 @@ impl Diagnosis {
 }
 
 /// Diagnoses a server within the time limit; what was not read by then is left out. A disk can block
-/// whoever reads it, so this happens in a process of its own, which sends what it has after each stage.
+/// the reader, so this happens in a process of its own, which sends what it has after each stage.
 pub(crate) async fn diagnose(question: &Question) -> Diagnosis {
     let history = question.log.history;
     let messages = bounded::in_process(BUDGET, |out| {
@@ -84,13 +84,13 @@ pub(crate) async fn diagnose(question: &Question) -> Diagnosis {
             Collect::new(Proc::here(), question, &mut keep).at_proc();
             last.map(|mut last| {
                 last.causes
-                    .push(Cause::NoProcess(errno_text(&reason)).to_string());
+                    .push(Cause::CannotFork(errno_text(&reason)).to_string());
                 last
             })
         }
     };
     diagnosis.unwrap_or_else(|| Diagnosis {
-        causes: vec![Cause::NoProc(BUDGET).to_string()],
+        causes: vec![Cause::ProcTimedOut(BUDGET).to_string()],
         report: Vec::new(),
     })
 }

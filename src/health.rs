@@ -131,7 +131,7 @@ impl Progress {
                 from: self.from.get(),
             },
             Ok(status) => Verdict::Unhealthy(CheckError::Status { status }),
-            Err(trouble) => Verdict::Unhealthy(trouble),
+            Err(error) => Verdict::Unhealthy(error),
         }
     }
 }
@@ -169,9 +169,9 @@ impl Checker {
         }
     }
 
-    /// From now on asks only those of the URL's addresses that a socket bound to this one takes
-    /// connections to; all of them, where it takes none to any or `bound` is `None`.
-    pub(crate) fn only(&self, bound: Option<IpAddr>) {
+    /// From now on asks only those of the URL's addresses that a socket bound to `bound` accepts
+    /// connections at. If it accepts none of them, or `bound` is `None`, asks all.
+    pub(crate) fn restrict_to(&self, bound: Option<IpAddr>) {
         self.bound.set(bound);
     }
 
@@ -197,13 +197,13 @@ impl Checker {
     }
 
     /// The URL with the other scheme, without its password, if the server speaks that one: the URL that
-    /// a check with this trouble should have asked.
-    pub(crate) async fn right_scheme(&self, trouble: &CheckError, limit: Duration) -> Option<Url> {
+    /// a check with this error should have asked.
+    pub(crate) async fn right_scheme(&self, error: &CheckError, limit: Duration) -> Option<Url> {
         let is_tls = self.url.scheme() == "https";
         let is_suspect = if is_tls {
-            scheme::seems_plain(trouble)
+            scheme::seems_plain(error)
         } else {
-            scheme::seems_tls(trouble)
+            scheme::seems_tls(error)
         };
         if !is_suspect {
             return None;
@@ -257,7 +257,7 @@ impl Checker {
             Opened::ByReqwest(sent) => sent,
             Opened::ByUs(stream) => return self.get_over(stream, url, cookies, progress).await,
         };
-        let trouble = match sent.await {
+        let error = match sent.await {
             Ok(mut response) => {
                 progress.came_from(response.remote_addr());
                 return Ok(Answer {
@@ -269,11 +269,11 @@ impl Checker {
         };
         // It can be an answer nevertheless, and its text is not to be had from reqwest.
         let is_refused = matches!(
-            trouble,
+            error,
             CheckError::NotHttp(_) | CheckError::Closed(Stage::Waiting) | CheckError::Other(_)
         );
         if !is_refused {
-            return Err(trouble);
+            return Err(error);
         }
         let answer = self
             .get_leniently(url, cookies, &[address], progress)
@@ -351,7 +351,7 @@ impl Checker {
         let plain = exchange(url, "", Box::new(stream), progress, &to).await;
         match &plain {
             Ok(answer) if answer.status != scheme::BAD_REQUEST => return Ok(answer.status),
-            Err(trouble) if !scheme::seems_tls(trouble) => {
+            Err(error) if !scheme::seems_tls(error) => {
                 return plain.map(|answer| answer.status);
             }
             Ok(_) | Err(_) => (),

@@ -14,7 +14,6 @@ mod proc;
 mod recovery;
 mod redact;
 mod run;
-
 mod server;
 mod servers;
 mod settings;
@@ -28,7 +27,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::journal::warn_stderr;
-use crate::servers::Order;
+use crate::servers::Request;
 use crate::settings::Settings;
 use crate::sys::descriptors;
 use crate::usage::UsageError;
@@ -41,13 +40,13 @@ const EVENT_LOOP: usize = 6;
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let (servers, wrong) = match servers::order(&arguments) {
-        Ok(Order::Watch { servers, wrong }) => (servers, wrong),
-        Ok(Order::Say(text)) => {
+        Ok(Request::Watch { servers, wrong }) => (servers, wrong),
+        Ok(Request::PrintText(text)) => {
             // A terminal that is gone needs no answer.
             let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
-        Ok(Order::Show {
+        Ok(Request::PrintSettings {
             text,
             doubts,
             wrong,
@@ -98,7 +97,7 @@ fn watch_all(servers: &[Settings]) -> bool {
         for (thread, server) in threads {
             is_success &= match thread {
                 Ok(thread) => thread.join().unwrap_or(false),
-                // No thread can be had: after the others, then.
+                // No thread can be created: after the others, then.
                 Err(_) => watch(server),
             };
         }
@@ -107,7 +106,7 @@ fn watch_all(servers: &[Settings]) -> bool {
 }
 
 fn watch(server: &Settings) -> bool {
-    // Where the pipe of the signals cannot be had, tokio panics.
+    // If the pipe of the signals cannot be created, tokio panics.
     if !descriptors::can_open(EVENT_LOOP) {
         warn_stderr(
             "too few file descriptors: allow 16 or more (ulimit -n, LimitNOFILE=); nothing was done",

@@ -74,7 +74,7 @@ impl Situation {
             (false, Held::Free, false) if !self.may_be_hidden => Plan::Start,
             (false, _, _) => Plan::Leave(Outcome::NotAsked),
             (true, Held::Free, false) => Plan::Start,
-            // A pattern of the administrator's names the server behind a proxy.
+            // `ByOther` with a running server: a proxy holds the port, and --process-pattern names the server.
             (true, Held::Free | Held::ByServer | Held::ByOther, true) => Plan::Restart,
             (true, Held::ByOther, false) => Plan::Leave(Outcome::PortTaken),
             (true, Held::ByServer | Held::BySeveral | Held::Unknown, _) => {
@@ -139,7 +139,7 @@ pub(crate) enum Event {
     Silent,
     /// The server answers at its own address, and what the URL leads to does not.
     OnlyItselfAnswers,
-    /// The server answers at its own address, which is the URL's too; the URL leads to others besides.
+    /// The server answers at its own address; the URL's host also resolves to other addresses.
     AnswersAmongOthers,
     /// No proxy stands before the server.
     NoProxy,
@@ -411,7 +411,6 @@ pub(crate) fn decide(
         }
         (P::AskingProxy(outcome), _) => finish(outcome),
 
-        // Once the server was signalled it is owed a start: a request to stop waits for it.
         (phase, _) if is_owed_a_start(phase) => (phase, Action::Wait),
         _ => finish(Outcome::Untouched),
     }

@@ -5,6 +5,7 @@ mod preflight;
 mod recognise;
 mod start;
 mod stop;
+mod wording;
 
 use std::io;
 use std::net::SocketAddr;
@@ -131,7 +132,7 @@ struct Run<'a> {
     checker: Checker,
     signals: Signals,
     is_stopping: bool,
-    /// When the check began whose verdict holds.
+    /// When the last completed check began.
     checked: SystemTime,
     /// The last check's verdict.
     verdict: Option<Verdict>,
@@ -143,13 +144,13 @@ struct Run<'a> {
     selection: Option<Selection>,
     /// The first cause that the diagnosis found.
     cause: Option<String>,
-    /// When the server answered last; when it was asked first, where that is not known.
-    away_since: Option<SystemTime>,
+    /// When the server last answered, if that is known.
+    last_answer: Option<SystemTime>,
     held: Vec<Held>,
     /// The user of the server before it was stopped.
     owner: Option<u32>,
-    /// The user of the listening socket of what is stopped.
-    stopped: Option<u32>,
+    /// UID of the old server's listening socket.
+    stopped_socket_uid: Option<u32>,
     /// Other instances, which are left alone.
     spared: Vec<Process>,
     prepared: Option<Prepared>,
@@ -180,7 +181,7 @@ impl<'a> Run<'a> {
             .listen
             .or(state.known().and_then(|known| known.listens));
         let listens = listens.filter(|listens| listens.port() == settings.port());
-        checker.only(listens.map(|listens| listens.ip()));
+        checker.restrict_to(listens.map(|listens| listens.ip()));
         Self {
             settings,
             journal,
@@ -194,10 +195,10 @@ impl<'a> Run<'a> {
             files: None,
             selection: None,
             cause: None,
-            away_since: None,
+            last_answer: None,
             held: Vec::new(),
             owner: None,
-            stopped: None,
+            stopped_socket_uid: None,
             spared: Vec::new(),
             prepared: None,
             runs_as: None,
@@ -268,6 +269,7 @@ impl<'a> Run<'a> {
             Action::StartLater => self.start_later().await,
             Action::Identify => self.identify().await,
             Action::AskProxy => self.ask_proxy().await,
+            // `go` ends a run before it acts on `Finish`.
             Action::Wait | Action::Finish(_) => self.wait(phase).await,
         }
     }
@@ -333,9 +335,9 @@ impl<'a> Run<'a> {
                         .debug(&format!("Server responded with status {status}"));
                 }
                 self.state.close();
-                if self.away_since.is_none() {
+                if self.last_answer.is_none() {
                     let last = self.state.answered_ago();
-                    self.away_since = last.and_then(|ago| SystemTime::now().checked_sub(ago));
+                    self.last_answer = last.and_then(|ago| SystemTime::now().checked_sub(ago));
                 }
                 Event::Silent
             }

@@ -22,7 +22,7 @@ use crate::usage::{Place, UsageError};
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub(crate) enum Order {
+pub(crate) enum Request {
     /// Watch these.
     Watch {
         /// The servers without a mistake.
@@ -31,9 +31,9 @@ pub(crate) enum Order {
         wrong: Vec<UsageError>,
     },
     /// Print this text, and no more.
-    Say(String),
+    PrintText(String),
     /// Print the settings, and what is doubtful about them.
-    Show {
+    PrintSettings {
         /// The settings as they would stand in a configuration file.
         text: String,
         /// One line for each doubt.
@@ -44,7 +44,7 @@ pub(crate) enum Order {
 }
 
 /// Reads the command line and the file that it names. An error leaves nothing to watch.
-pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<UsageError>> {
+pub(crate) fn order(arguments: &[OsString]) -> Result<Request, Vec<UsageError>> {
     // Freeing it, piece by piece, would gain nothing before the process ends.
     let command = Box::leak(Box::new(Cli::command()));
     let arguments = &cli::unabbreviated(command, arguments);
@@ -56,7 +56,7 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<UsageError>> {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
             ) =>
         {
-            return Ok(Order::Say(error.render().to_string()));
+            return Ok(Request::PrintText(error.render().to_string()));
         }
         Err(error) => return Err(vec![error.into()]),
     };
@@ -71,7 +71,7 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<UsageError>> {
     if !is_by_file && !given.get_flag("check_config") {
         let flags = Cli::from_arg_matches_mut(&mut given).map_err(|error| vec![error.into()])?;
         let settings = Settings::from_flags(flags).map_err(|error| vec![error])?;
-        return Ok(Order::Watch {
+        return Ok(Request::Watch {
             servers: vec![settings],
             wrong: Vec::new(),
         });
@@ -79,7 +79,7 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<UsageError>> {
     let flags = parsed(&given).map_err(|error| vec![error])?;
     if !is_by_file {
         let settings = Settings::from_flags(flags).map_err(|error| vec![error])?;
-        return Ok(Order::Show {
+        return Ok(Request::PrintSettings {
             text: show(&given, &settings),
             doubts: doubts(&[&settings]),
             wrong: Vec::new(),
@@ -103,7 +103,7 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<UsageError>> {
                     path.display()
                 );
                 let quiet = flags.quiet || config.flags(None, &[]).contains(&"--quiet");
-                return Ok(Order::Say(if quiet { String::new() } else { text }));
+                return Ok(Request::PrintText(if quiet { String::new() } else { text }));
             }
             Err(error) => wrong.push(error),
         }
@@ -126,13 +126,13 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Order, Vec<UsageError>> {
             .map(|server| show(&server.matches, &server.settings))
             .collect();
         let settings: Vec<_> = servers.iter().map(|server| &server.settings).collect();
-        Order::Show {
+        Request::PrintSettings {
             text: shown.join("\n"),
             doubts: doubts(&settings),
             wrong,
         }
     } else {
-        Order::Watch {
+        Request::Watch {
             servers: servers.into_iter().map(|server| server.settings).collect(),
             wrong,
         }
@@ -268,7 +268,7 @@ fn tell_apart(servers: &mut Vec<Server>, path: &Path, wrong: &mut Vec<UsageError
     servers.retain(|_| is_wrong.next() != Some(true));
 }
 
-/// What is valid, and will not work: `manage.py` looks servers up by user, so that it takes one of two
+/// Settings that are valid but will probably not work. `manage.py` looks servers up by user, so that it takes one of two
 /// servers of one user for the other.
 fn doubts(servers: &[&Settings]) -> Vec<String> {
     let managed: Vec<&&Settings> = servers.iter().filter(|one| is_managed(one)).collect();

@@ -1,5 +1,5 @@
 //! Whom TLS trusts: the system's certificate store, read when the first certificate
-//! arrives, with `--ca-cert` added to it; or anybody.
+//! arrives, with `--ca-cert` added to it; or every certificate.
 
 mod error;
 

@@ -2,7 +2,7 @@
 
 #[allow(
     dead_code,
-    reason = "build.rs uses the manual's entries; slugs and culprits are an interface"
+    reason = "build.rs uses the manual's entries; slugs, culprits and advice are for the status to come"
 )]
 pub(super) mod catalog;
 mod machine;

@@ -16,7 +16,7 @@ use super::snapshot::{Listener, Process, Snapshot, Stage};
 use super::{disks, oom, peer, server_log};
 use crate::proc::fd_owners::Holders;
 use crate::proc::machine::Machine;
-use crate::proc::net::{self, Sockets, plainly};
+use crate::proc::net::{self, Sockets, unmapped};
 use crate::proc::process::Proc;
 use crate::proc::{fd_owners, machine, sock_diag};
 use crate::server;
@@ -73,7 +73,7 @@ impl<'a> Collect<'a> {
         (self.tell)(&self.snapshot);
     }
 
-    /// Looks at what /proc shows, which does not hold whoever reads it.
+    /// Reads what /proc shows, which does not block the reader.
     pub(super) fn at_proc(&mut self) -> Vec<PathBuf> {
         let (proc, question) = (self.proc, self.question);
         let mut holders = Holders::until(proc, Instant::now() + SEARCH);
@@ -165,7 +165,7 @@ fn instances(
             _ => None,
         });
         let listening = rows.filter(|row| row.state == TcpState::Listen);
-        listening.map(|row| plainly(row.local_address)).collect()
+        listening.map(|row| unmapped(row.local_address)).collect()
     };
     let seen = others
         .iter()

@@ -1,4 +1,4 @@
-//! Disks that take no more (`statvfs(3)`). One that does not answer holds whoever asks.
+//! Disks that take no more (`statvfs(3)`). One that does not respond blocks the reader.
 
 use std::path::{Path, PathBuf};
 

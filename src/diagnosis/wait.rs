@@ -11,7 +11,7 @@ use super::peer;
 use super::phrase::Peer;
 use super::snapshot::Wait;
 use crate::proc::fd_owners::{End, Holders};
-use crate::proc::net::{Sockets, plainly};
+use crate::proc::net::{Sockets, unmapped};
 use crate::proc::process::Proc;
 use crate::proc::syscall::{Deed, Doing, Polled, doing};
 use crate::proc::{fd_owners, sock_diag};
@@ -121,8 +121,8 @@ impl WaitResolver<'_, '_> {
             let other_end = self.sockets.other_end(row).map(|row| row.inode);
             let process = other_end.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Client {
-                local: plainly(local),
-                peer: plainly(peer),
+                local: unmapped(local),
+                peer: unmapped(peer),
                 process: process.and_then(|pid| peer::of(self.proc, pid)),
                 writing: deed == Deed::Writing,
                 queued: row.tx_queue,
@@ -132,10 +132,10 @@ impl WaitResolver<'_, '_> {
             let other_end = self.sockets.other_end(row).map(|row| row.inode);
             // What is not accepted yet has no inode: its listener is asked then.
             let other_end = other_end.filter(|inode| *inode != 0);
-            let inode = other_end.or_else(|| self.sockets.listening_at(plainly(peer)));
+            let inode = other_end.or_else(|| self.sockets.listening_at(unmapped(peer)));
             let process = inode.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Remote {
-                peer: plainly(peer),
+                peer: unmapped(peer),
                 process: process.and_then(|pid| peer::of(self.proc, pid)),
                 connecting: row.state == TcpState::SynSent,
             }
@@ -252,7 +252,7 @@ fn datagrams(inode: u64) -> Wait {
     let is_it = |row: &UdpNetEntry| row.inode == inode && row.remote_address.port() != 0;
     match rows.find(is_it) {
         Some(row) => Wait::Remote {
-            peer: plainly(row.remote_address),
+            peer: unmapped(row.remote_address),
             process: None,
             connecting: false,
         },

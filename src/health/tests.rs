@@ -235,7 +235,7 @@ fn hazard_27_only_the_known_servers_address_counts() {
         (Some("::ffff:127.0.0.1"), &[v4]),
         (Some("10.0.0.1"), &all),
     ] {
-        checker.only(bound.map(|bound| bound.parse().unwrap()));
+        checker.restrict_to(bound.map(|bound| bound.parse().unwrap()));
         assert_eq!(checker.restricted(&all), expected, "{bound:?}");
     }
 }
@@ -248,7 +248,7 @@ async fn hazard_27_the_other_address_of_localhost_is_not_asked() {
         return skip("there is no ::1, or its port is taken");
     };
     let checker = checker(&format!("http://localhost:{}", address.port()));
-    checker.only(Some(Ipv4Addr::UNSPECIFIED.into()));
+    checker.restrict_to(Some(Ipv4Addr::UNSPECIFIED.into()));
     let verdict = checker.check(LONG).await;
     assert_eq!(peer_of(&verdict), Some(address));
     assert!(!checker.addresses().is_empty());

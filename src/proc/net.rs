@@ -62,7 +62,7 @@ impl Sockets {
 
     /// The other end of a connection, where it is of this machine.
     pub(crate) fn other_end(&self, row: &TcpNetEntry) -> Option<&TcpNetEntry> {
-        let ends = |row: &TcpNetEntry| (plainly(row.local_address), plainly(row.remote_address));
+        let ends = |row: &TcpNetEntry| (unmapped(row.local_address), unmapped(row.remote_address));
         let (local, remote) = ends(row);
         self.rows
             .iter()
@@ -135,7 +135,7 @@ pub(crate) fn takes(bound: IpAddr, asked: &[IpAddr]) -> bool {
 }
 
 /// An address as an administrator writes it: a dual-stack socket has IPv4 addresses as IPv6 ones.
-pub(crate) fn plainly(address: SocketAddr) -> SocketAddr {
+pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

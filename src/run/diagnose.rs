@@ -145,7 +145,7 @@ impl Run<'_> {
 
     /// How long the server was away, and why.
     pub(super) fn sum_up(&self) {
-        let away = self.away_since.and_then(|since| since.elapsed().ok());
+        let away = self.last_answer.and_then(|since| since.elapsed().ok());
         if let (Some(away), Some(cause)) = (away, &self.cause) {
             self.journal
                 .info(&format!("Service was away {} s: {cause}", away.as_secs()));

@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime};
 use nix::unistd::{Gid, Uid, geteuid};
 
 use super::Run;
+use super::wording::{describe, described, name_of, pids};
 use crate::health::{CheckError, Verdict};
-use crate::proc::net::{self, Place, plainly, takes};
+use crate::proc::net::{self, Place, takes, unmapped};
 use crate::proc::sock_diag;
 use crate::recovery::{self, Event, Plan, Purpose, Situation};
 use crate::redact;
@@ -23,7 +24,7 @@ use crate::server::restart_command::{self, Prepared};
 use crate::server::search::{self, Recorded, Search, SearchError};
 use crate::server::select::{self, Asked, Facts, Port, Selection};
 use crate::server::stop::Held;
-use crate::sys::account::{self, Account, AccountError};
+use crate::sys::account::{Account, AccountError};
 use crate::sys::bounded;
 use crate::sys::signals;
 use crate::text::errno_text;
@@ -426,7 +427,7 @@ impl Run<'_> {
                 holder,
                 address,
             } => {
-                let bound = plainly(*address).to_string();
+                let bound = unmapped(*address).to_string();
                 self.taken(&bound, *uid, holder.as_ref())
             }
             Port::Ambiguous => format!(
@@ -644,7 +645,7 @@ impl Run<'_> {
         let owner = recorded.or_else(|| self.owner_of(selection));
         self.owner = owner.map(|(uid, _)| uid);
         self.say_moved(selection);
-        self.stopped = selection.socket.as_ref().map(|socket| socket.uid);
+        self.stopped_socket_uid = selection.socket.as_ref().map(|socket| socket.uid);
         let files = self.files.as_ref();
         let others = files.and_then(|files| {
             let mut owners = files.owners.iter().chain(&files.log_owner);
@@ -741,7 +742,7 @@ impl Run<'_> {
         let stop = if self.held.is_empty() {
             "nothing".to_owned()
         } else {
-            super::stop::pids(&self.held)
+            pids(&self.held)
         };
         self.would_stop(&stop);
         self.journal.info(&format!(
@@ -799,28 +800,7 @@ fn reachable(bound: IpAddr) -> IpAddr {
 /// An address in a sentence.
 pub(super) fn shown(address: &Address) -> String {
     match address.ips.first() {
-        Some(ip) => plainly(SocketAddr::new(*ip, address.port)).to_string(),
+        Some(ip) => unmapped(SocketAddr::new(*ip, address.port)).to_string(),
         None => format!("port {}", address.port),
-    }
-}
-
-pub(super) fn describe(process: &Process) -> String {
-    format!(
-        "PID {} ({})",
-        process.pid,
-        redact::redacted(&process.command)
-    )
-}
-
-/// A process with its user.
-pub(super) fn described(process: &Process) -> String {
-    format!("{} of user {}", describe(process), name_of(process.uid))
-}
-
-/// The name of a user, or the number where the account database does not tell.
-pub(super) fn name_of(uid: u32) -> String {
-    match account::by_uid(Uid::from_raw(uid)) {
-        Ok(Some(account)) => account.name,
-        _ => uid.to_string(),
     }
 }

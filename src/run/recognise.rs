@@ -4,10 +4,11 @@
 use nix::unistd::Uid;
 
 use super::Run;
-use super::preflight::{Address, Files, name_of};
+use super::preflight::{Address, Files};
+use super::wording::{describe, name_of};
 use crate::diagnosis::server_log;
 use crate::health::Verdict;
-use crate::proc::net::{self, Place, plainly, takes};
+use crate::proc::net::{self, Place, takes, unmapped};
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::{self, Listener};
 use crate::recovery::Event;
@@ -120,10 +121,10 @@ impl Run<'_> {
         let process = facts.holder.as_ref().or(candidate.map(|one| &one.process));
         let files = self.files.clone().unwrap_or_default();
         let recorded = self.state.known().and_then(|known| known.socket_uid);
-        let is_known = recorded.or(self.stopped) == Some(socket.uid)
+        let is_known = recorded.or(self.stopped_socket_uid) == Some(socket.uid)
             || self.proven(&files).contains(&socket.uid)
             || process.is_some_and(|one| restart_command::started_by_us(one.pid));
-        let place = plainly(socket.address).to_string();
+        let place = unmapped(socket.address).to_string();
         (!is_known).then(|| self.taken(&place, socket.uid, process))
     }
 
@@ -179,7 +180,7 @@ impl Run<'_> {
     /// Where whoever answered listens: the server's own address, or the peer of the check.
     pub(super) fn answering_address(&self, files: &Files) -> Address {
         let address = self.address(files);
-        let from = self.peer().map(plainly);
+        let from = self.peer().map(unmapped);
         match from {
             Some(from) if from.port() == address.port || address.is_of_url => Address {
                 ips: vec![from.ip()],
@@ -229,12 +230,14 @@ impl Run<'_> {
         let is_started_by_us =
             || is_started && process.is_some_and(|one| restart_command::started_by_us(one.pid));
         let is_proven = self.proven(&files).contains(&socket.uid) || is_started_by_us();
-        let place = plainly(socket.address).to_string();
+        let place = unmapped(socket.address).to_string();
         let recorded = known
             .socket_uid
             .or(self.settings.user.map(Uid::as_raw))
             // What was stopped was accepted without a record: another may not take its place.
-            .or(self.stopped.filter(|uid| is_started && *uid != socket.uid));
+            .or(self
+                .stopped_socket_uid
+                .filter(|uid| is_started && *uid != socket.uid));
         match recorded {
             Some(recorded) if recorded != socket.uid && !is_proven => {
                 let text = self.taken(&place, socket.uid, process);
@@ -309,10 +312,7 @@ impl Run<'_> {
         is_match: bool,
     ) {
         let user = name_of(socket.uid);
-        let who = process.map_or_else(
-            || "a process that cannot be seen".to_owned(),
-            super::preflight::describe,
-        );
+        let who = process.map_or_else(|| "a process that cannot be seen".to_owned(), describe);
         let proxy = if is_match {
             ""
         } else {

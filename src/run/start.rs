@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Run;
-use super::preflight::{describe, name_of};
+use super::wording::{describe, name_of};
 use crate::health::{Checker, Verdict};
 use crate::journal::BANNER;
-use crate::proc::net::plainly;
+use crate::proc::net::unmapped;
 use crate::proc::sock_diag;
 use crate::recovery::{Event, Outcome, Phase};
 use crate::redact;
@@ -361,7 +361,7 @@ impl Run<'_> {
         self.journal.error(&format!(
             "The server's port is taken: {who} of user {} is bound to {} and does not listen; end it",
             name_of(socket.uid),
-            plainly(socket.address)
+            unmapped(socket.address)
         ));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Run;
-use super::preflight::describe;
+use super::wording::{describe, pids};
 use crate::journal::{BANNER, Level};
 use crate::proc::process::Proc;
 use crate::proc::{net, sock_diag};
@@ -158,10 +158,4 @@ impl Run<'_> {
             Err(_) => true,
         }
     }
-}
-
-/// The PIDs, as the manual shows them: `[68389]`.
-pub(super) fn pids(held: &[Held]) -> String {
-    let pids: Vec<i32> = held.iter().map(|held| held.process.pid).collect();
-    format!("{pids:?}")
 }

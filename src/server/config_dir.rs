@@ -45,11 +45,11 @@ pub(crate) enum Configured {
     /// One of the two is not known.
     Unknown,
     /// The same.
-    Alike,
+    Same,
     /// Another one.
-    Apart,
+    Different,
     /// The process names none, and the restart command names one.
-    Otherwise,
+    NotNamed,
 }
 
 /// Whether a process was started with this configuration. What cannot be read decides nothing. The
@@ -59,13 +59,13 @@ pub(super) fn compare(pid: i32, cmdline: &[u8], ours: &Path) -> Configured {
     let its = in_arguments(cmdline).or_else(|| in_environment(environment.as_deref().ok()?));
     match its {
         None if environment.is_err() => Configured::Unknown,
-        None => Configured::Otherwise,
+        None => Configured::NotNamed,
         // It depends on the working directory in which its program was started.
         Some(its) if !its.is_absolute() => Configured::Unknown,
-        Some(its) if its == ours => Configured::Alike,
+        Some(its) if its == ours => Configured::Same,
         Some(its) => match (real(&its), real(ours)) {
-            (Ok(its), Ok(ours)) if its == ours => Configured::Alike,
-            (Ok(_), Ok(_)) => Configured::Apart,
+            (Ok(its), Ok(ours)) if its == ours => Configured::Same,
+            (Ok(_), Ok(_)) => Configured::Different,
             _ => Configured::Unknown,
         },
     }

@@ -5,7 +5,6 @@ mod spawn;
 mod words;
 
 use std::path::Path;
-use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access};
 
@@ -16,14 +15,11 @@ pub(crate) use self::words::{changes_user, has_verb, myvnc_script};
 use crate::sys::bounded;
 use crate::text::errno_text;
 
-/// Time limit of a look at the files of a command: they can be on a disk that does not answer.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Why this command cannot run, as far as can be told without running it: its first word is
 /// a path at which nothing can be executed. `None` also in every doubt.
 pub(crate) async fn unusable(command: &str) -> Option<String> {
     let program = words::first_path(command)?;
-    let looked = bounded::ask(LOOK_TIMEOUT, || unusable_program(&program)).await;
+    let looked = bounded::ask(permissions::LOOK_TIMEOUT, || unusable_program(&program)).await;
     let reason = looked.ok().flatten().flatten()?;
     Some(format!("{}: {reason}", program.display()))
 }
@@ -63,7 +59,7 @@ async fn absent(command: &str) -> Option<String> {
         (reason.kind() == std::io::ErrorKind::NotFound)
             .then(|| format!("{}: {}", script.display(), errno_text(&reason)))
     };
-    bounded::ask(LOOK_TIMEOUT, look)
+    bounded::ask(permissions::LOOK_TIMEOUT, look)
         .await
         .ok()
         .flatten()

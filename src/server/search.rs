@@ -1,5 +1,5 @@
 //! /proc and the socket tables → facts: which processes can be the server, and who holds its
-//! listening socket. A process or disk can block whoever reads of it, so the search is a process of
+//! listening socket. A process or a disk can block the reader, so the search runs in a process of
 //! its own, which is started again without what blocked it.
 
 use std::collections::{BTreeMap, HashSet};
@@ -147,7 +147,7 @@ pub(crate) async fn search(search: &Search) -> Result<Facts, SearchError> {
         .await;
         match ended {
             Ok(Ended::Done) => reports.facts.is_complete = skipped.is_empty(),
-            // No process can be had: the server may have used them up.
+            // No process can be created: the server may have used them up.
             Err(_) => {
                 let mut tell = |report: &Report| reports.take(report.clone());
                 Looker::new(search, &[], false, &mut tell).look();
@@ -449,7 +449,7 @@ impl<'a> Looker<'a> {
         let Ok(mut cmdline) = sweep.cmdline(pid) else {
             return;
         };
-        // A first thread that has ended has no arguments; kernel threads and zombies have none at all.
+        // A process whose main thread has ended has no arguments of its own; kernel threads and zombies have none at all.
         let of_thread = if cmdline.is_empty() {
             self.proc.cmdline(pid, LONGEST_CMDLINE).unwrap_or_default()
         } else {
@@ -530,7 +530,7 @@ impl<'a> Looker<'a> {
         Some(held.cloned().collect())
     }
 
-    /// The socket is held by none that was seen to: looks through the rest, the socket's users first.
+    /// No process examined so far holds the socket: looks through the rest, the socket's users first.
     fn find_holder(&mut self, found: &[Candidate], first: &[i32], others: &[i32]) {
         let taking = self.taking.clone().unwrap_or_default();
         let end = Instant::now() + OTHERS_TIMEOUT;

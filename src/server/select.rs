@@ -131,8 +131,8 @@ pub(crate) struct Selection {
 /// Why a process is left alone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Spared {
-    /// The socket is another's.
-    HoldsNot(u16),
+    /// Another process holds the server's socket.
+    NotTheHolder(u16),
     /// Several hold it.
     Ambiguous(u16),
     /// Nobody listens, and nothing shows that this is the server.
@@ -162,7 +162,7 @@ pub(crate) enum Spared {
 impl fmt::Display for Spared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::HoldsNot(port) => write!(
+            Self::NotTheHolder(port) => write!(
                 f,
                 "another process holds the listening socket on port {port}: this is another instance"
             ),
@@ -235,7 +235,7 @@ pub(crate) fn choose(facts: Facts, asked: &Asked, port: u16) -> Selection {
     let is_unreadable = listeners.is_none();
     if let Some(recorded) = chooser.recorded(is_unreadable) {
         return chooser.select(&BTreeSet::from([recorded]), Port::Server, |_| {
-            Spared::HoldsNot(port)
+            Spared::NotTheHolder(port)
         });
     }
     if !sockets.is_empty() {
@@ -257,8 +257,8 @@ pub(crate) fn choose(facts: Facts, asked: &Asked, port: u16) -> Selection {
     chooser.known()
 }
 
-/// The candidates in families: each process's topmost ancestor that is a candidate of the same user,
-/// without a gap.
+/// Each candidate's family, by PID: the PID of its topmost ancestor, following parents while they are
+/// candidates of the same user.
 struct Families(HashMap<i32, i32>);
 
 impl Families {
@@ -352,13 +352,13 @@ impl Chooser<'_> {
         let port = self.port;
         match self.narrow(families) {
             Narrowed::One(families) => {
-                self.select(&families, Port::Server, |_| Spared::HoldsNot(port))
+                self.select(&families, Port::Server, |_| Spared::NotTheHolder(port))
             }
             Narrowed::Several => self.select(&BTreeSet::new(), Port::Ambiguous, |one| {
                 if is_hidden || one.holds(self.sockets) {
                     Spared::Ambiguous(port)
                 } else {
-                    Spared::HoldsNot(port)
+                    Spared::NotTheHolder(port)
                 }
             }),
             Narrowed::None => {
@@ -382,14 +382,14 @@ impl Chooser<'_> {
                     } else if asked.is_named {
                         Spared::UnprovenUser(port)
                     } else {
-                        Spared::HoldsNot(port)
+                        Spared::NotTheHolder(port)
                     }
                 })
             }
         }
     }
 
-    /// Families that hold one socket between them are one.
+    /// Merges families that share a listening socket.
     fn shared(&self, families: BTreeSet<i32>) -> Vec<BTreeSet<i32>> {
         let mut groups: Vec<(BTreeSet<u64>, BTreeSet<i32>)> = Vec::new();
         for family in families {
@@ -431,7 +431,7 @@ impl Chooser<'_> {
             &|one| self.asked.uid == Some(one.process.uid),
             &|one| self.asked.proven.contains(&one.process.uid),
             &|one| one.is_beside,
-            &|one| one.configured == Configured::Alike,
+            &|one| one.configured == Configured::Same,
         ];
         for test in tests {
             let passing = self.families_where(test);
@@ -459,7 +459,7 @@ impl Chooser<'_> {
                 .contains(&(one.process.pid, one.process.start_time))
         };
         let is_proven = |one: &Candidate| {
-            one.configured == Configured::Alike
+            one.configured == Configured::Same
                 && asked.proven.contains(&one.process.uid)
                 && one.is_elsewhere == Some(false)
                 && one.listens.is_some()
@@ -474,7 +474,7 @@ impl Chooser<'_> {
                 Spared::OtherNetwork
             } else if asked.by_port_alone {
                 Spared::ByPortAlone(port)
-            } else if one.configured == Configured::Apart {
+            } else if one.configured == Configured::Different {
                 Spared::OtherConfiguration
             } else if listening.contains(&family) {
                 Spared::ListensElsewhere(port)
@@ -512,7 +512,7 @@ impl Chooser<'_> {
             address: None,
             socket: None,
         };
-        // What stands before a server of the administrator's pattern listens in its place.
+        // With a pattern, a proxy may hold the port: members that listen elsewhere are still the server.
         let is_named = self.asked.is_named && selection.port != Port::Server;
         for one in self.candidates {
             let process = one.process.clone();
@@ -528,7 +528,7 @@ impl Chooser<'_> {
                         .find(|socket| own.iter().any(|held| held.inode == socket.inode));
                     selection.socket = selection.socket.or(socket.cloned());
                 }
-                if one.is_beside || one.configured == Configured::Alike {
+                if one.is_beside || one.configured == Configured::Same {
                     selection.neighbours.push(process.pid);
                 }
                 selection.server.push(process);

@@ -28,7 +28,7 @@ use super::pidfd::Pidfd;
 const EXIT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Works in a thread of its own, for no longer than the limit; `None` when it is not done by then.
-/// Where no thread can be had, it is done here, however long it takes.
+/// If no thread can be created, the work is done here, however long it takes.
 pub(crate) async fn in_thread<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Clone + Send + 'static,
@@ -60,7 +60,7 @@ pub(crate) enum Ended {
 /// not UTF-8 (no answer then): `OsString` holds them all.
 ///
 /// # Errors
-/// No child can be had (EAGAIN, ENOMEM, EMFILE, …): nothing was done.
+/// No child can be created (EAGAIN, ENOMEM, EMFILE, …): nothing was done.
 pub(crate) async fn ask<T: Serialize + DeserializeOwned>(
     limit: Duration,
     work: impl FnOnce() -> T,

@@ -54,7 +54,7 @@ impl Pidfd {
         }
     }
 
-    /// Waits until the process has ended, or until it is time to look whether it has.
+    /// Waits until the process has ended, or for one poll interval if there is no pidfd.
     pub(crate) async fn near(&self) {
         let seen = match &self.pidfd {
             Some(pidfd) => pidfd.readable().await.is_ok(),

@@ -1,4 +1,5 @@
-//! Tests beside which no other may run: one overloads the machine, the other uses all of it.
+//! Tests beside which no other may run: `overload` makes the machine too busy to answer, and `faults` keeps
+//! every core busy with runs in which one system call fails.
 #![allow(
     missing_docs,
     unreachable_pub,

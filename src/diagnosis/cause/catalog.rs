@@ -68,7 +68,7 @@ pub(crate) enum Cause {
     /// No thread is left on the machine.
     MachineThreads { used: u64, most: u64 },
     /// The monitor cannot start a process, for this reason.
-    NoProcess(String),
+    CannotFork(String),
     /// A control group is at its limit, in bytes.
     GroupMemory { pid: i32, used: u64, most: u64 },
     /// The machine is short of memory, in bytes; with its pressure in percent.
@@ -163,7 +163,7 @@ pub(crate) enum Cause {
     /// The time limit passed while this was read.
     TimedOut(String),
     /// /proc did not respond within this time.
-    NoProc(Duration),
+    ProcTimedOut(Duration),
 }
 
 /// Who or what a thread waits for.
@@ -663,8 +663,8 @@ impl Cause {
             | Self::Lock { .. }
             | Self::State { .. }
             | Self::TimedOut(_)
-            | Self::NoProc(_) => (Kind::Unknown, Rank::Unremarkable),
-            Self::NoProcess(_) => (Kind::Threads, Rank::Monitor),
+            | Self::ProcTimedOut(_) => (Kind::Unknown, Rank::Unremarkable),
+            Self::CannotFork(_) => (Kind::Threads, Rank::Monitor),
         }
     }
 
@@ -988,7 +988,7 @@ impl fmt::Display for Cause {
             Self::MachineThreads { used, most } => {
                 write!(f, "the machine is out of threads: {used} of {most}")
             }
-            Self::NoProcess(reason) => write!(f, "no further process can be started: {reason}"),
+            Self::CannotFork(reason) => write!(f, "no further process can be started: {reason}"),
             Self::GroupMemory { pid, used, most } => write!(
                 f,
                 "PID {pid} is at the memory limit of its control group: {} of {} MiB",
@@ -1167,7 +1167,7 @@ impl fmt::Display for Cause {
                 wait_channel(f, channel.as_deref())
             }
             Self::TimedOut(what) => write!(f, "not known: timed out reading {what}"),
-            Self::NoProc(limit) => write!(
+            Self::ProcTimedOut(limit) => write!(
                 f,
                 "not known: /proc did not respond within {} ms",
                 limit.as_millis()

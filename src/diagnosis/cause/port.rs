@@ -9,9 +9,9 @@ use super::process::server;
 use crate::diagnosis::oom::Victim;
 use crate::diagnosis::question::Seen;
 use crate::diagnosis::snapshot::{Listener, Snapshot};
-use crate::proc::net::{plainly, takes};
+use crate::proc::net::{takes, unmapped};
 
-/// Longer ago than this, where no healthy check is known, the OOM killer's victim was another.
+/// If no healthy check is known, an OOM kill older than this is not taken for the server's.
 const RECENT: Duration = Duration::from_secs(600);
 
 /// Whether a proxy has answered that it has no answer of the server's.
@@ -63,7 +63,7 @@ pub(super) fn misplaced(snapshot: &Snapshot) -> Vec<Cause> {
     }
     let ours = beside.iter().find(|listener| listener.ours);
     if let Some(listener) = ours {
-        return vec![Cause::OtherAddress(plainly(listener.address))];
+        return vec![Cause::OtherAddress(unmapped(listener.address))];
     }
     if snapshot.is_running {
         return vec![Cause::NotListening {
@@ -75,7 +75,7 @@ pub(super) fn misplaced(snapshot: &Snapshot) -> Vec<Cause> {
 
 /// Somebody else listens where the URL asks: an intruder, or a proxy before the server.
 fn taken(listener: &Listener, snapshot: &Snapshot) -> Vec<Cause> {
-    let address = plainly(listener.address);
+    let address = unmapped(listener.address);
     let Some(holder) = &listener.holder else {
         // It may be the server's own socket, of whose processes more is to be said.
         if snapshot.is_running {
@@ -164,7 +164,7 @@ pub(super) fn queued(listener: &Listener) -> Option<Cause> {
         .filter(|backlog| listener.waiting > *backlog);
     let is_cause = listener.ours && (full.is_some() || listener.clients > 0);
     is_cause.then(|| Cause::AcceptQueue {
-        address: plainly(listener.address),
+        address: unmapped(listener.address),
         waiting: listener.waiting,
         clients: listener.clients,
         full,

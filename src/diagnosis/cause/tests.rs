@@ -583,9 +583,9 @@ fn a_server_that_is_gone_is_said_to_be_with_what_is_known_of_its_end() {
         ago: Duration::from_secs(seconds),
         is_known,
     };
-    let plainly = "the server is not running; it last answered 3 min ago";
+    let unmapped = "the server is not running; it last answered 3 min ago";
     for (snapshot, expected) in [
-        (gone(), plainly),
+        (gone(), unmapped),
         (
             Snapshot {
                 since_healthy: None,
@@ -602,15 +602,15 @@ fn a_server_that_is_gone_is_said_to_be_with_what_is_known_of_its_end() {
             "the server is not running; the kernel's OOM killer ended PID 812 (python3) 40 s ago, which may have been it",
         ),
         // It has answered since.
-        (of(victim(false, 300)), plainly),
-        (of(victim(true, 300)), plainly),
+        (of(victim(false, 300)), unmapped),
+        (of(victim(true, 300)), unmapped),
     ] {
         assert_eq!(causes(&snapshot), [expected]);
     }
     let in_group = of(Victim::InGroup("/system.slice/cron.service".to_owned()));
     let expected = "the kernel's OOM killer ended a process of the server's control group /system.slice/cron.service \
                     since the server was started";
-    assert_eq!(causes(&in_group), [plainly, expected]);
+    assert_eq!(causes(&in_group), [unmapped, expected]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::diagnosis::peer;
 use crate::diagnosis::snapshot::{Cpu, Process, Thread, Wait};
 use crate::diagnosis::wait::WaitResolver;
 use crate::proc::fd_owners::Holders;
-use crate::proc::net::{Sockets, plainly};
+use crate::proc::net::{Sockets, unmapped};
 use crate::proc::parse::number_after;
 use crate::proc::process::Proc;
 use crate::proc::syscall::doing;
@@ -160,7 +160,7 @@ fn tcp(targets: &HashMap<i32, FDTarget>, sockets: &Sockets) -> Tcp {
     for row in inodes.iter().filter_map(|inode| sockets.by_inode(*inode)) {
         *states.entry(named(&row.state)).or_default() += 1;
         if row.state == TcpState::Listen {
-            listens.push((plainly(row.local_address), row.rx_queue));
+            listens.push((unmapped(row.local_address), row.rx_queue));
         }
     }
     listens.sort_unstable();

@@ -3,15 +3,19 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::{Gid, Group, Uid, geteuid};
 use serde::{Deserialize, Serialize};
 
-use super::{LOOK_TIMEOUT, words};
+use super::words;
 use crate::sys::account::{self, Account};
 use crate::sys::bounded;
+
+/// Time limit of reading the files of a command, which can be on a disk that does not respond.
+pub(super) const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Write permission of the group, of all others, and the sticky bit (`inode(7)`).
 const GROUP_WRITES: u32 = 0o020;
@@ -145,6 +149,8 @@ impl Trusted {
         let is_sticky = file.is_dir() && mode & STICKY != 0;
         self.owner(file).or(match mode {
             _ if is_sticky => None,
+            // What is written to /dev/null is not read again.
+            _ if file.file_type().is_char_device() => None,
             _ if mode & OTHERS_WRITE != 0 => Some(Writer::Everyone),
             _ if mode & GROUP_WRITES != 0 && !self.groups.contains(&group) => {
                 Some(Writer::Group(group))
@@ -190,6 +196,7 @@ mod tests {
             |path: &str, account: Option<&Account>| Trusted::with(account).weakness(&at(path));
         assert_eq!(weak("a/b/x", None), None);
         assert_eq!(weak("absent", None), None);
+        assert_eq!(weak("/dev/null", None), None);
 
         set_mode(&at("a/b/x"), 0o757);
         assert_eq!(weak("a/b/x", None), Some((at("a/b/x"), Writer::Everyone)));

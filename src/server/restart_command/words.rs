@@ -44,7 +44,7 @@ pub(crate) fn changes_user(command: &str) -> bool {
     words(command, DEPTH).iter().any(|word| is_changer(word))
 }
 
-/// The paths of what the command runs as the user who runs it: the words that are plainly paths, up to
+/// The paths of what the command runs as the user who runs it: the words that are unmapped paths, up to
 /// the MyVNC script or to a command that changes the user; the first such word where there is neither.
 pub(super) fn programs(command: &str) -> Vec<PathBuf> {
     let words = words(command, DEPTH);
@@ -86,7 +86,7 @@ pub(super) fn first_name(command: &str) -> Option<String> {
     (word.chars().all(is_name) && !SHELLS_OWN.contains(&word.as_str())).then_some(word)
 }
 
-/// The first word of a shell command, after assignments, where it is plainly a path, and
+/// The first word of a shell command, after assignments, where it is unmapped a path, and
 /// where nothing of the command can start the server if that path cannot run.
 pub(super) fn first_path(command: &str) -> Option<PathBuf> {
     let word = first_word(command)?;

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::Configured::{Alike, Apart, Otherwise, Unknown};
+use super::Configured::{Different, NotNamed, Same, Unknown};
 use super::*;
 
 const PORT: u16 = 9143;
@@ -230,15 +230,15 @@ fn several_holders_are_narrowed_or_left_alone() {
         ),
         (
             "by the configuration",
-            pair(configured(Alike, second())),
+            pair(configured(Same, second())),
             asked(),
             &[8],
         ),
         (
             "both have the configuration",
             vec![
-                configured(Alike, one(7, 1, Some(std::slice::from_ref(&v4)))),
-                configured(Alike, second()),
+                configured(Same, one(7, 1, Some(std::slice::from_ref(&v4)))),
+                configured(Same, second()),
             ],
             asked(),
             &[],
@@ -261,7 +261,7 @@ fn several_holders_are_narrowed_or_left_alone() {
 fn while_nobody_listens_only_what_is_known_counts() {
     let other = [socket(PORT + 1, 2)];
     let silent = Some(&[][..]);
-    let alike = |one: Candidate| configured(Alike, one);
+    let alike = |one: Candidate| configured(Same, one);
     let with_user = Asked {
         user: Some(SERVER),
         ..proven()
@@ -343,13 +343,13 @@ fn while_nobody_listens_only_what_is_known_counts() {
         ),
         (
             "another configuration",
-            vec![configured(Apart, one(7, 1, silent))],
+            vec![configured(Different, one(7, 1, silent))],
             proven(),
             &[],
         ),
         (
             "no configuration",
-            vec![configured(Otherwise, one(7, 1, silent))],
+            vec![configured(NotNamed, one(7, 1, silent))],
             proven(),
             &[],
         ),
@@ -448,7 +448,7 @@ fn a_url_of_another_machine_stops_nothing_that_is_not_named() {
         is_remote: true,
         ..asked
     };
-    let candidates = || vec![configured(Alike, one(7, 1, Some(&[])))];
+    let candidates = || vec![configured(Same, one(7, 1, Some(&[])))];
     assert!(chosen(facts(Some(&[]), candidates()), &remote(proven())).is_empty());
     assert_eq!(
         chosen(facts(Some(&[]), candidates()), &remote(named())),
@@ -465,7 +465,7 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
         Just(Some(vec![socket(PORT, 2)])),
         Just(Some(vec![socket(PORT + 1, 3)])),
     ];
-    let configured = prop_oneof![Just(Unknown), Just(Alike), Just(Apart), Just(Otherwise)];
+    let configured = prop_oneof![Just(Unknown), Just(Same), Just(Different), Just(NotNamed)];
     let user = prop_oneof![Just(0_u32), Just(SERVER), Just(HOSTILE)];
     let place = proptest::option::of(any::<bool>());
     let any = (
@@ -544,7 +544,7 @@ proptest! {
                 let hidden = other.listens.is_none()
                     && sockets.iter().any(|socket| socket.uid == other.process.uid);
                 let is_proven = sockets.is_empty()
-                    && other.configured == Alike
+                    && other.configured == Same
                     && asked.proven.contains(&other.process.uid);
                 is_recorded || holds || hidden || is_proven
             };

@@ -172,7 +172,7 @@ fn examples() -> Vec<Cause> {
             used: 100,
             most: 100,
         },
-        Cause::NoProcess(text()),
+        Cause::CannotFork(text()),
         Cause::GroupMemory {
             pid: 7,
             used: 1,
@@ -256,7 +256,7 @@ fn examples() -> Vec<Cause> {
             channel: None,
         },
         Cause::TimedOut("the kernel's log".to_owned()),
-        Cause::NoProc(Duration::from_millis(500)),
+        Cause::ProcTimedOut(Duration::from_millis(500)),
     ]
 }
 
