@@ -14,7 +14,7 @@ use super::phrase::Peer;
 use super::question::Question;
 use super::snapshot::{Listener, Process, Snapshot, Stage};
 use super::{disks, oom, peer, server_log};
-use crate::proc::fd_owners::Holders;
+use crate::proc::fd_owners::FdOwners;
 use crate::proc::machine::Machine;
 use crate::proc::net::{self, Sockets, unmapped};
 use crate::proc::process::Proc;
@@ -76,7 +76,7 @@ impl<'a> Collect<'a> {
     /// Reads what /proc shows, which does not block the reader.
     pub(super) fn at_proc(&mut self) -> Vec<PathBuf> {
         let (proc, question) = (self.proc, self.question);
-        let mut holders = Holders::until(proc, Instant::now() + SEARCH);
+        let mut holders = FdOwners::until(proc, Instant::now() + SEARCH);
         self.snapshot.machine = machine::look(proc);
         self.snapshot.elsewhere = net::place(&question.addresses) == net::Place::Elsewhere;
         let sockets = Sockets::read(proc);
@@ -122,7 +122,7 @@ fn listeners(
     question: &Question,
     processes: &[Process],
     sockets: &Sockets,
-    holders: &mut Holders,
+    holders: &mut FdOwners,
 ) -> Vec<Listener> {
     let pids: Vec<i32> = processes.iter().map(|process| process.pid).collect();
     let listening = |row: &&TcpNetEntry| {

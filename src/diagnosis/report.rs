@@ -193,14 +193,14 @@ mod tests {
     use super::*;
     use crate::diagnosis::snapshot::{Cpu, Listener, Thread, Wait};
     use crate::proc::machine::{Machine, Pressure};
-    use crate::proc::syscall::Doing;
+    use crate::proc::syscall::Activity;
 
     fn thread(tid: i32, state: char) -> Thread {
         Thread {
             tid,
             name: "python3".to_owned(),
             state,
-            doing: Doing::Running,
+            activity: Activity::Running,
             wait: Wait::Running,
             cpu: Cpu::default(),
             ran: 0,

@@ -12,7 +12,7 @@ use super::question::Seen;
 use crate::proc::cgroup::Limit;
 use crate::proc::machine::Machine;
 use crate::proc::sock_diag::Received;
-use crate::proc::syscall::{Deed, Doing};
+use crate::proc::syscall::{Activity, Operation};
 
 /// All that was seen.
 #[derive(Clone, Debug)]
@@ -126,7 +126,7 @@ pub(crate) struct Thread {
     pub(crate) tid: i32,
     pub(crate) name: String,
     pub(crate) state: char,
-    pub(crate) doing: Doing,
+    pub(crate) activity: Activity,
     pub(crate) wait: Wait,
     /// What it had had of the CPUs when the look began.
     pub(crate) cpu: Cpu,
@@ -179,7 +179,7 @@ pub(crate) enum Wait {
     /// For a file.
     File {
         path: String,
-        deed: Deed,
+        deed: Operation,
         /// The network file system that it is on.
         mount: Option<String>,
     },
@@ -239,7 +239,7 @@ mod tests {
             tid,
             name: String::new(),
             state,
-            doing: Doing::Running,
+            activity: Activity::Running,
             wait,
             cpu: Cpu::default(),
             ran: 0,

@@ -10,10 +10,10 @@ use procfs::process::FDTarget;
 use super::peer;
 use super::phrase::Peer;
 use super::snapshot::Wait;
-use crate::proc::fd_owners::{End, Holders};
+use crate::proc::fd_owners::{End, FdOwners};
 use crate::proc::net::{Sockets, unmapped};
 use crate::proc::process::Proc;
-use crate::proc::syscall::{Deed, Doing, Polled, doing};
+use crate::proc::syscall::{Activity, Operation, Polled, activity};
 use crate::proc::{fd_owners, sock_diag};
 
 /// No longer chain of processes that wait for each other is followed.
@@ -42,36 +42,36 @@ pub(super) struct WaitResolver<'a, 'p> {
     pub(super) targets: &'a HashMap<i32, FDTarget>,
     pub(super) sockets: &'a Sockets,
     pub(super) children: &'a [Peer],
-    pub(super) holders: &'a mut Holders<'p>,
+    pub(super) holders: &'a mut FdOwners<'p>,
     /// Whether it is asked, too, what the one that is waited for waits for.
     pub(super) asks_on: bool,
 }
 
 impl WaitResolver<'_, '_> {
-    pub(super) fn wait(&mut self, doing: &Doing) -> Wait {
+    pub(super) fn wait(&mut self, doing: &Activity) -> Wait {
         match doing {
-            Doing::Hidden => Wait::Hidden,
-            Doing::Running => Wait::Running,
-            Doing::Using(descriptor, deed) => self.on(*descriptor, *deed),
-            Doing::Naming(path, deed) => self.file(path.as_deref(), *deed),
-            Doing::Child(Some(pid)) => match peer::of(self.proc, *pid) {
+            Activity::Hidden => Wait::Hidden,
+            Activity::Running => Wait::Running,
+            Activity::Using(descriptor, deed) => self.on(*descriptor, *deed),
+            Activity::Naming(path, deed) => self.file(path.as_deref(), *deed),
+            Activity::Child(Some(pid)) => match peer::of(self.proc, *pid) {
                 Some(child) => self.process(child),
                 None => Wait::Unknown("a child".into()),
             },
-            Doing::Child(None) => match self.children {
+            Activity::Child(None) => match self.children {
                 [] => Wait::Unknown("a child".into()),
                 [only] => self.process(only.clone()),
                 several => Wait::Children(several.to_vec()),
             },
-            Doing::Forking => match self.children.last().cloned() {
+            Activity::Forking => match self.children.last().cloned() {
                 Some(child) => self.process(child),
                 None => Wait::Unknown("a child that it starts".into()),
             },
-            Doing::Polling(all) => self.any(all),
-            Doing::Accepting => Wait::Idle,
-            Doing::Lock => Wait::Lock,
-            Doing::Sleeping => Wait::Sleeping,
-            Doing::Other(number) => Wait::Unknown(format!("system call {number}")),
+            Activity::Polling(all) => self.any(all),
+            Activity::Accepting => Wait::Idle,
+            Activity::Lock => Wait::Lock,
+            Activity::Sleeping => Wait::Sleeping,
+            Activity::Other(number) => Wait::Unknown(format!("system call {number}")),
         }
     }
 
@@ -81,9 +81,9 @@ impl WaitResolver<'_, '_> {
         let mut decisive: Option<Wait> = None;
         for one in all {
             let deed = if one.writing {
-                Deed::Writing
+                Operation::Writing
             } else {
-                Deed::Reading
+                Operation::Reading
             };
             match self.on(one.descriptor, deed) {
                 Wait::Idle => return Wait::Idle,
@@ -101,7 +101,7 @@ impl WaitResolver<'_, '_> {
         }
     }
 
-    fn on(&mut self, descriptor: i32, deed: Deed) -> Wait {
+    fn on(&mut self, descriptor: i32, deed: Operation) -> Wait {
         match self.targets.get(&descriptor) {
             Some(FDTarget::Socket(inode)) => self.socket(*inode, deed),
             Some(FDTarget::Pipe(inode)) => self.pipe(*inode, deed),
@@ -110,7 +110,7 @@ impl WaitResolver<'_, '_> {
         }
     }
 
-    fn socket(&mut self, inode: u64, deed: Deed) -> Wait {
+    fn socket(&mut self, inode: u64, deed: Operation) -> Wait {
         let Some(row) = self.sockets.by_inode(inode) else {
             return datagrams(inode);
         };
@@ -124,7 +124,7 @@ impl WaitResolver<'_, '_> {
                 local: unmapped(local),
                 peer: unmapped(peer),
                 process: process.and_then(|pid| peer::of(self.proc, pid)),
-                writing: deed == Deed::Writing,
+                writing: deed == Operation::Writing,
                 queued: row.tx_queue,
                 received: sock_diag::received(local, peer),
             }
@@ -143,8 +143,8 @@ impl WaitResolver<'_, '_> {
     }
 
     /// Whoever has the other end: what is read from is written by somebody.
-    fn pipe(&mut self, inode: u64, deed: Deed) -> Wait {
-        let end = if deed == Deed::Writing {
+    fn pipe(&mut self, inode: u64, deed: Operation) -> Wait {
+        let end = if deed == Operation::Writing {
             End::Read
         } else {
             End::Write
@@ -195,7 +195,7 @@ impl WaitResolver<'_, '_> {
         }
     }
 
-    fn file(&self, path: Option<&Path>, deed: Deed) -> Wait {
+    fn file(&self, path: Option<&Path>, deed: Operation) -> Wait {
         let Some(path) = path else {
             return Wait::File {
                 path: "a file".into(),
@@ -218,7 +218,7 @@ impl WaitResolver<'_, '_> {
 }
 
 /// What a process's main thread waits for.
-fn wait_of<'p>(proc: Proc<'p>, pid: i32, sockets: &Sockets, holders: &mut Holders<'p>) -> Wait {
+fn wait_of<'p>(proc: Proc<'p>, pid: i32, sockets: &Sockets, holders: &mut FdOwners<'p>) -> Wait {
     let open = fd_owners::descriptors(proc, pid).into_iter().flatten();
     let targets = open.map(|one| (one.fd, one.target)).collect();
     let mut resolver = WaitResolver {
@@ -230,7 +230,7 @@ fn wait_of<'p>(proc: Proc<'p>, pid: i32, sockets: &Sockets, holders: &mut Holder
         holders,
         asks_on: false,
     };
-    resolver.wait(&doing(proc, pid, pid))
+    resolver.wait(&activity(proc, pid, pid))
 }
 
 /// Whether two waits are for the same one.
@@ -294,7 +294,7 @@ mod tests {
         let proc = captured.proc();
         captured.file("7/task/7/syscall", &blocked_in(number, first));
         let sockets = Sockets::read(proc);
-        let mut holders = Holders::until(proc, Instant::now() + Duration::from_secs(60));
+        let mut holders = FdOwners::until(proc, Instant::now() + Duration::from_secs(60));
         let open = fd_owners::descriptors(proc, 7).into_iter().flatten();
         let targets = open.map(|one| (one.fd, one.target)).collect();
         let mut resolver = WaitResolver {
@@ -306,7 +306,7 @@ mod tests {
             holders: &mut holders,
             asks_on: true,
         };
-        resolver.wait(&doing(proc, 7, 7))
+        resolver.wait(&activity(proc, 7, 7))
     }
 
     fn server() -> Captured {
@@ -398,7 +398,7 @@ mod tests {
         let captured = server();
         std::fs::remove_file(captured.path().join("7/task/7/syscall")).unwrap_or_default();
         let proc = captured.proc();
-        let mut holders = Holders::until(proc, Instant::now());
+        let mut holders = FdOwners::until(proc, Instant::now());
         let sockets = Sockets::read(proc);
         assert_eq!(wait_of(proc, 7, &sockets, &mut holders), Wait::Hidden);
         assert_eq!(wait_of(proc, 8, &sockets, &mut holders), Wait::Hidden);

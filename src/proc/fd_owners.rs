@@ -25,13 +25,13 @@ pub(crate) enum End {
 
 /// The holders of sockets and pipes.
 #[derive(Debug)]
-pub(crate) struct Holders<'a> {
+pub(crate) struct FdOwners<'a> {
     proc: Proc<'a>,
     end: Instant,
     everybody: Option<HashMap<Thing, Vec<i32>>>,
 }
 
-impl<'a> Holders<'a> {
+impl<'a> FdOwners<'a> {
     /// Looks through other processes until then and no longer.
     pub(crate) fn until(proc: Proc<'a>, end: Instant) -> Self {
         Self {
@@ -158,13 +158,13 @@ mod tests {
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let pipe = inode(child.stdin.as_ref().unwrap());
-        let mut holders = Holders::until(Proc::here(), Instant::now() + Duration::from_secs(60));
+        let mut holders = FdOwners::until(Proc::here(), Instant::now() + Duration::from_secs(60));
         assert_eq!(holders.of_pipe(pipe, End::Read, &[]), [pid]);
         assert_eq!(holders.of_pipe(pipe, End::Write, &[]), [ours]);
         assert_eq!(holders.of_pipe(pipe, End::Write, &[pid, ours]), [ours]);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         assert_eq!(holders.of_socket(inode(&listener), &[ours]), Some(ours));
-        let mut late = Holders::until(Proc::here(), Instant::now());
+        let mut late = FdOwners::until(Proc::here(), Instant::now());
         assert_eq!(late.of_socket(inode(&listener), &[]), None);
         child.kill().unwrap();
         child.wait().unwrap();

@@ -18,7 +18,7 @@ const MOST_POLLED: usize = 1024;
 
 /// A system call that a thread is blocked in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Call {
+pub(crate) struct BlockedCall {
     /// Its number.
     number: libc::c_long,
     /// Its first four arguments.
@@ -27,15 +27,15 @@ pub(crate) struct Call {
 
 /// What a thread does, as far as its system call tells.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Doing {
+pub(crate) enum Activity {
     /// We may not see it.
     Hidden,
     /// It runs, or is about to.
     Running,
     /// Something with this descriptor.
-    Using(i32, Deed),
+    Using(i32, Operation),
     /// Something with this path, where it can be read.
-    Naming(Option<PathBuf>, Deed),
+    Naming(Option<PathBuf>, Operation),
     /// Waiting for this child; for any, where it is none.
     Child(Option<i32>),
     /// Waiting until the child that it has just forked runs its program (`vfork(2)`).
@@ -62,7 +62,7 @@ pub(crate) struct Polled {
 
 /// What is done with a descriptor or a path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Deed {
+pub(crate) enum Operation {
     /// `read(2)`, `recv(2)` and the like.
     Reading,
     /// `write(2)`, `send(2)` and the like.
@@ -87,7 +87,7 @@ pub(crate) enum Deed {
     Executing,
 }
 
-impl fmt::Display for Deed {
+impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Reading => "reading",
@@ -106,15 +106,15 @@ impl fmt::Display for Deed {
 }
 
 /// Reads what a thread does.
-pub(crate) fn doing(proc: Proc, pid: i32, tid: i32) -> Doing {
+pub(crate) fn activity(proc: Proc, pid: i32, tid: i32) -> Activity {
     match std::fs::read(proc.path(pid, &format!("task/{tid}/syscall"))) {
-        Err(_) => Doing::Hidden,
-        Ok(text) => parse(&text).map_or(Doing::Running, |call| meaning(proc, pid, call)),
+        Err(_) => Activity::Hidden,
+        Ok(text) => parse(&text).map_or(Activity::Running, |call| meaning(proc, pid, call)),
     }
 }
 
 /// The system call; none for a thread that runs, or is blocked outside of one (`-1`, with fewer fields).
-fn parse(text: &[u8]) -> Option<Call> {
+fn parse(text: &[u8]) -> Option<BlockedCall> {
     let Ok(Syscall::Blocked {
         syscall_number: number @ 0..,
         argument_registers: [first, second, third, fourth, ..],
@@ -123,13 +123,13 @@ fn parse(text: &[u8]) -> Option<Call> {
     else {
         return None;
     };
-    Some(Call {
+    Some(BlockedCall {
         number,
         arguments: [first, second, third, fourth],
     })
 }
 
-fn meaning(proc: Proc, pid: i32, call: Call) -> Doing {
+fn meaning(proc: Proc, pid: i32, call: BlockedCall) -> Activity {
     let [first, second, third, fourth] = call.arguments;
     // The kernel shows registers; an int is their lower half.
     #[allow(
@@ -137,73 +137,73 @@ fn meaning(proc: Proc, pid: i32, call: Call) -> Doing {
         reason = "an int is the lower half of a register"
     )]
     let number = first as i32;
-    let using = |deed| Doing::Using(number, deed);
-    let naming = |address, deed| Doing::Naming(path(proc, pid, address), deed);
+    let using = |deed| Activity::Using(number, deed);
+    let naming = |address, deed| Activity::Naming(path(proc, pid, address), deed);
     match call.number {
         libc::SYS_read
         | libc::SYS_readv
         | libc::SYS_pread64
         | libc::SYS_recvfrom
-        | libc::SYS_recvmsg => using(Deed::Reading),
+        | libc::SYS_recvmsg => using(Operation::Reading),
         libc::SYS_write
         | libc::SYS_writev
         | libc::SYS_pwrite64
         | libc::SYS_sendto
         | libc::SYS_sendmsg
-        | libc::SYS_sendfile => using(Deed::Writing),
-        libc::SYS_connect => using(Deed::Connecting),
-        libc::SYS_flock | libc::SYS_fcntl => using(Deed::Locking),
-        libc::SYS_getdents64 => using(Deed::Listing),
-        libc::SYS_fsync | libc::SYS_fdatasync => using(Deed::Syncing),
-        libc::SYS_close => using(Deed::Closing),
-        libc::SYS_fstat | libc::SYS_fstatfs => using(Deed::Examining),
-        libc::SYS_openat | libc::SYS_openat2 => naming(second, Deed::Opening),
+        | libc::SYS_sendfile => using(Operation::Writing),
+        libc::SYS_connect => using(Operation::Connecting),
+        libc::SYS_flock | libc::SYS_fcntl => using(Operation::Locking),
+        libc::SYS_getdents64 => using(Operation::Listing),
+        libc::SYS_fsync | libc::SYS_fdatasync => using(Operation::Syncing),
+        libc::SYS_close => using(Operation::Closing),
+        libc::SYS_fstat | libc::SYS_fstatfs => using(Operation::Examining),
+        libc::SYS_openat | libc::SYS_openat2 => naming(second, Operation::Opening),
         libc::SYS_newfstatat
         | libc::SYS_statx
         | libc::SYS_faccessat
         | libc::SYS_faccessat2
-        | libc::SYS_readlinkat => naming(second, Deed::Examining),
-        libc::SYS_statfs | libc::SYS_chdir => naming(first, Deed::Examining),
+        | libc::SYS_readlinkat => naming(second, Operation::Examining),
+        libc::SYS_statfs | libc::SYS_chdir => naming(first, Operation::Examining),
         libc::SYS_mkdirat | libc::SYS_unlinkat | libc::SYS_renameat2 => {
-            naming(second, Deed::Changing)
+            naming(second, Operation::Changing)
         }
-        libc::SYS_execve => naming(first, Deed::Executing),
-        libc::SYS_wait4 => Doing::Child(Some(number).filter(|pid| *pid > 0)),
-        libc::SYS_waitid => Doing::Child(match (u32::try_from(first), i32::try_from(second)) {
+        libc::SYS_execve => naming(first, Operation::Executing),
+        libc::SYS_wait4 => Activity::Child(Some(number).filter(|pid| *pid > 0)),
+        libc::SYS_waitid => Activity::Child(match (u32::try_from(first), i32::try_from(second)) {
             (Ok(libc::P_PID), Ok(child)) => Some(child),
             (Ok(libc::P_PIDFD), Ok(descriptor)) => behind_pidfd(proc, pid, descriptor),
             _ => None,
         }),
-        libc::SYS_clone | libc::SYS_clone3 => Doing::Forking,
-        libc::SYS_accept | libc::SYS_accept4 => Doing::Accepting,
+        libc::SYS_clone | libc::SYS_clone3 => Activity::Forking,
+        libc::SYS_accept | libc::SYS_accept4 => Activity::Accepting,
         // With a time to wait at most, it is no deadlock.
-        libc::SYS_futex if fourth != 0 => Doing::Sleeping,
-        libc::SYS_futex => Doing::Lock,
-        libc::SYS_nanosleep | libc::SYS_clock_nanosleep => Doing::Sleeping,
-        libc::SYS_ppoll => Doing::Polling(polled(proc, pid, first, second)),
-        libc::SYS_pselect6 => Doing::Polling(selected(proc, pid, first, second, third)),
+        libc::SYS_futex if fourth != 0 => Activity::Sleeping,
+        libc::SYS_futex => Activity::Lock,
+        libc::SYS_nanosleep | libc::SYS_clock_nanosleep => Activity::Sleeping,
+        libc::SYS_ppoll => Activity::Polling(polled(proc, pid, first, second)),
+        libc::SYS_pselect6 => Activity::Polling(selected(proc, pid, first, second, third)),
         libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => {
-            Doing::Polling(registered(proc, pid, number))
+            Activity::Polling(registered(proc, pid, number))
         }
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_open | libc::SYS_creat => naming(first, Deed::Opening),
+        libc::SYS_open | libc::SYS_creat => naming(first, Operation::Opening),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_stat | libc::SYS_lstat | libc::SYS_access | libc::SYS_readlink => {
-            naming(first, Deed::Examining)
+            naming(first, Operation::Examining)
         }
         #[cfg(target_arch = "x86_64")]
         libc::SYS_mkdir | libc::SYS_rmdir | libc::SYS_unlink | libc::SYS_rename => {
-            naming(first, Deed::Changing)
+            naming(first, Operation::Changing)
         }
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_vfork => Doing::Forking,
+        libc::SYS_vfork => Activity::Forking,
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_poll => Doing::Polling(polled(proc, pid, first, second)),
+        libc::SYS_poll => Activity::Polling(polled(proc, pid, first, second)),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_select => Doing::Polling(selected(proc, pid, first, second, third)),
+        libc::SYS_select => Activity::Polling(selected(proc, pid, first, second, third)),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_epoll_wait => Doing::Polling(registered(proc, pid, number)),
-        other => Doing::Other(other),
+        libc::SYS_epoll_wait => Activity::Polling(registered(proc, pid, number)),
+        other => Activity::Other(other),
     }
 }
 
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_line_of_the_kernel_is_read() {
-        let of = |number, arguments| Some(Call { number, arguments });
+        let of = |number, arguments| Some(BlockedCall { number, arguments });
         for (line, expected) in [
             ("running\n", None),
             ("-1 0x7ffd 0x7f00\n", None),
@@ -334,44 +334,52 @@ mod tests {
             (
                 libc::SYS_recvfrom,
                 [5, 0, 0, 0],
-                Doing::Using(5, Deed::Reading),
+                Activity::Using(5, Operation::Reading),
             ),
-            (libc::SYS_read, [5, 0, 0, 0], Doing::Using(5, Deed::Reading)),
+            (
+                libc::SYS_read,
+                [5, 0, 0, 0],
+                Activity::Using(5, Operation::Reading),
+            ),
             (
                 libc::SYS_sendto,
                 [5, 0, 0, 0],
-                Doing::Using(5, Deed::Writing),
+                Activity::Using(5, Operation::Writing),
             ),
             (
                 libc::SYS_connect,
                 [5, 0, 0, 0],
-                Doing::Using(5, Deed::Connecting),
+                Activity::Using(5, Operation::Connecting),
             ),
             (
                 libc::SYS_flock,
                 [5, 2, 0, 0],
-                Doing::Using(5, Deed::Locking),
+                Activity::Using(5, Operation::Locking),
             ),
             (
                 libc::SYS_getdents64,
                 [5, 0, 0, 0],
-                Doing::Using(5, Deed::Listing),
+                Activity::Using(5, Operation::Listing),
             ),
-            (libc::SYS_wait4, [0xffff_ffff, 0, 0, 0], Doing::Child(None)),
-            (libc::SYS_wait4, [77, 0, 0, 0], Doing::Child(Some(77))),
-            (libc::SYS_waitid, [1, 77, 0, 0], Doing::Child(Some(77))),
-            (libc::SYS_waitid, [0, 0, 0, 0], Doing::Child(None)),
-            (libc::SYS_futex, [1, 0, 0, 0], Doing::Lock),
-            (libc::SYS_futex, [1, 0, 0, 0x7f], Doing::Sleeping),
-            (libc::SYS_accept4, [3, 0, 0, 0], Doing::Accepting),
+            (
+                libc::SYS_wait4,
+                [0xffff_ffff, 0, 0, 0],
+                Activity::Child(None),
+            ),
+            (libc::SYS_wait4, [77, 0, 0, 0], Activity::Child(Some(77))),
+            (libc::SYS_waitid, [1, 77, 0, 0], Activity::Child(Some(77))),
+            (libc::SYS_waitid, [0, 0, 0, 0], Activity::Child(None)),
+            (libc::SYS_futex, [1, 0, 0, 0], Activity::Lock),
+            (libc::SYS_futex, [1, 0, 0, 0x7f], Activity::Sleeping),
+            (libc::SYS_accept4, [3, 0, 0, 0], Activity::Accepting),
             (
                 libc::SYS_getpid,
                 [0, 0, 0, 0],
-                Doing::Other(libc::SYS_getpid),
+                Activity::Other(libc::SYS_getpid),
             ),
         ] {
             assert_eq!(
-                meaning(Proc::here(), 0, Call { number, arguments }),
+                meaning(Proc::here(), 0, BlockedCall { number, arguments }),
                 expected
             );
         }

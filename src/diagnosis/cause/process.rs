@@ -4,7 +4,7 @@ use super::catalog::{Awaited, Cause, Client, File, Limited, Place, Server, Silen
 use crate::diagnosis::snapshot::{Process, Snapshot, Thread, Wait};
 use crate::proc::cgroup::LimitKind;
 use crate::proc::sock_diag::Received;
-use crate::proc::syscall::Doing;
+use crate::proc::syscall::Activity;
 
 /// The kernel's name for a socket whose peer has closed while the server has not.
 const CLOSE_WAIT: &str = "CLOSE_WAIT";
@@ -249,8 +249,8 @@ fn deadlocked(process: &Process) -> Option<Cause> {
     if *process.wait() != Wait::Lock || process.state != 'S' {
         return None;
     }
-    let some_sleep = !all(|thread| thread.doing == Doing::Lock);
-    if some_sleep && !all(|thread| matches!(thread.doing, Doing::Lock | Doing::Sleeping)) {
+    let some_sleep = !all(|thread| thread.activity == Activity::Lock);
+    if some_sleep && !all(|thread| matches!(thread.activity, Activity::Lock | Activity::Sleeping)) {
         return None;
     }
     Some(Cause::Deadlock {

@@ -10,7 +10,7 @@ use crate::diagnosis::snapshot::{Cpu, Full, Listener, Process, Snapshot, Stage, 
 use crate::proc::cgroup::{Limit, LimitKind};
 use crate::proc::machine::{Machine, Pressure};
 use crate::proc::sock_diag::Received;
-use crate::proc::syscall::{Deed, Doing};
+use crate::proc::syscall::{Activity, Operation};
 
 fn causes(snapshot: &Snapshot) -> Vec<String> {
     let causes = values(snapshot);
@@ -35,12 +35,12 @@ fn other(pid: i32, command: &str) -> Peer {
     }
 }
 
-fn thread(tid: i32, doing: Doing, wait: Wait, ran: u128) -> Thread {
+fn thread(tid: i32, activity: Activity, wait: Wait, ran: u128) -> Thread {
     Thread {
         tid,
         name: "python3".to_owned(),
         state: 'S',
-        doing,
+        activity,
         wait,
         cpu: Cpu::default(),
         ran,
@@ -51,9 +51,9 @@ fn thread(tid: i32, doing: Doing, wait: Wait, ran: u128) -> Thread {
 /// A server, PID 7, whose main thread waits so.
 fn process(wait: Wait) -> Process {
     let doing = if wait == Wait::Lock {
-        Doing::Lock
+        Activity::Lock
     } else {
-        Doing::Running
+        Activity::Running
     };
     Process {
         pid: 7,
@@ -147,7 +147,7 @@ fn chain(chain: Vec<Peer>, last: Option<Wait>) -> Wait {
 fn on_file(mount: Option<&str>) -> Wait {
     Wait::File {
         path: "/home/x".to_owned(),
-        deed: Deed::Opening,
+        deed: Operation::Opening,
         mount: mount.map(str::to_owned),
     }
 }
@@ -290,18 +290,18 @@ fn each_evidence_has_its_sentence() {
             "PID 7 is stopped by its tracer, PID 42 (state S, for 90 s): strace",
         ),
         (
-            threaded(vec![thread(8, Doing::Running, Wait::Running, 99)]),
+            threaded(vec![thread(8, Activity::Running, Wait::Running, 99)]),
             "PID 7 spins: thread 8 (python3) used 99 % of a CPU during the diagnosis",
         ),
         (
             threaded(vec![Thread {
                 waited: 70,
-                ..thread(8, Doing::Running, Wait::Running, 25)
+                ..thread(8, Activity::Running, Wait::Running, 25)
             }]),
             "PID 7 spins: thread 8 (python3) used 25 % of a CPU during the diagnosis and was ready to run the rest of the time",
         ),
         (
-            threaded(vec![thread(8, Doing::Lock, Wait::Lock, 0)]),
+            threaded(vec![thread(8, Activity::Lock, Wait::Lock, 0)]),
             "deadlock: the main thread of PID 7 waits for a lock, and none of its 2 threads runs",
         ),
         (
@@ -310,24 +310,24 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             threaded(vec![
-                thread(8, Doing::Lock, Wait::Lock, 0),
-                thread(9, Doing::Running, remote(false), 0),
+                thread(8, Activity::Lock, Wait::Lock, 0),
+                thread(9, Activity::Running, remote(false), 0),
             ]),
             "waiting for a reply from 10.0.0.7:51234 \
              (PID 7, thread 9, while its main thread waits for a lock)",
         ),
         (
-            threaded(vec![thread(8, Doing::Running, Wait::Running, 5)]),
+            threaded(vec![thread(8, Activity::Running, Wait::Running, 5)]),
             "not known: the main thread of PID 7 waits for a lock",
         ),
         (
-            threaded(vec![thread(8, Doing::Sleeping, Wait::Sleeping, 0)]),
+            threaded(vec![thread(8, Activity::Sleeping, Wait::Sleeping, 0)]),
             "the main thread of PID 7 waits for a lock, and none of its 2 threads runs",
         ),
         (
             threaded(vec![Thread {
                 state: 'D',
-                ..thread(8, Doing::Running, on_file(None), 0)
+                ..thread(8, Activity::Running, on_file(None), 0)
             }]),
             "PID 7, thread 8, is stuck in the kernel (state D), opening /home/x",
         ),
@@ -637,7 +637,7 @@ fn who_waits_for_another_of_the_server_is_named_after_it() {
     let child = Process {
         pid: 42,
         state: 'D',
-        threads: vec![thread(42, Doing::Running, on_file(None), 0)],
+        threads: vec![thread(42, Activity::Running, on_file(None), 0)],
         ..Process::default()
     };
     let mut snapshot = stuck('D', chain(vec![other(42, "main.py")], None));
@@ -673,7 +673,7 @@ fn innocents_are_not_named() {
     // A client that another thread reads from keeps nobody waiting while new ones are taken.
     let mut pool = process(Wait::Idle);
     pool.threads
-        .push(thread(8, Doing::Running, client(false, 0, 700), 0));
+        .push(thread(8, Activity::Running, client(false, 0, 700), 0));
     assert!(
         causes(&hung(pool))
             .iter()

@@ -10,11 +10,11 @@ use procfs::process::{FDTarget, Stat};
 use crate::diagnosis::peer;
 use crate::diagnosis::snapshot::{Cpu, Process, Thread, Wait};
 use crate::diagnosis::wait::WaitResolver;
-use crate::proc::fd_owners::Holders;
+use crate::proc::fd_owners::FdOwners;
 use crate::proc::net::{Sockets, unmapped};
 use crate::proc::parse::number_after;
 use crate::proc::process::Proc;
-use crate::proc::syscall::doing;
+use crate::proc::syscall::activity;
 use crate::proc::{cgroup, fd_owners};
 use crate::redact;
 use crate::server;
@@ -51,7 +51,7 @@ pub(super) fn read<'p>(
     proc: Proc<'p>,
     found: &server::process::Process,
     sockets: &Sockets,
-    holders: &mut Holders<'p>,
+    holders: &mut FdOwners<'p>,
 ) -> Option<(Process, Vec<PathBuf>)> {
     let pid = found.pid;
     let mut process = outline(proc, found)?;
@@ -124,7 +124,7 @@ fn threads(proc: Proc, pid: i32, resolver: &mut WaitResolver) -> Vec<Thread> {
         let Some(stat) = thread_stat(proc, pid, tid) else {
             continue;
         };
-        let doing = doing(proc, pid, tid);
+        let doing = activity(proc, pid, tid);
         let wait = if threads.len() < MOST_THREADS {
             resolver.wait(&doing)
         } else {
@@ -134,7 +134,7 @@ fn threads(proc: Proc, pid: i32, resolver: &mut WaitResolver) -> Vec<Thread> {
             tid,
             name: stat.comm,
             state: stat.state,
-            doing,
+            activity: doing,
             wait,
             cpu: cpu(proc, pid, tid).unwrap_or_default(),
             ran: 0,
@@ -219,7 +219,7 @@ mod tests {
 
     fn read_from(captured: &Captured, pid: i32) -> Option<(Process, Vec<PathBuf>)> {
         let proc = captured.proc();
-        let mut holders = Holders::until(proc, Instant::now() + Duration::from_secs(60));
+        let mut holders = FdOwners::until(proc, Instant::now() + Duration::from_secs(60));
         read(proc, &found(pid), &Sockets::read(proc), &mut holders)
     }
 
