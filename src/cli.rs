@@ -23,8 +23,7 @@ use crate::defaults;
         Exit status:\n  \
         0  the server is healthy, was restarted, or another run holds the lock\n  \
         1  the server is not healthy, or an error; the log says what\n  \
-        2  usage or configuration error; nothing was touched, except that the other servers
-     of the configuration file were watched",
+        2  usage or configuration error; only servers without a mistake were watched",
     max_term_width = 80,
     override_usage = "monitor_myvnc --url URL --logfile FILE --restart-cmd COMMAND [OPTIONS]\n       \
         monitor_myvnc --config FILE [--server NAME]... [OPTIONS]",
