@@ -38,7 +38,7 @@ pub const MONITOR: &str = env!("CARGO_BIN_EXE_monitor_myvnc");
 /// Names the test that runs in a private PID namespace, where it is set.
 const INSIDE: &str = "MONITOR_TEST_INSIDE";
 /// No wait of a test takes longer.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A temp dir with a stand-in `MyVNC` that listens on a port of its own.
 pub struct Site {
