@@ -8,7 +8,7 @@ complete -c monitor_myvnc -l retries -d 'Additional checks before the server cou
 complete -c monitor_myvnc -l retry-delay -d 'Pause before each additional check' -r -f
 complete -c monitor_myvnc -l ca-cert -d 'Trust the certificates in this PEM file too: a CA\'s, or the server\'s own self-signed certificate. Name and expiry date are still verified' -r -F
 complete -c monitor_myvnc -l listen -d 'Address at which the server itself listens, if the URL leads to a proxy [default: the known server\'s, while it listens; else from server_config.json in the restart command\'s --config_dir, else from the record, else from the URL]' -r
-complete -c monitor_myvnc -l user -d 'Name of the user that the server runs as. Processes of other users are not the server, and whatever listens as this user on the server\'s port is accepted' -r -f -a "(__fish_complete_users)"
+complete -c monitor_myvnc -l user -d 'Name of the user that the server runs as. Only this user\'s processes are the server, and an answer from this user on the server\'s port counts as healthy' -r -f -a "(__fish_complete_users)"
 complete -c monitor_myvnc -l process-pattern -d 'Regular expression that the server\'s arguments, joined by spaces, match. It replaces the built-in rule: Python runs main.py, run_server.py or manage.py of a MyVNC' -r -f
 complete -c monitor_myvnc -l run-as -d 'User (name or number) that the restart command runs as. Only root can name another user than its own [default: for root, the server\'s owner if the command names a MyVNC script, else the monitor\'s user]' -r -f -a "(__fish_complete_users)"
 complete -c monitor_myvnc -l stop-timeout -d 'Time from SIGTERM to SIGKILL' -r -f
@@ -22,7 +22,7 @@ warning\t'Also what may need attention'
 error\t'Also what failed'
 critical\t'Only what needs attention now'"
 complete -c monitor_myvnc -l state-dir -d 'Directory of the record of the known server and of the restart lock [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for other users]' -r -f -a "(__fish_complete_directories)"
-complete -c monitor_myvnc -l check-config -d 'Print the resolved settings of each server, what is wrong with them, and warnings, and exit. Without --config and --url, of /etc/monitor_myvnc.toml'
+complete -c monitor_myvnc -l check-config -d 'Print the resolved settings of each server, what is wrong with them, and warnings, and exit. Without --config and --url, /etc/monitor_myvnc.toml is read'
 complete -c monitor_myvnc -l dry-run -d 'Check the server; if it is down, log the cause and what would be stopped and run. Stops and starts nothing'
 complete -c monitor_myvnc -l collect-diagnostics -d 'Log what the server is doing now, healthy or not. Stops and starts nothing'
 complete -c monitor_myvnc -l no-verify-ssl -d 'Accept any TLS certificate'

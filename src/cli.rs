@@ -68,7 +68,7 @@ pub(crate) struct Cli {
     pub(crate) server: Vec<String>,
 
     /// Print the resolved settings of each server, what is wrong with them, and
-    /// warnings, and exit. Without --config and --url, of /etc/monitor_myvnc.toml
+    /// warnings, and exit. Without --config and --url, /etc/monitor_myvnc.toml is read
     #[arg(long, help_heading = CONFIGURATION)]
     pub(crate) check_config: bool,
 
@@ -113,8 +113,8 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen, help_heading = RECOGNITION)]
     pub(crate) listen: Option<SocketAddr>,
 
-    /// Name of the user that the server runs as. Processes of other users are not the
-    /// server, and whatever listens as this user on the server's port is accepted
+    /// Name of the user that the server runs as. Only this user's processes are the
+    /// server, and an answer from this user on the server's port counts as healthy
     #[arg(long, value_name = "NAME", help_heading = RECOGNITION)]
     pub(crate) user: Option<String>,
 
