@@ -13,8 +13,9 @@ use crate::rig::machine::{
 };
 use crate::rig::{MONITOR, Process, wait_until};
 use nix::mount::MsFlags;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Pid, mkfifo};
 
 /// A run that takes longer was delayed by a stranger: more than ten times of what it takes alone.
 const DELAYED: Duration = Duration::from_secs(15);
@@ -497,6 +498,29 @@ fn hazard_53_listen_is_set_after_a_proxy_was_recorded() {
         // As the server's user, not the proxy's.
         machine.assert_healed(&ran);
         assert_eq!(user_of(machine.ours.server()), MYVNC, "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_53_a_proxy_of_root_that_was_taken_for_the_server_hangs() {
+    on_own_machine(MYVNC, |machine| {
+        let _server = machine.ours.start();
+        let settings = format!("listen = 127.0.0.2:{PORT}\nanswer = 200 OK");
+        let argv = ["nginx:", "master", "process"];
+        let proxy = machine.stranger(0, &argv, &settings);
+        let flags = ["--url", &format!("http://127.0.0.2:{PORT}")];
+        let before = machine.run(machine.patient_monitor().args(flags));
+        assert_eq!(before.code(), Some(0), "{before:?}");
+        kill(Pid::from_raw(proxy.pid), Signal::SIGSTOP).unwrap();
+        let ran = machine.run(machine.monitor().args(flags));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        ran.assert_unharmed(&proxy);
+        machine.assert_other_unharmed(&ran);
+        assert!(machine.ours.answers(), "{ran:?}");
+        let asks = |line: &&str| line.contains("if it is a proxy, set listen");
+        assert!(ran.errors().iter().any(asks), "{ran:?}");
+        let state = fs::read_to_string(format!("/proc/{}/stat", proxy.pid)).unwrap();
+        assert!(state.contains(") T "), "no SIGCONT was sent: {state}");
     });
 }
 
