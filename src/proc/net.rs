@@ -42,7 +42,7 @@ impl Sockets {
         }
     }
 
-    /// Whether anything listens on that port: the kernel makes no connection of ours from it.
+    /// Whether anything listens on that port: the kernel lets nobody connect from such a port.
     pub(crate) fn is_listened_to(&self, port: u16) -> bool {
         self.listening_ports.contains(&port)
     }

@@ -445,13 +445,7 @@ impl Run<'_> {
     /// Says whose the port is by now, and how to accept that user.
     pub(super) fn taken(&self, place: &str, uid: u32, holder: Option<&Process>) -> String {
         let user = name_of(uid);
-        let who = holder.map_or("a process that cannot be seen".to_owned(), |process| {
-            format!(
-                "PID {} ({})",
-                process.pid,
-                redact::redacted(&process.command)
-            )
-        });
+        let who = holder.map_or_else(|| "a process that cannot be seen".to_owned(), describe);
         let known = self.state.known();
         let recorded = known.and_then(|known| known.socket_uid);
         let whose = match recorded {
@@ -483,13 +477,7 @@ impl Run<'_> {
                 let spared = selection.spared.iter().map(|(process, _)| process);
                 selection.server.iter().chain(spared).next()
             })
-            .map(|process| {
-                format!(
-                    ": PID {} ({}) may be well, and is left alone",
-                    process.pid,
-                    redact::redacted(&process.command)
-                )
-            });
+            .map(|process| format!(": {} may be well, and is left alone", describe(process)));
         let is_unresolved = self.error().is_some_and(CheckError::is_unresolved);
         let (what, remedy) = if is_unresolved {
             (

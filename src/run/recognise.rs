@@ -38,6 +38,10 @@ enum Answering {
 impl Run<'_> {
     /// Sees who answered a check: one question to the kernel while the record is valid.
     pub(super) async fn recognise(&mut self) -> Event {
+        self.judge_who_answers(false).await
+    }
+
+    async fn judge_who_answers(&mut self, is_started: bool) -> Event {
         match self.who_answers().await {
             Answering::Known | Answering::Unseen => Event::Recognised,
             Answering::Socket {
@@ -48,7 +52,7 @@ impl Run<'_> {
             } => {
                 // A record without its process is worth little: the next run may see more.
                 let is_enough = process.is_some() || is_complete;
-                self.judge(&socket, process.as_ref(), pids, false, is_enough)
+                self.judge(&socket, process.as_ref(), pids, is_started, is_enough)
                     .await
             }
         }
@@ -57,19 +61,7 @@ impl Run<'_> {
     /// Sees who answers after a start, and what became of other instances.
     pub(super) async fn identify(&mut self) -> Event {
         // What was recorded before the start is another socket.
-        let event = match self.who_answers().await {
-            Answering::Known | Answering::Unseen => Event::Recognised,
-            Answering::Socket {
-                socket,
-                process,
-                pids,
-                is_complete,
-            } => {
-                let is_enough = process.is_some() || is_complete;
-                self.judge(&socket, process.as_ref(), pids, true, is_enough)
-                    .await
-            }
-        };
+        let event = self.judge_who_answers(true).await;
         if event != Event::Recognised {
             return event;
         }

@@ -16,7 +16,7 @@ use crate::sys::bounded;
 use crate::text::errno_text;
 
 /// Why this command cannot run, as far as can be told without running it: its first word is
-/// a path at which nothing can be executed. `None` also in every doubt.
+/// a path at which nothing can be executed. `None` if it can run, or if that cannot be told.
 pub(crate) async fn unusable(command: &str) -> Option<String> {
     let program = words::first_path(command)?;
     let looked = bounded::ask(permissions::LOOK_TIMEOUT, || unusable_program(&program)).await;
@@ -24,8 +24,8 @@ pub(crate) async fn unusable(command: &str) -> Option<String> {
     Some(format!("{}: {reason}", program.display()))
 }
 
-/// What is wrong with this command, as far as can be told without running it, as a sentence. `None` also
-/// in every doubt.
+/// What is wrong with this command, as far as can be told without running it, as a sentence. `None` if
+/// nothing is, or if that cannot be told.
 pub(crate) async fn mistake(command: &str) -> Option<String> {
     let said = match words::mistake(command) {
         Some(said) => said,

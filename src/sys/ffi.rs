@@ -161,8 +161,8 @@ fn unblock() {
 /// (so no lock of ours, wherever it gets stuck), and /dev/null as stdin, stdout and stderr.
 ///
 /// # Safety
-/// Other threads of ours do not exist in the child, and a lock that one of them held at the fork
-/// stays locked there. So `work` may allocate (glibc and musl keep the allocator usable,
+/// The child has one thread. A lock that another thread of the parent held at the fork stays locked in
+/// the child. So `work` may allocate (glibc and musl keep the allocator usable,
 /// `pthread_atfork(3)`), read and write files, and use what it has brought along. It must not wait
 /// for another thread, log, use tokio, or take a lock that another thread may hold, which includes
 /// the name services' (`getaddrinfo(3)`, `getpwnam(3)`).

@@ -302,7 +302,7 @@ fn all_that_is_new_is_refused_as_by_an_old_container_runtime() {
 #[test]
 fn hazard_32_a_read_only_root() {
     on_own_machine(OTHER, |machine| {
-        // What is written is in memory, as volumes of a container are.
+        // Log and state are on a tmpfs, as a container's writable volumes are.
         let volume = machine.mount_tmpfs("volume", MsFlags::empty(), "size=1m");
         machine.make_root_read_only();
         assert!(fs::write("/read-only-root", "").is_err());
