@@ -22,11 +22,21 @@ const OF_A_SERVER: [(&str, &str); 9] = [
     ("dump-cmd", "py-spy dump --pid {pid}"),
 ];
 
+/// Keys that the packages set: what is right for a server that people use, and would surprise whoever
+/// replaces the Python monitor.
+const SET: [(&str, &str); 4] = [
+    ("restart-policy", "\"useful\""),
+    ("max-restarts", "30"),
+    ("start-grace", "30"),
+    ("unwedge", "true"),
+];
+
 /// The file as the packages install it.
 pub(crate) fn configuration(command: &Command) -> String {
     let mut text = "\
         # Configuration of monitor_myvnc. Manual page: monitor_myvnc.toml(5)\n\
         # Each key is shown with its default or an example. To set it, remove the #.\n\
+        # Keys without a # are set: the program's own default is another.\n\
         # A server needs at least the lines [server.main], url and restart-cmd below.\n\
         # To check this file, run\n\
         #   monitor_myvnc --config {CONFIG_FILE} --check-config\n\
@@ -106,6 +116,9 @@ fn entry(arg: &Arg) -> String {
         text.extend([" ", word]);
         width += 1 + word.chars().count();
     }
-    text.extend(["\n#", key, " = ", &value(arg), "\n"]);
+    match SET.iter().find(|(set, _)| *set == key) {
+        Some((_, value)) => text.extend(["\n", key, " = ", *value, "\n"]),
+        None => text.extend(["\n#", key, " = ", &value(arg), "\n"]),
+    }
     text
 }

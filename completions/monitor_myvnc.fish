@@ -13,6 +13,12 @@ complete -c monitor_myvnc -l process-pattern -d 'Regular expression that the ser
 complete -c monitor_myvnc -l run-as -d 'User (name or number) that the restart command runs as. Only root can name another user than its own [default: for root, the server\'s owner if the command names a MyVNC script, else the monitor\'s user]' -r -f -a "(__fish_complete_users)"
 complete -c monitor_myvnc -l stop-timeout -d 'Time from SIGTERM to SIGKILL' -r -f
 complete -c monitor_myvnc -l start-timeout -d 'Time that the server has to respond after the restart command was started' -r -f
+complete -c monitor_myvnc -l restart-policy -d 'When to restart a server that does not answer: always, only where that can help, or never' -r -f -a "always\t'In each run that finds it down'
+useful\t'Where it can help; elsewhere once, and then not until something has changed'
+never\t'Never: only say what is wrong'"
+complete -c monitor_myvnc -l max-restarts -d 'Restarts in an hour; further ones wait until 5 minutes after the last. Restarts that do not help are made less and less often. 0: neither' -r -f
+complete -c monitor_myvnc -l start-grace -d 'Wait for a server that was started less than this time ago, instead of restarting it' -r -f
+complete -c monitor_myvnc -l unwedge-for -d 'Time limit of --unwedge, at most 55' -r -f
 complete -c monitor_myvnc -l log-history-minutes -d 'Minutes of the server\'s own log that a diagnosis shows, 200 lines at most' -r -f
 complete -c monitor_myvnc -l server-log -d 'Where to look for the server\'s own log if the server holds none open: the newest file that matches' -r -F
 complete -c monitor_myvnc -l dump-cmd -d 'Command to run before the server is stopped, for 10 seconds at most. Its output goes to the log; {pid} in it is replaced with the server\'s PID' -r -f -a "(__fish_complete_command)"
@@ -26,6 +32,7 @@ complete -c monitor_myvnc -l check-config -d 'Print the resolved settings of eac
 complete -c monitor_myvnc -l dry-run -d 'Check the server; if it is down, log the cause and what would be stopped and run. Stops and starts nothing'
 complete -c monitor_myvnc -l collect-diagnostics -d 'Log what the server is doing now, healthy or not. Stops and starts nothing'
 complete -c monitor_myvnc -l no-verify-ssl -d 'Accept any TLS certificate'
+complete -c monitor_myvnc -l unwedge -d 'If one client or one child of the server blocks it, close that connection or end that child first, and restart only if that does not help'
 complete -c monitor_myvnc -l quiet -d 'Write nothing to stdout and stderr, only to the log file'
 complete -c monitor_myvnc -l debug -d 'Log more details than --log-level debug does'
 complete -c monitor_myvnc -s h -l help -d 'Print this help'

@@ -140,6 +140,33 @@ pub(crate) struct Cli {
           value_parser = seconds, allow_negative_numbers = true, help_heading = RESTART)]
     pub(crate) start_timeout: Duration,
 
+    /// When to restart a server that does not answer: always, only where that can help,
+    /// or never
+    #[arg(long, value_name = "POLICY", default_value = defaults::RESTART_POLICY, help_heading = RESTART)]
+    pub(crate) restart_policy: RestartPolicy,
+
+    /// Restarts in an hour; further ones wait until 5 minutes after the last. Restarts
+    /// that do not help are made less and less often. 0: neither
+    #[arg(long, value_name = "NUMBER", default_value = defaults::MAX_RESTARTS,
+          value_parser = restarts, allow_negative_numbers = true, help_heading = RESTART)]
+    pub(crate) max_restarts: u32,
+
+    /// Wait for a server that was started less than this time ago, instead of
+    /// restarting it
+    #[arg(long, value_name = "SECONDS", default_value = defaults::START_GRACE,
+          value_parser = seconds_or_none, allow_negative_numbers = true, help_heading = RESTART)]
+    pub(crate) start_grace: Duration,
+
+    /// If one client or one child of the server blocks it, close that connection or
+    /// end that child first, and restart only if that does not help
+    #[arg(long, help_heading = RESTART)]
+    pub(crate) unwedge: bool,
+
+    /// Time limit of --unwedge, at most 55
+    #[arg(long, value_name = "SECONDS", default_value = defaults::UNWEDGE_FOR,
+          value_parser = unwedge_seconds, allow_negative_numbers = true, help_heading = RESTART)]
+    pub(crate) unwedge_for: Duration,
+
     /// Minutes of the server's own log that a diagnosis shows, 200 lines at most
     #[arg(long, value_name = "NUMBER", default_value = defaults::LOG_HISTORY_MINUTES,
           value_parser = minutes,
@@ -237,6 +264,41 @@ pub(crate) enum LogLevel {
     Error,
     /// Only what needs attention now.
     Critical,
+}
+
+/// When a server that does not answer is restarted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum RestartPolicy {
+    /// In each run that finds it down
+    Always,
+    /// Where it can help; elsewhere once, and then not until something has changed
+    Useful,
+    /// Never: only say what is wrong
+    Never,
+}
+
+/// Reads seconds as `seconds` does, or 0.
+fn seconds_or_none(text: &str) -> Result<Duration, String> {
+    let is_zero = text.parse::<u32>() == Ok(0);
+    if is_zero {
+        return Ok(Duration::ZERO);
+    }
+    let longest = defaults::LONGEST_SECONDS;
+    seconds(text).map_err(|_| format!("give seconds from 0 to {longest}, such as 30"))
+}
+
+/// Reads seconds, more than 0 and no more than a run may spend on it.
+fn unwedge_seconds(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(defaults::LONGEST_UNWEDGE);
+    let duration = seconds(text).ok().filter(|duration| *duration <= longest);
+    duration.ok_or_else(|| {
+        let longest = defaults::LONGEST_UNWEDGE;
+        format!("give seconds, more than 0 and at most {longest}, such as 5")
+    })
+}
+
+fn restarts(text: &str) -> Result<u32, String> {
+    whole(text, 0, defaults::MOST_RESTARTS)
 }
 
 /// Reads whole or decimal seconds, more than 0 and at most an hour.

@@ -2,6 +2,10 @@
 //! known server; its modification time is that of the last healthy check. If the directory's disk is
 //! full, read-only or dead, a run has no state, but still checks and restarts the server.
 
+pub(crate) mod history;
+pub(crate) mod ledger;
+pub(crate) mod time;
+
 use std::fs::{DirBuilder, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -17,6 +21,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use serde::{Deserialize, Serialize};
 
+use self::ledger::Ledger;
 use crate::proc::cgroup;
 use crate::proc::net::takes;
 use crate::proc::process::Proc;
@@ -28,7 +33,7 @@ use crate::text::errno_text;
 /// Length limit of a host in a file's name, in characters.
 const LONGEST_HOST: usize = 200;
 /// Read limit of a state file, in bytes.
-const LONGEST: usize = 4 << 10;
+const LONGEST: usize = 32 << 10;
 /// Mode of a state file.
 const MODE: u32 = 0o640;
 /// Mode of a state directory that we create.
@@ -111,8 +116,15 @@ impl KnownServer {
 #[serde(default)]
 pub(crate) struct State {
     format: u32,
+    /// The server's name: that of its table in the configuration file, else its log's without the extension.
+    pub(crate) server: String,
     /// The URL, without a password.
     pub(crate) url: String,
+    /// The log of the runs.
+    pub(crate) log: Option<String>,
+    /// What happened to the server.
+    #[serde(flatten)]
+    pub(crate) ledger: Ledger,
     /// The boot that PIDs, start times and cookies belong to (random(4), boot_id).
     boot: Option<String>,
     /// The known server.
