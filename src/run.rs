@@ -458,8 +458,14 @@ impl<'a> Run<'a> {
         self.say_state();
     }
 
-    /// Says, once, that the state directory cannot be used.
+    /// Says, once, that the state directory cannot be used, or that the state in it made no sense.
     fn say_state(&mut self) {
+        if let Some(damage) = self.state.damage() {
+            let file = self.state.path().display();
+            self.journal.warning(&format!(
+                "The state file {file} cannot be understood: {damage}; it is kept as {file}.bad, and a new one is begun"
+            ));
+        }
         if let Some(reason) = self.state.complaint() {
             self.journal.warning(&format!(
                 "Cannot use the state directory {}: {reason}; going on without the record and the restart lock: make it \

@@ -235,8 +235,9 @@ impl StateFile {
     }
 
     /// What is wrong with its contents. They are moved to the file's name with `.bad` when it is written.
-    pub(crate) fn damage(&self) -> Option<&'static str> {
-        self.damage
+    /// Returns it once.
+    pub(crate) fn damage(&mut self) -> Option<&'static str> {
+        self.damage.take()
     }
 
     /// Begins anew, for this reason; only what says which process is the server is kept.
