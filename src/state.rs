@@ -2,8 +2,11 @@
 //! known server; its modification time is that of the last healthy check. If the directory's disk is
 //! full, read-only or dead, a run has no state, but still checks and restarts the server.
 
+mod file;
 pub(crate) mod history;
+pub(crate) mod last;
 pub(crate) mod ledger;
+pub(crate) mod pause;
 pub(crate) mod time;
 
 use std::fs::{DirBuilder, FileTimes, OpenOptions};
@@ -133,6 +136,8 @@ pub(crate) struct State {
     pub(crate) started: Vec<(i32, u64)>,
     /// Unix time of the last warning about the restart command.
     pub(crate) warned: Option<u64>,
+    /// The last `resume` that was carried out (`pause::Asked`).
+    pub(crate) resumed: Option<time::Time>,
     /// Keys of a newer version, which are kept.
     #[serde(flatten)]
     other: serde_json::Map<String, serde_json::Value>,
