@@ -1,6 +1,7 @@
 //! One run over one server: look, decide, record and act, until the decision is to finish.
 
 mod diagnose;
+mod grace;
 mod preflight;
 mod recognise;
 mod start;
@@ -250,6 +251,10 @@ impl<'a> Run<'a> {
         match action {
             Action::Check => self.check(phase, Duration::ZERO).await,
             Action::CheckLater => self.check(phase, self.settings.retry_delay).await,
+            Action::CheckLonger => self.check_longer(phase).await,
+            Action::ReadPause => Event::NotPaused,
+            Action::AwaitYoung => self.await_young().await,
+            Action::Unwedge => Event::NotUnwedged,
             Action::Recognise => self.recognise().await,
             Action::Reserve => self.reserve().await,
             Action::Search => self.search().await,
@@ -293,6 +298,11 @@ impl<'a> Run<'a> {
     }
 
     async fn check(&mut self, phase: Phase, delay: Duration) -> Event {
+        self.check_within(phase, delay, self.settings.timeout).await
+    }
+
+    /// Checks the server after that delay, within that time.
+    async fn check_within(&mut self, phase: Phase, delay: Duration, limit: Duration) -> Event {
         if let Phase::Checking { failed } = phase {
             if failed > 0 {
                 self.journal.warning(&format!(
@@ -311,7 +321,7 @@ impl<'a> Run<'a> {
             }
             journal.debug(&format!("Checking server health: {}", settings.shown_url));
             began = SystemTime::now();
-            asked.check(settings.timeout).await
+            asked.check(limit).await
         };
         let verdict = tokio::select! {
             biased;
@@ -418,6 +428,7 @@ impl<'a> Run<'a> {
                     status.unwrap_or_default()
                 ));
             }
+            Outcome::Unwedged | Outcome::Paused | Outcome::Held => (),
             Outcome::SteppedAside | Outcome::Interrupted | Outcome::ProxyFails => (),
             Outcome::TakenOver => {
                 if self.restart.is_some() {

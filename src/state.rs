@@ -150,6 +150,10 @@ pub(crate) struct StateFile {
     pub(crate) state: State,
     /// Its contents when it was last read or written.
     saved: Option<State>,
+    /// What is wrong with its contents.
+    damage: Option<&'static str>,
+    /// Whether they are to be kept beside it when it is written.
+    sets_aside: bool,
     /// Why it cannot be used.
     unusable: Option<String>,
     /// Whether that reason was reported.
@@ -195,6 +199,8 @@ impl StateFile {
             answered: None,
             state: State::default(),
             saved: None,
+            damage: None,
+            sets_aside: false,
             unusable: None,
             is_said: false,
         };
@@ -220,11 +226,25 @@ impl StateFile {
 
     fn take(&mut self, content: &Content) {
         let Ok(state) = serde_json::from_slice::<State>(&content.text) else {
+            self.set_aside("it is not what a run writes");
             return;
         };
         self.answered = content.modified;
         self.saved = Some(state.clone());
         self.state = state;
+    }
+
+    /// What is wrong with its contents. They are moved to the file's name with `.bad` when it is written.
+    pub(crate) fn damage(&self) -> Option<&'static str> {
+        self.damage
+    }
+
+    /// Begins anew, for this reason; only what says which process is the server is kept.
+    pub(crate) fn set_aside(&mut self, why: &'static str) {
+        self.damage = Some(why);
+        self.sets_aside = true;
+        self.saved = None;
+        self.state.ledger = Ledger::default();
     }
 
     /// Its path.
@@ -326,7 +346,12 @@ impl StateFile {
         self.state.format = FORMAT;
         self.state.boot = boot();
         let (path, state) = (&self.path, &self.state);
+        let sets_aside = std::mem::take(&mut self.sets_aside);
         let written = bounded::ask(WRITE_TIMEOUT, || {
+            if sets_aside {
+                // Where it cannot be kept it is overwritten.
+                let _ = std::fs::rename(path, path.with_extension("json.bad"));
+            }
             write(path, state, time).map_err(|reason| errno_text(&reason))
         });
         self.unusable = match written.await {

@@ -7,7 +7,7 @@ use crate::diagnosis::server_log::Wanted;
 use crate::diagnosis::{self, Diagnosis, Line, Question, Seen};
 use crate::health::{CheckError, NOT_TLS, Stage};
 use crate::journal::{BANNER, Level};
-use crate::recovery::{Event, Phase, Purpose};
+use crate::recovery::{Event, Phase, Prospects, Purpose, Ruling};
 use crate::redact;
 use crate::server::dump_command::Dump;
 use crate::text::{errno_text, seconds};
@@ -77,7 +77,10 @@ impl Run<'_> {
         if self.settings.purpose != Purpose::Collect {
             self.say_spared();
         }
-        Event::Diagnosed
+        Event::Diagnosed(Prospects {
+            ruling: Ruling::Restart,
+            can_unwedge: false,
+        })
     }
 
     /// Runs `--dump-cmd` on the server's process that listens, or else on its first.

@@ -285,6 +285,7 @@ impl Run<'_> {
                     .address
                     .is_some_and(|address| self.leads_elsewhere(address)),
             may_be_hidden: has_no_address && !selection.spared.is_empty(),
+            is_young: self.young(selection).is_some(),
         }
     }
 
