@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use self::preflight::Files;
 use self::start::Restart;
+use crate::diagnosis::Finding;
 use crate::health::{CheckError, Checker, Verdict};
 use crate::journal::{BANNER, Journal, Level};
 use crate::lock::{Reserved, RestartFile, RestartLock, RunLock, Taken};
@@ -144,7 +145,7 @@ struct Run<'a> {
     /// Which processes are the server, once they were searched for.
     selection: Option<Selection>,
     /// The first cause that the diagnosis found.
-    cause: Option<String>,
+    cause: Option<Finding>,
     /// When the server last answered, if that is known.
     last_answer: Option<SystemTime>,
     held: Vec<Held>,

@@ -34,6 +34,7 @@ pub(super) fn of(proc: Proc, pid: i32) -> Option<Peer> {
         command: shortened(redact::redacted(&command)),
         is_hidden: false,
         state: stat.state,
+        start_time: stat.starttime,
         age: proc.age(pid).unwrap_or_default(),
     })
 }

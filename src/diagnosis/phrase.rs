@@ -10,6 +10,8 @@ pub(crate) struct Peer {
     pub(crate) command: String,
     pub(crate) state: char,
     pub(crate) age: Duration,
+    /// When it was started, in clock ticks since boot.
+    pub(crate) start_time: u64,
     /// Whether its descriptors cannot be read.
     pub(crate) is_hidden: bool,
 }

@@ -152,6 +152,7 @@ pub(crate) enum Wait {
     Running,
     /// For a client of its own to send, or to take what is sent.
     Client {
+        inode: u64,
         /// The server's end.
         local: SocketAddr,
         peer: SocketAddr,

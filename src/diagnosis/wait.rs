@@ -121,6 +121,7 @@ impl WaitResolver<'_, '_> {
             let other_end = self.sockets.other_end(row).map(|row| row.inode);
             let process = other_end.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Client {
+                inode,
                 local: unmapped(local),
                 peer: unmapped(peer),
                 process: process.and_then(|pid| peer::of(self.proc, pid)),

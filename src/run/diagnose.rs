@@ -60,12 +60,12 @@ impl Run<'_> {
             },
             known,
         };
-        let Diagnosis { causes, report } = diagnosis::diagnose(&question).await;
+        let Diagnosis { findings, report } = diagnosis::diagnose(&question).await;
         for line in [BANNER, "DIAGNOSIS", BANNER] {
             self.journal.info(line);
         }
-        for cause in &causes {
-            self.journal.warning(&format!("Cause: {cause}"));
+        for finding in &findings {
+            self.journal.warning(&format!("Cause: {}", finding.text));
         }
         for line in &report {
             match line {
@@ -73,7 +73,7 @@ impl Run<'_> {
                 Line::ServerLog(text) => self.journal.quote(Level::Info, "Server log", text),
             }
         }
-        self.cause = causes.into_iter().next();
+        self.cause = findings.into_iter().next();
         if self.settings.purpose != Purpose::Collect {
             self.say_spared();
         }
@@ -150,8 +150,11 @@ impl Run<'_> {
     pub(super) fn sum_up(&self) {
         let away = self.last_answer.and_then(|since| since.elapsed().ok());
         if let (Some(away), Some(cause)) = (away, &self.cause) {
-            self.journal
-                .info(&format!("Service was away {} s: {cause}", away.as_secs()));
+            self.journal.info(&format!(
+                "Service was away {} s: {}",
+                away.as_secs(),
+                cause.text
+            ));
         }
     }
 }

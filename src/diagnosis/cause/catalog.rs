@@ -285,6 +285,35 @@ pub(crate) enum CulpritKind {
     Process,
 }
 
+impl CulpritKind {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Client,
+        Self::Child,
+        Self::Peer,
+        Self::File,
+        Self::Proxy,
+        Self::Process,
+    ];
+
+    /// The name of the kind in interfaces (JSON, history).
+    pub(crate) fn slug(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Child => "child",
+            Self::Peer => "peer",
+            Self::File => "file",
+            Self::Proxy => "proxy",
+            Self::Process => "process",
+        }
+    }
+
+    /// The kind with this slug.
+    pub(crate) fn from_slug(slug: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.slug() == slug)
+    }
+}
+
 /// The order in which causes are named, the most specific first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Rank {
@@ -328,6 +357,11 @@ macro_rules! kinds {
                 match self {
                     $(Self::$kind => $slug),+
                 }
+            }
+
+            /// The kind with this slug.
+            pub(crate) fn from_slug(slug: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|kind| kind.slug() == slug)
             }
         }
     };

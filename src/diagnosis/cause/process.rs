@@ -168,6 +168,7 @@ pub(in super::super) fn awaited(wait: &Wait, tls: bool, port: u16) -> Option<Awa
             writing,
             queued,
             received,
+            ..
         } => {
             let client = Client {
                 address: *peer,

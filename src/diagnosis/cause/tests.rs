@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::catalog::tests::is_in_the_manual;
 use super::causes as values;
+use crate::diagnosis::finding::{Blocker, Child, Finding};
 use crate::diagnosis::oom::Victim;
 use crate::diagnosis::phrase::Peer;
 use crate::diagnosis::question::Seen;
@@ -31,6 +32,7 @@ fn other(pid: i32, command: &str) -> Peer {
         command: command.to_owned(),
         state: 'S',
         age: Duration::from_secs(90),
+        start_time: 500,
         is_hidden: false,
     }
 }
@@ -116,6 +118,7 @@ fn gone() -> Snapshot {
 
 fn client(writing: bool, queued: u32, bytes: u64) -> Wait {
     Wait::Client {
+        inode: 82,
         local: address(9143),
         peer: peer(),
         process: None,
@@ -219,6 +222,7 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             waits(Wait::Client {
+                inode: 82,
                 local: address(9143),
                 peer: peer(),
                 process: Some(other(42, "nc vm 9143")),
@@ -753,4 +757,70 @@ fn hazard_54_root_is_told_which_capability_it_lacks() {
     let causes = causes(&snapshot);
     let expected = "not visible: what PID 7 waits for is shown only to root with CAP_SYS_PTRACE, which this run lacks";
     assert_eq!(causes.first().map(String::as_str), Some(expected));
+}
+
+#[test]
+fn what_blocks_the_server_is_named_as_a_value_where_one_thread_alone_waits() {
+    let blocker = |snapshot: &Snapshot| {
+        let causes = values(snapshot);
+        Finding::of(causes.first()?, snapshot).blocker
+    };
+    let client_of = |pid| {
+        Some(Blocker::Client {
+            pid,
+            inode: 82,
+            local: address(9143),
+            peer: peer(),
+        })
+    };
+    assert_eq!(blocker(&waits(client(false, 0, 0))), client_of(7));
+    assert_eq!(blocker(&tls(waits(client(false, 0, 0)))), client_of(7));
+    assert_eq!(blocker(&waits(client(true, 70_000, 0))), client_of(7));
+    let sh = || other(41, "sh -c bjobs");
+    let bjobs = || other(42, "/usr/bin/bjobs -u all");
+    let child = |pid, name: &str| Child {
+        pid,
+        start_time: 500,
+        name: name.to_owned(),
+    };
+    let expected = Blocker::Child {
+        pid: 7,
+        chain: vec![child(41, "sh"), child(42, "bjobs")],
+    };
+    let stuck = waits(chain(vec![sh(), bjobs()], None));
+    assert_eq!(blocker(&stuck), Some(expected));
+    // Another process of the server is no child that may be ended, and what is hidden is no evidence.
+    let hidden = Peer {
+        is_hidden: true,
+        ..bjobs()
+    };
+    assert_eq!(blocker(&waits(chain(vec![hidden], None))), None);
+    assert_eq!(
+        blocker(&waits(chain(vec![other(7, "python3")], None))),
+        None
+    );
+    let mut manager = waits(chain(vec![other(8, "python3 main.py")], None));
+    manager.processes.push(Process {
+        pid: 8,
+        ..process(Wait::Idle)
+    });
+    assert_eq!(blocker(&manager), None);
+    for other in [
+        Wait::Hidden,
+        Wait::Idle,
+        Wait::Lock,
+        Wait::Children(vec![sh(), bjobs()]),
+        remote(false),
+        on_file(None),
+    ] {
+        assert_eq!(blocker(&waits(other.clone())), None, "{other:?}");
+    }
+    // The main thread waits for a lock: one other thread may hold it, of several none is known to.
+    let mut locked = waits(Wait::Lock);
+    let threads = &mut locked.processes[0].threads;
+    threads.push(thread(8, Activity::Running, client(false, 0, 0), 0));
+    assert_eq!(blocker(&locked), client_of(7));
+    let threads = &mut locked.processes[0].threads;
+    threads.push(thread(9, Activity::Running, remote(false), 0));
+    assert_eq!(blocker(&locked), None);
 }

@@ -10,6 +10,7 @@ fn peer(command: &str) -> Peer {
         command: command.to_owned(),
         state: 'S',
         age: Duration::from_secs(90),
+        start_time: 500,
         is_hidden: false,
     }
 }
