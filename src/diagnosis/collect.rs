@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::FDTarget;
 
-use super::phrase::Peer;
+use super::phrase::Mentioned;
 use super::question::Question;
-use super::snapshot::{Listener, Process, Snapshot, Stage};
-use super::{disks, oom, peer, server_log};
+use super::snapshot::{PortListener, Process, Snapshot, Stage};
+use super::{disks, mentioned, oom, server_log};
 use crate::proc::fd_owners::FdOwners;
 use crate::proc::machine::Machine;
 use crate::proc::net::{self, Sockets, unmapped};
@@ -78,7 +78,7 @@ impl<'a> Collect<'a> {
         let (proc, question) = (self.proc, self.question);
         let mut holders = FdOwners::until(proc, Instant::now() + SEARCH);
         self.snapshot.machine = machine::look(proc);
-        self.snapshot.elsewhere = net::place(&question.addresses) == net::Place::Elsewhere;
+        self.snapshot.elsewhere = net::locality(&question.addresses) == net::Locality::Elsewhere;
         let sockets = Sockets::read(proc);
         let began = Instant::now();
         let (mut processes, mut paths) = (Vec::new(), Vec::new());
@@ -123,7 +123,7 @@ fn listeners(
     processes: &[Process],
     sockets: &Sockets,
     holders: &mut FdOwners,
-) -> Vec<Listener> {
+) -> Vec<PortListener> {
     let pids: Vec<i32> = processes.iter().map(|process| process.pid).collect();
     let listening = |row: &&TcpNetEntry| {
         row.state == TcpState::Listen && row.local_address.port() == question.port
@@ -139,7 +139,7 @@ fn listeners(
             };
             sockets.all().iter().filter(is_it).count()
         };
-        Listener {
+        PortListener {
             address: row.local_address,
             waiting: row.rx_queue,
             backlog: sock_diag::backlog(row.local_address, row.inode),
@@ -147,7 +147,7 @@ fn listeners(
             clients: on_port(TcpState::Established, true),
             closing: on_port(TcpState::CloseWait, false),
             ours: holder.is_some_and(|holder| pids.contains(&holder)),
-            holder: holder.and_then(|pid| peer::of(proc, pid)),
+            holder: holder.and_then(|pid| mentioned::of(proc, pid)),
         }
     })
     .collect()
@@ -157,7 +157,7 @@ fn instances(
     proc: Proc,
     others: &[server::process::Process],
     sockets: &Sockets,
-) -> Vec<(Peer, Vec<SocketAddr>)> {
+) -> Vec<(Mentioned, Vec<SocketAddr>)> {
     let listens = |pid: i32| {
         let open = fd_owners::descriptors(proc, pid).into_iter().flatten();
         let rows = open.filter_map(|one| match one.target {
@@ -169,7 +169,7 @@ fn instances(
     };
     let seen = others
         .iter()
-        .filter_map(|process| Some((peer::of(proc, process.pid)?, listens(process.pid))));
+        .filter_map(|process| Some((mentioned::of(proc, process.pid)?, listens(process.pid))));
     seen.collect()
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cause::process::awaited;
-use super::phrase::{Peer, ago, mebibytes};
+use super::phrase::{Mentioned, ago, mebibytes};
 use super::snapshot::{Process, Snapshot, Stage};
 
 /// So many threads of a process have a line of their own, where they wait for somebody.
@@ -159,7 +159,7 @@ fn port(snapshot: &Snapshot) -> String {
     line
 }
 
-fn instance((process, listens): &(Peer, Vec<std::net::SocketAddr>)) -> String {
+fn instance((process, listens): &(Mentioned, Vec<std::net::SocketAddr>)) -> String {
     let listens: Vec<String> = listens.iter().map(ToString::to_string).collect();
     let listens = if listens.is_empty() {
         "no port that can be seen".to_owned()
@@ -191,7 +191,7 @@ fn machine(snapshot: &Snapshot) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnosis::snapshot::{Cpu, Listener, Thread, Wait};
+    use crate::diagnosis::snapshot::{Cpu, PortListener, Thread, Wait};
     use crate::proc::machine::{Machine, Pressure};
     use crate::proc::syscall::Activity;
 
@@ -233,11 +233,11 @@ mod tests {
             most_descriptors: Some(1024),
             sockets: [("CLOSE_WAIT", 2), ("LISTEN", 1)].into(),
             listens: vec![(([127, 0, 0, 1], 9143).into(), 3)],
-            children: vec![Peer {
+            children: vec![Mentioned {
                 pid: 42,
                 command: "bjobs".to_owned(),
                 state: 'S',
-                ..Peer::default()
+                ..Mentioned::default()
             }],
             ..bare.clone()
         };
@@ -310,7 +310,7 @@ mod tests {
             since_healthy: None,
             is_running: true,
             processes: Vec::new(),
-            listeners: vec![Listener {
+            listeners: vec![PortListener {
                 address: ([127, 0, 0, 1], 9143).into(),
                 waiting: 3,
                 backlog: Some(5),

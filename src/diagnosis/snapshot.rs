@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::oom::Victim;
-use super::phrase::Peer;
+use super::phrase::Mentioned;
 use super::question::Seen;
 use crate::proc::cgroup::Limit;
 use crate::proc::machine::Machine;
@@ -31,9 +31,9 @@ pub(crate) struct Snapshot {
     /// Whether processes of the server were found, whatever else was seen of them.
     pub(crate) is_running: bool,
     pub(crate) processes: Vec<Process>,
-    pub(crate) listeners: Vec<Listener>,
+    pub(crate) listeners: Vec<PortListener>,
     /// Other MyVNC servers of this machine, and where they listen.
-    pub(crate) instances: Vec<(Peer, Vec<SocketAddr>)>,
+    pub(crate) instances: Vec<(Mentioned, Vec<SocketAddr>)>,
     /// Directories of the server's whose disk is full.
     pub(crate) full: Vec<Full>,
     pub(crate) machine: Machine,
@@ -97,7 +97,7 @@ pub(crate) struct Process {
     pub(crate) resident: u64,
     pub(crate) swapped: u64,
     /// Who traces it.
-    pub(crate) tracer: Option<Peer>,
+    pub(crate) tracer: Option<Mentioned>,
     pub(crate) threads: Vec<Thread>,
     /// Open descriptors, where they can be counted, and how many it may have.
     pub(crate) descriptors: Option<usize>,
@@ -106,7 +106,7 @@ pub(crate) struct Process {
     pub(crate) sockets: BTreeMap<&'static str, usize>,
     /// Where it listens, and how many clients wait there to be accepted.
     pub(crate) listens: Vec<(SocketAddr, u32)>,
-    pub(crate) children: Vec<Peer>,
+    pub(crate) children: Vec<Mentioned>,
     /// Use and limit of what it is at or near the end of.
     pub(crate) limits: Vec<Limit>,
 }
@@ -156,7 +156,7 @@ pub(crate) enum Wait {
         local: SocketAddr,
         peer: SocketAddr,
         /// Which process that is, where it is one of this machine.
-        process: Option<Peer>,
+        process: Option<Mentioned>,
         writing: bool,
         queued: u32,
         received: Option<Received>,
@@ -165,17 +165,17 @@ pub(crate) enum Wait {
     Remote {
         peer: SocketAddr,
         /// Which process that is, where it is one of this machine.
-        process: Option<Peer>,
+        process: Option<Mentioned>,
         connecting: bool,
     },
     /// For a child, or for whoever holds the other end of a pipe; and if that one waits for
     /// another, for that; and what the last of them waits for, where that is another host or a file.
     Process {
-        chain: Vec<Peer>,
+        chain: Vec<Mentioned>,
         last: Option<Box<Wait>>,
     },
     /// For the first to end of several children.
-    Children(Vec<Peer>),
+    Children(Vec<Mentioned>),
     /// For a file.
     File {
         path: String,
@@ -208,7 +208,7 @@ impl Wait {
 
 /// A socket that listens on the URL's port.
 #[derive(Clone, Debug)]
-pub(crate) struct Listener {
+pub(crate) struct PortListener {
     pub(crate) address: SocketAddr,
     /// Connections that wait to be accepted, and how many may.
     pub(crate) waiting: u32,
@@ -218,7 +218,7 @@ pub(crate) struct Listener {
     /// Connections that the peer has closed and the server has not, accepted or not.
     pub(crate) closing: usize,
     /// Who listens, and whether that is one of the server's processes.
-    pub(crate) holder: Option<Peer>,
+    pub(crate) holder: Option<Mentioned>,
     pub(crate) ours: bool,
 }
 

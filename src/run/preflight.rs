@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Uid, geteuid};
 use super::Run;
 use super::wording::{describe, described, name_of, pids};
 use crate::health::{CheckError, Verdict};
-use crate::proc::net::{self, Place, takes, unmapped};
+use crate::proc::net::{self, Locality, takes, unmapped};
 use crate::proc::sock_diag;
 use crate::recovery::{self, Event, Plan, Purpose, Situation};
 use crate::redact;
@@ -23,7 +23,7 @@ use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared};
 use crate::server::search::{self, Recorded, Search, SearchError};
 use crate::server::select::{self, Asked, Facts, Port, Selection};
-use crate::server::stop::Held;
+use crate::server::stop::ProcessHandle;
 use crate::sys::account::{Account, AccountError};
 use crate::sys::bounded;
 use crate::sys::signals;
@@ -142,7 +142,7 @@ impl Run<'_> {
         }
         if let Some(port) = files.config.port {
             // It binds all addresses, whatever name its configuration has for users.
-            let is_here = net::place(&files.ips) == Place::Here;
+            let is_here = net::locality(&files.ips) == Locality::Here;
             return Address {
                 ips: if is_here {
                     files.ips.clone()
@@ -229,7 +229,7 @@ impl Run<'_> {
             is_named: self.settings.process_pattern.is_some(),
             user: self.settings.user.map(Uid::as_raw),
             by_port_alone: self.settings.by_port_alone,
-            is_remote: address.is_of_url && net::place(&address.ips) == Place::Elsewhere,
+            is_remote: address.is_of_url && net::locality(&address.ips) == Locality::Elsewhere,
             is_refused: is_refused && self.is_at_url(address),
             recorded: known.and_then(|known| known.pid.zip(known.start)),
             cookie: known.and_then(|known| known.cookie),
@@ -377,7 +377,7 @@ impl Run<'_> {
             self.settings.url.host_str().unwrap_or_default().to_owned(),
             |ip| SocketAddr::new(*ip, port).to_string(),
         );
-        if net::place(&ips) != Place::Here {
+        if net::locality(&ips) != Locality::Here {
             return format!("the proxy at {place}");
         }
         let address = Address {
@@ -581,7 +581,7 @@ impl Run<'_> {
             .server
             .iter()
             .cloned()
-            .filter_map(Held::new)
+            .filter_map(ProcessHandle::new)
             .collect();
         let forbidden: Vec<_> = self
             .held

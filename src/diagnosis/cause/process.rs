@@ -1,6 +1,8 @@
 //! Causes that lie with one process of the server: what it waits for, and what it has no more of.
 
-use super::catalog::{Awaited, Cause, Client, File, Limited, Place, Server, Silence, Waiter};
+use super::catalog::{
+    Awaited, Cause, Client, File, KernelPlace, Limited, ServerProcess, Silence, Waiter,
+};
 use crate::diagnosis::snapshot::{Process, Snapshot, Thread, Wait};
 use crate::proc::cgroup::LimitKind;
 use crate::proc::sock_diag::Received;
@@ -57,7 +59,8 @@ fn stopped(process: &Process) -> Option<Cause> {
         'D' => Some(Cause::Uninterruptible {
             pid,
             tid: None,
-            place: place(process.wait()).or_else(|| process.kernel.clone().map(Place::Channel)),
+            place: place(process.wait())
+                .or_else(|| process.kernel.clone().map(KernelPlace::Channel)),
         }),
         _ => stuck(process),
     }
@@ -76,9 +79,9 @@ fn stuck(process: &Process) -> Option<Cause> {
     })
 }
 
-fn place(wait: &Wait) -> Option<Place> {
+fn place(wait: &Wait) -> Option<KernelPlace> {
     match awaited(wait, false, 0)? {
-        Awaited::File(file) => Some(Place::File(file)),
+        Awaited::File(file) => Some(KernelPlace::File(file)),
         _ => None,
     }
 }
@@ -290,9 +293,9 @@ pub(super) fn unremarkable(process: &Process) -> Cause {
 }
 
 /// A process as a sentence names it with where it listens.
-pub(super) fn server(process: &Process) -> Server {
+pub(super) fn server(process: &Process) -> ServerProcess {
     let listens = process.listens.iter();
-    Server {
+    ServerProcess {
         pid: process.pid,
         listens: listens.map(|(address, _)| *address).collect(),
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 use super::catalog::tests::is_in_the_manual;
 use super::causes as values;
 use crate::diagnosis::oom::Victim;
-use crate::diagnosis::phrase::Peer;
+use crate::diagnosis::phrase::Mentioned;
 use crate::diagnosis::question::Seen;
-use crate::diagnosis::snapshot::{Cpu, Full, Listener, Process, Snapshot, Stage, Thread, Wait};
+use crate::diagnosis::snapshot::{Cpu, Full, PortListener, Process, Snapshot, Stage, Thread, Wait};
 use crate::proc::cgroup::{Limit, LimitKind};
 use crate::proc::machine::{Machine, Pressure};
 use crate::proc::sock_diag::Received;
@@ -25,8 +25,8 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], port))
 }
 
-fn other(pid: i32, command: &str) -> Peer {
-    Peer {
+fn other(pid: i32, command: &str) -> Mentioned {
+    Mentioned {
         pid,
         command: command.to_owned(),
         state: 'S',
@@ -75,7 +75,7 @@ fn hung(process: Process) -> Snapshot {
         seen: Seen::Silent,
         since_healthy: Some(Duration::from_secs(180)),
         is_running: true,
-        listeners: vec![Listener {
+        listeners: vec![PortListener {
             clients: 0,
             ..listener("python3", 1, true)
         }],
@@ -89,8 +89,8 @@ fn hung(process: Process) -> Snapshot {
     }
 }
 
-fn listener(holder: &str, waiting: u32, ours: bool) -> Listener {
-    Listener {
+fn listener(holder: &str, waiting: u32, ours: bool) -> PortListener {
+    PortListener {
         address: address(9143),
         waiting,
         backlog: Some(5),
@@ -137,7 +137,7 @@ fn remote(connecting: bool) -> Wait {
     }
 }
 
-fn chain(chain: Vec<Peer>, last: Option<Wait>) -> Wait {
+fn chain(chain: Vec<Mentioned>, last: Option<Wait>) -> Wait {
     Wait::Process {
         chain,
         last: last.map(Box::new),
@@ -694,7 +694,7 @@ fn what_was_not_looked_at_is_not_said_to_be_missing() {
 
 #[test]
 fn hazard_49_a_child_of_another_user_is_named_with_what_is_not_visible() {
-    let squeue = Peer {
+    let squeue = Mentioned {
         is_hidden: true,
         ..other(42, "squeue")
     };
@@ -705,7 +705,7 @@ fn hazard_49_a_child_of_another_user_is_named_with_what_is_not_visible() {
 
 #[test]
 fn hazard_52_a_peer_of_this_machine_is_named_with_its_state() {
-    let slapd = Peer {
+    let slapd = Mentioned {
         state: 'T',
         ..other(42, "slapd")
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, Stat};
 
-use crate::diagnosis::peer;
+use crate::diagnosis::mentioned;
 use crate::diagnosis::snapshot::{Cpu, Process, Thread, Wait};
 use crate::diagnosis::wait::WaitResolver;
 use crate::proc::fd_owners::FdOwners;
@@ -64,8 +64,8 @@ pub(super) fn read<'p>(
     process.tracer = number_after(&status, "TracerPid:")
         .filter(|tid| *tid > 0)
         .and_then(|tid| proc.ids(tid).ok())
-        .and_then(|ids| peer::of(proc, ids.tgid));
-    process.children = peer::children(proc, pid);
+        .and_then(|ids| mentioned::of(proc, ids.tgid));
+    process.children = mentioned::children(proc, pid);
     let open = fd_owners::descriptors(proc, pid);
     // Their number shows to those who may not see what they are.
     let listed = std::fs::read_dir(proc.path(pid, "fd"));
