@@ -16,13 +16,13 @@ use super::wording::{describe, described, name_of, pids};
 use crate::health::{CheckError, Verdict};
 use crate::proc::net::{self, Locality, takes, unmapped};
 use crate::proc::sock_diag;
-use crate::recovery::{self, Event, Plan, Purpose, Situation};
+use crate::recovery::{Event, Phase, Plan, PortHolder, Purpose, Situation};
 use crate::redact;
 use crate::server::config_dir::{self, ServerConfig, config_dir};
 use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared};
 use crate::server::search::{self, Recorded, Search, SearchError};
-use crate::server::select::{self, Asked, Facts, Port, Selection};
+use crate::server::select::{self, Asked, Facts, Selection};
 use crate::server::stop::ProcessHandle;
 use crate::sys::account::{Account, AccountError};
 use crate::sys::bounded;
@@ -272,13 +272,7 @@ impl Run<'_> {
         let has_no_address = self.checker.addresses().is_empty();
         Situation {
             is_running: !selection.server.is_empty(),
-            port: match selection.port {
-                Port::Free => recovery::Held::Free,
-                Port::Server => recovery::Held::ByServer,
-                Port::Foreign { .. } => recovery::Held::ByOther,
-                Port::Ambiguous => recovery::Held::BySeveral,
-                Port::Unknown => recovery::Held::Unknown,
-            },
+            port: selection.port,
             was_asked: self.error().is_none_or(|error| !error.is_not_asked()),
             is_elsewhere: self.error().is_some()
                 && selection
@@ -305,7 +299,7 @@ impl Run<'_> {
         let verdict = tokio::select! {
             biased;
             name = self.signals.next() => {
-                self.on_signal(recovery::Phase::Searching, name);
+                self.on_signal(Phase::Searching, name);
                 return Event::Interrupted;
             }
             verdict = self.checker.ask(address, self.settings.timeout) => verdict,
@@ -421,20 +415,16 @@ impl Run<'_> {
         let files = self.files.clone().unwrap_or_default();
         let address = self.address(&files);
         let place = shown(&address);
-        let text = match &selection.port {
-            Port::Foreign {
-                uid,
-                holder,
-                address,
-            } => {
-                let bound = unmapped(*address).to_string();
-                self.taken(&bound, *uid, holder.as_ref())
+        let text = match (&selection.stranger, selection.port) {
+            (Some(stranger), _) => {
+                let bound = unmapped(stranger.address).to_string();
+                self.taken(&bound, stranger.uid, stranger.process.as_ref())
             }
-            Port::Ambiguous => format!(
+            (None, PortHolder::Several) => format!(
                 "More than one process can be the server at {place}, and none can be proved to be it; set listen, user \
                  or process-pattern"
             ),
-            _ => format!(
+            (None, _) => format!(
                 "Who listens at {place} cannot be read, so that no process can be proved to be the server; allow the \
                  monitor netlink sockets or /proc/net/tcp, and CAP_SYS_PTRACE, or set process-pattern"
             ),
