@@ -12,14 +12,14 @@ use procfs::process::FDTarget;
 
 use super::phrase::Mentioned;
 use super::question::Question;
-use super::snapshot::{PortListener, Process, Snapshot, Stage};
+use super::snapshot::{Inspected, PortListener, Snapshot, Stage};
 use super::{disks, mentioned, oom, server_log};
 use crate::proc::fd_owners::FdOwners;
 use crate::proc::machine::Machine;
 use crate::proc::net::{self, Sockets, unmapped};
 use crate::proc::process::Proc;
 use crate::proc::{fd_owners, machine, sock_diag};
-use crate::server;
+use crate::server::process::Process;
 
 /// Looking through other processes for who holds a pipe or a port ends after this time.
 const SEARCH: Duration = Duration::from_millis(250);
@@ -120,11 +120,11 @@ impl<'a> Collect<'a> {
 fn listeners(
     proc: Proc,
     question: &Question,
-    processes: &[Process],
+    processes: &[Inspected],
     sockets: &Sockets,
     holders: &mut FdOwners,
 ) -> Vec<PortListener> {
-    let pids: Vec<i32> = processes.iter().map(|process| process.pid).collect();
+    let pids: Vec<i32> = processes.iter().map(Inspected::pid).collect();
     let listening = |row: &&TcpNetEntry| {
         row.state == TcpState::Listen && row.local_address.port() == question.port
     };
@@ -155,7 +155,7 @@ fn listeners(
 
 fn instances(
     proc: Proc,
-    others: &[server::process::Process],
+    others: &[Process],
     sockets: &Sockets,
 ) -> Vec<(Mentioned, Vec<SocketAddr>)> {
     let listens = |pid: i32| {
@@ -174,7 +174,7 @@ fn instances(
 }
 
 /// How much CPU each thread has used since the look began.
-fn sample(proc: Proc, processes: &mut [Process], began: Instant) {
+fn sample(proc: Proc, processes: &mut [Inspected], began: Instant) {
     let mut threads = processes.iter().flat_map(|process| &process.threads);
     if threads.any(|thread| thread.state == 'R') {
         std::thread::sleep(SAMPLE.saturating_sub(began.elapsed()));
@@ -186,8 +186,9 @@ fn sample(proc: Proc, processes: &mut [Process], began: Instant) {
     }
     let percent = |part: Duration| (part.as_nanos() * 100 / took.as_nanos().max(1)).min(100);
     for process in processes {
+        let pid = process.pid();
         for thread in &mut process.threads {
-            let after = process::cpu(proc, process.pid, thread.tid).unwrap_or(thread.cpu);
+            let after = process::cpu(proc, pid, thread.tid).unwrap_or(thread.cpu);
             thread.ran = percent(after.ran.saturating_sub(thread.cpu.ran));
             thread.waited = percent(after.waited.saturating_sub(thread.cpu.waited));
         }
@@ -205,8 +206,8 @@ mod tests {
     use crate::diagnosis::snapshot::Wait;
     use crate::state::KnownServer;
 
-    fn process(pid: i32) -> server::process::Process {
-        server::process::Process {
+    fn process(pid: i32) -> Process {
+        Process {
             pid,
             parent: 1,
             start_time: 500,
@@ -257,7 +258,7 @@ mod tests {
         assert_eq!(stages, expected);
         // The outline is there before anything that can take long.
         let outline = &sent[0].processes[0];
-        assert!(outline.pid == 7 && outline.threads.is_empty() && sent[0].listeners.is_empty());
+        assert!(outline.pid() == 7 && outline.threads.is_empty() && sent[0].listeners.is_empty());
         let last = &sent[2];
         assert!(matches!(last.processes[0].wait(), Wait::Client { .. }));
         let listener = &last.listeners[0];

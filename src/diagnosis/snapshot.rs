@@ -13,6 +13,7 @@ use crate::proc::cgroup::Limit;
 use crate::proc::machine::Machine;
 use crate::proc::sock_diag::Received;
 use crate::proc::syscall::{Activity, Operation};
+use crate::server::process::Process;
 
 /// All that was seen.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ pub(crate) struct Snapshot {
     pub(crate) since_healthy: Option<Duration>,
     /// Whether processes of the server were found, whatever else was seen of them.
     pub(crate) is_running: bool,
-    pub(crate) processes: Vec<Process>,
+    pub(crate) processes: Vec<Inspected>,
     pub(crate) listeners: Vec<PortListener>,
     /// Other MyVNC servers of this machine, and where they listen.
     pub(crate) instances: Vec<(Mentioned, Vec<SocketAddr>)>,
@@ -79,11 +80,11 @@ impl fmt::Display for Stage {
     }
 }
 
-/// One process of the server.
+/// One process of the server, and what was read of it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Process {
-    pub(crate) pid: i32,
-    pub(crate) command: String,
+pub(crate) struct Inspected {
+    /// The process, without secrets in its command line.
+    pub(crate) process: Process,
     /// The letter of `proc_pid_stat(5)`.
     pub(crate) state: char,
     /// The kernel function it waits in, where that can be seen.
@@ -111,11 +112,15 @@ pub(crate) struct Process {
     pub(crate) limits: Vec<Limit>,
 }
 
-impl Process {
+impl Inspected {
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.pid
+    }
+
     /// What the main thread waits for; where that has ended, the first that lives.
     pub(crate) fn wait(&self) -> &Wait {
         let mut living = self.threads.iter().filter(|thread| thread.state != 'Z');
-        let main = living.clone().find(|thread| thread.tid == self.pid);
+        let main = living.clone().find(|thread| thread.tid == self.pid());
         main.or_else(|| living.next())
             .map_or(&Wait::Hidden, |thread| &thread.wait)
     }
@@ -249,10 +254,13 @@ mod tests {
 
     #[test]
     fn the_first_living_thread_stands_for_a_main_thread_that_has_ended() {
-        let mut process = Process {
-            pid: 7,
+        let mut process = Inspected {
+            process: Process {
+                pid: 7,
+                ..Process::default()
+            },
             threads: vec![thread(8, 'S', Wait::Lock), thread(7, 'S', Wait::Idle)],
-            ..Process::default()
+            ..Inspected::default()
         };
         assert_eq!(*process.wait(), Wait::Idle);
         process.threads[1].state = 'Z';

@@ -6,11 +6,14 @@ use super::causes as values;
 use crate::diagnosis::oom::Victim;
 use crate::diagnosis::phrase::Mentioned;
 use crate::diagnosis::question::Seen;
-use crate::diagnosis::snapshot::{Cpu, Full, PortListener, Process, Snapshot, Stage, Thread, Wait};
+use crate::diagnosis::snapshot::{
+    Cpu, Full, Inspected, PortListener, Snapshot, Stage, Thread, Wait,
+};
 use crate::proc::cgroup::{Limit, LimitKind};
 use crate::proc::machine::{Machine, Pressure};
 use crate::proc::sock_diag::Received;
 use crate::proc::syscall::{Activity, Operation};
+use crate::server::process::Process;
 
 fn causes(snapshot: &Snapshot) -> Vec<String> {
     let causes = values(snapshot);
@@ -48,23 +51,30 @@ fn thread(tid: i32, activity: Activity, wait: Wait, ran: u128) -> Thread {
     }
 }
 
+fn identity(pid: i32) -> Process {
+    Process {
+        pid,
+        ..Process::default()
+    }
+}
+
 /// A server, PID 7, whose main thread waits so.
-fn process(wait: Wait) -> Process {
+fn process(wait: Wait) -> Inspected {
     let doing = if wait == Wait::Lock {
         Activity::Lock
     } else {
         Activity::Running
     };
-    Process {
-        pid: 7,
+    Inspected {
+        process: identity(7),
         state: 'S',
         threads: vec![thread(7, doing, wait, 0)],
         listens: vec![(address(9143), 1)],
-        ..Process::default()
+        ..Inspected::default()
     }
 }
 
-fn hung(process: Process) -> Snapshot {
+fn hung(process: Inspected) -> Snapshot {
     Snapshot {
         is_root: false,
         port: 9143,
@@ -153,7 +163,7 @@ fn on_file(mount: Option<&str>) -> Wait {
 }
 
 fn stuck(state: char, wait: Wait) -> Snapshot {
-    hung(Process {
+    hung(Inspected {
         state,
         kernel: Some("nfs_wait".to_owned()),
         ..process(wait)
@@ -175,7 +185,7 @@ fn seen(seen: Seen) -> Snapshot {
 }
 
 fn limited(kind: LimitKind, used: u64, most: u64) -> Snapshot {
-    hung(Process {
+    hung(Inspected {
         limits: vec![Limit { kind, used, most }],
         ..process(Wait::Idle)
     })
@@ -282,7 +292,7 @@ fn each_evidence_has_its_sentence() {
         ),
         (stuck('t', Wait::Hidden), "PID 7 is stopped by a tracer"),
         (
-            hung(Process {
+            hung(Inspected {
                 state: 't',
                 tracer: Some(other(42, "strace")),
                 ..process(Wait::Hidden)
@@ -340,7 +350,7 @@ fn each_evidence_has_its_sentence() {
              PID 43 (state S, for 90 s): helper (PID 7)",
         ),
         (
-            hung(Process {
+            hung(Inspected {
                 descriptors: Some(1024),
                 most_descriptors: Some(1024),
                 ..process(Wait::Idle)
@@ -348,7 +358,7 @@ fn each_evidence_has_its_sentence() {
             "PID 7 is out of file descriptors: 1024 of 1024",
         ),
         (
-            hung(Process {
+            hung(Inspected {
                 descriptors: Some(1022),
                 most_descriptors: Some(1024),
                 ..process(Wait::Idle)
@@ -368,7 +378,7 @@ fn each_evidence_has_its_sentence() {
             "PID 7 is out of threads: its user has 30 of 30",
         ),
         (
-            hung(Process {
+            hung(Inspected {
                 swapped: 300 << 20,
                 resident: 1 << 20,
                 ..process(Wait::Idle)
@@ -376,7 +386,7 @@ fn each_evidence_has_its_sentence() {
             "PID 7 is swapped out: 300 MiB",
         ),
         (
-            hung(Process {
+            hung(Inspected {
                 sockets: [("CLOSE_WAIT", 40)].into(),
                 ..process(Wait::Idle)
             }),
@@ -538,7 +548,7 @@ fn a_proxys_answer_says_whether_the_server_is_up() {
     };
     let proxy =
         "a proxy, PID 42 (state S, for 90 s): nginx, answers with status 502 in the server's place";
-    let up = causes(&behind(hung(Process {
+    let up = causes(&behind(hung(Inspected {
         listens: vec![(address(9200), 0)],
         ..process(Wait::Idle)
     })));
@@ -634,11 +644,11 @@ fn a_server_on_another_port_is_named_first_where_the_url_never_was_right() {
 
 #[test]
 fn who_waits_for_another_of_the_server_is_named_after_it() {
-    let child = Process {
-        pid: 42,
+    let child = Inspected {
+        process: identity(42),
         state: 'D',
         threads: vec![thread(42, Activity::Running, on_file(None), 0)],
-        ..Process::default()
+        ..Inspected::default()
     };
     let mut snapshot = stuck('D', chain(vec![other(42, "main.py")], None));
     snapshot.processes.push(child);
@@ -660,7 +670,7 @@ fn innocents_are_not_named() {
         assert_eq!(causes(&healthy(process(wait))), Vec::<String>::new());
     }
     let beside = |state, wait| {
-        let process = Process {
+        let process = Inspected {
             state,
             children: vec![other(42, "helper")],
             ..process(wait)
