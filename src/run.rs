@@ -25,7 +25,7 @@ use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::server::process::Process;
 use crate::server::restart_command::Prepared;
 use crate::server::select::{Facts, Selection};
-use crate::server::stop::Held;
+use crate::server::stop::ProcessHandle;
 use crate::settings::Settings;
 use crate::state::{self, StateFile};
 use crate::sys::files::Directory;
@@ -148,7 +148,7 @@ struct Run<'a> {
     cause: Option<Finding>,
     /// When the server last answered, if that is known.
     last_answer: Option<SystemTime>,
-    held: Vec<Held>,
+    held: Vec<ProcessHandle>,
     /// The user of the server before it was stopped.
     owner: Option<u32>,
     /// UID of the old server's listening socket.

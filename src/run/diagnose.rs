@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Run;
 use crate::diagnosis::server_log::Wanted;
 use crate::diagnosis::{self, Diagnosis, Line, Question, Seen};
-use crate::health::{CheckError, NOT_TLS, Stage};
+use crate::health::{CheckError, CheckStage, NOT_TLS};
 use crate::journal::{BANNER, Level};
 use crate::recovery::{Event, Phase, Prospects, Purpose, Ruling};
 use crate::redact;
@@ -135,7 +135,7 @@ impl Run<'_> {
             Some(CheckError::Certificate(what)) => Seen::Certificate(what.clone()),
             Some(CheckError::Resolution { reason, .. }) => Seen::Unresolved(reason.clone()),
             Some(CheckError::TimedOut {
-                stage: Stage::Resolving,
+                stage: CheckStage::Resolving,
                 limit,
             }) => Seen::Unresolved(format!("no answer within {} s", seconds(*limit))),
             Some(CheckError::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),

@@ -14,16 +14,16 @@ use nix::unistd::{Gid, Uid, geteuid};
 use super::Run;
 use super::wording::{describe, described, name_of, pids};
 use crate::health::{CheckError, Verdict};
-use crate::proc::net::{self, Place, takes, unmapped};
+use crate::proc::net::{self, Locality, takes, unmapped};
 use crate::proc::sock_diag;
-use crate::recovery::{self, Event, Plan, Purpose, Situation};
+use crate::recovery::{Event, Phase, Plan, PortHolder, Purpose, Situation};
 use crate::redact;
 use crate::server::config_dir::{self, ServerConfig, config_dir};
 use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared};
 use crate::server::search::{self, Recorded, Search, SearchError};
-use crate::server::select::{self, Asked, Facts, Port, Selection};
-use crate::server::stop::Held;
+use crate::server::select::{self, Asked, Facts, Selection};
+use crate::server::stop::ProcessHandle;
 use crate::sys::account::{Account, AccountError};
 use crate::sys::bounded;
 use crate::sys::signals;
@@ -142,7 +142,7 @@ impl Run<'_> {
         }
         if let Some(port) = files.config.port {
             // It binds all addresses, whatever name its configuration has for users.
-            let is_here = net::place(&files.ips) == Place::Here;
+            let is_here = net::locality(&files.ips) == Locality::Here;
             return Address {
                 ips: if is_here {
                     files.ips.clone()
@@ -229,7 +229,7 @@ impl Run<'_> {
             is_named: self.settings.process_pattern.is_some(),
             user: self.settings.user.map(Uid::as_raw),
             by_port_alone: self.settings.by_port_alone,
-            is_remote: address.is_of_url && net::place(&address.ips) == Place::Elsewhere,
+            is_remote: address.is_of_url && net::locality(&address.ips) == Locality::Elsewhere,
             is_refused: is_refused && self.is_at_url(address),
             recorded: known.and_then(|known| known.pid.zip(known.start)),
             cookie: known.and_then(|known| known.cookie),
@@ -272,13 +272,7 @@ impl Run<'_> {
         let has_no_address = self.checker.addresses().is_empty();
         Situation {
             is_running: !selection.server.is_empty(),
-            port: match selection.port {
-                Port::Free => recovery::Held::Free,
-                Port::Server => recovery::Held::ByServer,
-                Port::Foreign { .. } => recovery::Held::ByOther,
-                Port::Ambiguous => recovery::Held::BySeveral,
-                Port::Unknown => recovery::Held::Unknown,
-            },
+            port: selection.port,
             was_asked: self.error().is_none_or(|error| !error.is_not_asked()),
             is_elsewhere: self.error().is_some()
                 && selection
@@ -306,7 +300,7 @@ impl Run<'_> {
         let verdict = tokio::select! {
             biased;
             name = self.signals.next() => {
-                self.on_signal(recovery::Phase::Searching, name);
+                self.on_signal(Phase::Searching, name);
                 return Event::Interrupted;
             }
             verdict = self.checker.ask(address, self.settings.timeout) => verdict,
@@ -378,7 +372,7 @@ impl Run<'_> {
             self.settings.url.host_str().unwrap_or_default().to_owned(),
             |ip| SocketAddr::new(*ip, port).to_string(),
         );
-        if net::place(&ips) != Place::Here {
+        if net::locality(&ips) != Locality::Here {
             return format!("the proxy at {place}");
         }
         let address = Address {
@@ -422,20 +416,16 @@ impl Run<'_> {
         let files = self.files.clone().unwrap_or_default();
         let address = self.address(&files);
         let place = shown(&address);
-        let text = match &selection.port {
-            Port::Foreign {
-                uid,
-                holder,
-                address,
-            } => {
-                let bound = unmapped(*address).to_string();
-                self.taken(&bound, *uid, holder.as_ref())
+        let text = match (&selection.stranger, selection.port) {
+            (Some(stranger), _) => {
+                let bound = unmapped(stranger.address).to_string();
+                self.taken(&bound, stranger.uid, stranger.process.as_ref())
             }
-            Port::Ambiguous => format!(
+            (None, PortHolder::Several) => format!(
                 "More than one process can be the server at {place}, and none can be proved to be it; set listen, user \
                  or process-pattern"
             ),
-            _ => format!(
+            (None, _) => format!(
                 "Who listens at {place} cannot be read, so that no process can be proved to be the server; allow the \
                  monitor netlink sockets or /proc/net/tcp, and CAP_SYS_PTRACE, or set process-pattern"
             ),
@@ -582,7 +572,7 @@ impl Run<'_> {
             .server
             .iter()
             .cloned()
-            .filter_map(Held::new)
+            .filter_map(ProcessHandle::new)
             .collect();
         let forbidden: Vec<_> = self
             .held

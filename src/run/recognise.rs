@@ -8,7 +8,7 @@ use super::preflight::{Address, Files};
 use super::wording::{describe, name_of};
 use crate::diagnosis::server_log;
 use crate::health::Verdict;
-use crate::proc::net::{self, Place, takes, unmapped};
+use crate::proc::net::{self, Locality, takes, unmapped};
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::{self, Listener};
 use crate::recovery::Event;
@@ -132,7 +132,7 @@ impl Run<'_> {
                 .is_some_and(|known| known.listens.is_some());
         let is_remote = self
             .peer()
-            .is_some_and(|from| net::place(&[from.ip()]) == Place::Elsewhere);
+            .is_some_and(|from| net::locality(&[from.ip()]) == Locality::Elsewhere);
         if is_remote && !has_address {
             return Answering::Unseen;
         }

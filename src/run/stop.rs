@@ -13,7 +13,7 @@ use crate::proc::{net, sock_diag};
 use crate::recovery::{Event, Phase};
 use crate::server::process::Process;
 use crate::server::search;
-use crate::server::stop::Held;
+use crate::server::stop::ProcessHandle;
 use crate::text::{errno_text, seconds};
 
 /// Between SIGKILL and giving up.
@@ -64,18 +64,18 @@ impl Run<'_> {
     pub(super) fn terminate(&mut self) {
         self.journal
             .info(&format!("Stopping server processes: {}", pids(&self.held)));
-        self.send("SIGTERM", Level::Info, Held::terminate);
+        self.send("SIGTERM", Level::Info, ProcessHandle::terminate);
         self.journal.info("Waiting for processes to terminate...");
         self.deadline = Instant::now() + self.settings.stop_timeout;
     }
 
     pub(super) fn kill(&mut self) {
-        self.held.retain(Held::is_alive);
-        self.send("SIGKILL", Level::Warning, Held::kill);
+        self.held.retain(ProcessHandle::is_alive);
+        self.send("SIGKILL", Level::Warning, ProcessHandle::kill);
         self.deadline = Instant::now() + KILL_TIMEOUT;
     }
 
-    fn send(&self, name: &str, level: Level, signal: fn(&Held) -> io::Result<bool>) {
+    fn send(&self, name: &str, level: Level, signal: fn(&ProcessHandle) -> io::Result<bool>) {
         for held in &self.held {
             let pid = held.process.pid;
             match signal(held) {
@@ -110,7 +110,7 @@ impl Run<'_> {
                 Event::Interrupted
             }
             () = tokio::time::sleep_until(self.deadline) => {
-                self.held.retain(Held::is_alive);
+                self.held.retain(ProcessHandle::is_alive);
                 if phase == Phase::Terminating {
                     let waited = seconds(self.settings.stop_timeout);
                     self.journal.warning(&format!("Processes still running after {waited}s: {}", pids(&self.held)));
