@@ -40,6 +40,8 @@ pub(crate) struct Down {
     pub(crate) announced: Option<String>,
     /// How often it was announced again.
     pub(crate) reminders: u32,
+    /// Seconds of it that the lines of the history count.
+    pub(crate) counted: u64,
 }
 
 /// How a restart ended.
@@ -120,6 +122,8 @@ pub(crate) struct Ledger {
     pub(crate) restarts: Vec<Attempt>,
     /// Why the next restart waits, where it does.
     pub(crate) hold: Option<Hold>,
+    /// Since when the server is away during a pause.
+    pub(crate) planned: Option<Time>,
     /// Since when there are three restarts within an hour that worked.
     pub(crate) flapping: Option<Time>,
     /// Counts.
