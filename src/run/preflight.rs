@@ -702,8 +702,9 @@ impl Run<'_> {
 
     /// Warns of a restart command that cannot work.
     pub(super) async fn warn_of_mistake(&self) {
-        if let Some(text) = restart_command::mistake(&self.settings.restart_cmd).await {
-            self.journal.warning(&redact::redacted(&text));
+        if let Some(mistake) = restart_command::mistake(&self.settings.restart_cmd).await {
+            self.journal
+                .warning(&redact::redacted(&mistake.to_string()));
         }
     }
 
