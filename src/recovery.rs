@@ -871,7 +871,8 @@ mod tests {
 
     #[test]
     fn a_server_is_found_down_once_and_its_restart_begins_once() {
-        assert!(is_found_down(P::Checking { failed: 2 }, P::Permitting));
+        assert!(is_found_down(P::Permitting, P::Reserving));
+        assert!(!is_found_down(P::Checking { failed: 2 }, P::Permitting));
         assert!(is_found_down(P::Checking { failed: 0 }, P::Searching));
         assert!(!is_found_down(P::Reserving, P::Searching));
         assert!(!is_found_down(P::Checking { failed: 0 }, P::Recognising));

@@ -199,7 +199,13 @@ impl<'a> Run<'a> {
         state.state.server = settings.shown_name();
         state.state.url.clone_from(&settings.shown_url);
         state.state.log = Some(settings.logfile.display().to_string());
-        let last = LastFile::open(state::path(&settings.state_dir, host, settings.port(), ".last")).await;
+        let last = LastFile::open(state::path(
+            &settings.state_dir,
+            host,
+            settings.port(),
+            ".last",
+        ))
+        .await;
         let checker = Checker::new(&settings.url, &settings.trust);
         // Who else listens at another address of the name is not the server.
         let listens = settings

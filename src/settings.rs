@@ -151,7 +151,11 @@ impl Settings {
 
     /// The server's name: that of its table in the configuration file, else its log's without the extension.
     pub(crate) fn shown_name(&self) -> String {
-        let stem = || self.logfile.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let stem = || {
+            self.logfile
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned())
+        };
         self.name.clone().or_else(stem).unwrap_or_default()
     }
 

@@ -248,18 +248,16 @@ impl StateFile {
     }
 
     /// Forgets what holds for another boot only: process IDs and sockets, but not users and addresses.
-    /// Three system calls, and none without a record.
-    pub(crate) fn forget_other_boots(&mut self) {
+    /// Whether there was such. Three system calls, and none without a record.
+    pub(crate) fn forget_other_boots(&mut self) -> bool {
         let ledger = &self.state.ledger;
         let has_restarts = !ledger.restarts.is_empty() || ledger.hold.is_some();
         if self.state.known.is_none() && self.state.started.is_empty() && !has_restarts {
-            return;
+            return false;
         }
         if boot() == self.state.boot {
-            return;
+            return false;
         }
-        // A reboot is a new beginning for restarts, too.
-        self.state.ledger.clear(Time::now());
         self.state.started.clear();
         if let Some(known) = &mut self.state.known {
             known.pid = None;
@@ -271,6 +269,7 @@ impl StateFile {
             known.group = None;
             known.oom = None;
         }
+        true
     }
 
     /// Forgets a server that is not at the address that was set since: what was recorded then is

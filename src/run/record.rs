@@ -42,15 +42,14 @@ impl Run<'_> {
 
     /// Looks whether somebody has paused the monitor, and ends a hold where somebody asked for that.
     pub(super) async fn read_pause(&mut self) -> Event {
+        self.forget_other_boots();
         let path = self.state_file(".pause");
         let asked = pause::asked(&path, self.began).await;
-        if let Some(at) = asked.resume {
-            if self.state.state.resumed != asked.resume {
-                self.state.state.resumed = asked.resume;
-                self.state.state.ledger.clear(at);
-                self.journal
-                    .info("Restarts are no longer held off: monitor_myvnc resume was run");
-            }
+        if asked.resume.is_some() && self.state.state.resumed != asked.resume {
+            self.state.state.resumed = asked.resume;
+            self.state.state.ledger.clear();
+            self.journal
+                .info("Restarts are no longer held off: monitor_myvnc resume was run");
         }
         let (since, text) = match asked.current {
             Current::None => return Event::NotPaused,
@@ -62,7 +61,9 @@ impl Run<'_> {
                 return Event::NotPaused;
             }
             Current::Paused(pause) => {
-                let reason = pause.reason.map(|reason| format!(": {}", one_line(&reason)));
+                let reason = pause
+                    .reason
+                    .map(|reason| format!(": {}", one_line(&reason)));
                 let text = format!(
                     "until {} by {}{}",
                     clock(pause.until.0),
@@ -91,6 +92,13 @@ impl Run<'_> {
             self.journal.info(&text);
         }
         Event::Paused
+    }
+
+    /// Forgets what holds for another boot only.
+    pub(super) fn forget_other_boots(&mut self) {
+        if self.state.forget_other_boots() {
+            self.state.state.ledger.clear();
+        }
     }
 
     /// Takes the causes into the ledger, and says what the restart policy makes of them.
@@ -225,8 +233,13 @@ impl Run<'_> {
             Outcome::Restarted | Outcome::OwnerChanged | Outcome::InstanceEnded => {
                 let down = ledger.down.clone();
                 let ended = ledger.ended(now, Restarted::Answered);
-                self.write(history::Event::Restarted, down, ended.away, Some("answered"))
-                    .await;
+                self.write(
+                    history::Event::Restarted,
+                    down,
+                    ended.away,
+                    Some("answered"),
+                )
+                .await;
             }
             Outcome::Unwedged => {
                 let down = ledger.down.clone();
@@ -257,12 +270,13 @@ impl Run<'_> {
                     None => ledger.untouched(),
                 };
                 match notice {
-                    Notice::Held => {
+                    Some(Notice::Held) => {
                         let down = ledger.down.clone();
                         let away = self.away();
-                        self.write(history::Event::Held, down, away, Some("held")).await;
+                        self.write(history::Event::Held, down, away, Some("held"))
+                            .await;
                     }
-                    Notice::Failed => self.write_failure().await,
+                    Some(Notice::Failed) => self.write_failure().await,
                     _ => (),
                 }
             }
@@ -378,7 +392,10 @@ impl Run<'_> {
             _ => None,
         };
         let entry = Entry {
-            id: down.as_ref().map(|down| down.id.clone()).unwrap_or_default(),
+            id: down
+                .as_ref()
+                .map(|down| down.id.clone())
+                .unwrap_or_default(),
             at,
             server: self.state.state.server.clone(),
             event,
@@ -414,7 +431,10 @@ fn down(began: Time, findings: &[Finding]) -> Down {
             began.utc().format("%Y%m%dT%H%M%SZ"),
             std::process::id()
         ),
-        cause: first.map_or(Kind::Unknown, |one| one.kind).slug().to_owned(),
+        cause: first
+            .map_or(Kind::Unknown, |one| one.kind)
+            .slug()
+            .to_owned(),
         culprit: culprit.as_ref().map(|one| one.name.clone()),
         culprit_kind: culprit.map(|one| one.kind.slug().to_owned()),
         text: first.map(|one| one.text.clone()).unwrap_or_default(),

@@ -230,16 +230,16 @@ pub(crate) fn choose(facts: Facts, asked: &Asked, port: u16) -> Selection {
             Spared::NotTheHolder(port)
         });
     }
+    if asked.is_remote {
+        let all = chooser.families_where(|_| asked.is_named && !asked.by_port_alone);
+        return chooser.select(&all, PortHolder::Nobody, |_| Spared::Remote);
+    }
     if !sockets.is_empty() {
         let holder = holder.or_else(|| {
             let holding = others.iter().find(|one| one.holds(sockets));
             holding.map(|one| one.process.clone())
         });
         return chooser.by_socket(holder, is_complete);
-    }
-    if asked.is_remote {
-        let all = chooser.families_where(|_| asked.is_named && !asked.by_port_alone);
-        return chooser.select(&all, PortHolder::Nobody, |_| Spared::Remote);
     }
     if is_unreadable {
         return chooser.select(&BTreeSet::new(), PortHolder::Unknown, |_| {

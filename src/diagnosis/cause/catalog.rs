@@ -753,7 +753,10 @@ impl Cause {
     pub(crate) fn subject(&self) -> String {
         match self {
             Self::HttpStatus(status) | Self::Proxy { status, .. } => status.to_string(),
-            _ => self.culprit().map(|culprit| culprit.name).unwrap_or_default(),
+            _ => self
+                .culprit()
+                .map(|culprit| culprit.name)
+                .unwrap_or_default(),
         }
     }
 
