@@ -260,8 +260,8 @@ fn parse_run_as(name: &str) -> Result<Account, UsageError> {
     };
     if !account.is_own() && !nix::unistd::geteuid().is_root() {
         return Err(wrong(&format!(
-            "only root can run the restart command as another user; run the monitor as root, or as {name} without \
-             --run-as"
+            "only root can run the restart command as another user; run the monitor as root, or run it as {name} and \
+             leave this setting out"
         )));
     }
     Ok(account)
