@@ -21,7 +21,7 @@ pub(crate) enum Purpose {
     Heal,
     /// To say what would be done to it (`--dry-run`).
     DryRun,
-    /// To look at it, whether it answers or not (`--collect-diagnostics`).
+    /// To log what it is doing, whether it answers or not (`--collect-diagnostics`).
     Collect,
 }
 
@@ -34,7 +34,8 @@ pub(crate) struct Situation {
     pub(crate) port: Held,
     /// Whether a check reached the server, or failed on our own side.
     pub(crate) was_asked: bool,
-    /// Whether the server listens at another address than the one that was asked.
+    /// Whether the failed check can have reached something other than the server, because the URL leads to an
+    /// address at which the server does not listen, such as a proxy's. The server's own address is asked then.
     pub(crate) is_elsewhere: bool,
     /// Whether other processes match, and the URL's host has no address: any of them can be the server.
     pub(crate) may_be_hidden: bool,
@@ -257,7 +258,7 @@ pub(crate) enum Outcome {
     OwnerChanged,
     /// It came back, and another instance ended meanwhile.
     InstanceEnded,
-    /// Nothing was to be done but to look.
+    /// The run was a trial: it has logged what it found.
     Looked,
     /// A process outlived SIGKILL and holds the port; nothing was started.
     Unkillable,
@@ -265,14 +266,14 @@ pub(crate) enum Outcome {
     CommandFailed,
     /// The server did not answer in time.
     NoAnswer,
-    /// We were told to stop, before anything was done.
+    /// A signal ended the run before it stopped or started anything.
     Interrupted,
-    /// We were told to stop, and have started the server first.
+    /// A signal ended the run, after it had started the server.
     InterruptedAfterStart,
 }
 
 impl Outcome {
-    /// Whether a run that only looks has seen all that it looks for.
+    /// Whether a trial run has logged all that it was started for.
     pub(crate) fn has_looked(self) -> bool {
         matches!(
             self,

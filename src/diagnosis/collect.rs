@@ -26,7 +26,7 @@ const SEARCH: Duration = Duration::from_millis(250);
 /// From one reading of the CPU times to the next at least, where a thread runs.
 const SAMPLE: Duration = Duration::from_millis(100);
 
-/// A look that goes on. What it has seen is told after each step.
+/// A collection in progress. It reports its snapshot after each step.
 pub(super) struct Collect<'a> {
     proc: Proc<'a>,
     question: &'a Question,
@@ -173,7 +173,7 @@ fn instances(
     seen.collect()
 }
 
-/// How much CPU each thread has used since the look began.
+/// Measures how much CPU each thread has used since the collection began.
 fn sample(proc: Proc, processes: &mut [Process], began: Instant) {
     let mut threads = processes.iter().flat_map(|process| &process.threads);
     if threads.any(|thread| thread.state == 'R') {

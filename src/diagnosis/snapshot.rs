@@ -41,11 +41,11 @@ pub(crate) struct Snapshot {
     pub(crate) victim: Option<Victim>,
     /// The server's own log, and its last lines.
     pub(crate) log: Option<(PathBuf, Vec<String>)>,
-    /// How far the look has come.
+    /// How far the collection has come.
     pub(crate) stage: Stage,
 }
 
-/// How far a look has come: each is done once the next one has begun.
+/// Steps of the collection, in order: a step is complete once the next one has begun.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Stage {
     /// At the machine's memory and load.
@@ -128,9 +128,9 @@ pub(crate) struct Thread {
     pub(crate) state: char,
     pub(crate) activity: Activity,
     pub(crate) wait: Wait,
-    /// What it had had of the CPUs when the look began.
+    /// Its CPU times when the collection began.
     pub(crate) cpu: Cpu,
-    /// Percent of the look in which it ran, and in which it waited for a CPU.
+    /// Percentage of the sampling time in which it ran, and in which it waited for a CPU.
     pub(crate) ran: u128,
     pub(crate) waited: u128,
 }

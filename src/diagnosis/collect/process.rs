@@ -24,7 +24,7 @@ const MOST_THREADS: usize = 200;
 /// As many functions of the kernel are named.
 const MOST_FRAMES: usize = 8;
 
-/// What can be seen of a process without any risk that the look stops there.
+/// Reads of a process what cannot block.
 pub(super) fn outline(proc: Proc, found: &server::process::Process) -> Option<Process> {
     let pid = found.pid;
     let stat = proc.stat(pid).ok()?;
