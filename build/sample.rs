@@ -26,7 +26,8 @@ const OF_A_SERVER: [(&str, &str); 9] = [
 pub(crate) fn configuration(command: &Command) -> String {
     let mut text = "\
         # Configuration of monitor_myvnc. Manual page: monitor_myvnc.toml(5)\n\
-        # Each key is shown with its default or an example. To set it, remove the #.\n\
+        # Each key is shown with its default; a value below the line \"# Example:\" is no\n\
+        # default. To set a key, remove the # before it and change the value.\n\
         # A server needs at least the lines [server.main], url and restart-cmd below.\n\
         # To check this file, run\n\
         #   monitor_myvnc --config {CONFIG_FILE} --check-config\n\
@@ -67,6 +68,12 @@ pub(crate) fn value(arg: &Arg) -> String {
     }
 }
 
+/// Whether the value that [`value`] returns is the default.
+fn has_default(arg: &Arg) -> bool {
+    let has_path = matches!(arg.get_long(), Some("logfile" | "state-dir"));
+    has_path || is_switch(arg) || !arg.get_default_values().is_empty()
+}
+
 fn example(arg: &Arg) -> Option<&'static str> {
     let own = OF_A_SERVER
         .iter()
@@ -105,6 +112,9 @@ fn entry(arg: &Arg) -> String {
         }
         text.extend([" ", word]);
         width += 1 + word.chars().count();
+    }
+    if !has_default(arg) {
+        text += "\n# Example:";
     }
     text.extend(["\n#", key, " = ", &value(arg), "\n"]);
     text

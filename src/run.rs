@@ -1,4 +1,4 @@
-//! One run over one server: look, decide, record and act, until the decision is to finish.
+//! One run over one server: observe, decide, record and act, until the decision is to finish.
 
 mod diagnose;
 mod preflight;
@@ -75,7 +75,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
         Ok(None) => Ok(None),
         Err(reason) => {
             journal.error(&format!(
-                "Cannot use the run lock {}: {}; going on without it, two runs may do the same: remove that file or give another --logfile",
+                "Cannot use the run lock {}: {}; this run continues without it, so another run can work at the same time: remove that file, or give another --logfile",
                 lock_path.display(),
                 errno_text(&reason)
             ));
@@ -88,7 +88,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
     is_success && lock.is_ok() && !journal.is_lost()
 }
 
-/// Takes the run lock; not for a run that only looks, which may look while another restarts.
+/// Takes the run lock. A trial run takes none, because it may examine the server while another run restarts it.
 fn take_lock(
     settings: &Settings,
     directory: Result<&Directory, &io::Error>,
@@ -284,9 +284,9 @@ impl<'a> Run<'a> {
     fn on_signal(&mut self, phase: Phase, name: &str) {
         self.is_stopping = true;
         let what = if recovery::is_owed_a_start(phase) {
-            "stopping once the server is started"
+            "this run ends once the server is started"
         } else {
-            "stopping at once, nothing was done"
+            "this run ends now; nothing was touched"
         };
         self.journal.warning(&format!("Received {name}: {what}"));
     }
@@ -451,8 +451,8 @@ impl<'a> Run<'a> {
     fn say_state(&mut self) {
         if let Some(reason) = self.state.complaint() {
             self.journal.warning(&format!(
-                "Cannot use the state directory {}: {reason}; going on without the record and the restart lock: make it \
-                 writable, or give another --state-dir",
+                "Cannot use the state directory {}: {reason}; this run continues without the record and the restart lock: \
+                 make the directory writable, or give another --state-dir",
                 self.settings.state_dir.display()
             ));
         }

@@ -119,7 +119,7 @@ impl Run<'_> {
         if is_late {
             let limit = DUMP_TIMEOUT.as_secs();
             self.journal.warning(&format!(
-                "{shown} did not end within {limit} s, and was ended"
+                "{shown} did not end within {limit} s and was killed"
             ));
         }
         Event::Dumped

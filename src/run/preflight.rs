@@ -74,7 +74,7 @@ impl fmt::Display for OwnerError {
         let Self { uid, reason } = self;
         write!(
             f,
-            "Cannot look up user {uid}, who owns the server and whom the restart command should run as: {reason}; set \
+            "Cannot look up user {uid}, the server's owner: {reason}; the restart command must run as that user, so set \
              run-as"
         )
     }
@@ -335,15 +335,15 @@ impl Run<'_> {
         if is_same {
             self.verdict = Some(verdict);
             self.journal.warning(&format!(
-                "The server answers at {address} (status: {status}), but {} leads to {before} too; give the URL that \
-                 address, or set listen",
+                "The server answers at {address} (status: {status}), but {} leads to {before} too; write {address} in the \
+                 URL, or set listen",
                 self.settings.shown_url
             ));
             return Event::AnswersAmongOthers;
         }
         self.journal.error(&format!(
-            "The server itself answers at {address} (status: {status}); {before}, to which {} leads, does not: {}; \
-             look at that proxy",
+            "The server itself answers at {address} (status: {status}), but the check of {} fails at {before}: {}; look at \
+             that proxy",
             self.settings.shown_url,
             self.last_error()
         ));
@@ -431,12 +431,12 @@ impl Run<'_> {
                 self.taken(&bound, *uid, holder.as_ref())
             }
             Port::Ambiguous => format!(
-                "More than one process can be the server at {place}, and none can be proved to be it; set listen, user \
-                 or process-pattern"
+                "More than one process can be the server at {place}, and nothing proves which one is; set listen, user or \
+                 process-pattern"
             ),
             _ => format!(
-                "Who listens at {place} cannot be read, so that no process can be proved to be the server; allow the \
-                 monitor netlink sockets or /proc/net/tcp, and CAP_SYS_PTRACE, or set process-pattern"
+                "Who listens at {place} cannot be read, so nothing proves which process is the server; allow the monitor \
+                 netlink sockets or /proc/net/tcp, and CAP_SYS_PTRACE, or set process-pattern"
             ),
         };
         self.journal.error(&text);
@@ -450,19 +450,19 @@ impl Run<'_> {
         let recorded = known.and_then(|known| known.socket_uid);
         let whose = match recorded {
             Some(recorded) if recorded != uid => {
-                format!(", and the server is user {}'s", name_of(recorded))
+                format!(", but the server runs as user {}", name_of(recorded))
             }
             _ => String::new(),
         };
         let files = self.files.clone().unwrap_or_default();
         let remedy = if self.proven(&files).contains(&uid) {
             "if it is a proxy, set listen to the server's own ADDRESS:PORT; if it is the server, set process-pattern; \
-             else end it"
+             otherwise end it"
                 .to_owned()
         } else {
             format!(
-                "end it; if it is the server, set user = \"{user}\", and if it is a proxy, set listen to the server's own \
-                 ADDRESS:PORT"
+                "if it is the server, set user = \"{user}\"; if it is a proxy, set listen to the server's own ADDRESS:PORT; \
+                 otherwise end it"
             )
         };
         format!("The server's port is taken: {who} of user {user} holds {place}{whose}; {remedy}")
@@ -477,7 +477,7 @@ impl Run<'_> {
                 let spared = selection.spared.iter().map(|(process, _)| process);
                 selection.server.iter().chain(spared).next()
             })
-            .map(|process| format!(": {} may be well, and is left alone", describe(process)));
+            .map(|process| format!("; {} can be healthy and is left alone", describe(process)));
         let is_unresolved = self.error().is_some_and(CheckError::is_unresolved);
         let (what, remedy) = if is_unresolved {
             (
@@ -600,7 +600,7 @@ impl Run<'_> {
                 format!("root or {owner}")
             };
             self.journal.error(&format!(
-                "Cannot signal {} of user {owner}: {reason}; run as {remedy}, or narrow with --user",
+                "Cannot signal {} of user {owner}: {reason}; run the monitor as {remedy}, or restrict the search with --user",
                 describe(process)
             ));
         }
@@ -644,8 +644,8 @@ impl Run<'_> {
         {
             let user = name_of(*uid);
             self.journal.warning(&format!(
-                "The server's owner is unknown; its command runs as root, and user {user} owns its script, \
-                 configuration or log directory: set run-as = \"{user}\" if that is right"
+                "The restart command runs as root: the server's owner is unknown; user {user} owns the server's script, \
+                 configuration or log directory; if the server is to run as that user, set run-as = \"{user}\""
             ));
         }
         self.account_of(owner)
@@ -662,8 +662,8 @@ impl Run<'_> {
             if process.uid != known && !proven.contains(&process.uid) {
                 let (user, owner) = (name_of(process.uid), name_of(known));
                 self.journal.warning(&format!(
-                    "{} of user {user} holds the server's port and is stopped, but the server is user {owner}'s; if it \
-                     moved, set user = \"{user}\" and run-as = \"{user}\"",
+                    "{} of user {user} holds the server's port and is stopped, but the recorded server runs as user {owner}; \
+                     if the server was moved to {user}, set user = \"{user}\" and run-as = \"{user}\"",
                     describe(process)
                 ));
             }
@@ -722,7 +722,7 @@ impl Run<'_> {
         unix_time().is_some_and(|now| now.abs_diff(warned) >= WARNING_INTERVAL.as_secs())
     }
 
-    /// The end of a run that only looks.
+    /// Logs, at the end of `--dry-run`, what a run would stop and start.
     pub(super) fn say_what_would_be_done(&self) {
         if self.settings.purpose != Purpose::DryRun {
             return;
@@ -739,7 +739,7 @@ impl Run<'_> {
         ));
     }
 
-    /// Says that a restart would stop and start nothing.
+    /// Logs, at the end of `--dry-run`, that a run would stop and start nothing.
     pub(super) fn say_nothing_would_be_done(&self) {
         if self.settings.purpose == Purpose::DryRun {
             self.would_stop("nothing");

@@ -43,7 +43,7 @@ impl Run<'_> {
         let changed = search::changed(&processes, is_known).await;
         for process in processes.iter().filter(|one| changed.contains(&one.pid)) {
             self.journal.warning(&format!(
-                "Left alone: {}: it runs another program, or as another user, since it was found",
+                "Left alone: {}: its program or its user has changed since it was found",
                 describe(process)
             ));
         }
@@ -54,7 +54,7 @@ impl Run<'_> {
         }
         if self.is_port_held() {
             self.journal
-                .error("What holds the server's port can no longer be proved to be the server");
+                .error("The processes that were found have changed; the port is still held");
             return Event::Unable;
         }
         Event::NoneLeft
@@ -130,12 +130,12 @@ impl Run<'_> {
             let limit = KILL_TIMEOUT.as_secs();
             if holds_port {
                 self.journal.critical(&format!(
-                    "PID {pid} is still there {limit}s after SIGKILL, in state {state}: nothing was started"
+                    "PID {pid} is still there {limit}s after SIGKILL, in state {state}, and holds the server's port: nothing was started"
                 ));
             } else {
                 self.journal.warning(&format!(
                     "PID {pid} is still there {limit}s after SIGKILL, in state {state}; it does not hold the server's \
-                     port, and the server is started"
+                     port, so the server is started"
                 ));
             }
         }

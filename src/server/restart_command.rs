@@ -105,9 +105,7 @@ mod tests {
             ("sh -c '@/manage.py status'", Some(no_verb)),
             (
                 "sh @/manage.py restart &",
-                Some(
-                    "it ends in &, so that its exit status and its failure are lost: leave out the &",
-                ),
+                Some("it ends in &, which hides its exit status: leave out the &"),
             ),
             (
                 "no-such-program-here start",

@@ -18,7 +18,7 @@ pub(crate) struct Candidate {
     pub(crate) process: Process,
     /// The sockets on which it listens; none where its descriptors were not or could not be read.
     pub(crate) listens: Option<Vec<Listener>>,
-    /// Whether it is in another network namespace than we do; none where that cannot be read.
+    /// Whether its network namespace differs from the monitor's; none if that cannot be read.
     pub(crate) is_elsewhere: Option<bool>,
     /// Its configuration directory, compared with the restart command's.
     pub(crate) configured: Configured,
@@ -49,7 +49,7 @@ pub(crate) struct Facts {
     pub(crate) candidates: Vec<Candidate>,
     /// Who holds one of these sockets and is no candidate, where that was seen.
     pub(crate) holder: Option<Process>,
-    /// Whether everything was looked at.
+    /// Whether the search examined everything.
     pub(crate) is_complete: bool,
 }
 
@@ -185,10 +185,10 @@ impl fmt::Display for Spared {
             ),
             Self::OtherNetwork => f.write_str("it is in another network namespace"),
             Self::OtherConfiguration => f.write_str(
-                "it was started with another --config_dir than the restart command's: this is another instance",
+                "its --config_dir differs from the restart command's: this is another instance",
             ),
             Self::Manager => f.write_str(
-                "this manage.py listens on no port, so it is not the server; if it is, set process-pattern",
+                "this manage.py listens on no port, so it does not count as the server; if it is the server, set process-pattern",
             ),
             Self::PortUnreadable(port) => write!(f, "who listens on port {port} cannot be read"),
             Self::SocketsUnreadable(port) => write!(

@@ -62,10 +62,7 @@ pub(super) fn programs(command: &str) -> Vec<PathBuf> {
 pub(super) fn mistake(command: &str) -> Option<String> {
     let end = command.trim_end();
     if end.ends_with('&') && !end.ends_with("&&") {
-        return Some(
-            "it ends in &, so that its exit status and its failure are lost: leave out the &"
-                .into(),
-        );
+        return Some("it ends in &, which hides its exit status: leave out the &".into());
     }
     let words = words(command, DEPTH);
     let is_manage =
