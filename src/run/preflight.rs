@@ -74,7 +74,8 @@ impl fmt::Display for OwnerError {
         let Self { uid, reason } = self;
         write!(
             f,
-            "Cannot look up user {uid}, the server's owner, as whom the restart command must run: {reason}; set run-as"
+            "Cannot look up user {uid}, the server's owner: {reason}; the restart command must run as that user, so set \
+             run-as"
         )
     }
 }

@@ -59,7 +59,7 @@ impl fmt::Display for Mistake {
         f.write_str("The restart command cannot work: ")?;
         match self {
             Self::InBackground => f.write_str(
-                "it ends in &, so that its exit status and its failure are lost: leave out the &",
+                "it ends in &, which hides its exit status: leave out the &",
             ),
             Self::NoVerb => f.write_str(
                 "no verb follows manage.py, which then exits without starting anything: add restart or start",
@@ -163,9 +163,7 @@ mod tests {
             ("sh -c '@/manage.py status'", Some(no_verb)),
             (
                 "sh @/manage.py restart &",
-                Some(
-                    "it ends in &, so that its exit status and its failure are lost: leave out the &",
-                ),
+                Some("it ends in &, which hides its exit status: leave out the &"),
             ),
             (
                 "no-such-program-here start",

@@ -177,7 +177,7 @@ impl fmt::Display for Spared {
             ),
             Self::OtherNetwork => f.write_str("it is in another network namespace"),
             Self::OtherConfiguration => f.write_str(
-                "it was started with another --config_dir than the restart command's: this is another instance",
+                "its --config_dir differs from the restart command's: this is another instance",
             ),
             Self::Manager => f.write_str(
                 "this manage.py listens on no port, so it does not count as the server; if it is the server, set process-pattern",
