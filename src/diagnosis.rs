@@ -19,6 +19,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::cause::catalog::Cause;
+#[allow(
+    unused_imports,
+    reason = "of the restart policy, which the run does not use yet"
+)]
+pub(crate) use self::cause::catalog::Kind;
 use self::collect::Collect;
 pub(crate) use self::question::{Question, Seen};
 pub(crate) use self::report::Line;

@@ -10,6 +10,8 @@ mod fuzz;
 mod health;
 mod journal;
 mod lock;
+#[allow(dead_code, reason = "the run does not ask for a ruling yet")]
+mod policy;
 mod proc;
 mod recovery;
 mod redact;
