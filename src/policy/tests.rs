@@ -246,6 +246,7 @@ fn bare_flags_always_restart() {
             Restarted::Failed,
         );
     }
+    assert_eq!(ledger.hold, None, "no disk to look at");
     assert_eq!(ledger.restarts.len(), 100);
     assert_eq!(ledger.totals.restarts.failed, 200);
 }
@@ -557,9 +558,11 @@ fn a_run_that_is_killed_midway_has_failed() {
     let gone = outage(Kind::NotRunning, "", Server::Gone);
     let mut ledger = Ledger::default();
     ledger.fell(START, START, down("a", "not_running"));
+    ledger.hold(held(Some(START), "limit"));
     for minute in 0..2 {
         ledger.begin(PACKAGED, minutes(minute), &gone, "a");
     }
+    assert_eq!(ledger.phase, Phase::Down);
     assert_eq!(ledger.failures(1), 2);
     assert_eq!(ledger.totals.restarts.failed, 2);
     attempt(
@@ -611,6 +614,27 @@ fn an_outage_is_counted_from_the_last_answer_to_the_next() {
     ledger.untouched();
     assert_eq!(ledger.phase, Phase::Failed);
     assert_eq!(ledger.unwedged(minutes(9)).notices, [Notice::Recovered]);
+}
+
+#[test]
+fn an_outage_begins_after_the_last_recovery_and_not_in_the_future() {
+    for (since, expected) in [(4, 5), (6, 6), (8, 7)] {
+        let mut ledger = Ledger::default();
+        ledger.answered(minutes(5));
+        ledger.fell(minutes(7), minutes(since), down("a", ""));
+        assert_eq!(ledger.since, Some(minutes(expected)));
+    }
+}
+
+#[test]
+fn the_time_of_a_hold_is_that_of_its_cause() {
+    let mut ledger = Ledger::default();
+    let strange = silent(Kind::NotMyvnc, "");
+    obey(&mut ledger, USEFUL, START, &strange);
+    let taken = silent(Kind::PortTaken, "nc");
+    let hold = Ruling::Hold(held(Some(minutes(370)), "port_taken nc"));
+    assert_eq!(obey(&mut ledger, USEFUL, minutes(10), &taken), hold);
+    assert_eq!(obey(&mut ledger, USEFUL, minutes(20), &taken), hold);
 }
 
 #[test]

@@ -135,9 +135,7 @@ impl Ledger {
         let found = decisive(self, outage);
         let is_useful = knobs.policy == RestartPolicy::Useful;
         let is_once = is_useful && row_of(&found, outage.server) == Row::Once;
-        let is_new = counted(self, knobs.command).next().is_none();
-        let hold = self.hold.take().filter(|_| !is_new);
-        let mut tried = hold.unwrap_or_default().tried;
+        let mut tried = self.hold.take().unwrap_or_default().tried;
         let cause = found.kind.slug().to_owned();
         if is_once {
             tried.insert(cause.clone(), found.subject);
