@@ -25,7 +25,7 @@ _monitor_myvnc() {
 
     case "${cmd}" in
         monitor_myvnc)
-            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --dry-run --collect-diagnostics --timeout --retries --retry-delay --no-verify-ssl --ca-cert --listen --user --process-pattern --run-as --stop-timeout --start-timeout --log-history-minutes --server-log --dump-cmd --quiet --log-level --debug --state-dir --help --version"
+            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --dry-run --collect-diagnostics --timeout --retries --retry-delay --no-verify-ssl --ca-cert --listen --user --process-pattern --run-as --stop-timeout --start-timeout --restart-policy --max-restarts --start-grace --unwedge --unwedge-for --log-history-minutes --server-log --dump-cmd --quiet --log-level --debug --state-dir --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -139,6 +139,31 @@ _monitor_myvnc() {
                     return 0
                     ;;
                 --start-timeout)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --restart-policy)
+                    COMPREPLY=($(compgen -W "always useful never" -- "${cur}"))
+                    return 0
+                    ;;
+                --max-restarts)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --start-grace)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --unwedge-for)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace

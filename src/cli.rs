@@ -67,8 +67,9 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "NAME", action = clap::ArgAction::Append, help_heading = CONFIGURATION)]
     pub(crate) server: Vec<String>,
 
-    /// Print the resolved settings of each server, what is wrong with them, and
-    /// warnings, and exit. Without --config and --url, /etc/monitor_myvnc.toml is read
+    /// Print the settings of each server, mistakes and warnings, and exit. Defaults that
+    /// a run determines (those of listen and run-as) are not printed. Without --config
+    /// and --url, /etc/monitor_myvnc.toml is read
     #[arg(long, help_heading = CONFIGURATION)]
     pub(crate) check_config: bool,
 
@@ -108,8 +109,9 @@ pub(crate) struct Cli {
     pub(crate) ca_cert: Option<PathBuf>,
 
     /// Address at which the server itself listens, if the URL leads to a proxy
-    /// [default: the known server's, while it listens; else from server_config.json in
-    /// the restart command's --config_dir, else from the record, else from the URL]
+    /// [default: where the last healthy check found the server, if that still listens;
+    /// else host and port of server_config.json in the restart command's --config_dir;
+    /// else where the server was last found; else the URL's]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen, help_heading = RECOGNITION)]
     pub(crate) listen: Option<SocketAddr>,
 
@@ -118,14 +120,14 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "NAME", help_heading = RECOGNITION)]
     pub(crate) user: Option<String>,
 
-    /// Regular expression that the server's arguments, joined by spaces, match. It
-    /// replaces the built-in rule: Python runs main.py, run_server.py or manage.py of
-    /// a MyVNC
+    /// Regular expression that matches anywhere in the server's arguments, joined by
+    /// spaces (^ and $ anchor it). It replaces the built-in rule for the arguments:
+    /// Python runs main.py, run_server.py or manage.py of a MyVNC
     #[arg(long, value_name = "REGEX", allow_hyphen_values = true, help_heading = RECOGNITION)]
     pub(crate) process_pattern: Option<String>,
 
     /// User (name or number) that the restart command runs as. Only root can name
-    /// another user than its own [default: for root, the server's owner if the command
+    /// a user other than its own [default: for root, the server's owner if the command
     /// names a MyVNC script, else the monitor's user]
     #[arg(long, value_name = "USER", help_heading = RESTART)]
     pub(crate) run_as: Option<String>,
@@ -140,14 +142,41 @@ pub(crate) struct Cli {
           value_parser = seconds, allow_negative_numbers = true, help_heading = RESTART)]
     pub(crate) start_timeout: Duration,
 
+    /// When to restart a server that does not answer: always, only where that can help,
+    /// or never
+    #[arg(long, value_name = "POLICY", default_value = defaults::RESTART_POLICY, help_heading = RESTART)]
+    pub(crate) restart_policy: RestartPolicy,
+
+    /// Restarts in an hour; further ones wait until 5 minutes after the last. Restarts
+    /// that do not help are made less and less often. 0: neither
+    #[arg(long, value_name = "NUMBER", default_value = defaults::MAX_RESTARTS,
+          value_parser = restarts, allow_negative_numbers = true, help_heading = RESTART)]
+    pub(crate) max_restarts: u32,
+
+    /// Wait for a server that was started less than this time ago, instead of
+    /// restarting it
+    #[arg(long, value_name = "SECONDS", default_value = defaults::START_GRACE,
+          value_parser = seconds_or_none, allow_negative_numbers = true, help_heading = RESTART)]
+    pub(crate) start_grace: Duration,
+
+    /// If one client or one child of the server blocks it, close that connection or
+    /// end that child first, and restart only if that does not help
+    #[arg(long, help_heading = RESTART)]
+    pub(crate) unwedge: bool,
+
+    /// Time limit of --unwedge, at most 55
+    #[arg(long, value_name = "SECONDS", default_value = defaults::UNWEDGE_FOR,
+          value_parser = unwedge_seconds, allow_negative_numbers = true, help_heading = RESTART)]
+    pub(crate) unwedge_for: Duration,
+
     /// Minutes of the server's own log that a diagnosis shows, 200 lines at most
     #[arg(long, value_name = "NUMBER", default_value = defaults::LOG_HISTORY_MINUTES,
           value_parser = minutes,
           allow_negative_numbers = true, help_heading = DIAGNOSIS)]
     pub(crate) log_history_minutes: u32,
 
-    /// Where to look for the server's own log if the server holds none open: the
-    /// newest file that matches
+    /// Where to look for the server's own log if the server holds none open and the log
+    /// of its last start cannot be shown: the newest file that matches
     #[arg(long, value_name = "GLOB", help_heading = DIAGNOSIS)]
     pub(crate) server_log: Option<String>,
 
@@ -156,19 +185,22 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true, help_heading = DIAGNOSIS)]
     pub(crate) dump_cmd: Option<String>,
 
-    /// Write nothing to stdout and stderr, only to the log file
+    /// Write only to the log file, not to stdout and stderr. Usage errors, a log that
+    /// cannot be written, and a run that cannot begin are reported on stderr all the same
     #[arg(long, help_heading = LOG)]
     pub(crate) quiet: bool,
 
-    /// Least severe lines to log
+    /// Least severe lines to log, unless --debug is given
     #[arg(long, value_name = "LEVEL", default_value = defaults::LOG_LEVEL, help_heading = LOG)]
     pub(crate) log_level: LogLevel,
 
-    /// Log more details than --log-level debug does
+    /// Log everything, whatever --log-level says, and add DEBUG lines about the lock, the
+    /// processes found, the restart command's PID and durations
     #[arg(long, help_heading = LOG)]
     pub(crate) debug: bool,
 
-    /// Directory of the record of the known server and of the restart lock
+    /// Directory of the server's record (its address, process and user at the last
+    /// healthy check) and of the restart lock
     /// [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for
     /// other users]
     #[arg(long, value_name = "DIR", help_heading = LOG)]
@@ -237,6 +269,41 @@ pub(crate) enum LogLevel {
     Error,
     /// Only what needs attention now.
     Critical,
+}
+
+/// When a server that does not answer is restarted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum RestartPolicy {
+    /// In each run that finds it down
+    Always,
+    /// Where it can help; elsewhere once, and then not until something has changed
+    Useful,
+    /// Never: only say what is wrong
+    Never,
+}
+
+/// Reads seconds as `seconds` does, or 0.
+fn seconds_or_none(text: &str) -> Result<Duration, String> {
+    let is_zero = text.parse::<u32>() == Ok(0);
+    if is_zero {
+        return Ok(Duration::ZERO);
+    }
+    let longest = defaults::LONGEST_SECONDS;
+    seconds(text).map_err(|_| format!("give seconds from 0 to {longest}, such as 30"))
+}
+
+/// Reads seconds, more than 0 and no more than a run may spend on it.
+fn unwedge_seconds(text: &str) -> Result<Duration, String> {
+    let longest = Duration::from_secs(defaults::LONGEST_UNWEDGE);
+    let duration = seconds(text).ok().filter(|duration| *duration <= longest);
+    duration.ok_or_else(|| {
+        let longest = defaults::LONGEST_UNWEDGE;
+        format!("give seconds, more than 0 and at most {longest}, such as 5")
+    })
+}
+
+fn restarts(text: &str) -> Result<u32, String> {
+    whole(text, 0, defaults::MOST_RESTARTS)
 }
 
 /// Reads whole or decimal seconds, more than 0 and at most an hour.

@@ -23,19 +23,21 @@ const SERVERS: &str = "server";
 pub(crate) struct Config {
     path: PathBuf,
     shared: Vec<Entry>,
-    servers: Vec<Server>,
+    servers: Vec<ServerTable>,
     /// What is wrong outside of the servers' tables.
     wrong: Vec<UsageError>,
 }
 
+/// A `[server.NAME]` table.
 #[derive(Debug)]
-struct Server {
+struct ServerTable {
     name: String,
     at: Position,
     own: Vec<Entry>,
     wrong: Vec<UsageError>,
 }
 
+/// A key that is set.
 #[derive(Debug)]
 struct Entry {
     key: String,
@@ -75,7 +77,7 @@ impl Config {
         server.map_or(&[], |server| &server.wrong)
     }
 
-    fn server(&self, name: Option<&str>) -> Option<&Server> {
+    fn server(&self, name: Option<&str>) -> Option<&ServerTable> {
         let mut servers = self.servers.iter();
         servers.find(|server| Some(server.name.as_str()) == name)
     }
@@ -252,7 +254,7 @@ impl Reader<'_> {
                 config.wrong.push(self.error(at, what));
                 continue;
             };
-            let mut server = Server {
+            let mut server = ServerTable {
                 name: name.get_ref().to_string(),
                 at: self.position(at),
                 own: Vec::new(),

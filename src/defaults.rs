@@ -10,6 +10,18 @@ pub(crate) const START_TIMEOUT: &str = "30";
 pub(crate) const RETRIES: &str = "0";
 /// Pause before each additional check, in seconds.
 pub(crate) const RETRY_DELAY: &str = "5";
+/// When to restart.
+pub(crate) const RESTART_POLICY: &str = "always";
+/// Restarts in an hour; 0 is no limit.
+pub(crate) const MAX_RESTARTS: &str = "0";
+/// Largest number of restarts in an hour that can be set.
+pub(crate) const MOST_RESTARTS: i64 = 3600;
+/// Age up to which a server is waited for, in seconds.
+pub(crate) const START_GRACE: &str = "0";
+/// Time limit of healing without a restart, in seconds.
+pub(crate) const UNWEDGE_FOR: &str = "5";
+/// Largest value of that limit: the next run begins a minute after this one.
+pub(crate) const LONGEST_UNWEDGE: u64 = 55;
 /// Least severe lines to log.
 pub(crate) const LOG_LEVEL: &str = "debug";
 /// Largest value of an option that takes seconds.

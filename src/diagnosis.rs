@@ -5,8 +5,9 @@ mod captured;
 mod cause;
 mod collect;
 mod disks;
+mod finding;
+mod mentioned;
 mod oom;
-mod peer;
 mod phrase;
 mod question;
 mod report;
@@ -19,7 +20,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::cause::catalog::Cause;
+pub(crate) use self::cause::catalog::{Culprit, Kind};
 use self::collect::Collect;
+pub(crate) use self::finding::{Blocker, Child, Finding};
 pub(crate) use self::question::{Question, Seen};
 pub(crate) use self::report::Line;
 use self::snapshot::Snapshot;
@@ -33,8 +36,8 @@ const BUDGET: Duration = Duration::from_millis(500);
 /// What a diagnosis found.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Diagnosis {
-    /// The causes, the most specific first, one sentence each.
-    pub(crate) causes: Vec<String>,
+    /// The causes, the most specific first.
+    pub(crate) findings: Vec<Finding>,
     /// The report: a line for each process, port and resource.
     pub(crate) report: Vec<Line>,
 }
@@ -43,7 +46,10 @@ impl Diagnosis {
     fn of(snapshot: &Snapshot, history: Duration) -> Self {
         let causes = cause::causes(snapshot);
         Self {
-            causes: causes.iter().map(ToString::to_string).collect(),
+            findings: causes
+                .iter()
+                .map(|cause| Finding::of(cause, snapshot))
+                .collect(),
             report: report::lines(snapshot, history),
         }
     }
@@ -83,14 +89,15 @@ pub(crate) async fn diagnose(question: &Question) -> Diagnosis {
             let mut keep = |snapshot: &Snapshot| last = Some(Diagnosis::of(snapshot, history));
             Collect::new(Proc::here(), question, &mut keep).at_proc();
             last.map(|mut last| {
-                last.causes
-                    .push(Cause::CannotFork(errno_text(&reason)).to_string());
+                let reason = errno_text(&reason);
+                last.findings
+                    .push(Finding::bare(&Cause::CannotFork(reason)));
                 last
             })
         }
     };
     diagnosis.unwrap_or_else(|| Diagnosis {
-        causes: vec![Cause::ProcTimedOut(BUDGET).to_string()],
+        findings: vec![Finding::bare(&Cause::ProcTimedOut(BUDGET))],
         report: Vec::new(),
     })
 }
@@ -102,7 +109,7 @@ mod tests {
     #[test]
     fn the_last_whole_message_counts() {
         let diagnosis = |cause: &str| Diagnosis {
-            causes: vec![cause.to_owned()],
+            findings: vec![Finding::bare(&Cause::CannotFork(cause.to_owned()))],
             report: vec![Line::Reading("line\nline".to_owned())],
         };
         let (first, second) = (diagnosis("one"), diagnosis("two"));

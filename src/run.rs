@@ -1,6 +1,7 @@
-//! One run over one server: look, decide, record and act, until the decision is to finish.
+//! One run over one server: observe, decide, record and act, until the decision is to finish.
 
 mod diagnose;
+mod grace;
 mod preflight;
 mod recognise;
 mod start;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use self::preflight::Files;
 use self::start::Restart;
+use crate::diagnosis::Finding;
 use crate::health::{CheckError, Checker, Verdict};
 use crate::journal::{BANNER, Journal, Level};
 use crate::lock::{Reserved, RestartFile, RestartLock, RunLock, Taken};
@@ -23,7 +25,7 @@ use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::server::process::Process;
 use crate::server::restart_command::Prepared;
 use crate::server::select::{Facts, Selection};
-use crate::server::stop::Held;
+use crate::server::stop::ProcessHandle;
 use crate::settings::Settings;
 use crate::state::{self, StateFile};
 use crate::sys::files::Directory;
@@ -75,7 +77,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
         Ok(None) => Ok(None),
         Err(reason) => {
             journal.error(&format!(
-                "Cannot use the run lock {}: {}; going on without it, two runs may do the same: remove that file or give another --logfile",
+                "Cannot use the run lock {}: {}; this run continues without it, so another run can work at the same time: remove that file, or give another --logfile",
                 lock_path.display(),
                 errno_text(&reason)
             ));
@@ -88,7 +90,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
     is_success && lock.is_ok() && !journal.is_lost()
 }
 
-/// Takes the run lock; not for a run that only looks, which may look while another restarts.
+/// Takes the run lock. A trial run takes none, because it may examine the server while another run restarts it.
 fn take_lock(
     settings: &Settings,
     directory: Result<&Directory, &io::Error>,
@@ -143,10 +145,10 @@ struct Run<'a> {
     /// Which processes are the server, once they were searched for.
     selection: Option<Selection>,
     /// The first cause that the diagnosis found.
-    cause: Option<String>,
+    cause: Option<Finding>,
     /// When the server last answered, if that is known.
     last_answer: Option<SystemTime>,
-    held: Vec<Held>,
+    held: Vec<ProcessHandle>,
     /// The user of the server before it was stopped.
     owner: Option<u32>,
     /// UID of the old server's listening socket.
@@ -249,6 +251,10 @@ impl<'a> Run<'a> {
         match action {
             Action::Check => self.check(phase, Duration::ZERO).await,
             Action::CheckLater => self.check(phase, self.settings.retry_delay).await,
+            Action::CheckLonger => self.check_longer(phase).await,
+            Action::ReadPause => Event::NotPaused,
+            Action::AwaitYoung => self.await_young().await,
+            Action::Unwedge => Event::NotUnwedged,
             Action::Recognise => self.recognise().await,
             Action::Reserve => self.reserve().await,
             Action::Search => self.search().await,
@@ -284,14 +290,19 @@ impl<'a> Run<'a> {
     fn on_signal(&mut self, phase: Phase, name: &str) {
         self.is_stopping = true;
         let what = if recovery::is_owed_a_start(phase) {
-            "stopping once the server is started"
+            "this run ends once the server is started"
         } else {
-            "stopping at once, nothing was done"
+            "this run ends now; nothing was touched"
         };
         self.journal.warning(&format!("Received {name}: {what}"));
     }
 
     async fn check(&mut self, phase: Phase, delay: Duration) -> Event {
+        self.check_within(phase, delay, self.settings.timeout).await
+    }
+
+    /// Checks the server after that delay, within that time.
+    async fn check_within(&mut self, phase: Phase, delay: Duration, limit: Duration) -> Event {
         if let Phase::Checking { failed } = phase {
             if failed > 0 {
                 self.journal.warning(&format!(
@@ -310,7 +321,7 @@ impl<'a> Run<'a> {
             }
             journal.debug(&format!("Checking server health: {}", settings.shown_url));
             began = SystemTime::now();
-            asked.check(settings.timeout).await
+            asked.check(limit).await
         };
         let verdict = tokio::select! {
             biased;
@@ -417,6 +428,7 @@ impl<'a> Run<'a> {
                     status.unwrap_or_default()
                 ));
             }
+            Outcome::Unwedged | Outcome::Paused | Outcome::Held => (),
             Outcome::SteppedAside | Outcome::Interrupted | Outcome::ProxyFails => (),
             Outcome::TakenOver => {
                 if self.restart.is_some() {
@@ -447,12 +459,18 @@ impl<'a> Run<'a> {
         self.say_state();
     }
 
-    /// Says, once, that the state directory cannot be used.
+    /// Says, once, that the state directory cannot be used, or that the state in it made no sense.
     fn say_state(&mut self) {
+        if let Some(damage) = self.state.damage() {
+            let file = self.state.path().display();
+            self.journal.warning(&format!(
+                "The state file {file} cannot be understood: {damage}; it is kept as {file}.bad, and a new one is begun"
+            ));
+        }
         if let Some(reason) = self.state.complaint() {
             self.journal.warning(&format!(
-                "Cannot use the state directory {}: {reason}; going on without the record and the restart lock: make it \
-                 writable, or give another --state-dir",
+                "Cannot use the state directory {}: {reason}; this run continues without the record and the restart lock: \
+                 make the directory writable, or give another --state-dir",
                 self.settings.state_dir.display()
             ));
         }

@@ -8,7 +8,7 @@ use nix::unistd::Uid;
 use regex_lite::Regex;
 use url::Url;
 
-use crate::cli::{Cli, LogLevel};
+use crate::cli::{Cli, LogLevel, RestartPolicy};
 use crate::defaults;
 use crate::recovery::Purpose;
 use crate::redact;
@@ -60,6 +60,14 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<SocketAddr>,
     /// Who the restart command runs as, where that is said.
     pub(crate) run_as: Option<Account>,
+    /// When to restart.
+    pub(crate) restart_policy: RestartPolicy,
+    /// Restarts in an hour; 0 is no limit.
+    pub(crate) max_restarts: u32,
+    /// Age up to which a server is waited for.
+    pub(crate) start_grace: Duration,
+    /// How long healing without a restart is tried; none where it is not.
+    pub(crate) unwedge_for: Option<Duration>,
     /// How far back a diagnosis shows the server's own log.
     pub(crate) log_history: Duration,
     /// Where that log is, where the server holds none open (`glob(7)`).
@@ -120,6 +128,10 @@ impl Settings {
                 .as_deref()
                 .map(parse_pattern)
                 .transpose()?,
+            restart_policy: cli.restart_policy,
+            max_restarts: cli.max_restarts,
+            start_grace: cli.start_grace,
+            unwedge_for: cli.unwedge.then_some(cli.unwedge_for),
             user: cli.user.as_deref().map(parse_user).transpose()?,
             listen: cli.listen,
             run_as: cli.run_as.as_deref().map(parse_run_as).transpose()?,
@@ -260,8 +272,8 @@ fn parse_run_as(name: &str) -> Result<Account, UsageError> {
     };
     if !account.is_own() && !nix::unistd::geteuid().is_root() {
         return Err(wrong(&format!(
-            "only root can run the restart command as another user; run the monitor as root, or as {name} without \
-             --run-as"
+            "only root can run the restart command as another user; run the monitor as root, or run it as {name} and \
+             leave this setting out"
         )));
     }
     Ok(account)

@@ -2,6 +2,13 @@
 //! known server; its modification time is that of the last healthy check. If the directory's disk is
 //! full, read-only or dead, a run has no state, but still checks and restarts the server.
 
+mod file;
+pub(crate) mod history;
+pub(crate) mod last;
+pub(crate) mod ledger;
+pub(crate) mod pause;
+pub(crate) mod time;
+
 use std::fs::{DirBuilder, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -17,6 +24,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use serde::{Deserialize, Serialize};
 
+use self::ledger::Ledger;
 use crate::proc::cgroup;
 use crate::proc::net::takes;
 use crate::proc::process::Proc;
@@ -28,7 +36,7 @@ use crate::text::errno_text;
 /// Length limit of a host in a file's name, in characters.
 const LONGEST_HOST: usize = 200;
 /// Read limit of a state file, in bytes.
-const LONGEST: usize = 4 << 10;
+const LONGEST: usize = 32 << 10;
 /// Mode of a state file.
 const MODE: u32 = 0o640;
 /// Mode of a state directory that we create.
@@ -111,8 +119,15 @@ impl KnownServer {
 #[serde(default)]
 pub(crate) struct State {
     format: u32,
+    /// The server's name: that of its table in the configuration file, else its log's without the extension.
+    pub(crate) server: String,
     /// The URL, without a password.
     pub(crate) url: String,
+    /// The log of the runs.
+    pub(crate) log: Option<String>,
+    /// What happened to the server.
+    #[serde(flatten)]
+    pub(crate) ledger: Ledger,
     /// The boot that PIDs, start times and cookies belong to (random(4), boot_id).
     boot: Option<String>,
     /// The known server.
@@ -121,6 +136,8 @@ pub(crate) struct State {
     pub(crate) started: Vec<(i32, u64)>,
     /// Unix time of the last warning about the restart command.
     pub(crate) warned: Option<u64>,
+    /// The last `resume` that was carried out (`pause::Asked`).
+    pub(crate) resumed: Option<time::Time>,
     /// Keys of a newer version, which are kept.
     #[serde(flatten)]
     other: serde_json::Map<String, serde_json::Value>,
@@ -138,6 +155,10 @@ pub(crate) struct StateFile {
     pub(crate) state: State,
     /// Its contents when it was last read or written.
     saved: Option<State>,
+    /// What is wrong with its contents.
+    damage: Option<&'static str>,
+    /// Whether they are to be kept beside it when it is written.
+    sets_aside: bool,
     /// Why it cannot be used.
     unusable: Option<String>,
     /// Whether that reason was reported.
@@ -183,6 +204,8 @@ impl StateFile {
             answered: None,
             state: State::default(),
             saved: None,
+            damage: None,
+            sets_aside: false,
             unusable: None,
             is_said: false,
         };
@@ -208,11 +231,26 @@ impl StateFile {
 
     fn take(&mut self, content: &Content) {
         let Ok(state) = serde_json::from_slice::<State>(&content.text) else {
+            self.set_aside("it is not what a run writes");
             return;
         };
         self.answered = content.modified;
         self.saved = Some(state.clone());
         self.state = state;
+    }
+
+    /// What is wrong with its contents. They are moved to the file's name with `.bad` when it is written.
+    /// Returns it once.
+    pub(crate) fn damage(&mut self) -> Option<&'static str> {
+        self.damage.take()
+    }
+
+    /// Begins anew, for this reason; only what says which process is the server is kept.
+    pub(crate) fn set_aside(&mut self, why: &'static str) {
+        self.damage = Some(why);
+        self.sets_aside = true;
+        self.saved = None;
+        self.state.ledger = Ledger::default();
     }
 
     /// Its path.
@@ -314,7 +352,12 @@ impl StateFile {
         self.state.format = FORMAT;
         self.state.boot = boot();
         let (path, state) = (&self.path, &self.state);
+        let sets_aside = std::mem::take(&mut self.sets_aside);
         let written = bounded::ask(WRITE_TIMEOUT, || {
+            if sets_aside {
+                // Where it cannot be kept it is overwritten.
+                let _ = std::fs::rename(path, path.with_extension("json.bad"));
+            }
             write(path, state, time).map_err(|reason| errno_text(&reason))
         });
         self.unusable = match written.await {

@@ -13,6 +13,8 @@ pub(crate) struct UsageError {
     pub(crate) option: Option<String>,
     /// What is wrong, as it follows the option's name.
     pub(crate) reason: String,
+    /// The long name of the option with which the reason ends, without `--`.
+    pub(crate) other: Option<String>,
     /// Where the mistake is.
     pub(crate) place: Place,
 }
@@ -46,6 +48,7 @@ impl UsageError {
         Self {
             option: Some(option.to_owned()),
             reason: reason.into(),
+            other: None,
             place: Place::Flags,
         }
     }
@@ -55,6 +58,7 @@ impl UsageError {
         Self {
             option: None,
             reason: reason.into(),
+            other: None,
             place,
         }
     }
@@ -97,9 +101,13 @@ impl fmt::Display for UsageError {
                 ""
             }
         };
-        match &self.option {
-            Some(option) => write!(f, "{dashes}{option} {}", self.reason),
-            None => f.write_str(&self.reason),
+        if let Some(option) = &self.option {
+            write!(f, "{dashes}{option} ")?;
+        }
+        f.write_str(&self.reason)?;
+        match &self.other {
+            Some(other) => write!(f, " {dashes}{other}"),
+            None => Ok(()),
         }
     }
 }
@@ -124,6 +132,7 @@ fn of_clap(error: &clap::Error) -> UsageError {
         name.strip_prefix("--").map(str::to_owned)
     };
     let option = text(ContextKind::InvalidArg).and_then(long);
+    let other = text(ContextKind::PriorArg).and_then(long);
     let value = text(ContextKind::InvalidValue).filter(|value| !value.is_empty());
     let valid = match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(all)) => all.join(", "),
@@ -137,13 +146,14 @@ fn of_clap(error: &clap::Error) -> UsageError {
         ErrorKind::InvalidValue => {
             Some(format!("{}: give one of {valid}", value.unwrap_or("\"\"")))
         }
-        ErrorKind::ArgumentConflict => text(ContextKind::PriorArg)
-            .and_then(long)
-            .map(|other| format!("cannot be used with --{other}")),
+        ErrorKind::ArgumentConflict if other.is_some() => Some("cannot be used with".to_owned()),
         _ => None,
     };
     match (option, reason) {
-        (Some(option), Some(reason)) => UsageError::of(&option, reason),
+        (Some(option), Some(reason)) => UsageError {
+            other,
+            ..UsageError::of(&option, reason)
+        },
         _ => UsageError::new(one_line(error), Place::Flags),
     }
 }

@@ -22,7 +22,7 @@ use rustls::{ClientConfig, NamedGroup};
 use tower::util::MapResponseLayer;
 use url::Url;
 
-use super::check_error::Stage;
+use super::check_error::CheckStage;
 use super::exchange;
 
 /// A request whose connection stands.
@@ -35,10 +35,10 @@ tokio::task_local! {
 /// What reqwest's parts must know of the request that they serve, and tell of it.
 struct Attempt {
     address: SocketAddr,
-    stage: Rc<Cell<Stage>>,
+    stage: Rc<Cell<CheckStage>>,
 }
 
-fn reach(stage: Stage) {
+fn reach(stage: CheckStage) {
     // Connections of our own have no attempt, and set their stage themselves.
     let _ = ATTEMPT.try_with(|attempt| attempt.stage.set(stage));
 }
@@ -60,7 +60,7 @@ impl Sender {
             .tls_backend_preconfigured(tls.clone())
             .dns_resolver(Chosen)
             .connector_layer(MapResponseLayer::new(|connection| {
-                reach(Stage::Waiting);
+                reach(CheckStage::Waiting);
                 connection
             }))
             .redirect(Policy::none())
@@ -87,12 +87,12 @@ impl Sender {
 
     /// Sends the request to this address, and returns when the TCP connection stands; what is left to wait
     /// for is the answer, after the TLS handshake if there is one. `stage` is told of each; it is
-    /// [`Stage::Connecting`] at first, here and in any other attempt at the time.
+    /// [`CheckStage::Connecting`] at first, here and in any other attempt at the time.
     pub(super) async fn send(
         &self,
         request: Request,
         address: SocketAddr,
-        stage: &Rc<Cell<Stage>>,
+        stage: &Rc<Cell<CheckStage>>,
     ) -> io::Result<Sent> {
         let attempt = Attempt {
             address,
@@ -102,9 +102,9 @@ impl Sender {
         let answered = poll_fn(|context| {
             let answered = sent.as_mut().poll(context);
             match (answered, stage.get()) {
-                (Poll::Pending, Stage::Connecting) => Poll::Pending,
+                (Poll::Pending, CheckStage::Connecting) => Poll::Pending,
                 (Poll::Pending, _) => Poll::Ready(Ok(None)),
-                (Poll::Ready(Err(error)), Stage::Connecting) => Poll::Ready(Err(error)),
+                (Poll::Ready(Err(error)), CheckStage::Connecting) => Poll::Ready(Err(error)),
                 (Poll::Ready(answered), _) => Poll::Ready(Ok(Some(answered))),
             }
         });
@@ -144,7 +144,7 @@ struct NoSessions;
 
 impl ClientSessionStore for NoSessions {
     fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        reach(Stage::Handshaking);
+        reach(CheckStage::Handshaking);
         None
     }
     fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}

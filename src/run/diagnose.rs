@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::Run;
 use crate::diagnosis::server_log::Wanted;
 use crate::diagnosis::{self, Diagnosis, Line, Question, Seen};
-use crate::health::{CheckError, NOT_TLS, Stage};
+use crate::health::{CheckError, CheckStage, NOT_TLS};
 use crate::journal::{BANNER, Level};
-use crate::recovery::{Event, Phase, Purpose};
+use crate::recovery::{Event, Phase, Prospects, Purpose, Ruling};
 use crate::redact;
 use crate::server::dump_command::Dump;
 use crate::text::{errno_text, seconds};
@@ -60,12 +60,12 @@ impl Run<'_> {
             },
             known,
         };
-        let Diagnosis { causes, report } = diagnosis::diagnose(&question).await;
+        let Diagnosis { findings, report } = diagnosis::diagnose(&question).await;
         for line in [BANNER, "DIAGNOSIS", BANNER] {
             self.journal.info(line);
         }
-        for cause in &causes {
-            self.journal.warning(&format!("Cause: {cause}"));
+        for finding in &findings {
+            self.journal.warning(&format!("Cause: {}", finding.text));
         }
         for line in &report {
             match line {
@@ -73,11 +73,14 @@ impl Run<'_> {
                 Line::ServerLog(text) => self.journal.quote(Level::Info, "Server log", text),
             }
         }
-        self.cause = causes.into_iter().next();
+        self.cause = findings.into_iter().next();
         if self.settings.purpose != Purpose::Collect {
             self.say_spared();
         }
-        Event::Diagnosed
+        Event::Diagnosed(Prospects {
+            ruling: Ruling::Restart,
+            can_unwedge: false,
+        })
     }
 
     /// Runs `--dump-cmd` on the server's process that listens, or else on its first.
@@ -119,7 +122,7 @@ impl Run<'_> {
         if is_late {
             let limit = DUMP_TIMEOUT.as_secs();
             self.journal.warning(&format!(
-                "{shown} did not end within {limit} s, and was ended"
+                "{shown} did not end within {limit} s and was killed"
             ));
         }
         Event::Dumped
@@ -132,7 +135,7 @@ impl Run<'_> {
             Some(CheckError::Certificate(what)) => Seen::Certificate(what.clone()),
             Some(CheckError::Resolution { reason, .. }) => Seen::Unresolved(reason.clone()),
             Some(CheckError::TimedOut {
-                stage: Stage::Resolving,
+                stage: CheckStage::Resolving,
                 limit,
             }) => Seen::Unresolved(format!("no answer within {} s", seconds(*limit))),
             Some(CheckError::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),
@@ -147,8 +150,11 @@ impl Run<'_> {
     pub(super) fn sum_up(&self) {
         let away = self.last_answer.and_then(|since| since.elapsed().ok());
         if let (Some(away), Some(cause)) = (away, &self.cause) {
-            self.journal
-                .info(&format!("Service was away {} s: {cause}", away.as_secs()));
+            self.journal.info(&format!(
+                "Service was away {} s: {}",
+                away.as_secs(),
+                cause.text
+            ));
         }
     }
 }

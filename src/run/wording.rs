@@ -4,7 +4,7 @@ use nix::unistd::Uid;
 
 use crate::redact;
 use crate::server::process::Process;
-use crate::server::stop::Held;
+use crate::server::stop::ProcessHandle;
 use crate::sys::account;
 
 pub(super) fn describe(process: &Process) -> String {
@@ -29,7 +29,7 @@ pub(super) fn name_of(uid: u32) -> String {
 }
 
 /// The PIDs, as the manual shows them: `[68389]`.
-pub(super) fn pids(held: &[Held]) -> String {
+pub(super) fn pids(held: &[ProcessHandle]) -> String {
     let pids: Vec<i32> = held.iter().map(|held| held.process.pid).collect();
     format!("{pids:?}")
 }

@@ -450,9 +450,9 @@ fn report(plan: &[Item], all: usize, baseline: &str, mut results: Vec<Outcome>, 
     for (took, name) in slowest.iter().rev().take(3) {
         write!(summary, "\n  slowest: {:.1} s: {name}", took.as_secs_f64()).unwrap();
     }
-    // Runs differ a little from the recording, but not much.
-    if not_reached.len() * 20 > plan.len() {
-        let kind = "more than 5 % of the calls were not reached".to_owned();
+    // A run differs from the recording in how often it polls: by 5 % next to a running compiler.
+    if not_reached.len() * 10 > plan.len() {
+        let kind = "more than 10 % of the calls were not reached".to_owned();
         kinds.insert(kind, not_reached.clone());
     }
     let remarks = Kinds::from([
