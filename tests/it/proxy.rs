@@ -41,19 +41,20 @@ enum Attack {
     /// Sends nothing after the TLS handshake.
     IdleAfterHandshake,
     HalfRequest,
-    HalfBody,
+    /// Announces a body and does not send it. Of half a body, MyVNC takes the first part for the whole.
+    NoBody,
     /// Sends a request and does not read the answer.
     SlowReader,
 }
 
-use Attack::{HalfBody, HalfHello, HalfRequest, Idle, IdleAfterHandshake, SlowReader};
+use Attack::{HalfHello, HalfRequest, Idle, IdleAfterHandshake, NoBody, SlowReader};
 
 const ATTACKS: [Attack; 6] = [
     Idle,
     HalfHello,
     IdleAfterHandshake,
     HalfRequest,
-    HalfBody,
+    NoBody,
     SlowReader,
 ];
 
@@ -77,9 +78,9 @@ impl Attacker {
             }
             IdleAfterHandshake => b"",
             HalfRequest => b"GET / HTTP/1.1\r\nHost: localhost\r\n",
-            HalfBody => {
+            NoBody => {
                 b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-                  Content-Length: 400\r\n\r\n{"
+                  Content-Length: 400\r\n\r\n"
             }
             SlowReader => b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         };
@@ -325,7 +326,7 @@ fn keeps_away(program: Program) {
     }
     // At the port for HTTP too.
     let attackers =
-        [Idle, HalfRequest, HalfBody].map(|attack| Attacker::new(attack, proxy.http, None));
+        [Idle, HalfRequest, NoBody].map(|attack| Attacker::new(attack, proxy.http, None));
     let moved = get(proxy.http, PATIENCE).unwrap();
     assert!(moved.starts_with("HTTP/1.1 301 "), "{moved}");
     assert!(site.answers());
@@ -350,7 +351,7 @@ fn disconnects(program: Program) {
     let site = program.site();
     let _server = site.start();
     let proxy = Proxy::start(program, &site, "1s");
-    for attack in [Idle, HalfHello, IdleAfterHandshake, HalfRequest, HalfBody] {
+    for attack in [Idle, HalfHello, IdleAfterHandshake, HalfRequest, NoBody] {
         Attacker::new(attack, proxy.https, Some(&proxy.tls)).drain();
     }
     proxy.assert_answers("no attack");
