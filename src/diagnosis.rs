@@ -4,7 +4,7 @@
 mod captured;
 mod cause;
 mod collect;
-mod disks;
+pub(crate) mod disks;
 mod finding;
 mod mentioned;
 mod oom;

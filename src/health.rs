@@ -24,6 +24,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use url::Url;
 
 pub(crate) use self::check_error::{CheckError, CheckStage, NOT_TLS};
@@ -370,6 +371,20 @@ impl Checker {
         answer.map(|answer| answer.status)
     }
 
+    /// The certificate that the server serves, whether it is trusted or not: `sha256:` and hexadecimal digits.
+    pub(crate) async fn fingerprint(&self, limit: Duration) -> Option<String> {
+        let progress = Progress::begin(limit);
+        let to = self.name(&self.url);
+        let serving = async {
+            let stream = self.connect(&self.url, &progress).await?;
+            handshake(anybody(&to)?, &self.url, stream, &progress, &to).await
+        };
+        let stream = tokio::time::timeout(limit, serving).await.ok()?.ok()?;
+        let (_, session) = stream.get_ref();
+        let certificate = session.peer_certificates()?.first()?;
+        Some(tls::fingerprint(certificate))
+    }
+
     async fn connect(&self, url: &Url, progress: &Progress) -> Result<TcpStream, CheckError> {
         let addresses = self.addresses_of(url, progress).await?;
         connect(&addresses, progress, &self.name(url)).await
@@ -457,7 +472,7 @@ async fn handshake(
     stream: TcpStream,
     progress: &Progress,
     to: &str,
-) -> Result<impl Stream + use<>, CheckError> {
+) -> Result<TlsStream<TcpStream>, CheckError> {
     progress.stage.set(CheckStage::Handshaking);
     let name =
         match resolve::literal(url) {

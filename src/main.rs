@@ -10,6 +10,7 @@ mod fuzz;
 mod health;
 mod journal;
 mod lock;
+mod policy;
 mod proc;
 mod recovery;
 mod redact;

@@ -371,8 +371,12 @@ pub(crate) fn is_owed_a_start(phase: Phase) -> bool {
 
 /// Whether the server counts as down from here on: no check is left that could find it healthy.
 pub(crate) fn is_found_down(before: Phase, after: Phase) -> bool {
-    matches!(before, Phase::Checking { .. })
-        && matches!(after, Phase::Permitting | Phase::Searching)
+    match before {
+        // A paused monitor says so in a line of its own.
+        Phase::Permitting => after == Phase::Reserving,
+        Phase::Checking { .. } => after == Phase::Searching,
+        _ => false,
+    }
 }
 
 /// Whether the restart begins here.
@@ -867,7 +871,8 @@ mod tests {
 
     #[test]
     fn a_server_is_found_down_once_and_its_restart_begins_once() {
-        assert!(is_found_down(P::Checking { failed: 2 }, P::Permitting));
+        assert!(is_found_down(P::Permitting, P::Reserving));
+        assert!(!is_found_down(P::Checking { failed: 2 }, P::Permitting));
         assert!(is_found_down(P::Checking { failed: 0 }, P::Searching));
         assert!(!is_found_down(P::Reserving, P::Searching));
         assert!(!is_found_down(P::Checking { failed: 0 }, P::Recognising));

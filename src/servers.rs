@@ -257,7 +257,7 @@ fn tell_apart(servers: &mut Vec<Server>, path: &Path, wrong: &mut Vec<UsageError
             }
             if one.url.port_or_known_default() == other.url.port_or_known_default() {
                 refuse(format!(
-                    "{both} cannot be told apart, because their URLs have the same port: give each a process-pattern or a user of its own"
+                    "{both} cannot be told apart, because their URLs have the same port: give each a listen, a process-pattern or a user of its own"
                 ));
             }
             one.by_port_alone = true;

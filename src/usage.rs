@@ -11,12 +11,19 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 pub(crate) struct UsageError {
     /// The long name of the option, without `--`; none if the mistake is not about one option.
     pub(crate) option: Option<String>,
-    /// What is wrong, as it follows the option's name.
-    pub(crate) reason: String,
-    /// The long name of the option with which the reason ends, without `--`.
-    pub(crate) other: Option<String>,
+    /// What is wrong with it.
+    pub(crate) reason: Reason,
     /// Where the mistake is.
     pub(crate) place: Place,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Reason {
+    /// The text that follows the option's name.
+    Text(String),
+    /// The option excludes this one (its long name, without `--`).
+    Excludes(Box<str>),
 }
 
 /// Where a mistake is.
@@ -47,8 +54,7 @@ impl UsageError {
     pub(crate) fn of(option: &str, reason: impl Into<String>) -> Self {
         Self {
             option: Some(option.to_owned()),
-            reason: reason.into(),
-            other: None,
+            reason: Reason::Text(reason.into()),
             place: Place::Flags,
         }
     }
@@ -57,8 +63,7 @@ impl UsageError {
     pub(crate) fn new(reason: impl Into<String>, place: Place) -> Self {
         Self {
             option: None,
-            reason: reason.into(),
-            other: None,
+            reason: Reason::Text(reason.into()),
             place,
         }
     }
@@ -104,10 +109,9 @@ impl fmt::Display for UsageError {
         if let Some(option) = &self.option {
             write!(f, "{dashes}{option} ")?;
         }
-        f.write_str(&self.reason)?;
-        match &self.other {
-            Some(other) => write!(f, " {dashes}{other}"),
-            None => Ok(()),
+        match &self.reason {
+            Reason::Text(text) => f.write_str(text),
+            Reason::Excludes(other) => write!(f, "cannot be used with {dashes}{other}"),
         }
     }
 }
@@ -132,7 +136,6 @@ fn of_clap(error: &clap::Error) -> UsageError {
         name.strip_prefix("--").map(str::to_owned)
     };
     let option = text(ContextKind::InvalidArg).and_then(long);
-    let other = text(ContextKind::PriorArg).and_then(long);
     let value = text(ContextKind::InvalidValue).filter(|value| !value.is_empty());
     let valid = match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(all)) => all.join(", "),
@@ -141,18 +144,22 @@ fn of_clap(error: &clap::Error) -> UsageError {
     let reason = match error.kind() {
         ErrorKind::ValueValidation => error
             .source()
-            .map(|source| format!("{}: {source}", value.unwrap_or("\"\""))),
-        ErrorKind::InvalidValue if valid.is_empty() => Some("needs a value".to_owned()),
-        ErrorKind::InvalidValue => {
-            Some(format!("{}: give one of {valid}", value.unwrap_or("\"\"")))
-        }
-        ErrorKind::ArgumentConflict if other.is_some() => Some("cannot be used with".to_owned()),
+            .map(|source| Reason::Text(format!("{}: {source}", value.unwrap_or("\"\"")))),
+        ErrorKind::InvalidValue if valid.is_empty() => Some(Reason::Text("needs a value".into())),
+        ErrorKind::InvalidValue => Some(Reason::Text(format!(
+            "{}: give one of {valid}",
+            value.unwrap_or("\"\"")
+        ))),
+        ErrorKind::ArgumentConflict => text(ContextKind::PriorArg)
+            .and_then(long)
+            .map(|other| Reason::Excludes(other.into())),
         _ => None,
     };
     match (option, reason) {
         (Some(option), Some(reason)) => UsageError {
-            other,
-            ..UsageError::of(&option, reason)
+            option: Some(option),
+            reason,
+            place: Place::Flags,
         },
         _ => UsageError::new(one_line(error), Place::Flags),
     }

@@ -17,6 +17,10 @@ pub(crate) struct Finding {
     /// The sentence.
     pub(crate) text: String,
     pub(crate) culprit: Option<Culprit>,
+    /// What must change before a restart can help: a status, a disk's directory, else whom it names.
+    pub(crate) subject: String,
+    /// Whether no signal reaches the process: it is in state D, or waits for a network file system.
+    pub(crate) is_stuck: bool,
     /// What the server's main thread, or its only one that waits for something with a name, waits for,
     /// if that could be ended without the server.
     pub(crate) blocker: Option<Blocker>,
@@ -67,6 +71,8 @@ impl Finding {
         Self {
             kind: cause.kind(),
             text: cause.to_string(),
+            subject: cause.subject(),
+            is_stuck: cause.is_stuck(),
             culprit: cause.culprit(),
             blocker: None,
         }
@@ -185,6 +191,8 @@ mod tests {
         let mut finding = Finding {
             kind: Kind::IdleClient,
             text: "a sentence".to_owned(),
+            subject: "a subject".to_owned(),
+            is_stuck: true,
             culprit: Some(culprit),
             blocker: Some(Blocker::Client {
                 pid: 7,

@@ -54,6 +54,14 @@ pub(crate) enum CheckError {
 }
 
 impl CheckError {
+    /// The HTTP status, where there was an answer.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status } => Some(*status),
+            _ => None,
+        }
+    }
+
     /// Whether the check failed on our own side, so that it says nothing about the server: a system
     /// call failed here, or the name did not resolve.
     pub(crate) fn is_not_asked(&self) -> bool {

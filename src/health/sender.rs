@@ -29,18 +29,18 @@ use super::exchange;
 pub(super) type Sent = Pin<Box<dyn Future<Output = reqwest::Result<Response>>>>;
 
 tokio::task_local! {
-    static ATTEMPT: Attempt;
+    static CONTEXT: RequestContext;
 }
 
 /// What reqwest's parts must know of the request that they serve, and tell of it.
-struct Attempt {
+struct RequestContext {
     address: SocketAddr,
     stage: Rc<Cell<CheckStage>>,
 }
 
 fn reach(stage: CheckStage) {
-    // Connections of our own have no attempt, and set their stage themselves.
-    let _ = ATTEMPT.try_with(|attempt| attempt.stage.set(stage));
+    // Connections of our own have none, and set their stage themselves.
+    let _ = CONTEXT.try_with(|context| context.stage.set(stage));
 }
 
 /// Sends requests, each to an address that is chosen for it.
@@ -87,18 +87,18 @@ impl Sender {
 
     /// Sends the request to this address, and returns when the TCP connection stands; what is left to wait
     /// for is the answer, after the TLS handshake if there is one. `stage` is told of each; it is
-    /// [`CheckStage::Connecting`] at first, here and in any other attempt at the time.
+    /// [`CheckStage::Connecting`] at first, here and in any other request at the time.
     pub(super) async fn send(
         &self,
         request: Request,
         address: SocketAddr,
         stage: &Rc<Cell<CheckStage>>,
     ) -> io::Result<Sent> {
-        let attempt = Attempt {
+        let context = RequestContext {
             address,
             stage: stage.clone(),
         };
-        let mut sent: Sent = Box::pin(ATTEMPT.scope(attempt, self.client.execute(request)));
+        let mut sent: Sent = Box::pin(CONTEXT.scope(context, self.client.execute(request)));
         let answered = poll_fn(|context| {
             let answered = sent.as_mut().poll(context);
             match (answered, stage.get()) {
@@ -124,12 +124,12 @@ pub(super) fn request(url: &Url, cookies: &str) -> Result<Request, http::Error> 
     Ok(request)
 }
 
-/// The address of the attempt, for any name.
+/// The address of the request, for any name.
 struct Chosen;
 
 impl Resolve for Chosen {
     fn resolve(&self, _: Name) -> Resolving {
-        let chosen = ATTEMPT.try_with(|attempt| attempt.address);
+        let chosen = CONTEXT.try_with(|context| context.address);
         Box::pin(ready(match chosen {
             Ok(address) => Ok(Box::new(std::iter::once(address)) as Addrs),
             Err(error) => Err(error.into()),

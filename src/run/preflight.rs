@@ -74,7 +74,8 @@ impl fmt::Display for OwnerError {
         let Self { uid, reason } = self;
         write!(
             f,
-            "Cannot look up user {uid}, the server's owner, as whom the restart command must run: {reason}; set run-as"
+            "Cannot look up user {uid}, the server's owner: {reason}; the restart command must run as that user, so set \
+             run-as"
         )
     }
 }
@@ -702,8 +703,9 @@ impl Run<'_> {
 
     /// Warns of a restart command that cannot work.
     pub(super) async fn warn_of_mistake(&self) {
-        if let Some(text) = restart_command::mistake(&self.settings.restart_cmd).await {
-            self.journal.warning(&redact::redacted(&text));
+        if let Some(mistake) = restart_command::mistake(&self.settings.restart_cmd).await {
+            self.journal
+                .warning(&redact::redacted(&mistake.to_string()));
         }
     }
 

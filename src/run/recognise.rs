@@ -149,7 +149,7 @@ impl Run<'_> {
 
     /// Whether the recorded socket still listens where the server should. No process is read.
     fn is_record_valid(&mut self) -> bool {
-        self.state.forget_other_boots();
+        self.forget_other_boots();
         let Some(known) = self.state.known() else {
             return false;
         };

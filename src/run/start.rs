@@ -51,7 +51,6 @@ impl Run<'_> {
         }
         // What is waited for no longer needs its descriptors.
         self.held.clear();
-        self.state.close();
         signals::subreaper();
         self.is_starting = true;
         self.deadline = Instant::now() + self.settings.start_timeout;
@@ -232,7 +231,6 @@ impl Run<'_> {
                 }
                 self.journal.info(BANNER);
                 self.sum_up();
-                self.state.answered().await;
                 return;
             }
             Outcome::InterruptedAfterStart => {
@@ -273,7 +271,7 @@ impl Run<'_> {
     async fn note_started(&mut self) {
         let started = self.started.iter();
         self.state.state.started = started.map(|one| (one.pid, one.start_time)).collect();
-        self.state.changed().await;
+        self.state.save_changes().await;
     }
 
     fn log_output(&self) {

@@ -64,6 +64,7 @@ impl Run<'_> {
     pub(super) fn terminate(&mut self) {
         self.journal
             .info(&format!("Stopping server processes: {}", pids(&self.held)));
+        self.stopped = self.held.iter().map(|held| held.process.pid).collect();
         self.send("SIGTERM", Level::Info, ProcessHandle::terminate);
         self.journal.info("Waiting for processes to terminate...");
         self.deadline = Instant::now() + self.settings.stop_timeout;

@@ -177,7 +177,7 @@ impl fmt::Display for Spared {
             ),
             Self::OtherNetwork => f.write_str("it is in another network namespace"),
             Self::OtherConfiguration => f.write_str(
-                "it was started with another --config_dir than the restart command's: this is another instance",
+                "its --config_dir differs from the restart command's: this is another instance",
             ),
             Self::Manager => f.write_str(
                 "this manage.py listens on no port, so it does not count as the server; if it is the server, set process-pattern",
@@ -230,16 +230,16 @@ pub(crate) fn choose(facts: Facts, asked: &Asked, port: u16) -> Selection {
             Spared::NotTheHolder(port)
         });
     }
+    if asked.is_remote {
+        let all = chooser.families_where(|_| asked.is_named && !asked.by_port_alone);
+        return chooser.select(&all, PortHolder::Nobody, |_| Spared::Remote);
+    }
     if !sockets.is_empty() {
         let holder = holder.or_else(|| {
             let holding = others.iter().find(|one| one.holds(sockets));
             holding.map(|one| one.process.clone())
         });
         return chooser.by_socket(holder, is_complete);
-    }
-    if asked.is_remote {
-        let all = chooser.families_where(|_| asked.is_named && !asked.by_port_alone);
-        return chooser.select(&all, PortHolder::Nobody, |_| Spared::Remote);
     }
     if is_unreadable {
         return chooser.select(&BTreeSet::new(), PortHolder::Unknown, |_| {

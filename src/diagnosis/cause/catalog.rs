@@ -748,6 +748,30 @@ impl Cause {
         };
         Some(Culprit { kind, name })
     }
+
+    /// What must change before a restart can help: a status, a disk's directory, else whom the cause names.
+    pub(crate) fn subject(&self) -> String {
+        match self {
+            Self::HttpStatus(status) | Self::Proxy { status, .. } => status.to_string(),
+            _ => self
+                .culprit()
+                .map(|culprit| culprit.name)
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Whether no signal reaches the process before a file server responds: it is in state D, or waits for a
+    /// network file system.
+    pub(crate) fn is_stuck(&self) -> bool {
+        match self {
+            Self::Uninterruptible { .. } => true,
+            Self::Waiting {
+                awaited: Awaited::File(file),
+                ..
+            } => file.mount.is_some(),
+            _ => false,
+        }
+    }
 }
 
 impl Awaited {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use procfs::FromRead;
 use procfs::net::TcpState;
-use procfs::process::{FDTarget, Stat};
+use procfs::process::{FDTarget, Schedstat, Stat};
 
 use crate::diagnosis::mentioned;
 use crate::diagnosis::snapshot::{Cpu, Inspected, Thread, Wait};
@@ -100,12 +101,10 @@ pub(super) fn read<'p>(
 /// where the kernel keeps no more.
 pub(super) fn cpu(proc: Proc, pid: i32, tid: i32) -> Option<Cpu> {
     let path = proc.path(pid, &format!("task/{tid}/schedstat"));
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut numbers = text.split_whitespace().map_while(|one| one.parse().ok());
-    if let (Some(ran), Some(waited)) = (numbers.next(), numbers.next()) {
+    if let Ok(schedstat) = Schedstat::from_file(path) {
         return Some(Cpu {
-            ran: Duration::from_nanos(ran),
-            waited: Duration::from_nanos(waited),
+            ran: Duration::from_nanos(schedstat.sum_exec_runtime),
+            waited: Duration::from_nanos(schedstat.run_delay),
         });
     }
     let stat = thread_stat(proc, pid, tid)?;

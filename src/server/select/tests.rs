@@ -451,6 +451,10 @@ fn a_url_of_another_machine_stops_nothing_that_is_not_named() {
     };
     let candidates = || vec![configured(Same, one(7, 1, Some(&[])))];
     assert!(chosen(facts(Some(&[]), candidates()), &remote(proven())).is_empty());
+    // Another server of this machine that listens on all addresses has the port, not the URL's address.
+    let every = [socket(PORT, 1)];
+    let neighbour = || vec![configured(Same, one(7, 1, Some(&every)))];
+    assert!(chosen(facts(Some(&every), neighbour()), &remote(proven())).is_empty());
     assert_eq!(
         chosen(facts(Some(&[]), candidates()), &remote(named())),
         [7]
