@@ -373,6 +373,8 @@ fn monitor(site: &Site, proxy: &Proxy) -> Command {
     let url = format!("https://localhost:{}", proxy.https.port());
     let text = substituted(&text, "https://myvnc.example.com", &url);
     let text = substituted(&text, SERVER, &format!("127.0.0.1:{}", site.port));
+    // In the private namespace, every process is root's.
+    let text = substituted(&text, "user = \"myvnc\"", "user = \"root\"");
     let command = "restart-cmd = \"systemctl restart myvnc\"";
     let start = format!("restart-cmd = '{}'", site.manage("start"));
     let path = |name| site.path(name).display().to_string();

@@ -329,6 +329,7 @@ impl Site {
                 "[INFO] Port ",
                 "[INFO] Machine: ",
                 "[INFO] Server log: ",
+                "[INFO] Advice: ",
             ];
             let is_evidence = |line: &&str| evidence.iter().any(|start| line.starts_with(start));
             let after = after.split_inclusive('\n').skip_while(is_evidence);
