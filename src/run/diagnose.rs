@@ -73,6 +73,11 @@ impl Run<'_> {
                 Line::ServerLog(text) => self.journal.quote(Level::Info, "Server log", text),
             }
         }
+        let kind = findings.first().map(|finding| finding.kind);
+        if let Some(kind) = kind.filter(|kind| kind.is_by_client()) {
+            self.journal
+                .info(&format!("Advice: {}", kind.entry().advice));
+        }
         let plan = match phase {
             Phase::Diagnosing(plan) => plan,
             _ => Plan::Leave(Outcome::Looked),

@@ -403,6 +403,10 @@ kinds! {
     Unknown "unknown",
 }
 
+/// What to do about a client that blocks the server.
+const KEEP_CLIENTS_AWAY: &str = "Find out who it is. A proxy in front of the server keeps such clients away from it; see \
+                                 \"Avoiding the hang\" in NOTES of monitor_myvnc(1).";
+
 /// A kind's entry in the manual.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ManualEntry {
@@ -415,6 +419,14 @@ pub(crate) struct ManualEntry {
 }
 
 impl Kind {
+    /// Whether one client blocks the server, which a proxy prevents.
+    pub(crate) fn is_by_client(self) -> bool {
+        matches!(
+            self,
+            Self::IdleClient | Self::IdleTlsClient | Self::SlowReader
+        )
+    }
+
     /// The kind's entry in the manual.
     pub(crate) fn entry(self) -> ManualEntry {
         let entry = |terms, meaning, advice| ManualEntry {
@@ -442,7 +454,7 @@ impl Kind {
                 &["blocked reading from idle client ADDRESS"],
                 "The server serves one client at a time, and this client has connected and sends nothing. If the \
                  client is a process of this machine, its PID and command are named.",
-                "Find out who it is. A proxy in front of the server keeps such clients away from it.",
+                KEEP_CLIENTS_AWAY,
             ),
             Self::IdleTlsClient => entry(
                 &[
@@ -450,12 +462,12 @@ impl Kind {
                     "blocked in a TLS handshake or read with idle client ADDRESS",
                 ],
                 "The same, of a server that speaks TLS.",
-                "Find out who it is. A proxy in front of the server keeps such clients away from it.",
+                KEEP_CLIENTS_AWAY,
             ),
             Self::SlowReader => entry(
                 &["blocked writing to client ADDRESS, which does not read"],
                 "The client does not take the server's answer, and the server waits until it does.",
-                "Find out who it is. A proxy in front of the server keeps such clients away from it.",
+                KEEP_CLIENTS_AWAY,
             ),
             Self::Child => entry(
                 &[
