@@ -4,10 +4,10 @@
 mod captured;
 mod cause;
 mod collect;
-mod disks;
+pub(crate) mod disks;
 mod finding;
+mod mentioned;
 mod oom;
-mod peer;
 mod phrase;
 mod question;
 mod report;

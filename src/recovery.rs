@@ -22,7 +22,7 @@ pub(crate) enum Purpose {
     Heal,
     /// To say what would be done to it (`--dry-run`).
     DryRun,
-    /// To look at it, whether it answers or not (`--collect-diagnostics`).
+    /// To log what it is doing, whether it answers or not (`--collect-diagnostics`).
     Collect,
 }
 
@@ -32,10 +32,11 @@ pub(crate) struct Situation {
     /// Whether there are processes to stop.
     pub(crate) is_running: bool,
     /// Who holds the server's address.
-    pub(crate) port: Held,
+    pub(crate) port: PortHolder,
     /// Whether a check reached the server, or failed on our own side.
     pub(crate) was_asked: bool,
-    /// Whether the server listens at another address than the one that was asked.
+    /// Whether the failed check can have reached something other than the server, because the URL leads to an
+    /// address at which the server does not listen, such as a proxy's. The server's own address is asked then.
     pub(crate) is_elsewhere: bool,
     /// Whether other processes match, and the URL's host has no address: any of them can be the server.
     pub(crate) may_be_hidden: bool,
@@ -45,15 +46,15 @@ pub(crate) struct Situation {
 
 /// Who holds the server's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Held {
-    /// Nobody.
-    Free,
+pub(crate) enum PortHolder {
+    /// Nobody listens there.
+    Nobody,
     /// The server.
-    ByServer,
+    Server,
     /// Somebody else.
-    ByOther,
+    Other,
     /// Several that can be the server.
-    BySeveral,
+    Several,
     /// It cannot be read.
     Unknown,
 }
@@ -94,13 +95,15 @@ impl Situation {
     /// one is started only where the port is free for it.
     fn plan(self) -> Plan {
         match (self.was_asked, self.port, self.is_running) {
-            (false, Held::Free, false) if !self.may_be_hidden => Plan::Start,
+            (false, PortHolder::Nobody, false) if !self.may_be_hidden => Plan::Start,
             (false, _, _) => Plan::Leave(Outcome::NotAsked),
-            (true, Held::Free, false) => Plan::Start,
-            // `ByOther` with a running server: a proxy holds the port, and --process-pattern names the server.
-            (true, Held::Free | Held::ByServer | Held::ByOther, true) => Plan::Restart,
-            (true, Held::ByOther, false) => Plan::Leave(Outcome::PortTaken),
-            (true, Held::ByServer | Held::BySeveral | Held::Unknown, _) => {
+            (true, PortHolder::Nobody, false) => Plan::Start,
+            // `Other` with a running server: a proxy holds the port, and --process-pattern names the server.
+            (true, PortHolder::Nobody | PortHolder::Server | PortHolder::Other, true) => {
+                Plan::Restart
+            }
+            (true, PortHolder::Other, false) => Plan::Leave(Outcome::PortTaken),
+            (true, PortHolder::Server | PortHolder::Several | PortHolder::Unknown, _) => {
                 Plan::Leave(Outcome::Unproven)
             }
         }
@@ -312,7 +315,7 @@ pub(crate) enum Outcome {
     OwnerChanged,
     /// It came back, and another instance ended meanwhile.
     InstanceEnded,
-    /// Nothing was to be done but to look.
+    /// The run was a trial: it has logged what it found.
     Looked,
     /// A process outlived SIGKILL and holds the port; nothing was started.
     Unkillable,
@@ -320,14 +323,14 @@ pub(crate) enum Outcome {
     CommandFailed,
     /// The server did not answer in time.
     NoAnswer,
-    /// We were told to stop, before anything was done.
+    /// A signal ended the run before it stopped or started anything.
     Interrupted,
-    /// We were told to stop, and have started the server first.
+    /// A signal ended the run, after it had started the server.
     InterruptedAfterStart,
 }
 
 impl Outcome {
-    /// Whether a run that only looks has seen all that it looks for.
+    /// Whether a trial run has logged all that it was started for.
     pub(crate) fn has_looked(self) -> bool {
         matches!(
             self,
@@ -368,8 +371,12 @@ pub(crate) fn is_owed_a_start(phase: Phase) -> bool {
 
 /// Whether the server counts as down from here on: no check is left that could find it healthy.
 pub(crate) fn is_found_down(before: Phase, after: Phase) -> bool {
-    matches!(before, Phase::Checking { .. })
-        && matches!(after, Phase::Permitting | Phase::Searching)
+    match before {
+        // A paused monitor says so in a line of its own.
+        Phase::Permitting => after == Phase::Reserving,
+        Phase::Checking { .. } => after == Phase::Searching,
+        _ => false,
+    }
 }
 
 /// Whether the restart begins here.
@@ -506,12 +513,12 @@ mod tests {
     use super::Phase as P;
     use super::*;
 
-    const HELD: [Held; 5] = [
-        Held::Free,
-        Held::ByServer,
-        Held::ByOther,
-        Held::BySeveral,
-        Held::Unknown,
+    const HOLDERS: [PortHolder; 5] = [
+        PortHolder::Nobody,
+        PortHolder::Server,
+        PortHolder::Other,
+        PortHolder::Several,
+        PortHolder::Unknown,
     ];
     const POLICY: Policy = Policy {
         purpose: Purpose::Heal,
@@ -520,7 +527,7 @@ mod tests {
 
     fn situations() -> Vec<Situation> {
         let mut all = Vec::new();
-        for port in HELD {
+        for port in HOLDERS {
             for bits in 0..32 {
                 all.push(Situation {
                     is_running: bits & 1 > 0,
@@ -620,7 +627,7 @@ mod tests {
         })
     }
 
-    fn situation(port: Held, is_running: bool, was_asked: bool) -> Situation {
+    fn situation(port: PortHolder, is_running: bool, was_asked: bool) -> Situation {
         Situation {
             is_running,
             port,
@@ -634,7 +641,7 @@ mod tests {
     #[test]
     fn a_run_goes_as_the_manual_says() {
         let finish = |outcome| (P::Finished, A::Finish(outcome));
-        let silent = situation(Held::ByServer, true, true);
+        let silent = situation(PortHolder::Server, true, true);
         let proxied = Situation {
             is_elsewhere: true,
             ..silent
@@ -839,32 +846,33 @@ mod tests {
     fn the_plan_follows_from_who_holds_the_port() {
         let leave = Plan::Leave;
         for (port, is_running, was_asked, expected) in [
-            (Held::Free, false, true, Plan::Start),
-            (Held::Free, true, true, Plan::Restart),
-            (Held::ByServer, true, true, Plan::Restart),
-            (Held::ByOther, true, true, Plan::Restart),
-            (Held::ByOther, false, true, leave(O::PortTaken)),
-            (Held::BySeveral, false, true, leave(O::Unproven)),
-            (Held::Unknown, false, true, leave(O::Unproven)),
-            (Held::Free, false, false, Plan::Start),
-            (Held::Free, true, false, leave(O::NotAsked)),
-            (Held::ByServer, true, false, leave(O::NotAsked)),
-            (Held::ByOther, false, false, leave(O::NotAsked)),
-            (Held::Unknown, false, false, leave(O::NotAsked)),
+            (PortHolder::Nobody, false, true, Plan::Start),
+            (PortHolder::Nobody, true, true, Plan::Restart),
+            (PortHolder::Server, true, true, Plan::Restart),
+            (PortHolder::Other, true, true, Plan::Restart),
+            (PortHolder::Other, false, true, leave(O::PortTaken)),
+            (PortHolder::Several, false, true, leave(O::Unproven)),
+            (PortHolder::Unknown, false, true, leave(O::Unproven)),
+            (PortHolder::Nobody, false, false, Plan::Start),
+            (PortHolder::Nobody, true, false, leave(O::NotAsked)),
+            (PortHolder::Server, true, false, leave(O::NotAsked)),
+            (PortHolder::Other, false, false, leave(O::NotAsked)),
+            (PortHolder::Unknown, false, false, leave(O::NotAsked)),
         ] {
             let situation = situation(port, is_running, was_asked);
             assert_eq!(situation.plan(), expected, "{situation:?}");
         }
         let hidden = Situation {
             may_be_hidden: true,
-            ..situation(Held::Free, false, false)
+            ..situation(PortHolder::Nobody, false, false)
         };
         assert_eq!(hidden.plan(), leave(O::NotAsked));
     }
 
     #[test]
     fn a_server_is_found_down_once_and_its_restart_begins_once() {
-        assert!(is_found_down(P::Checking { failed: 2 }, P::Permitting));
+        assert!(is_found_down(P::Permitting, P::Reserving));
+        assert!(!is_found_down(P::Checking { failed: 2 }, P::Permitting));
         assert!(is_found_down(P::Checking { failed: 0 }, P::Searching));
         assert!(!is_found_down(P::Reserving, P::Searching));
         assert!(!is_found_down(P::Checking { failed: 0 }, P::Recognising));

@@ -7,8 +7,8 @@ use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cause::catalog::{Cause, Culprit, CulpritKind, Kind, Waiter};
-use super::phrase::Peer;
-use super::snapshot::{Process, Snapshot, Wait};
+use super::phrase::Mentioned;
+use super::snapshot::{Inspected, Snapshot, Wait};
 
 /// A cause that was found.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -17,6 +17,10 @@ pub(crate) struct Finding {
     /// The sentence.
     pub(crate) text: String,
     pub(crate) culprit: Option<Culprit>,
+    /// What must change before a restart can help: a status, a disk's directory, else whom it names.
+    pub(crate) subject: String,
+    /// Whether no signal reaches the process: it is in state D, or waits for a network file system.
+    pub(crate) is_stuck: bool,
     /// What the server's main thread, or its only one that waits for something with a name, waits for,
     /// if that could be ended without the server.
     pub(crate) blocker: Option<Blocker>,
@@ -67,6 +71,8 @@ impl Finding {
         Self {
             kind: cause.kind(),
             text: cause.to_string(),
+            subject: cause.subject(),
+            is_stuck: cause.is_stuck(),
             culprit: cause.culprit(),
             blocker: None,
         }
@@ -77,7 +83,7 @@ fn blocker(cause: &Cause, snapshot: &Snapshot) -> Option<Blocker> {
     let Cause::Waiting { waiter, .. } = cause else {
         return None;
     };
-    let process = |pid| snapshot.processes.iter().find(|one| one.pid == pid);
+    let process = |pid| snapshot.processes.iter().find(|one| one.pid() == pid);
     let (process, wait) = match waiter {
         Waiter::Main { pid, .. } => {
             let process = process(*pid)?;
@@ -92,7 +98,7 @@ fn blocker(cause: &Cause, snapshot: &Snapshot) -> Option<Blocker> {
         Wait::Client {
             inode, local, peer, ..
         } => Some(Blocker::Client {
-            pid: process.pid,
+            pid: process.pid(),
             inode: *inode,
             local: *local,
             peer: *peer,
@@ -100,8 +106,12 @@ fn blocker(cause: &Cause, snapshot: &Snapshot) -> Option<Blocker> {
         Wait::Process { chain, .. } => {
             // Another process of the server is no child that may be ended, and what is only supposed to be
             // waited for is no evidence.
-            let is_server =
-                |one: &Peer| snapshot.processes.iter().any(|other| other.pid == one.pid);
+            let is_server = |one: &Mentioned| {
+                snapshot
+                    .processes
+                    .iter()
+                    .any(|other| other.pid() == one.pid)
+            };
             if chain.iter().any(|one| one.is_hidden || is_server(one)) {
                 return None;
             }
@@ -111,7 +121,7 @@ fn blocker(cause: &Cause, snapshot: &Snapshot) -> Option<Blocker> {
                 name: one.program(),
             });
             Some(Blocker::Child {
-                pid: process.pid,
+                pid: process.pid(),
                 chain: chain.collect(),
             })
         }
@@ -120,7 +130,7 @@ fn blocker(cause: &Cause, snapshot: &Snapshot) -> Option<Blocker> {
 }
 
 /// What the only thread waits for that waits for something with a name.
-fn only_decisive(process: &Process) -> Option<&Wait> {
+fn only_decisive(process: &Inspected) -> Option<&Wait> {
     let waits = process.threads.iter().map(|thread| &thread.wait);
     let mut decisive = waits.filter(|wait| wait.is_decisive());
     decisive.next().filter(|_| decisive.next().is_none())
@@ -181,6 +191,8 @@ mod tests {
         let mut finding = Finding {
             kind: Kind::IdleClient,
             text: "a sentence".to_owned(),
+            subject: "a subject".to_owned(),
+            is_stuck: true,
             culprit: Some(culprit),
             blocker: Some(Blocker::Client {
                 pid: 7,

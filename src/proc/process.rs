@@ -277,7 +277,7 @@ impl Proc<'_> {
     }
 }
 
-/// An open /proc, for a look at all processes: three system calls for the arguments of one.
+/// An open /proc, for a search through all processes: three system calls read the arguments of one.
 #[derive(Debug)]
 pub(crate) struct Sweep {
     directory: OwnedFd,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::Run;
 use crate::diagnosis::server_log::Wanted;
 use crate::diagnosis::{self, Diagnosis, Line, Question, Seen};
-use crate::health::{CheckError, NOT_TLS, Stage};
+use crate::health::{CheckError, CheckStage, NOT_TLS};
 use crate::journal::{BANNER, Level};
-use crate::recovery::{Event, Phase, Prospects, Purpose, Ruling};
+use crate::recovery::{Event, Outcome, Phase, Plan, Purpose};
 use crate::redact;
 use crate::server::dump_command::Dump;
 use crate::text::{errno_text, seconds};
@@ -21,7 +21,7 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Run<'_> {
     /// Looks at the server and writes down what there is to see, within its budget.
-    pub(super) async fn diagnose(&mut self) -> Event {
+    pub(super) async fn diagnose(&mut self, phase: Phase) -> Event {
         let (server, others) = match &self.selection {
             Some(selection) => {
                 let spared = selection.spared.iter().map(|(process, _)| process.clone());
@@ -49,7 +49,7 @@ impl Run<'_> {
             addresses: self.checker.addresses(),
             tls: self.settings.url.scheme() == "https",
             seen,
-            since_healthy: self.state.answered_ago(),
+            since_healthy: self.last_answer().and_then(|at| at.elapsed().ok()),
             log: Wanted {
                 known: known.log.clone().map(Into::into),
                 pattern: self.settings.server_log.clone(),
@@ -73,14 +73,16 @@ impl Run<'_> {
                 Line::ServerLog(text) => self.journal.quote(Level::Info, "Server log", text),
             }
         }
+        let plan = match phase {
+            Phase::Diagnosing(plan) => plan,
+            _ => Plan::Leave(Outcome::Looked),
+        };
+        let prospects = self.rule(&findings, plan).await;
         self.cause = findings.into_iter().next();
         if self.settings.purpose != Purpose::Collect {
             self.say_spared();
         }
-        Event::Diagnosed(Prospects {
-            ruling: Ruling::Restart,
-            can_unwedge: false,
-        })
+        Event::Diagnosed(prospects)
     }
 
     /// Runs `--dump-cmd` on the server's process that listens, or else on its first.
@@ -122,7 +124,7 @@ impl Run<'_> {
         if is_late {
             let limit = DUMP_TIMEOUT.as_secs();
             self.journal.warning(&format!(
-                "{shown} did not end within {limit} s, and was ended"
+                "{shown} did not end within {limit} s and was killed"
             ));
         }
         Event::Dumped
@@ -135,7 +137,7 @@ impl Run<'_> {
             Some(CheckError::Certificate(what)) => Seen::Certificate(what.clone()),
             Some(CheckError::Resolution { reason, .. }) => Seen::Unresolved(reason.clone()),
             Some(CheckError::TimedOut {
-                stage: Stage::Resolving,
+                stage: CheckStage::Resolving,
                 limit,
             }) => Seen::Unresolved(format!("no answer within {} s", seconds(*limit))),
             Some(CheckError::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),
@@ -148,7 +150,7 @@ impl Run<'_> {
 
     /// How long the server was away, and why.
     pub(super) fn sum_up(&self) {
-        let away = self.last_answer.and_then(|since| since.elapsed().ok());
+        let away = self.last_answer().and_then(|since| since.elapsed().ok());
         if let (Some(away), Some(cause)) = (away, &self.cause) {
             self.journal.info(&format!(
                 "Service was away {} s: {}",

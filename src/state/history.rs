@@ -1,8 +1,21 @@
 //! The history of one server: a file of JSON lines in the state directory, to which runs only append.
 
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 
 use super::time::Time;
+use super::{MODE, file};
+
+/// A file of this length is renamed before the next line is appended, in bytes.
+const FULL: u64 = 1 << 20;
+/// Longest line that is read, in bytes.
+const LONGEST: usize = 64 << 10;
 
 /// What a line of the history says.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -63,4 +76,246 @@ pub(crate) struct Entry {
     /// Who restored the service: `monitor`, or the user of the process that answers.
     #[serde(default)]
     pub(crate) by: Option<String>,
+}
+
+/// Appends a line with one write. A file of 1 MiB is renamed to `….1` before, in the place of an older one.
+///
+/// # Errors
+/// It cannot be opened, made or written; it is not a regular file, or belongs to somebody other than
+/// root and us.
+pub(crate) fn append(path: &Path, entry: &Entry) -> io::Result<()> {
+    let access = OFlags::RDWR | OFlags::APPEND;
+    let (mut file, mut stat) = file::open_or_make(path, access, MODE)?;
+    if length(stat.st_size) >= FULL {
+        rotate(path, &file);
+        (file, stat) = file::open_or_make(path, access, MODE)?;
+    }
+    let mut line = Vec::new();
+    // The line before is torn: the machine stopped, or the disk was full.
+    let mut last = [b'\n'];
+    let end = length(stat.st_size);
+    if end > 0 && file.read_at(&mut last, end - 1).is_ok() && last != *b"\n" {
+        line.push(b'\n');
+    }
+    serde_json::to_writer(&mut line, entry)?;
+    line.push(b'\n');
+    file.write_all(&line)
+}
+
+fn length(size: i64) -> u64 {
+    u64::try_from(size).unwrap_or_default()
+}
+
+/// Renames the file, unless another run is doing it or has done it. Where it cannot be renamed, it grows.
+fn rotate(path: &Path, file: &File) {
+    if flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return;
+    }
+    let is_it = |other: (File, rustix::fs::Stat)| {
+        rustix::fs::fstat(file)
+            .is_ok_and(|this| (this.st_dev, this.st_ino) == (other.1.st_dev, other.1.st_ino))
+    };
+    if file::open(path, OFlags::RDONLY).is_ok_and(is_it) {
+        let _ = std::fs::rename(path, older(path));
+    }
+}
+
+/// Where the lines before those of the file are.
+fn older(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".1");
+    name.into()
+}
+
+/// Reads both files, the oldest line first. Damaged lines, and a last one that is not whole, are left
+/// out. It needs the memory of one line, and reads nothing that was appended meanwhile.
+///
+/// # Errors
+/// A file cannot be read, is not a regular file, or belongs to somebody other than root and us. What
+/// the other one has was read.
+pub(crate) fn read(path: &Path, mut each: impl FnMut(Entry)) -> io::Result<()> {
+    read_lines(path, |line| {
+        if let Ok(entry) = serde_json::from_slice(line) {
+            each(entry);
+        }
+    })
+}
+
+/// Reads the lines of both files as `read` does, each as it stands there, without its newline.
+///
+/// # Errors
+/// As for `read`.
+pub(crate) fn read_lines(path: &Path, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    // The newer one first: if a run renames it now, it is not missed.
+    let newer = file::open(path, OFlags::RDONLY);
+    let older = file::open(&older(path), OFlags::RDONLY);
+    let is_same = match (&newer, &older) {
+        (Ok((_, one)), Ok((_, other))) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
+    };
+    let mut is_read = Ok(());
+    for file in [older, newer].into_iter().skip(usize::from(is_same)) {
+        let read = match file {
+            Err(reason) if reason.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(reason) => Err(reason),
+            Ok((file, stat)) => lines(file.take(length(stat.st_size)), &mut each),
+        };
+        is_read = is_read.and(read);
+    }
+    is_read
+}
+
+/// Each whole line, without its newline, unless it is longer than `LONGEST`.
+fn lines(mut file: impl Read, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; LONGEST];
+    let (mut filled, mut is_too_long) = (0, false);
+    loop {
+        let read = match file.read(&mut buffer[filled..]) {
+            Err(reason) if reason.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        if read == 0 {
+            return Ok(());
+        }
+        filled += read;
+        let mut start = 0;
+        while let Some(length) = buffer[start..filled].iter().position(|byte| *byte == b'\n') {
+            if !std::mem::take(&mut is_too_long) {
+                each(&buffer[start..start + length]);
+            }
+            start += length + 1;
+        }
+        if start == 0 && filled == buffer.len() {
+            is_too_long = true;
+            start = filled;
+        }
+        buffer.copy_within(start..filled, 0);
+        filled -= start;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn entry(id: &str) -> Entry {
+        Entry {
+            id: id.to_owned(),
+            at: Time(1_764_052_868),
+            server: "main".to_owned(),
+            event: Event::Restarted,
+            cause: Some("idle_client".to_owned()),
+            culprit: Some("10.1.2.3:51234".to_owned()),
+            culprit_kind: Some("client".to_owned()),
+            away_s: Some(74),
+            outcome: Some("answered".to_owned()),
+            pids: vec![4711],
+            by: Some("monitor".to_owned()),
+        }
+    }
+
+    fn ids(path: &Path) -> Vec<String> {
+        let mut ids = Vec::new();
+        read(path, |entry| ids.push(entry.id)).unwrap();
+        ids
+    }
+
+    #[test]
+    fn what_is_appended_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/x.history.jsonl");
+        assert_eq!(ids(&path), [""; 0]);
+        append(&path, &entry("1")).unwrap();
+        append(&path, &entry("2")).unwrap();
+        let mut read_back = Vec::new();
+        read(&path, |entry| read_back.push(entry)).unwrap();
+        assert_eq!(read_back, [entry("1"), entry("2")]);
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn damaged_and_torn_lines_are_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.history.jsonl");
+        append(&path, &entry("1")).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for end in 1..whole.len() - 1 {
+            std::fs::write(&path, &whole[..end]).unwrap();
+            assert_eq!(ids(&path), [""; 0], "{end}");
+            append(&path, &entry("2")).unwrap();
+            assert_eq!(ids(&path), ["2"], "{end}");
+        }
+        // Whole but for its newline, which the next line brings.
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        append(&path, &entry("2")).unwrap();
+        assert_eq!(ids(&path), ["1", "2"]);
+        let long = "x".repeat(3 * LONGEST);
+        for garbage in ["", "{}", "[]", "\0\0", "{\"id\":1}", "\u{fffd}", &long] {
+            let mut text = whole.clone();
+            text.extend(garbage.bytes());
+            text.push(b'\n');
+            text.extend(&whole);
+            std::fs::write(&path, &text).unwrap();
+            assert_eq!(ids(&path), ["1", "1"], "{garbage:.20}");
+        }
+        let newer = String::from_utf8(whole.clone())
+            .unwrap()
+            .replace("\"restarted\"", "\"moved\",\"where\":[1]");
+        std::fs::write(&path, newer).unwrap();
+        let mut events = Vec::new();
+        read(&path, |entry| events.push(entry.event)).unwrap();
+        assert_eq!(events, [Event::Other]);
+    }
+
+    #[test]
+    fn lines_across_the_reader_s_buffer_are_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.history.jsonl");
+        let mut text = Vec::new();
+        for number in 0..2000 {
+            let id = format!("{number}{}", "-".repeat(number % 97));
+            serde_json::to_writer(&mut text, &entry(&id)).unwrap();
+            text.push(b'\n');
+        }
+        std::fs::write(&path, text).unwrap();
+        let ids = ids(&path);
+        assert_eq!(ids.len(), 2000);
+        assert!(
+            ids.iter()
+                .enumerate()
+                .all(|(number, id)| { id.trim_end_matches('-') == number.to_string() })
+        );
+    }
+
+    #[test]
+    fn a_full_file_is_renamed_and_both_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.history.jsonl");
+        append(&path, &entry("old")).unwrap();
+        let file = File::options().append(true).open(&path).unwrap();
+        let mut filler = vec![b'x'; usize::try_from(FULL).unwrap()];
+        filler.push(b'\n');
+        (&file).write_all(&filler).unwrap();
+        append(&path, &entry("new")).unwrap();
+        assert_eq!(ids(&path), ["old", "new"]);
+        assert!(std::fs::metadata(&path).unwrap().len() < 1000);
+        // Another run that has it open still does not rename the new one.
+        rotate(&path, &file);
+        assert_eq!(ids(&path), ["old", "new"]);
+    }
+
+    #[test]
+    fn nothing_but_a_file_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.history.jsonl");
+        append(&older(&path), &entry("old")).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut ids = Vec::new();
+        let reason = read(&path, |entry| ids.push(entry.id)).unwrap_err();
+        assert_eq!(reason.to_string(), "not a regular file");
+        assert_eq!(ids, ["old"]);
+        assert!(append(&path, &entry("1")).is_err());
+    }
 }

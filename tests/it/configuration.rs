@@ -246,6 +246,16 @@ fn a_server_overrides_what_is_shared_and_a_flag_overrides_both() {
 }
 
 #[test]
+fn keys_that_exclude_each_other_are_named_as_in_the_file() {
+    let text = "[server.a]\nurl = 'http://vm'\nrestart-cmd = 'x'\nno-verify-ssl = true\nca-cert = '/c.pem'\n";
+    let (refused, file) = check(text, &[]);
+    let mistake =
+        ":5:1: server a: ca-cert cannot be used with no-verify-ssl (see monitor_myvnc.toml(5))";
+    let expected = format!("monitor_myvnc: {file}{mistake}\n");
+    assert_eq!((refused.code(), refused.stderr), (Some(2), expected));
+}
+
+#[test]
 fn servers_that_cannot_be_told_apart_are_refused() {
     let two = |one: &str, other: &str| {
         let text = format!(
@@ -261,7 +271,8 @@ fn servers_that_cannot_be_told_apart_are_refused() {
     ] {
         let refused = two(one, other);
         assert_eq!(refused.code(), Some(2), "{one} {other}");
-        let expected = "servers a and b cannot be told apart, for their URLs have the same port";
+        let expected =
+            "servers a and b cannot be told apart, because their URLs have the same port";
         assert!(refused.stderr.contains(expected), "{}", refused.stderr);
     }
     for (one, other) in [
@@ -447,7 +458,7 @@ fn hazard_48_two_servers_of_one_user_are_doubtful() {
             "[server.{name}]\nurl = 'http://127.0.0.1:{port}'\nrestart-cmd = '/opt/myvnc-{name}/manage.py restart'\n{more}\n"
         )
     };
-    let doubt = "warning: servers a and b are started by manage.py, and nothing says that their users differ";
+    let doubt = "warning: servers a and b are started by manage.py and can have the same user";
     let both = server("a", 9143, "") + &server("b", 9144, "");
     let (checked, _) = check(&both, &[]);
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);

@@ -189,7 +189,7 @@ fn a_dump_command_that_does_not_end_is_ended() {
     );
     let log = site.log();
     assert!(
-        log.contains(" did not end within 10 s, and was ended")
+        log.contains(" did not end within 10 s and was killed")
             && log.contains("Server is now responsive"),
         "{log}"
     );

@@ -387,7 +387,7 @@ fn hazard_26_the_port_is_bound_by_a_stranger_that_does_not_listen() {
         let names = |line: &&str| {
             line.contains(&format!("PID {}", stranger.pid))
                 && (line.contains("nobody") || line.contains("65534"))
-                && line.contains("does not listen")
+                && line.contains("without listening")
         };
         assert!(ran.errors().iter().any(names), "{ran:?}");
     });
@@ -1303,7 +1303,7 @@ fn hazard_45_a_server_that_comes_back_as_another_user_is_critical() {
         let critical = ran.lines("CRITICAL");
         assert_eq!(critical.len(), 1, "{ran:?}");
         assert!(
-            critical[0].contains("came back as user root's: set run-as = \""),
+            critical[0].contains(" and now runs as user root; if that is wrong, set run-as = \""),
             "{ran:?}"
         );
     });

@@ -1,0 +1,533 @@
+//! What verbs ask of the runs over one server: a pause, a pause as long as a command runs, the end of
+//! a hold-off. It has a file of its own, which only verbs write, so that they never race a run's state.
+//!
+//! The file is changed in place and never renamed: its open file description holds the lock of a
+//! running command.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::time::Time;
+use super::{READ_TIMEOUT, file};
+use crate::sys::bounded;
+use crate::text::errno_text;
+
+/// Read limit, in bytes.
+const LONGEST: usize = 16 << 10;
+/// Mode of the file. A run of another user reads what root has asked.
+const MODE: u32 = 0o644;
+/// The version of the format.
+const FORMAT: u32 = 1;
+/// Longest pause.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How far the clock may have been set back since a pause began.
+const CLOCK_STEP: Duration = Duration::from_secs(300);
+/// A file that is not whole is read so often, with that time between.
+const MOST_READS: u32 = 3;
+const READ_AGAIN: Duration = Duration::from_millis(10);
+/// The same for a file that another verb is changing.
+const MOST_TRIES: u32 = 200;
+/// The byte that a running command has locked, far behind the text.
+const COMMAND: libc::off_t = 1 << 30;
+/// The byte that a verb locks while it changes the file.
+const CHANGE: libc::off_t = COMMAND + 1;
+/// Memory file systems (statfs(2)), which never make a reader wait: tmpfs, ramfs.
+const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// A pause that ends by itself.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub(crate) struct Pause {
+    /// When it ends.
+    pub(crate) until: Time,
+    /// Who asked for it.
+    pub(crate) by: String,
+    /// Why.
+    pub(crate) reason: Option<String>,
+    /// When it was asked for.
+    pub(crate) at: Time,
+}
+
+/// A pause as long as a command runs.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub(crate) struct Inhibit {
+    /// PID of the verb that runs it.
+    pub(crate) pid: i32,
+    /// Who started it.
+    pub(crate) by: String,
+    /// The command.
+    pub(crate) command: String,
+    /// When it was started.
+    pub(crate) at: Time,
+}
+
+/// Contents of the file.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub(crate) struct Requests {
+    format: u32,
+    /// The last pause, which may be over.
+    pub(crate) pause: Option<Pause>,
+    /// The last command, which may have ended.
+    pub(crate) inhibit: Option<Inhibit>,
+    /// When the end of a hold-off was asked for.
+    pub(crate) resume: Option<Time>,
+    /// Keys of a newer version, which are kept.
+    #[serde(flatten)]
+    other: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Whether the server is paused.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) enum Current {
+    /// It is not.
+    #[default]
+    None,
+    /// Until a time.
+    Paused(Pause),
+    /// As long as a command runs.
+    Inhibited(Inhibit),
+    /// The file cannot be read, for this reason: it is not paused.
+    Unreadable(String),
+}
+
+/// What is asked of a run.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Asked {
+    /// Whether it is to touch nothing.
+    pub(crate) current: Current,
+    /// When the end of a hold-off and of the back-off was last asked for. A run carries it out unless it
+    /// equals `State::resumed`, which it then sets to it.
+    pub(crate) resume: Option<Time>,
+}
+
+impl Requests {
+    fn current(&self, is_running: bool, now: Time) -> Current {
+        if is_running {
+            return Current::Inhibited(self.inhibit.clone().unwrap_or_default());
+        }
+        let Some(pause) = &self.pause else {
+            return Current::None;
+        };
+        if pause.until > now.after(LONGEST_PAUSE + CLOCK_STEP) {
+            let until = pause.until;
+            return Current::Unreadable(format!("a pause until {until}, in more than 7 days"));
+        }
+        if pause.until > now {
+            Current::Paused(pause.clone())
+        } else {
+            Current::None
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pause.is_none()
+            && self.inhibit.is_none()
+            && self.resume.is_none()
+            && self.other.is_empty()
+    }
+}
+
+/// What the file asks for, for a run. One system call where there is no file; whatever its disk does,
+/// it takes no more than about a second.
+pub(crate) async fn asked(path: &Path, now: Time) -> Asked {
+    if is_missing(path) {
+        return Asked::default();
+    }
+    if is_in_memory(path) {
+        return current(path, now);
+    }
+    let reason = match bounded::ask(READ_TIMEOUT, || current(path, now)).await {
+        Ok(Some(asked)) => return asked,
+        Ok(None) => "its disk does not respond".to_owned(),
+        Err(reason) => errno_text(&reason),
+    };
+    Asked {
+        current: Current::Unreadable(reason),
+        resume: None,
+    }
+}
+
+/// Whether the kernel knows, without asking a disk, that there is no file.
+fn is_missing(path: &Path) -> bool {
+    let flags = file::flags(OFlags::RDONLY);
+    let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+    matches!(opened, Err(Errno::NOENT))
+}
+
+/// Whether the directory is one of a memory file system, which keeps no names that are missing.
+fn is_in_memory(path: &Path) -> bool {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat2(CWD, directory, flags, Mode::empty(), ResolveFlags::CACHED);
+    #[allow(
+        clippy::useless_conversion,
+        reason = "its width depends on the architecture"
+    )]
+    opened
+        .and_then(rustix::fs::fstatfs)
+        .is_ok_and(|disk| i64::try_from(disk.f_type).is_ok_and(|kind| IN_MEMORY.contains(&kind)))
+}
+
+/// What the file asks for, read without a time limit.
+pub(crate) fn current(path: &Path, now: Time) -> Asked {
+    let (requests, is_running) = match read(path) {
+        Ok(Some(read)) => read,
+        Ok(None) => return Asked::default(),
+        Err(reason) => {
+            return Asked {
+                current: Current::Unreadable(errno_text(&reason)),
+                resume: None,
+            };
+        }
+    };
+    Asked {
+        current: requests.current(is_running, now),
+        // A time to come would be carried out again and again once the clock is right.
+        resume: requests
+            .resume
+            .filter(|resume| *resume <= now.after(CLOCK_STEP)),
+    }
+}
+
+/// The file's contents, and whether a command holds its lock; none where there is no file.
+fn read(path: &Path) -> io::Result<Option<(Requests, bool)>> {
+    let (file, _) = match file::open(path, OFlags::RDONLY) {
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut tries = 1;
+    loop {
+        match contents(&file) {
+            Ok(requests) => return Ok(Some((requests, is_running(&file)))),
+            Err(_) if tries < MOST_READS => {
+                tries += 1;
+                std::thread::sleep(READ_AGAIN);
+            }
+            Err(reason) => return Err(reason),
+        }
+    }
+}
+
+/// An empty file is one that a verb has just made.
+fn contents(file: &File) -> io::Result<Requests> {
+    let mut text = vec![0; LONGEST];
+    let read = file.read_at(&mut text, 0)?;
+    if read == 0 {
+        return Ok(Requests::default());
+    }
+    serde_json::from_slice(&text[..read])
+        .map_err(|reason| io::Error::other(format!("it makes no sense ({reason})")))
+}
+
+fn lock(kind: libc::c_int, byte: libc::off_t) -> libc::flock {
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "these constants are small (fcntl(2))"
+    )]
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: byte,
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+/// Whether a command that `inhibit` started, or a child of it, still runs. Takes no lock.
+fn is_running(file: &File) -> bool {
+    let mut asked = lock(libc::F_WRLCK, COMMAND);
+    fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut asked)).is_ok()
+        && i32::from(asked.l_type) != libc::F_UNLCK
+}
+
+/// Changes the file; makes it if it is missing, and removes it if it asks for nothing any more. Waits up
+/// to 2 seconds for another verb. What cannot be read is replaced.
+///
+/// # Errors
+/// It cannot be made, written or locked; it is not a regular file, or belongs to somebody other than
+/// root and us.
+pub(crate) fn change(path: &Path, change: impl FnOnce(&mut Requests)) -> io::Result<()> {
+    let changing = Changing::begin(path)?;
+    changing.write(change)
+}
+
+/// The file, while no other verb can change it.
+struct Changing<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Changing<'a> {
+    fn begin(path: &'a Path) -> io::Result<Self> {
+        for _ in 0..MOST_TRIES {
+            let (file, stat) = file::open_or_make(path, OFlags::RDWR, MODE)?;
+            let taken = fcntl(
+                file.as_fd(),
+                FcntlArg::F_OFD_SETLK(&lock(libc::F_WRLCK, CHANGE)),
+            );
+            match taken {
+                // Another verb may have removed it meanwhile.
+                Ok(_) => match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(now) if (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino) => {
+                        return Ok(Self { path, file });
+                    }
+                    _ => (),
+                },
+                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => {
+                    std::thread::sleep(READ_AGAIN);
+                }
+                Err(reason) => return Err(reason.into()),
+            }
+        }
+        Err(io::Error::other("another command is changing it"))
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Requests)) -> io::Result<()> {
+        let before = contents(&self.file);
+        let mut requests = before.unwrap_or_default();
+        change(&mut requests);
+        let is_running = is_running(&self.file);
+        if !is_running {
+            requests.inhibit = None;
+        }
+        if requests.is_empty() && !is_running {
+            return std::fs::remove_file(self.path);
+        }
+        requests.format = requests.format.max(FORMAT);
+        let mut text = serde_json::to_vec(&requests)?;
+        text.push(b'\n');
+        self.file.write_all_at(&text, 0)?;
+        self.file.set_len(text.len() as u64)
+    }
+}
+
+/// A pause as long as this process and what it starts from now on live. The kernel ends it.
+#[derive(Debug)]
+pub(crate) struct Inhibition {
+    path: PathBuf,
+    /// Open in what is started, too. Its open file description has the lock.
+    file: File,
+    by: Inhibit,
+}
+
+impl Inhibition {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// As for `change`.
+    pub(crate) fn begin(path: &Path, by: Inhibit) -> io::Result<Self> {
+        let changing = Changing::begin(path)?;
+        let (file, _) = file::open(path, OFlags::RDWR)?;
+        let shared = lock(libc::F_RDLCK, COMMAND);
+        fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&shared))?;
+        fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+        changing.write(|requests| requests.inhibit = Some(by.clone()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            by,
+        })
+    }
+
+    /// Ends it, also for what the command has left behind: a server that it has started is none of it.
+    ///
+    /// # Errors
+    /// The file cannot be tidied; the pause is over nevertheless.
+    pub(crate) fn end(self) -> io::Result<()> {
+        let none = lock(libc::F_UNLCK, COMMAND);
+        fcntl(self.file.as_fd(), FcntlArg::F_OFD_SETLK(&none))?;
+        change(&self.path, |requests| {
+            if requests.inhibit.as_ref() == Some(&self.by) {
+                requests.inhibit = None;
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time(1_764_052_868);
+
+    fn pause(seconds: u64) -> Pause {
+        Pause {
+            until: Time(NOW.0 + seconds),
+            by: "alice".to_owned(),
+            reason: Some("upgrade".to_owned()),
+            at: NOW,
+        }
+    }
+
+    fn inhibit() -> Inhibit {
+        Inhibit {
+            pid: 4711,
+            by: "alice".to_owned(),
+            command: "apt upgrade".to_owned(),
+            at: NOW,
+        }
+    }
+
+    fn directory() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.pause");
+        (directory, path)
+    }
+
+    fn unreadable(path: &Path) -> String {
+        match current(path, NOW).current {
+            Current::Unreadable(reason) => reason,
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_pause_ends_by_itself() {
+        let (_directory, path) = directory();
+        assert_eq!(current(&path, NOW), Asked::default());
+        change(&path, |requests| requests.pause = Some(pause(60))).unwrap();
+        assert_eq!(current(&path, NOW).current, Current::Paused(pause(60)));
+        let later = |seconds| current(&path, Time(NOW.0 + seconds)).current;
+        assert_eq!(later(59), Current::Paused(pause(60)));
+        assert_eq!(later(60), Current::None);
+        // A shorter text in the place of a longer one.
+        change(&path, |requests| {
+            requests.pause = Some(Pause {
+                reason: None,
+                ..pause(30)
+            });
+            requests.resume = Some(NOW);
+        })
+        .unwrap();
+        assert_eq!(later(30), Current::None);
+        assert_eq!(current(&path, NOW).resume, Some(NOW));
+        change(&path, |requests| {
+            requests.pause = None;
+            requests.resume = None;
+        })
+        .unwrap();
+        assert!(!path.exists(), "it asks for nothing");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_no_pause() {
+        let (_directory, path) = directory();
+        for garbage in [
+            "{",
+            "[]",
+            "\0",
+            r#"{"pause":7}"#,
+            r#"{"pause":{"until":"soon"}}"#,
+        ] {
+            std::fs::write(&path, garbage).unwrap();
+            let reason = unreadable(&path);
+            assert!(
+                reason.starts_with("it makes no sense ("),
+                "{garbage}: {reason}"
+            );
+        }
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(current(&path, NOW), Asked::default());
+        std::fs::write(&path, r#"{"pause":{"until":"2999-01-01T00:00:00Z"}}"#).unwrap();
+        assert_eq!(
+            unreadable(&path),
+            "a pause until 2999-01-01T00:00:00Z, in more than 7 days"
+        );
+        change(&path, |requests| requests.pause = Some(pause(60))).unwrap();
+        assert_eq!(current(&path, NOW).current, Current::Paused(pause(60)));
+        std::fs::write(&path, r#"{"resume":"2999-01-01T00:00:00Z"}"#).unwrap();
+        assert_eq!(current(&path, NOW), Asked::default());
+    }
+
+    #[test]
+    fn keys_of_a_newer_version_are_kept() {
+        let (_directory, path) = directory();
+        std::fs::write(
+            &path,
+            r#"{"format":2,"new":[1],"pause":{"by":"bob","x":1}}"#,
+        )
+        .unwrap();
+        change(&path, |requests| requests.pause = Some(pause(60))).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with("{\"format\":2,") && text.contains("\"new\":[1]"),
+            "{text}"
+        );
+        change(&path, |requests| requests.pause = None).unwrap();
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn nothing_but_a_file_is_read_or_written() {
+        let (directory, path) = directory();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(unreadable(&path), "not a regular file");
+        assert!(change(&path, |_| ()).is_err());
+        std::fs::remove_file(&path).unwrap();
+        let target = directory.path().join("target");
+        std::fs::write(&target, "{}").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert_eq!(unreadable(&path), "Too many levels of symbolic links");
+        assert!(change(&path, |_| ()).is_err());
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "{}");
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&target, Some(4711), None).unwrap();
+            assert_eq!(unreadable(&target), "it belongs to UID 4711");
+        }
+    }
+
+    #[test]
+    fn a_command_pauses_until_its_last_process_has_ended() {
+        let (_directory, path) = directory();
+        let inhibition = Inhibition::begin(&path, inhibit()).unwrap();
+        assert_eq!(current(&path, NOW).current, Current::Inhibited(inhibit()));
+        // A pause that is set meanwhile stays.
+        change(&path, |requests| requests.pause = Some(pause(60))).unwrap();
+        assert_eq!(current(&path, NOW).current, Current::Inhibited(inhibit()));
+        // It is gone without a word, as with SIGKILL; a copy of its descriptor is a child's.
+        let child = inhibition.file.try_clone().unwrap();
+        drop(inhibition);
+        assert_eq!(current(&path, NOW).current, Current::Inhibited(inhibit()));
+        drop(child);
+        assert_eq!(current(&path, NOW).current, Current::Paused(pause(60)));
+    }
+
+    #[test]
+    fn what_a_command_has_left_behind_does_not_pause() {
+        let (_directory, path) = directory();
+        let one = Inhibition::begin(&path, inhibit()).unwrap();
+        let other = Inhibit {
+            pid: 4712,
+            ..inhibit()
+        };
+        let two = Inhibition::begin(&path, other.clone()).unwrap();
+        let daemon = one.file.try_clone().unwrap();
+        one.end().unwrap();
+        assert_eq!(current(&path, NOW).current, Current::Inhibited(other));
+        two.end().unwrap();
+        assert_eq!(current(&path, NOW), Asked::default());
+        assert!(!path.exists(), "it asks for nothing");
+        drop(daemon);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_run_reads_the_same() {
+        let (_directory, path) = directory();
+        assert_eq!(asked(&path, NOW).await, Asked::default());
+        change(&path, |requests| requests.pause = Some(pause(60))).unwrap();
+        assert_eq!(asked(&path, NOW).await, current(&path, NOW));
+    }
+}
