@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::cause::catalog::Cause;
-pub(crate) use self::cause::catalog::{Culprit, Kind};
+pub(crate) use self::cause::catalog::Kind;
 use self::collect::Collect;
 pub(crate) use self::finding::{Blocker, Child, Finding};
 pub(crate) use self::question::{Question, Seen};

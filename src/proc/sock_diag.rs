@@ -76,10 +76,6 @@ pub(crate) struct Connection {
     pub(crate) since_sent: Duration,
     /// Time since the peer acknowledged anything, which it also does when it is asked whether it is there.
     pub(crate) since_acknowledged: Duration,
-    /// Bytes that came.
-    pub(crate) received: u64,
-    /// Bytes that were sent and acknowledged.
-    pub(crate) acknowledged: u64,
 }
 
 impl Connection {
@@ -308,8 +304,6 @@ fn connection_in(message: &[u8], local: SocketAddr, peer: SocketAddr) -> Option<
         since_received: since(offset_of!(libc::tcp_info, tcpi_last_data_recv))?,
         since_sent: since(offset_of!(libc::tcp_info, tcpi_last_data_sent))?,
         since_acknowledged: since(offset_of!(libc::tcp_info, tcpi_last_ack_recv))?,
-        received: long(info, offset_of!(libc::tcp_info, tcpi_bytes_received))?,
-        acknowledged: long(info, offset_of!(libc::tcp_info, tcpi_bytes_acked))?,
     })
 }
 
@@ -485,15 +479,13 @@ mod tests {
             let (mut server, _) = listener.accept().unwrap();
             let accepted = seen().unwrap();
             assert!(accepted.inode != 0 && accepted.cookie == waiting.cookie);
-            assert_eq!((accepted.received, accepted.acknowledged), (0, 0));
             std::thread::sleep(Duration::from_millis(60));
             assert!(seen().unwrap().still() >= Duration::from_millis(50));
             client.write_all(b"GET").unwrap();
             server.peek(&mut [0; 3]).unwrap();
             server.write_all(b"HTTP").unwrap();
             let moved = seen().unwrap();
-            assert_eq!((moved.received, moved.acknowledged), (3, 4));
-            assert!(moved.still() < Duration::from_secs(60));
+            assert!(moved.still() < accepted.still() + Duration::from_secs(60));
             client.read_exact(&mut [0; 4]).unwrap();
             drop(client);
             assert!(!seen().unwrap().is_established);
@@ -513,8 +505,6 @@ mod tests {
             since_received: Duration::from_secs(since_received),
             since_sent: Duration::from_secs(since_sent),
             since_acknowledged: Duration::from_secs(since_acknowledged),
-            received: 0,
-            acknowledged: 0,
         };
         for (received, sent, acknowledged, still) in [
             (74, 80, 80, 74),
