@@ -8,7 +8,7 @@ use nix::libc;
 use tokio::time::Instant;
 
 use super::Run;
-use crate::diagnosis::{self, Blocker, Child, Kind, Seen};
+use crate::diagnosis::{self, Blocker, Child, Finding, Kind, Seen};
 use crate::health::Verdict;
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::{self, Connection};
@@ -23,8 +23,6 @@ use crate::text::errno_text;
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Time for the check to join the clients that wait, before the first of them is dealt with.
 const HEAD_START: Duration = Duration::from_millis(20);
-/// A client that comes back within this time after an answer is dealt with, too.
-const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
 /// No chain of parents is followed further.
 const LONGEST_ANCESTRY: usize = 64;
 
@@ -127,29 +125,26 @@ impl Run<'_> {
         let deadline = began + limit;
         let server = self.blocked_process();
         loop {
-            let end = if incident.has_answered {
-                deadline.min(Instant::now() + CONFIRM_TIMEOUT)
-            } else {
-                deadline
-            };
-            let asked = self
-                .ask_pending(phase, began, end, deadline, incident)
-                .await?;
+            let asked = self.ask_pending(phase, began, deadline, incident).await?;
             let is_same = server
                 .as_ref()
                 .is_some_and(|server| Proc::here().is_alive(server.pid, server.start_time));
             match asked {
                 Asked::Interrupted => return Ok(Event::Interrupted),
                 Asked::Answers if !is_same => return Err(Failure::OtherProcess),
-                Asked::Answers if incident.has_answered => break,
-                Asked::Answers => incident.has_answered = true,
-                Asked::Late if incident.has_answered && is_same => {
+                Asked::Answers => {
+                    incident.has_answered = true;
+                    tokio::time::sleep(LOOK_INTERVAL).await;
+                    self.look(incident).await;
                     if !incident.is_blocked_by_clients() {
                         break;
                     }
+                }
+                // It has answered: what blocks it now are clients that come back.
+                Asked::Late if incident.has_answered && is_same => {
                     self.journal.warning(&format!(
-                        "Clients keep blocking the server: {} were dealt with in {} s; a proxy in front of it keeps them \
-                         away, see monitor_myvnc(1), NOTES",
+                        "Clients keep blocking the server: {} connections were destroyed in {} s; a proxy in front of the \
+                         server keeps them away from it",
                         incident.acts.count(),
                         limit.as_secs()
                     ));
@@ -170,19 +165,17 @@ impl Run<'_> {
         Ok(Event::Unwedged)
     }
 
-    /// Asks the server until `end`, and looks meanwhile what blocks it; what may be ended is ended. If it does not
-    /// answer until `end` but something blocks it that can be ended, this goes on until `deadline`.
+    /// Asks the server until `deadline`, and looks meanwhile what blocks it; what may be ended is ended.
     async fn ask_pending(
         &mut self,
         phase: Phase,
         began: Instant,
-        end: Instant,
         deadline: Instant,
         incident: &mut Incident,
     ) -> Result<Asked, Failure> {
         let itself = self.own_address();
         let timeout = self.settings.timeout;
-        let (mut end, mut wait) = (end, HEAD_START);
+        let mut wait = HEAD_START;
         loop {
             let checker = &self.checker;
             let left = deadline.saturating_duration_since(Instant::now());
@@ -194,7 +187,8 @@ impl Run<'_> {
                 }
             });
             let verdict = loop {
-                let next = end.min(Instant::now() + std::mem::replace(&mut wait, LOOK_INTERVAL));
+                let next =
+                    deadline.min(Instant::now() + std::mem::replace(&mut wait, LOOK_INTERVAL));
                 tokio::select! {
                     biased;
                     name = self.signals.next() => {
@@ -205,19 +199,16 @@ impl Run<'_> {
                     verdict = &mut asking => break verdict,
                     () = tokio::time::sleep_until(next) => (),
                 }
-                let now = Instant::now();
-                if now >= end {
-                    // What blocks the server again has come back after an answer.
-                    if now >= deadline || !incident.is_blocked_by_clients() {
-                        return Ok(Asked::Late);
-                    }
-                    end = deadline;
+                if Instant::now() >= deadline {
+                    return Ok(Asked::Late);
                 }
                 self.look_and_act(began, deadline, incident).await?;
             };
             drop(asking);
             let is_healthy = matches!(verdict, Verdict::Healthy { .. });
-            self.verdict = Some(verdict);
+            if is_healthy || !incident.has_answered {
+                self.verdict = Some(verdict);
+            }
             if is_healthy {
                 return Ok(Asked::Answers);
             }
@@ -232,10 +223,8 @@ impl Run<'_> {
         deadline: Instant,
         incident: &mut Incident,
     ) -> Result<(), Failure> {
-        let question = self.question(Seen::Silent);
-        let findings = diagnosis::look(&question).await;
-        let blockers = findings.iter().filter_map(|one| one.blocker.clone());
-        let before = std::mem::replace(&mut incident.before, blockers.collect());
+        let before = incident.before.clone();
+        let findings = self.look(incident).await;
         incident.refusal = None;
         for finding in &findings {
             let Some(blocker) = &finding.blocker else {
@@ -267,6 +256,14 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Looks what blocks the server.
+    async fn look(&self, incident: &mut Incident) -> Vec<Finding> {
+        let findings = diagnosis::look(&self.question(Seen::Silent)).await;
+        let blockers = findings.iter().filter_map(|one| one.blocker.clone());
+        incident.before = blockers.collect();
+        findings
     }
 
     /// What may be ended of what blocks the server.

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn hazard_50_only_the_servers_own_still_connection_is_ended() {
+    fn only_the_servers_own_still_connection_is_ended() {
         let judged = |connection: Option<&Connection>, inode, listener: &str, is_same| {
             may_destroy(connection, inode, address(listener), is_same, TIMEOUT).map(|_| ())
         };
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn hazard_51_the_last_child_of_the_servers_own_that_is_old_enough_is_ended() {
+    fn the_last_child_of_the_servers_own_that_is_old_enough_is_ended() {
         let judged = |chain: &[Descendant]| may_end(chain, 1000, TIMEOUT);
         let root = || Descendant {
             uid: Some(0),

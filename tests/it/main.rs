@@ -18,4 +18,5 @@ mod interruptions;
 mod locks;
 mod rig;
 mod run_as;
+mod unwedge;
 mod usage;
