@@ -7,7 +7,7 @@ mod collect;
 mod disks;
 mod oom;
 mod peer;
-mod phrase;
+pub(crate) mod phrase;
 mod question;
 mod report;
 pub(crate) mod server_log;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::cause::catalog::Cause;
+pub(crate) use self::cause::catalog::Kind;
 use self::collect::Collect;
 pub(crate) use self::question::{Question, Seen};
 pub(crate) use self::report::Line;

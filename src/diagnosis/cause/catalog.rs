@@ -329,6 +329,11 @@ macro_rules! kinds {
                     $(Self::$kind => $slug),+
                 }
             }
+
+            /// The kind of that name.
+            pub(crate) fn from_slug(slug: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|kind| kind.slug() == slug)
+            }
         }
     };
 }
