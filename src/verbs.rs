@@ -111,6 +111,7 @@ fn explained(error: &clap::Error) -> UsageError {
             let names = command.get_subcommands().map(clap::Command::get_name);
             let names: Vec<&str> = names.collect();
             let unknown = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            let unknown = words::quoted(unknown);
             let reason = format!(
                 "{unknown}: no such command; give one of {}, or the options of a check",
                 names.join(", ")

@@ -9,7 +9,7 @@ use super::status::{outcome, what};
 use super::words::{self, Style, local, number, seconds, short};
 use super::{Refusal, nothing, print, targets};
 use crate::journal::warn_stderr;
-use crate::state::history::{self, Entry, Event};
+use crate::state::history::{self, Entry, Event, Line};
 use crate::state::time::Time;
 use crate::text::errno_text;
 
@@ -27,14 +27,8 @@ pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
     let from = Time(now.0.saturating_sub(flags.since.as_secs()));
     let files = targets.targets.iter().map(|one| one.file(".history.jsonl"));
     let mut is_whole = true;
-    let mut read = |path: &std::path::Path, each: &mut dyn FnMut(Entry)| {
-        let is_new = |entry: &Entry| entry.at >= from;
-        let read = history::read(path, |entry| {
-            if is_new(&entry) {
-                each(entry);
-            }
-        });
-        if let Err(reason) = read {
+    let mut read = |path: &std::path::Path, each: &mut dyn FnMut(&[u8])| {
+        if let Err(reason) = history::read_lines(path, each) {
             warn_stderr(&format!("{}: {}", path.display(), errno_text(&reason)));
             is_whole = false;
         }
@@ -42,7 +36,11 @@ pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
     if flags.json {
         let mut array = Array::new(targets.targets.len() == 1);
         for path in files {
-            read(&path, &mut |entry| array.add(entry));
+            read(&path, &mut |line| {
+                let entry = serde_json::from_slice(line).ok();
+                let entry = entry.filter(|entry: &Entry| entry.at >= from);
+                entry.into_iter().for_each(|entry| array.add(entry));
+            });
         }
         array.end();
     } else {
@@ -54,10 +52,11 @@ pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
                 Some(by) => groups.add(by, &incident),
                 None => incidents.push(incident),
             };
-            read(&path, &mut |entry| {
-                if let Some(incident) = open.take(entry) {
-                    pass(incident);
-                }
+            read(&path, &mut |line| {
+                let line = Line::parse(line).filter(|line| line.at >= from);
+                line.and_then(|line| open.take(line))
+                    .into_iter()
+                    .for_each(&mut pass);
             });
             open.rest().into_iter().for_each(pass);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::state::history::{Entry, Event};
+use crate::state::history::{Event, Line, Text};
 use crate::state::time::Time;
 
 /// So many incidents are kept open for further lines of theirs.
@@ -32,12 +32,12 @@ pub(crate) struct Incident {
 }
 
 impl Incident {
-    fn new(entry: &Entry) -> Self {
+    fn new(line: &Line) -> Self {
         Self {
-            id: entry.id.clone(),
-            server: entry.server.clone(),
-            began: Time(entry.at.0.saturating_sub(entry.away_s.unwrap_or(0))),
-            event: entry.event,
+            id: line.id.clone().into_owned(),
+            server: line.server.clone().into_owned(),
+            began: line.began(),
+            event: line.event,
             cause: None,
             culprit: None,
             is_client: false,
@@ -48,24 +48,25 @@ impl Incident {
         }
     }
 
-    fn take(&mut self, entry: Entry) {
-        match entry.event {
+    fn take(&mut self, line: Line) {
+        match line.event {
             Event::Lasted => return self.lasted = Some(true),
             Event::FellAgain => return self.lasted = Some(false),
             Event::Restarted | Event::Failed => self.restarts += 1,
             _ => (),
         }
-        self.event = entry.event;
-        self.away += entry.away_s.unwrap_or(0);
-        if entry.cause.is_some() {
-            self.cause = entry.cause;
+        self.event = line.event;
+        self.away += line.away_s.unwrap_or(0);
+        let owned = |text: Text| text.0.into_owned();
+        if let Some(cause) = line.cause {
+            self.cause = Some(owned(cause));
         }
-        if entry.culprit.is_some() {
-            self.is_client = entry.culprit_kind.as_deref() == Some("client");
-            self.culprit = entry.culprit;
+        if let Some(culprit) = line.culprit {
+            self.is_client = line.culprit_kind.is_some_and(|kind| kind.0 == "client");
+            self.culprit = Some(owned(culprit));
         }
-        if entry.by.is_some() {
-            self.by = entry.by.filter(|by| by != "monitor");
+        if let Some(by) = line.by {
+            self.by = Some(by).filter(|by| by.0 != "monitor").map(owned);
         }
     }
 
@@ -104,22 +105,21 @@ pub(crate) struct Incidents {
 
 impl Incidents {
     /// Takes the next line of a server; an incident of which no further line is awaited.
-    pub(crate) fn take(&mut self, entry: Entry) -> Option<Incident> {
+    pub(crate) fn take(&mut self, line: Line) -> Option<Incident> {
         let mut open = self.open.iter_mut().rev();
-        if let Some(incident) = open.find(|incident| incident.id == entry.id) {
-            incident.take(entry);
+        if let Some(incident) = open.find(|incident| incident.id == line.id) {
+            incident.take(line);
             return None;
         }
         // Its first lines are too old to be read, or were lost with a file.
-        if matches!(entry.event, Event::Lasted | Event::FellAgain) {
+        if matches!(line.event, Event::Lasted | Event::FellAgain) {
             return None;
         }
-        let mut incident = Incident::new(&entry);
-        incident.take(entry);
+        let mut incident = Incident::new(&line);
+        incident.take(line);
         self.open.push_back(incident);
-        (self.open.len() > OPEN)
-            .then(|| self.open.pop_front())
-            .flatten()
+        let is_full = self.open.len() > OPEN;
+        is_full.then(|| self.open.pop_front()).flatten()
     }
 
     /// The others.
@@ -133,18 +133,17 @@ impl Incidents {
 mod tests {
     use super::*;
 
-    fn entry(id: &str, at: u64, event: Event, away: u64) -> Entry {
-        Entry {
-            id: id.to_owned(),
+    fn line(id: &str, at: u64, event: Event, away: u64) -> Line<'_> {
+        let text = |text: &'static str| Some(Text(text.into()));
+        Line {
+            id: id.into(),
             at: Time(at),
-            server: "main".to_owned(),
+            server: "main".into(),
             event,
-            cause: Some("idle_client".to_owned()),
-            culprit: Some("[2001:db8::1]:51234".to_owned()),
-            culprit_kind: Some("client".to_owned()),
+            cause: text("idle_client"),
+            culprit: text("[2001:db8::1]:51234"),
+            culprit_kind: text("client"),
             away_s: Some(away),
-            outcome: None,
-            pids: Vec::new(),
             by: None,
         }
     }
@@ -152,14 +151,14 @@ mod tests {
     #[test]
     fn lines_of_one_incident_are_one() {
         let mut incidents = Incidents::default();
-        incidents.take(entry("1", 1074, Event::Failed, 74));
-        incidents.take(entry("2", 2000, Event::Unwedged, 1));
-        let mut recovered = entry("1", 2074, Event::Recovered, 1000);
-        recovered.by = Some("alice".to_owned());
+        incidents.take(line("1", 1074, Event::Failed, 74));
+        incidents.take(line("2", 2000, Event::Unwedged, 1));
+        let mut recovered = line("1", 2074, Event::Recovered, 1000);
+        recovered.by = Some(Text("alice".into()));
         recovered.culprit = None;
         incidents.take(recovered);
-        incidents.take(entry("1", 2700, Event::Lasted, 0));
-        incidents.take(entry("0", 2700, Event::FellAgain, 0));
+        incidents.take(line("1", 2700, Event::Lasted, 0));
+        incidents.take(line("0", 2700, Event::FellAgain, 0));
         let rest: Vec<Incident> = incidents.rest().into();
         assert_eq!(rest.len(), 2);
         let one = &rest[0];
@@ -173,8 +172,8 @@ mod tests {
     #[test]
     fn only_a_client_loses_its_port() {
         let mut incidents = Incidents::default();
-        let mut peer = entry("1", 1074, Event::Failed, 74);
-        peer.culprit_kind = Some("peer".to_owned());
+        let mut peer = line("1", 1074, Event::Failed, 74);
+        peer.culprit_kind = Some(Text("peer".into()));
         incidents.take(peer);
         assert_eq!(incidents.rest()[0].who(), Some("[2001:db8::1]:51234"));
     }
@@ -184,7 +183,7 @@ mod tests {
         let mut incidents = Incidents::default();
         let passed = (0..100).filter_map(|number| {
             let id = number.to_string();
-            incidents.take(entry(&id, number, Event::Restarted, 1))
+            incidents.take(line(&id, number, Event::Restarted, 1))
         });
         let passed: Vec<String> = passed.map(|incident| incident.id).collect();
         assert_eq!(passed.len(), 100 - OPEN);

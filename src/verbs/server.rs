@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::incidents::{Incident, Incidents, is_incident};
 use super::spans::Timeline;
 use super::targets::Target;
-use crate::state::history::{self, Entry, Event};
+use crate::state::history::{self, Event, Line};
 use crate::state::last::{self, Checked};
 use crate::state::ledger::{Down, Hold, Ledger, Phase};
 use crate::state::pause::{self, Asked, Current};
@@ -67,16 +67,19 @@ pub(crate) struct Process {
     pub(crate) started: Option<Time>,
 }
 
+/// Numbers by cause, then by culprit.
+pub(crate) type Counts = BTreeMap<String, BTreeMap<String, u32>>;
+
 /// What happened in the last 30 days.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Past {
     pub(crate) timeline: Timeline,
     /// The last incidents, the oldest first.
     pub(crate) incidents: VecDeque<Incident>,
-    /// Their lines.
-    pub(crate) lines: VecDeque<Entry>,
-    /// Incidents by cause and culprit.
-    pub(crate) counts: BTreeMap<String, u32>,
+    /// Their lines, and others', as they stand in the file.
+    pub(crate) lines: VecDeque<Vec<u8>>,
+    /// Incidents by cause, then by culprit.
+    pub(crate) counts: Counts,
     /// Restarts in 24 hours.
     pub(crate) day: u32,
     /// Restarts in 30 days.
@@ -137,7 +140,8 @@ impl Server {
             damage: Vec::new(),
         };
         let mut reader = Reader::new(&server, now);
-        if let Err(reason) = history::read(&target.file(".history.jsonl"), |line| reader.take(line))
+        if let Err(reason) =
+            history::read_lines(&target.file(".history.jsonl"), |line| reader.take(line))
         {
             note(".history.jsonl", &errno_text(&reason));
         }
@@ -230,10 +234,13 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, line: Entry) {
+    fn take(&mut self, text: &[u8]) {
+        let Some(line) = Line::parse(text) else {
+            return;
+        };
         let timeline = &mut self.past.timeline;
         let away = line.away_s.unwrap_or(0);
-        let began = Time(line.at.0.saturating_sub(away));
+        let began = line.began();
         timeline.first = Some(timeline.first.map_or(began, |first| first.min(began)));
         if line.at < self.from {
             return;
@@ -246,18 +253,23 @@ impl Reader {
         if !is_incident(line.event) {
             return;
         }
-        if self.down_id.as_ref() == Some(&line.id) {
+        if self.down_id.as_deref() == Some(&line.id) {
             self.down = Some(line.at);
         }
         let is_restart = matches!(line.event, Event::Restarted | Event::Failed);
-        if is_restart && !self.counted.contains(&line.id) {
+        if is_restart && !self.counted.iter().any(|id| *id == line.id) {
             self.past.month += 1;
             self.past.day += u32::from(line.at >= self.day);
         }
-        self.past.lines.push_back(line.clone());
-        if self.past.lines.len() > 4 * SHOWN {
-            self.past.lines.pop_front();
-        }
+        let lines = &mut self.past.lines;
+        let is_full = lines.len() >= 4 * SHOWN;
+        let mut kept = is_full
+            .then(|| lines.pop_front())
+            .flatten()
+            .unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(text);
+        lines.push_back(kept);
         if let Some(incident) = self.incidents.take(line) {
             self.past.count(&incident);
         }
@@ -301,10 +313,16 @@ impl Reader {
 
 impl Past {
     fn count(&mut self, incident: &Incident) {
-        let what = incident.what(incident.who());
-        if !what.is_empty() {
-            *self.counts.entry(what).or_default() += 1;
+        let Some(cause) = incident.cause.as_deref() else {
+            return;
+        };
+        let who = incident.who().unwrap_or_default();
+        if let Some(count) = self.counts.get_mut(cause).and_then(|by| by.get_mut(who)) {
+            *count += 1;
+            return;
         }
+        let by = self.counts.entry(cause.to_owned()).or_default();
+        by.insert(who.to_owned(), 1);
     }
 
     /// Adds what of the outage that goes on is in no line yet.

@@ -196,6 +196,9 @@ fn details(server: &Server, how: How, now: Time) -> Vec<String> {
             lines.push("resumed: the next run restarts it".to_owned());
         }
         if let Some((down, _)) = server.down() {
+            if !down.text.is_empty() {
+                lines.push(format!("cause: {}", down.text));
+            }
             let advice = Kind::from_slug(&down.cause).map(|kind| kind.entry().advice);
             lines.extend(
                 advice

@@ -15,8 +15,9 @@ const FORMAT: u32 = 1;
 pub(super) fn object(servers: &[Server], host: &str, now: Time) -> String {
     let shown = table::last(servers);
     let lines = servers.iter().flat_map(|server| &server.past.lines);
-    let mut lines: Vec<&Entry> = lines
-        .filter(|line| {
+    let mut lines: Vec<Entry> = lines
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .filter(|line: &Entry| {
             let is_of =
                 |line: &Entry, id: &str, server: &str| line.id == id && line.server == server;
             shown.iter().any(|one| is_of(line, &one.id, &one.server))

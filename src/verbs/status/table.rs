@@ -85,31 +85,33 @@ fn percent(availability: Availability) -> String {
 
 /// The last incidents of all, and what there was most often.
 pub(super) fn incidents(servers: &[Server], width: usize, now: Time, text: &mut String) {
-    for incident in last(servers) {
+    let last = last(servers);
+    if last.is_empty() {
+        text.push_str("No incident in 30 days.\n");
+    }
+    for incident in last {
         let mut line = String::new();
         let head = head(incident, width, now);
         words::wrap(&head, &what(incident), &mut line);
         text.push_str(&line);
     }
-    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-    for (what, count) in servers.iter().flat_map(|server| &server.past.counts) {
-        *counts.entry(what).or_default() += count;
+    let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    for (cause, by) in servers.iter().flat_map(|server| &server.past.counts) {
+        for (culprit, count) in by {
+            *counts.entry((cause, culprit)).or_default() += count;
+        }
     }
-    let mut counts: Vec<(&str, u32)> = counts.into_iter().collect();
+    let mut counts: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 1).collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let counts = counts.iter().take(MOST_OFTEN);
     let often: Vec<String> = counts
-        .map(|(what, count)| format!("{} ({count})", short(what, WIDTH / 2)))
+        .map(|((cause, culprit), count)| {
+            let what = format!("{cause} {culprit}");
+            format!("{} ({count})", short(what.trim_end(), WIDTH / 2))
+        })
         .collect();
     if !often.is_empty() {
         words::wrap("Most often, 30 d: ", &often.join(", "), text);
-    } else if let Some(first) = servers
-        .iter()
-        .filter_map(|one| one.past.timeline.first)
-        .min()
-    {
-        let first = words::local(first).format("%Y-%m-%d");
-        let _ = writeln!(text, "No incidents in 30 days (watched since {first}).");
     }
 }
 
