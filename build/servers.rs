@@ -33,12 +33,22 @@ const BASH_COMMAND: &str = r#"            if [[ " ${COMP_WORDS[*]:0:COMP_CWORD} 
 const ZSH: &str = r#"# The names of the servers, as the words before say where they are.
 (( $+functions[_monitor_myvnc_servers] )) ||
 _monitor_myvnc_servers() {
-    local option
-    local -a options names
-    for option in --config --state-dir; do
-        (( $+opt_args[$option] )) && options+=("$option=${~opt_args[$option]}")
+    local -i i
+    local -a place names
+    for ((i = 2; i < CURRENT; i++)); do
+        case $words[i] in
+            (--)
+                break
+                ;;
+            (--config=* | --state-dir=*)
+                place+=("${words[i]%%=*}=${~${words[i]#*=}}")
+                ;;
+            (--config | --state-dir)
+                place+=("$words[i]=${~words[i + 1]}")
+                ;;
+        esac
     done
-    names=(${(f)"$(_call_program servers monitor_myvnc status --names ${(q)options} 2>/dev/null)"})
+    names=(${(f)"$(_call_program servers monitor_myvnc status --names ${(q)place} 2>/dev/null)"})
     compadd -a names
 }
 
@@ -100,7 +110,8 @@ pub(crate) fn zsh(script: &str) -> Result<String, String> {
             .then(|| line.strip_suffix(":' \\"));
         match servers {
             Some(servers) => {
-                let servers = servers.ok_or(wrong)?;
+                // With two colons, the function would not see the words before.
+                let servers = servers.ok_or(wrong)?.replacen("'*::", "'*:", 1);
                 lines.push(format!("{servers}:_monitor_myvnc_servers' \\"));
             }
             None => lines.push(line.to_owned()),
