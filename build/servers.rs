@@ -30,21 +30,22 @@ const BASH_COMMAND: &str = r#"            if [[ " ${COMP_WORDS[*]:0:COMP_CWORD} 
             fi
 "#;
 
-const ZSH: &str = r#"# The names of the servers, as the words before say where they are.
+const ZSH: &str = r#"# The names of the servers, as the line before says where they are: `words` lacks options of the check.
 (( $+functions[_monitor_myvnc_servers] )) ||
 _monitor_myvnc_servers() {
     local -i i
-    local -a place names
-    for ((i = 2; i < CURRENT; i++)); do
-        case $words[i] in
+    local -a typed place names
+    typed=(${(Q)${(z)LBUFFER}})
+    for ((i = 2; i <= $#typed; i++)); do
+        case $typed[i] in
             (--)
                 break
                 ;;
             (--config=* | --state-dir=*)
-                place+=("${words[i]%%=*}=${~${words[i]#*=}}")
+                place+=("${typed[i]%%=*}=${~${typed[i]#*=}}")
                 ;;
             (--config | --state-dir)
-                place+=("$words[i]=${~words[i + 1]}")
+                place+=("$typed[i]=${~typed[i + 1]}")
                 ;;
         esac
     done
@@ -110,8 +111,7 @@ pub(crate) fn zsh(script: &str) -> Result<String, String> {
             .then(|| line.strip_suffix(":' \\"));
         match servers {
             Some(servers) => {
-                // With two colons, the function would not see the words before.
-                let servers = servers.ok_or(wrong)?.replacen("'*::", "'*:", 1);
+                let servers = servers.ok_or(wrong)?;
                 lines.push(format!("{servers}:_monitor_myvnc_servers' \\"));
             }
             None => lines.push(line.to_owned()),
