@@ -6,7 +6,7 @@ use crate::state::history::{Event, Line, Text};
 use crate::state::time::Time;
 
 /// So many incidents are kept open for further lines of theirs.
-const OPEN: usize = 32;
+const OPEN: usize = 8;
 
 /// What happened to a server once.
 #[derive(Clone, Debug, PartialEq)]
