@@ -6,6 +6,8 @@ mod changelog;
 #[allow(dead_code, reason = "the program uses the rest")]
 #[path = "src/cli.rs"]
 mod cli;
+#[path = "build/commands.rs"]
+mod commands;
 #[path = "build/completions.rs"]
 mod completions;
 #[path = "src/defaults.rs"]
@@ -27,6 +29,13 @@ mod manual;
 mod page;
 #[path = "build/sample.rs"]
 mod sample;
+#[path = "build/servers.rs"]
+mod servers;
+#[allow(dead_code, reason = "the program uses the rest")]
+#[path = "src/verbs"]
+mod verbs {
+    pub(crate) mod cli;
+}
 
 use std::error::Error;
 use std::fs;
@@ -38,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=src/cli.rs");
+    println!("cargo::rerun-if-changed=src/verbs/cli.rs");
     println!("cargo::rerun-if-changed=src/defaults.rs");
     println!("cargo::rerun-if-changed=src/diagnosis/phrase.rs");
     println!("cargo::rerun-if-changed=src/diagnosis/cause/catalog.rs");
@@ -46,8 +56,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let changelog = debian_changelog()?;
     let date = page::date(&changelog).ok_or("CHANGELOG.md: its newest version has no date")?;
     let command = cli::Cli::command();
-    let mut files = manual::pages(&command, &date)?;
-    files.extend(completions::scripts(&command)?);
+    let verbs = verbs::cli::Cli::command();
+    let mut files = manual::pages(&command, &verbs, &date)?;
+    files.extend(completions::scripts(&command, &verbs)?);
     files.extend(jobs::files());
     files.push((
         "packaging/monitor_myvnc.toml",

@@ -6,18 +6,33 @@ use clap::builder::Str;
 use clap::{Arg, Command, ValueHint};
 use clap_complete::{Shell, generate};
 
+use crate::servers;
+
 /// Each script, with its path in the tree.
-pub(crate) fn scripts(command: &Command) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
-    let command = command.clone().mut_args(hinted);
+pub(crate) fn scripts(
+    command: &Command,
+    verbs: &Command,
+) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
+    let subcommands = verbs.get_subcommands().cloned();
+    let subcommands = subcommands.map(|verb| verb.mut_args(hinted));
+    let command = command
+        .clone()
+        .mut_args(hinted)
+        .disable_help_subcommand(true)
+        .subcommands(subcommands);
+    let bash = with_equals_signs(&script(&command, Shell::Bash)?)?;
     Ok(vec![
         (
             "completions/monitor_myvnc.bash",
-            with_users(&with_equals_signs(&script(&command, Shell::Bash)?)?)?,
+            servers::bash(&with_users(&bash)?, verbs)?,
         ),
-        ("completions/_monitor_myvnc", script(&command, Shell::Zsh)?),
+        (
+            "completions/_monitor_myvnc",
+            servers::zsh(&script(&command, Shell::Zsh)?)?,
+        ),
         (
             "completions/monitor_myvnc.fish",
-            script(&command, Shell::Fish)?,
+            servers::fish(&script(&command, Shell::Fish)?, verbs),
         ),
     ])
 }
@@ -31,7 +46,9 @@ fn hinted(arg: Arg) -> Arg {
         (_, Some("FILE" | "GLOB")) => ValueHint::FilePath,
         (_, Some("DIR")) => ValueHint::DirPath,
         (_, Some("COMMAND")) => ValueHint::CommandString,
-        (_, Some("NAME" | "SECONDS" | "NUMBER" | "REGEX")) => ValueHint::Other,
+        (_, Some("NAME" | "SERVER" | "TEXT" | "TIME" | "SECONDS" | "NUMBER" | "REGEX")) => {
+            ValueHint::Other
+        }
         _ => return arg,
     };
     arg.value_hint(hint)

@@ -6,6 +6,7 @@ use clap::{Arg, Command};
 use clap_mangen::Man;
 
 use crate::cli::{is_switch, keys};
+use crate::commands;
 use crate::defaults;
 use crate::diagnosis::cause::catalog::Kind;
 use crate::page::{page, tidy};
@@ -23,9 +24,13 @@ const FILE: &str = include_str!("manual/monitor_myvnc.toml.5.in");
 /// If `clap_mangen` cannot render the options.
 pub(crate) fn pages(
     command: &Command,
+    verbs: &Command,
     date: &str,
 ) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
-    let program = filled(PROGRAM).replace("{CAUSES}", &causes());
+    let program = PROGRAM
+        .replace("{COMMANDS}", &commands::section(verbs)?)
+        .replace("{NIGHT}", commands::NIGHT.trim_end());
+    let program = filled(&program).replace("{CAUSES}", &causes());
     let file = filled(FILE).replace("{KEYS}", &blocks(keys(command).map(key)));
     let program = page("MONITOR_MYVNC", "1", date, &program);
     let program = program.replace(".PP\n{OPTIONS}\n", &tidy(&options(command)?));

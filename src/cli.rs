@@ -20,13 +20,20 @@ use crate::defaults;
         --logfile /var/log/myvnc-monitor.log \\\n    \
         --restart-cmd \"/opt/myvnc/manage.py --config_dir=/etc/myvnc start\"\n\n\
         Add --dry-run to see what a run would do without stopping or starting anything.\n\n\
+        Commands (monitor_myvnc COMMAND --help describes each):\n  \
+        status   how the servers are, and how available they were\n  \
+        history  what happened to them\n  \
+        pause    stop and restart nothing for a while\n  \
+        resume   end a pause and a hold-off\n  \
+        inhibit  stop and restart nothing as long as a command runs\n\n\
         Exit status:\n  \
         0  the server is healthy, was restarted, or another run holds the lock\n  \
         1  the server is not healthy, or an error; the log says what\n  \
         2  usage or configuration error; only servers without a mistake were watched",
     max_term_width = 80,
     override_usage = "monitor_myvnc --url URL --logfile FILE --restart-cmd COMMAND [OPTIONS]\n       \
-        monitor_myvnc --config FILE [--server NAME]... [OPTIONS]",
+        monitor_myvnc --config FILE [--server NAME]... [OPTIONS]\n       \
+        monitor_myvnc COMMAND [SERVER]... [OPTIONS]",
     args_override_self = true,
     disable_help_flag = true,
     disable_version_flag = true,

@@ -131,7 +131,7 @@ impl Config {
 
 /// The file's text. It holds commands that are run as root, so as root it is read only when
 /// nobody else can have written it.
-fn read_safely(path: &Path) -> Result<String, UsageError> {
+pub(crate) fn read_safely(path: &Path) -> Result<String, UsageError> {
     let cannot = |reason: &str| UsageError::of("config", format!("{}: {reason}", path.display()));
     let (mut file, metadata) = files::open(path).map_err(|reason| cannot(&errno_text(&reason)))?;
     if nix::unistd::geteuid().is_root() {

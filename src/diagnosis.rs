@@ -8,7 +8,7 @@ pub(crate) mod disks;
 mod finding;
 mod mentioned;
 mod oom;
-mod phrase;
+pub(crate) mod phrase;
 mod question;
 mod report;
 pub(crate) mod server_log;

@@ -23,7 +23,9 @@ mod sys;
 mod text;
 mod tls;
 mod usage;
+mod verbs;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -40,6 +42,10 @@ const EVENT_LOOP: usize = 6;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
+    let is_verb = |word: &OsString| !word.as_encoded_bytes().starts_with(b"-");
+    if arguments.get(1).is_some_and(is_verb) {
+        return verbs::run(&arguments);
+    }
     let (servers, wrong) = match servers::order(&arguments) {
         Ok(Request::Watch { servers, wrong }) => (servers, wrong),
         Ok(Request::PrintText(text)) => {

@@ -195,7 +195,7 @@ fn parse_url(text: &str) -> Result<Url, UsageError> {
 }
 
 /// The URL as it was given, unless it holds a password.
-fn shown(text: &str, url: &Url) -> String {
+pub(crate) fn shown(text: &str, url: &Url) -> String {
     if url.password().is_none() && url.username().is_empty() {
         return redact::redacted(text.trim_end_matches('/'));
     }
@@ -289,7 +289,11 @@ fn parse_run_as(name: &str) -> Result<Account, UsageError> {
     Ok(account)
 }
 
-fn default_state_dir() -> Result<PathBuf, UsageError> {
+/// The state directory where none is named.
+///
+/// # Errors
+/// There is no home directory.
+pub(crate) fn default_state_dir() -> Result<PathBuf, UsageError> {
     if nix::unistd::geteuid().is_root() {
         return Ok(defaults::STATE_DIR.into());
     }

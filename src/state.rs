@@ -139,9 +139,37 @@ pub(crate) struct State {
     pub(crate) warned: Option<u64>,
     /// The last `resume` that was carried out (`pause::Asked`).
     pub(crate) resumed: Option<Time>,
+    /// When the server's certificate expires.
+    pub(crate) certificate_expires: Option<Time>,
     /// Keys of a newer version, which are kept.
     #[serde(flatten)]
     other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl State {
+    /// Reads a state file, without a time limit; none where there is none. Its modification time is that
+    /// of the last healthy check.
+    ///
+    /// # Errors
+    /// It cannot be read, makes no sense, is not a regular file, or belongs to somebody other than root
+    /// and us.
+    pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
+        let (file, _) = match file::open(path, OFlags::RDONLY) {
+            Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut text = Vec::new();
+        file.take(LONGEST as u64).read_to_end(&mut text)?;
+        match serde_json::from_slice(&text) {
+            Ok(state) => Ok(Some(state)),
+            Err(reason) => Err(io::Error::other(format!("it makes no sense ({reason})"))),
+        }
+    }
+
+    /// Whether its PIDs and start times are those of this boot.
+    pub(crate) fn is_of_this_boot(&self) -> bool {
+        self.boot.is_some() && self.boot == boot()
+    }
 }
 
 /// The state file of one URL.
@@ -447,8 +475,6 @@ fn boot() -> Option<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::fs::File;
-
     use super::*;
 
     fn known() -> KnownServer {

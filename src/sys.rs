@@ -6,5 +6,6 @@ pub(crate) mod descriptors;
 pub(crate) mod ffi;
 pub(crate) mod files;
 pub(crate) mod pidfd;
+pub(crate) mod progress;
 pub(crate) mod signals;
 pub(crate) mod terminal;

@@ -124,6 +124,12 @@ impl From<clap::Error> for UsageError {
     }
 }
 
+impl From<&clap::Error> for UsageError {
+    fn from(error: &clap::Error) -> Self {
+        of_clap(error)
+    }
+}
+
 /// What clap says, about the option that it is about.
 fn of_clap(error: &clap::Error) -> UsageError {
     let text = |kind| match error.get(kind) {

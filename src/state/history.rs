@@ -1,8 +1,9 @@
 //! The history of one server: a file of JSON lines in the state directory, to which runs only append.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -78,6 +79,44 @@ pub(crate) struct Entry {
     pub(crate) by: Option<String>,
 }
 
+/// A line as it is read: what a count of many needs of it, and no copies.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Line<'a> {
+    #[serde(borrow)]
+    pub(crate) id: Cow<'a, str>,
+    pub(crate) at: Time,
+    #[serde(borrow)]
+    pub(crate) server: Cow<'a, str>,
+    pub(crate) event: Event,
+    #[serde(borrow, default)]
+    pub(crate) cause: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) culprit: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(crate) culprit_kind: Option<Text<'a>>,
+    #[serde(default)]
+    pub(crate) away_s: Option<u64>,
+    #[serde(borrow, default)]
+    pub(crate) by: Option<Text<'a>>,
+}
+
+/// A text that is borrowed from the line where it has no escapes, as serde does it for a plain `Cow` only.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+
+impl<'a> Line<'a> {
+    /// Reads a line; none where it is damaged.
+    pub(crate) fn parse(line: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok()
+    }
+
+    /// When the time away began that it tells of.
+    pub(crate) fn began(&self) -> Time {
+        Time(self.at.0.saturating_sub(self.away_s.unwrap_or(0)))
+    }
+}
+
 /// Appends a line with one write. A file of 1 MiB is renamed to `….1` before, in the place of an older one.
 ///
 /// # Errors
@@ -127,24 +166,13 @@ fn older(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Reads both files, the oldest line first. Damaged lines, and a last one that is not whole, are left
-/// out. It needs the memory of one line, and reads nothing that was appended meanwhile.
+/// Reads the lines of both files, the oldest first, each without its newline. A last one that is not
+/// whole, and those that are far too long, are left out. It needs the memory of one line, and reads
+/// nothing that was appended meanwhile.
 ///
 /// # Errors
 /// A file cannot be read, is not a regular file, or belongs to somebody other than root and us. What
 /// the other one has was read.
-pub(crate) fn read(path: &Path, mut each: impl FnMut(Entry)) -> io::Result<()> {
-    read_lines(path, |line| {
-        if let Ok(entry) = serde_json::from_slice(line) {
-            each(entry);
-        }
-    })
-}
-
-/// Reads the lines of both files as `read` does, each as it stands there, without its newline.
-///
-/// # Errors
-/// As for `read`.
 pub(crate) fn read_lines(path: &Path, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     // The newer one first: if a run renames it now, it is not missed.
     let newer = file::open(path, OFlags::RDONLY);
@@ -166,31 +194,18 @@ pub(crate) fn read_lines(path: &Path, mut each: impl FnMut(&[u8])) -> io::Result
 }
 
 /// Each whole line, without its newline, unless it is longer than `LONGEST`.
-fn lines(mut file: impl Read, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
-    let mut buffer = vec![0; LONGEST];
-    let (mut filled, mut is_too_long) = (0, false);
+fn lines(file: impl Read, each: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    let mut reader = BufReader::with_capacity(LONGEST, file);
+    let mut line = Vec::new();
     loop {
-        let read = match file.read(&mut buffer[filled..]) {
-            Err(reason) if reason.kind() == io::ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        if read == 0 {
-            return Ok(());
+        line.clear();
+        let most = LONGEST as u64 + 1;
+        reader.by_ref().take(most).read_until(b'\n', &mut line)?;
+        match line.split_last() {
+            Some((b'\n', whole)) => each(whole),
+            Some(_) if line.len() as u64 == most => drop(reader.skip_until(b'\n')?),
+            _ => return Ok(()),
         }
-        filled += read;
-        let mut start = 0;
-        while let Some(length) = buffer[start..filled].iter().position(|byte| *byte == b'\n') {
-            if !std::mem::take(&mut is_too_long) {
-                each(&buffer[start..start + length]);
-            }
-            start += length + 1;
-        }
-        if start == 0 && filled == buffer.len() {
-            is_too_long = true;
-            start = filled;
-        }
-        buffer.copy_within(start..filled, 0);
-        filled -= start;
     }
 }
 
@@ -215,6 +230,18 @@ mod tests {
         }
     }
 
+    fn read(path: &Path, mut each: impl FnMut(Entry)) -> io::Result<()> {
+        read_lines(path, |line| {
+            assert_eq!(
+                Line::parse(line).map(|line| (line.id.into_owned(), line.at)),
+                serde_json::from_slice::<Entry>(line)
+                    .ok()
+                    .map(|entry| (entry.id, entry.at))
+            );
+            serde_json::from_slice(line).into_iter().for_each(&mut each);
+        })
+    }
+
     fn ids(path: &Path) -> Vec<String> {
         let mut ids = Vec::new();
         read(path, |entry| ids.push(entry.id)).unwrap();
@@ -231,8 +258,8 @@ mod tests {
         let mut read_back = Vec::new();
         read(&path, |entry| read_back.push(entry)).unwrap();
         assert_eq!(read_back, [entry("1"), entry("2")]);
-        use std::os::unix::fs::MetadataExt;
-        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+        let mode = rustix::fs::stat(&path).unwrap().st_mode;
+        assert_eq!(mode & 0o777, 0o640);
     }
 
     #[test]

@@ -128,6 +128,11 @@ pub(crate) fn by_uid(uid: Uid) -> Result<Option<User>, AccountError> {
     ask(move || User::from_uid(uid))
 }
 
+/// The same, with another time limit.
+pub(crate) fn by_uid_within(limit: Duration, uid: Uid) -> Result<Option<User>, AccountError> {
+    ask_within(limit, move || User::from_uid(uid))
+}
+
 /// A user ID in digits. The largest number stands for "none" (`setresuid(2)`).
 fn uid(text: &str) -> Option<Uid> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -151,12 +156,19 @@ fn usable_shell(shell: PathBuf) -> PathBuf {
 pub(crate) fn ask<T: Send + 'static>(
     question: impl FnOnce() -> nix::Result<T> + Clone + Send + 'static,
 ) -> Result<T, AccountError> {
+    ask_within(TIMEOUT, question)
+}
+
+fn ask_within<T: Send + 'static>(
+    limit: Duration,
+    question: impl FnOnce() -> nix::Result<T> + Clone + Send + 'static,
+) -> Result<T, AccountError> {
     let (answer, wait) = mpsc::channel();
     let there = question.clone();
     let thread = std::thread::Builder::new().spawn(move || answer.send(there()));
     let found = match thread {
         Ok(_) => wait
-            .recv_timeout(TIMEOUT)
+            .recv_timeout(limit)
             .map_err(|_| AccountError::TimedOut)?,
         // No thread can be had: asked here, without a limit.
         Err(_) => question(),

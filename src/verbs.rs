@@ -1,0 +1,224 @@
+//! The verbs beside the check: how the servers are, what happened to them, and pauses. They read and
+//! write files of the state directory, and ask no server.
+
+pub(crate) mod cli;
+mod history;
+mod incidents;
+mod inhibit;
+mod pause;
+mod server;
+mod spans;
+mod status;
+mod targets;
+mod users;
+mod words;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, FromArgMatches};
+
+use self::cli::{Cli, Verb};
+use self::server::{Process, Server};
+use self::targets::Targets;
+use self::users::Users;
+use self::words::Style;
+use crate::USAGE;
+use crate::journal::warn_stderr;
+use crate::proc::process::Proc;
+use crate::state::State;
+use crate::state::time::Time;
+use crate::usage::{Place, UsageError};
+
+/// What ended a verb early.
+enum Refusal {
+    /// A mistake of the command line or the configuration file.
+    Usage(UsageError),
+    /// It could not be done.
+    Failure,
+}
+
+impl From<UsageError> for Refusal {
+    fn from(error: UsageError) -> Self {
+        Self::Usage(error)
+    }
+}
+
+/// Does what the verb says; the exit status.
+pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
+    let parsed = Cli::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let verb = match parsed {
+        Ok(cli) => cli.verb,
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+            print(&error.render().to_string());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            // Only the words before `--` are options.
+            let options = arguments.iter().take_while(|argument| *argument != "--");
+            let is_plugin = arguments.get(1).is_some_and(|verb| verb == "status")
+                && options.into_iter().any(|option| option == "--nagios");
+            return refuse(&explained(&error), arguments, is_plugin);
+        }
+    };
+    let is_plugin = matches!(&verb, Verb::Status(flags) if flags.nagios);
+    let done = match verb {
+        Verb::Status(flags) => show_status(&flags),
+        Verb::History(flags) => history::show(&flags),
+        Verb::Pause(flags) => pause::pause(&flags),
+        Verb::Resume(flags) => pause::resume(&flags),
+        Verb::Inhibit(flags) => inhibit::inhibit(flags),
+    };
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(Refusal::Usage(error)) => refuse(&error, arguments, is_plugin),
+        Err(Refusal::Failure) => ExitCode::FAILURE,
+    }
+}
+
+/// Says what is wrong; the exit status.
+fn refuse(error: &UsageError, arguments: &[OsString], is_plugin: bool) -> ExitCode {
+    if is_plugin {
+        let (line, status) = status::unknown(&error.to_string());
+        print(&line);
+        return ExitCode::from(status);
+    }
+    let names = Cli::command();
+    let mut names = names.get_subcommands().map(clap::Command::get_name);
+    let verb = arguments.get(1).and_then(|verb| verb.to_str());
+    let verb = verb.filter(|verb| names.any(|name| name == *verb));
+    let see = match verb {
+        Some(verb) => format!("{} {verb} --help", env!("CARGO_PKG_NAME")),
+        None => "--help".to_owned(),
+    };
+    warn_stderr(&format!("{error} (see {see})"));
+    ExitCode::from(USAGE)
+}
+
+/// What clap says, without advice that is wrong here.
+fn explained(error: &clap::Error) -> UsageError {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let command = Cli::command();
+            let names = command.get_subcommands().map(clap::Command::get_name);
+            let names: Vec<&str> = names.collect();
+            let unknown = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            let unknown = words::quoted(unknown);
+            let reason = format!(
+                "{unknown}: no such command; give one of {}, or the options of a check",
+                names.join(", ")
+            );
+            UsageError::new(reason, Place::Flags)
+        }
+        ErrorKind::UnknownArgument => {
+            let unknown = text(ContextKind::InvalidArg).unwrap_or_default();
+            let reason = format!("unexpected argument {unknown}");
+            UsageError::new(reason, Place::Flags)
+        }
+        _ => UsageError::from(error),
+    }
+}
+
+/// A terminal that is gone needs no answer.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// The servers that a verb is about. Warnings go to stderr.
+///
+/// # Errors
+/// As for `Targets::of`.
+fn targets(which: &cli::Which) -> Result<Targets, UsageError> {
+    let targets = Targets::of(which)?;
+    for warning in &targets.warnings {
+        warn_stderr(&format!("warning: {warning}"));
+    }
+    Ok(targets)
+}
+
+/// What is said where no run has written anything yet.
+fn nothing(targets: &Targets) -> String {
+    let directory = targets.directory.display();
+    let sudo = if nix::unistd::geteuid().is_root() {
+        ""
+    } else {
+        "; root's: sudo monitor_myvnc status"
+    };
+    format!("no server was checked yet: there is no state in {directory}{sudo}")
+}
+
+fn show_status(flags: &cli::Status) -> Result<u8, Refusal> {
+    let targets = targets(&flags.which)?;
+    if flags.names {
+        let names = targets.targets.iter().map(|one| format!("{}\n", one.name));
+        print(&names.collect::<String>());
+        return Ok(0);
+    }
+    let now = Time::now();
+    let mut processes = Processes::new(now);
+    let read = |target| Server::read(target, now, |state| processes.of(state));
+    let mut servers: Vec<Server> = targets.targets.iter().map(read).collect();
+    if !flags.json && !servers.iter().any(Server::is_known) {
+        let nothing = nothing(&targets);
+        if flags.nagios {
+            let (line, status) = status::unknown(&nothing);
+            print(&line);
+            return Ok(status);
+        }
+        print(&format!("{nothing}\n"));
+        return Ok(1);
+    }
+    let style = Style::of_stdout();
+    let (text, status) = status::report(flags, &mut servers, &host(), now, style);
+    print(&text);
+    let is_empty = servers.is_empty();
+    Ok(if is_empty { 1 } else { status })
+}
+
+/// The name of this machine (`proc_sys_kernel(5)`).
+fn host() -> String {
+    let path = Proc::here().0.join("sys/kernel/hostname");
+    let name = std::fs::read_to_string(path).unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost" } else { name }.to_owned()
+}
+
+/// Looks up the processes of records: users and times.
+struct Processes {
+    now: Time,
+    /// Time since boot, in seconds.
+    uptime: Option<u64>,
+    users: Users,
+}
+
+impl Processes {
+    fn new(now: Time) -> Self {
+        let text = std::fs::read_to_string(Proc::here().0.join("uptime")).unwrap_or_default();
+        let whole = text.split(['.', ' ']).next();
+        Self {
+            now,
+            uptime: whole.and_then(|whole| whole.parse().ok()),
+            users: Users::default(),
+        }
+    }
+
+    /// The process of the known server; none where it is of another boot.
+    fn of(&mut self, state: &State) -> Option<Process> {
+        let known = state.known.as_ref().filter(|_| state.is_of_this_boot())?;
+        let start = known.start.map(|ticks| ticks / procfs::ticks_per_second());
+        let age = start.and_then(|start| self.uptime?.checked_sub(start));
+        Some(Process {
+            pid: known.pid?,
+            user: known.uid.map(|uid| self.users.name(uid)),
+            started: age.map(|age| Time(self.now.0.saturating_sub(age))),
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! `history`: what happened to the servers.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
+
+use super::cli::{self, By};
+use super::incidents::{Incident, Incidents};
+use super::status::{outcome, what};
+use super::words::{self, Style, local, number, seconds, short};
+use super::{Refusal, nothing, print, targets};
+use crate::journal::warn_stderr;
+use crate::state::history::{self, Entry, Event, Line};
+use crate::state::time::Time;
+use crate::text::errno_text;
+
+/// Longest name that is shown whole, in characters.
+const LONGEST_NAME: usize = 32;
+
+/// Prints the incidents; the exit status.
+pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
+    let targets = targets(&flags.which)?;
+    if targets.targets.is_empty() && !flags.json {
+        print(&format!("{}\n", nothing(&targets)));
+        return Ok(1);
+    }
+    let now = Time::now();
+    let from = Time(now.0.saturating_sub(flags.since.as_secs()));
+    let files = targets.targets.iter().map(|one| one.file(".history.jsonl"));
+    let mut is_whole = true;
+    let mut read = |path: &std::path::Path, each: &mut dyn FnMut(&[u8])| {
+        if let Err(reason) = history::read_lines(path, each) {
+            warn_stderr(&format!("{}: {}", path.display(), errno_text(&reason)));
+            is_whole = false;
+        }
+    };
+    if flags.json {
+        let mut array = Array::new(targets.targets.len() == 1);
+        for path in files {
+            read(&path, &mut |line| {
+                let entry = serde_json::from_slice(line).ok();
+                let entry = entry.filter(|entry: &Entry| entry.at >= from);
+                entry.into_iter().for_each(|entry| array.add(entry));
+            });
+        }
+        array.end();
+    } else {
+        let mut incidents = Vec::new();
+        let mut groups = Groups::default();
+        for path in files {
+            let mut open = Incidents::default();
+            let mut pass = |incident: Incident| match flags.by {
+                Some(by) => groups.add(by, &incident),
+                None => incidents.push(incident),
+            };
+            read(&path, &mut |line| {
+                let line = Line::parse(line).filter(|line| line.at >= from);
+                line.and_then(|line| open.take(line))
+                    .into_iter()
+                    .for_each(&mut pass);
+            });
+            open.rest().into_iter().for_each(pass);
+        }
+        let text = match flags.by {
+            Some(_) => groups.rows(),
+            None => lines(&mut incidents),
+        };
+        let text = if text.is_empty() {
+            format!("no incident in {}\n", seconds(flags.since.as_secs()))
+        } else {
+            text
+        };
+        print(&Style::of_stdout().plain(text));
+    }
+    Ok(u8::from(!is_whole))
+}
+
+/// An array of JSON: a server's lines as they come, those of several in order of time.
+struct Array {
+    out: BufWriter<std::io::Stdout>,
+    is_one: bool,
+    is_empty: bool,
+    others: Vec<(Time, String)>,
+}
+
+impl Array {
+    fn new(is_one: bool) -> Self {
+        Self {
+            out: BufWriter::new(std::io::stdout()),
+            is_one,
+            is_empty: true,
+            others: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, entry: Entry) {
+        let Ok(text) = serde_json::to_string(&entry) else {
+            return;
+        };
+        if self.is_one {
+            self.write(&text);
+        } else {
+            self.others.push((entry.at, text));
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        let before = if self.is_empty { "[" } else { ",\n" };
+        self.is_empty = false;
+        // A reader that is gone needs no more.
+        let _ = self.out.write_all(before.as_bytes());
+        let _ = self.out.write_all(text.as_bytes());
+    }
+
+    fn end(mut self) {
+        let mut others = std::mem::take(&mut self.others);
+        others.sort_by_key(|(at, _)| *at);
+        for (_, text) in others {
+            self.write(&text);
+        }
+        let end: &[u8] = if self.is_empty { b"[]\n" } else { b"]\n" };
+        let _ = self.out.write_all(end);
+        let _ = self.out.flush();
+    }
+}
+
+/// A line for each incident, the oldest first.
+fn lines(incidents: &mut Vec<Incident>) -> String {
+    incidents.retain(|incident| incident.event != Event::Other);
+    incidents.sort_by_key(|incident| incident.began);
+    let widths = incidents.iter().map(|one| one.server.chars().count());
+    let width = widths.max().unwrap_or(0).min(LONGEST_NAME);
+    let mut text = String::new();
+    for incident in incidents {
+        let began = local(incident.began).format("%Y-%m-%d %H:%M:%S");
+        let name = short(&incident.server, width);
+        let away = seconds(incident.away);
+        let lasted = match incident.lasted {
+            Some(true) => ", lasted",
+            Some(false) => ", fell again",
+            None => "",
+        };
+        let outcome = format!("{}{lasted}", outcome(incident.event));
+        let line = format!(
+            "{began}  {name:width$}  {away:>7}  {outcome:21}  {}",
+            what(incident)
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Incidents with one cause or one culprit.
+#[derive(Debug, Default)]
+struct Group {
+    incidents: u32,
+    restarts: u32,
+    lasted: u32,
+    unwedged: u32,
+    away: u64,
+}
+
+#[derive(Debug, Default)]
+struct Groups(BTreeMap<String, Group>);
+
+impl Groups {
+    fn add(&mut self, by: By, incident: &Incident) {
+        if matches!(incident.event, Event::Unwatched | Event::Other) {
+            return;
+        }
+        let name = match by {
+            By::Cause => incident.cause.as_deref(),
+            By::Culprit => incident.who(),
+        };
+        let name = short(name.unwrap_or("-"), words::WIDTH / 2);
+        let group = self.0.entry(name).or_default();
+        group.incidents += 1;
+        group.restarts += incident.restarts;
+        group.lasted += u32::from(incident.restarts > 0 && incident.lasted == Some(true));
+        group.unwedged += u32::from(incident.event == Event::Unwedged);
+        group.away += incident.away;
+    }
+
+    /// A line for each, the most frequent first.
+    fn rows(&self) -> String {
+        let width = self.0.keys().map(|name| name.chars().count()).max();
+        let width = width.unwrap_or(0);
+        let mut groups: Vec<_> = self.0.iter().collect();
+        groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.incidents));
+        let rows = groups.into_iter().map(|(name, group)| {
+            let restarts = number(group.restarts.into(), "restart");
+            let lasted = group.lasted;
+            let unwedged = match group.unwedged {
+                0 => String::new(),
+                number => format!("; {number} unwedged"),
+            };
+            let away = seconds(group.away);
+            format!("{name:width$}  {restarts}, {lasted} lasted{unwedged}; away {away}\n")
+        });
+        rows.collect()
+    }
+}

@@ -1,0 +1,192 @@
+//! Lines of the history, put together to incidents.
+
+use std::collections::VecDeque;
+
+use crate::state::history::{Event, Line, Text};
+use crate::state::time::Time;
+
+/// So many incidents are kept open for further lines of theirs.
+const OPEN: usize = 8;
+
+/// What happened to a server once.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Incident {
+    pub(crate) id: String,
+    pub(crate) server: String,
+    /// When it began.
+    pub(crate) began: Time,
+    /// Its last event that is about how it went.
+    pub(crate) event: Event,
+    pub(crate) cause: Option<String>,
+    pub(crate) culprit: Option<String>,
+    /// Whether the culprit is a client, whose port says nothing.
+    pub(crate) is_client: bool,
+    /// How long the server was away, in seconds.
+    pub(crate) away: u64,
+    /// Who restored the service, if that was not the monitor.
+    pub(crate) by: Option<String>,
+    /// Restarts that are in the history.
+    pub(crate) restarts: u32,
+    /// Whether the server then answered for 10 minutes, as far as that is known.
+    pub(crate) lasted: Option<bool>,
+}
+
+impl Incident {
+    fn new(line: &Line) -> Self {
+        Self {
+            id: line.id.clone().into_owned(),
+            server: line.server.clone().into_owned(),
+            began: line.began(),
+            event: line.event,
+            cause: None,
+            culprit: None,
+            is_client: false,
+            away: 0,
+            by: None,
+            restarts: 0,
+            lasted: None,
+        }
+    }
+
+    fn take(&mut self, line: Line) {
+        match line.event {
+            Event::Lasted => return self.lasted = Some(true),
+            Event::FellAgain => return self.lasted = Some(false),
+            Event::Restarted | Event::Failed => self.restarts += 1,
+            _ => (),
+        }
+        self.event = line.event;
+        self.away += line.away_s.unwrap_or(0);
+        let owned = |text: Text| text.0.into_owned();
+        if let Some(cause) = line.cause {
+            self.cause = Some(owned(cause));
+        }
+        if let Some(culprit) = line.culprit {
+            self.is_client = line.culprit_kind.is_some_and(|kind| kind.0 == "client");
+            self.culprit = Some(owned(culprit));
+        }
+        if let Some(by) = line.by {
+            self.by = Some(by).filter(|by| by.0 != "monitor").map(owned);
+        }
+    }
+
+    /// The culprit, without the port that a client had.
+    pub(crate) fn who(&self) -> Option<&str> {
+        let culprit = self.culprit.as_deref()?;
+        Some(match culprit.rsplit_once(':') {
+            Some((address, port))
+                if self.is_client && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                address
+            }
+            _ => culprit,
+        })
+    }
+
+    /// Cause and culprit, with what there is of them.
+    pub(crate) fn what(&self, culprit: Option<&str>) -> String {
+        let words = [self.cause.as_deref(), culprit];
+        let words: Vec<&str> = words.into_iter().flatten().collect();
+        words.join(" ")
+    }
+}
+
+/// Whether lines of that kind tell of an incident.
+pub(crate) fn is_incident(event: Event) -> bool {
+    !matches!(event, Event::Unwatched | Event::Other)
+}
+
+/// Puts lines together. An incident is passed on when many others have begun since, so that it needs
+/// the memory of a few.
+#[derive(Debug, Default)]
+pub(crate) struct Incidents {
+    open: VecDeque<Incident>,
+}
+
+impl Incidents {
+    /// Takes the next line of a server; an incident of which no further line is awaited.
+    pub(crate) fn take(&mut self, line: Line) -> Option<Incident> {
+        let mut open = self.open.iter_mut().rev();
+        if let Some(incident) = open.find(|incident| incident.id == line.id) {
+            incident.take(line);
+            return None;
+        }
+        // Its first lines are too old to be read, or were lost with a file.
+        if matches!(line.event, Event::Lasted | Event::FellAgain) {
+            return None;
+        }
+        let mut incident = Incident::new(&line);
+        incident.take(line);
+        self.open.push_back(incident);
+        let is_full = self.open.len() > OPEN;
+        is_full.then(|| self.open.pop_front()).flatten()
+    }
+
+    /// The others.
+    pub(crate) fn rest(self) -> VecDeque<Incident> {
+        self.open
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn line(id: &str, at: u64, event: Event, away: u64) -> Line<'_> {
+        let text = |text: &'static str| Some(Text(text.into()));
+        Line {
+            id: id.into(),
+            at: Time(at),
+            server: "main".into(),
+            event,
+            cause: text("idle_client"),
+            culprit: text("[2001:db8::1]:51234"),
+            culprit_kind: text("client"),
+            away_s: Some(away),
+            by: None,
+        }
+    }
+
+    #[test]
+    fn lines_of_one_incident_are_one() {
+        let mut incidents = Incidents::default();
+        incidents.take(line("1", 1074, Event::Failed, 74));
+        incidents.take(line("2", 2000, Event::Unwedged, 1));
+        let mut recovered = line("1", 2074, Event::Recovered, 1000);
+        recovered.by = Some(Text("alice".into()));
+        recovered.culprit = None;
+        incidents.take(recovered);
+        incidents.take(line("1", 2700, Event::Lasted, 0));
+        incidents.take(line("0", 2700, Event::FellAgain, 0));
+        let rest: Vec<Incident> = incidents.rest().into();
+        assert_eq!(rest.len(), 2);
+        let one = &rest[0];
+        assert_eq!((one.began, one.away), (Time(1000), 1074));
+        assert_eq!((one.event, one.lasted), (Event::Recovered, Some(true)));
+        assert_eq!((one.restarts, one.by.as_deref()), (1, Some("alice")));
+        assert_eq!(one.who(), Some("[2001:db8::1]"));
+        assert_eq!(one.what(one.who()), "idle_client [2001:db8::1]");
+    }
+
+    #[test]
+    fn only_a_client_loses_its_port() {
+        let mut incidents = Incidents::default();
+        let mut peer = line("1", 1074, Event::Failed, 74);
+        peer.culprit_kind = Some(Text("peer".into()));
+        incidents.take(peer);
+        assert_eq!(incidents.rest()[0].who(), Some("[2001:db8::1]:51234"));
+    }
+
+    #[test]
+    fn old_incidents_are_passed_on() {
+        let mut incidents = Incidents::default();
+        let passed = (0..100).filter_map(|number| {
+            let id = number.to_string();
+            incidents.take(line(&id, number, Event::Restarted, 1))
+        });
+        let passed: Vec<String> = passed.map(|incident| incident.id).collect();
+        assert_eq!(passed.len(), 100 - OPEN);
+        assert_eq!(passed[0], "0");
+    }
+}

@@ -1,0 +1,107 @@
+//! `inhibit`: a pause exactly as long as a command runs.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+
+use nix::sys::signal::{SigSet, Signal};
+
+use super::cli;
+use super::users::caller;
+use super::words::short;
+use super::{Refusal, nothing, targets};
+use crate::journal::warn_stderr;
+use crate::state::pause::{Inhibit, Inhibition};
+use crate::state::time::Time;
+use crate::sys::progress::Progress;
+use crate::sys::signals;
+use crate::text::errno_text;
+
+/// Longest command that is kept, in characters.
+const LONGEST: usize = 200;
+/// Exit statuses of a command that cannot be run, as shells have them (bash(1), EXIT STATUS).
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;
+/// What a signal's number is added to for the exit status of a command that it ended.
+const SIGNALLED: i32 = 128;
+
+/// Runs the command; its exit status.
+pub(super) fn inhibit(flags: cli::Inhibit) -> Result<u8, Refusal> {
+    let found = targets(&flags.which)?;
+    if found.targets.is_empty() {
+        warn_stderr(&format!("cannot inhibit: {}", nothing(&found)));
+        return Err(Refusal::Failure);
+    }
+    let words: Vec<_> = flags
+        .command
+        .iter()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    let by = Inhibit {
+        pid: nix::unistd::getpid().as_raw(),
+        by: caller(),
+        command: short(&words.join(" "), LONGEST),
+        at: Time::now(),
+    };
+    let mut inhibitions = Vec::new();
+    for target in &found.targets {
+        match Inhibition::begin(&target.file(".pause"), by.clone()) {
+            Ok(inhibition) => inhibitions.push(inhibition),
+            Err(reason) => {
+                warn_stderr(&super::pause::refused(target, "inhibit", &reason));
+                end(inhibitions);
+                return Err(Refusal::Failure);
+            }
+        }
+    }
+    let status = run(&flags, &by.command);
+    end(inhibitions);
+    Ok(status)
+}
+
+/// The command is over: its servers are watched as before, whatever it has left behind.
+fn end(inhibitions: Vec<Inhibition>) {
+    for inhibition in inhibitions {
+        if let Err(reason) = inhibition.end() {
+            warn_stderr(&format!("cannot tidy up: {}", errno_text(&reason)));
+        }
+    }
+}
+
+fn run(flags: &cli::Inhibit, shown: &str) -> u8 {
+    let Some((program, arguments)) = flags.command.split_first() else {
+        return NOT_FOUND;
+    };
+    signals::keep_children();
+    let mut child = match Command::new(program).args(arguments).spawn() {
+        Ok(child) => child,
+        Err(reason) => {
+            warn_stderr(&format!("{shown}: {}", errno_text(&reason)));
+            return if reason.kind() == io::ErrorKind::NotFound {
+                NOT_FOUND
+            } else {
+                NOT_EXECUTABLE
+            };
+        }
+    };
+    // The terminal's signals are the command's: what it makes of them is awaited.
+    let mut terminal = SigSet::empty();
+    terminal.add(Signal::SIGINT);
+    terminal.add(Signal::SIGQUIT);
+    let _ = terminal.thread_block();
+    let pid = i32::try_from(child.id()).unwrap_or_default();
+    let progress = (!flags.quiet).then(|| Progress::beside_a_child(shown, pid));
+    let ended = child.wait();
+    drop(progress);
+    match ended {
+        Ok(status) => {
+            let signal = || status.signal().map(|signal| SIGNALLED + signal);
+            let code = status.code().or_else(signal).unwrap_or(1);
+            u8::try_from(code).unwrap_or(1)
+        }
+        Err(reason) => {
+            warn_stderr(&format!("{shown}: {}", errno_text(&reason)));
+            1
+        }
+    }
+}
