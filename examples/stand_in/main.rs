@@ -280,10 +280,7 @@ fn answer(mut client: TcpStream, status: &str, script: &Script) {
         if let Some(length) = line.strip_prefix("Content-Length: ") {
             posted = length.trim_end().parse().unwrap();
         }
-        if line
-            == "
-"
-        {
+        if line == "\r\n" {
             let _ = lines.read_exact(&mut vec![0; posted]);
             let is_meant = script.text("hang-for").is_none_or(|only| path == only);
             if let Some(mode) = script.text("hang").filter(|_| is_meant) {
