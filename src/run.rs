@@ -446,15 +446,11 @@ impl<'a> Run<'a> {
                 if self.settings.purpose == Purpose::DryRun {
                     self.warn_of_mistake().await;
                 }
-                if self.settings.purpose == Purpose::Heal {
-                    if self.is_warning_due() {
-                        let owner = self
-                            .state
-                            .known()
-                            .and_then(|known| known.uid.zip(known.gid));
-                        let account = self.account_of(owner).unwrap_or_default();
-                        self.warn_of_command(account.as_ref()).await;
-                    }
+                if self.settings.purpose == Purpose::Heal && self.is_warning_due() {
+                    let known = self.state.known();
+                    let owner = known.and_then(|known| known.uid.zip(known.gid));
+                    let account = self.account_of(owner).unwrap_or_default();
+                    self.warn_of_command(account.as_ref()).await;
                 }
                 let status = self.verdict.as_ref().and_then(Verdict::status);
                 self.journal.info(&format!(
