@@ -35,6 +35,7 @@ use crate::state::ledger::Hold;
 use crate::state::time::Time;
 use crate::state::{self, StateFile};
 use crate::sys::files::Directory;
+use crate::sys::progress::Progress;
 use crate::sys::signals::Signals;
 use crate::text::{errno_text, seconds};
 
@@ -527,6 +528,11 @@ impl<'a> Run<'a> {
     fn say_unresponsive(&self) {
         self.journal
             .error(&format!("✗ Server is unresponsive: {}", self.last_error()));
+    }
+
+    /// Shows on a terminal what is awaited, until it is dropped.
+    fn progress(&self, what: &str, limit: Duration) -> Option<Progress> {
+        (!self.settings.quiet).then(|| Progress::awaiting(what, Some(limit)))
     }
 
     fn last_error(&self) -> String {
