@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::cause::catalog::Cause;
-pub(crate) use self::cause::catalog::{Culprit, Kind};
+pub(crate) use self::cause::catalog::Kind;
 use self::collect::Collect;
 pub(crate) use self::finding::{Blocker, Child, Finding};
 pub(crate) use self::question::{Question, Seen};
@@ -32,6 +32,9 @@ use crate::text::errno_text;
 
 /// Time limit of a diagnosis.
 const BUDGET: Duration = Duration::from_millis(500);
+
+/// Time limit of a look.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a diagnosis found.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -100,6 +103,28 @@ pub(crate) async fn diagnose(question: &Question) -> Diagnosis {
         findings: vec![Finding::bare(&Cause::ProcTimedOut(BUDGET))],
         report: Vec::new(),
     })
+}
+
+/// Looks what blocks the server now, within the time limit of a look: a part of what `diagnose` reads.
+pub(crate) async fn look(question: &Question) -> Vec<Finding> {
+    let read = || {
+        let mut found = Vec::new();
+        let mut keep = |snapshot: &Snapshot| {
+            let causes = cause::blocked(snapshot);
+            found = causes
+                .iter()
+                .map(|cause| Finding::of(cause, snapshot))
+                .filter(|finding| finding.blocker.is_some())
+                .collect();
+        };
+        Collect::new(Proc::here(), question, &mut keep).at_waits();
+        found
+    };
+    match bounded::ask(LOOK, read).await {
+        Ok(found) => found.unwrap_or_default(),
+        // What is read cannot block.
+        Err(_) => read(),
+    }
 }
 
 #[cfg(test)]

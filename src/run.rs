@@ -7,6 +7,7 @@ mod recognise;
 mod record;
 mod start;
 mod stop;
+mod unwedge;
 mod wording;
 
 use std::io;
@@ -155,6 +156,8 @@ struct Run<'a> {
     selection: Option<Selection>,
     /// The first cause that the diagnosis found.
     cause: Option<Finding>,
+    /// What the diagnosis found that blocks the server and could be ended without it.
+    blocking: Vec<Finding>,
     /// What the run before this one saw.
     last: LastFile,
     /// What the restart policy was asked about.
@@ -228,6 +231,7 @@ impl<'a> Run<'a> {
             files: None,
             selection: None,
             cause: None,
+            blocking: Vec::new(),
             last,
             outage: None,
             hold: None,
@@ -289,7 +293,7 @@ impl<'a> Run<'a> {
             Action::CheckLonger => self.check_longer(phase).await,
             Action::ReadPause => self.read_pause().await,
             Action::AwaitYoung => self.await_young().await,
-            Action::Unwedge => Event::NotUnwedged,
+            Action::Unwedge => self.unwedge(phase).await,
             Action::Recognise => self.recognise().await,
             Action::Reserve => self.reserve().await,
             Action::Search => self.search().await,

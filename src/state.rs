@@ -292,6 +292,11 @@ impl StateFile {
         reason
     }
 
+    /// Whether the state directory cannot be used.
+    pub(crate) fn is_unusable(&self) -> bool {
+        self.unusable.is_some()
+    }
+
     /// Records that the state directory cannot be used, for this reason.
     pub(crate) fn give_up(&mut self, reason: String) {
         self.unusable = Some(reason);

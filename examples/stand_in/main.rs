@@ -5,7 +5,8 @@
 //! `manage.py VERB` starts it as the real one does: `start` and `restart` leave it detached and exit,
 //! `foreground` becomes it, `fail` prints lines and exits with status 3, no verb does nothing.
 //!
-//! `hang = MODE` in `main.py` makes the first request hang it: see `hang`. `tls = yes` lets it read from
+//! `hang = MODE` in `main.py` makes the first request hang it: see `hang`; `hang-for = PATH` makes only a request for
+//! that path do so. `tls = yes` lets it read from
 //! a client as a server does that waits for a TLS handshake, which never ends. `status = STATUS` and
 //! `location = URL` are those of its answers; `body = BYTES` makes them long, and lets no more than a few kilobytes
 //! be on their way to a client that does not read.
@@ -271,14 +272,21 @@ fn listen(address: SocketAddr) -> TcpListener {
 fn answer(mut client: TcpStream, status: &str, script: &Script) {
     let mut lines = BufReader::new(client.try_clone().unwrap());
     let mut line = String::new();
-    let mut posted = 0;
+    let (mut path, mut posted) = (String::new(), 0);
     while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+        if path.is_empty() {
+            path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        }
         if let Some(length) = line.strip_prefix("Content-Length: ") {
             posted = length.trim_end().parse().unwrap();
         }
-        if line == "\r\n" {
+        if line
+            == "
+"
+        {
             let _ = lines.read_exact(&mut vec![0; posted]);
-            if let Some(mode) = script.text("hang") {
+            let is_meant = script.text("hang-for").is_none_or(|only| path == only);
+            if let Some(mode) = script.text("hang").filter(|_| is_meant) {
                 hang::hang(mode, &mut client, script);
             }
             let location = script.text("location");

@@ -105,6 +105,20 @@ impl<'a> Collect<'a> {
         paths
     }
 
+    /// Reads what each process waits for, and nothing else: no other process is searched.
+    pub(super) fn at_waits(&mut self) {
+        let (proc, question) = (self.proc, self.question);
+        let mut holders = FdOwners::until(proc, Instant::now());
+        let sockets = Sockets::read(proc);
+        for found in &question.server {
+            let read = process::read(proc, found, &sockets, &mut holders);
+            self.snapshot
+                .processes
+                .extend(read.map(|(process, _)| process));
+        }
+        (self.tell)(&self.snapshot);
+    }
+
     /// Looks at the server's own log and at the disks, the server's `paths` among them.
     pub(super) fn at_disks(&mut self, mut paths: Vec<PathBuf>) {
         let log = server_log::last(&paths, &self.question.log);
@@ -275,6 +289,20 @@ mod tests {
         assert!((machine.load - 0.5).abs() < 0.001 && machine.threads == 345);
         let pressure = machine.pressure.map(|one| [one.cpu, one.memory, one.io]);
         assert_eq!(pressure, Some([12.0, 3.0, 4.0]));
+    }
+
+    #[test]
+    fn a_light_look_reads_what_the_server_waits_for() {
+        let captured = Captured::new();
+        captured.process(7, 'S', "python3\0main.py\0", &blocked_in(libc::SYS_read, 4));
+        captured.link("7/fd/4", "socket:[82]");
+        let question = question();
+        let mut sent = Vec::new();
+        let mut send = |snapshot: &Snapshot| sent.push(snapshot.clone());
+        Collect::new(captured.proc(), &question, &mut send).at_waits();
+        assert_eq!(sent.len(), 1);
+        let wait = sent[0].processes[0].wait();
+        assert!(matches!(wait, Wait::Client { inode: 82, .. }), "{wait:?}");
     }
 
     #[test]

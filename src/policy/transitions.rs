@@ -9,6 +9,8 @@ use crate::diagnosis::Kind;
 use crate::state::ledger::{Attempt, Down, Hold, Ledger, Phase, Restarted};
 use crate::state::time::Time;
 
+/// The server is unwedged in an hour, at most.
+const MOST_INCIDENTS: usize = 30;
 /// After answers for this time a restart has lasted, and those before no longer count.
 const LASTING: Duration = Duration::from_secs(10 * 60);
 /// After answers for this time a server flaps no longer.
@@ -68,6 +70,11 @@ pub(crate) struct Ended {
     pub(crate) away: Option<Duration>,
     /// What is to be announced. Nothing of restarts that work while the server flaps.
     pub(crate) notices: Vec<Notice>,
+}
+
+/// Whether that was within the last hour.
+fn is_recent(at: Time, now: Time) -> bool {
+    at.after(HOUR) > now
 }
 
 impl Ledger {
@@ -189,6 +196,18 @@ impl Ledger {
             away: Some(away),
             notices,
         }
+    }
+
+    /// Whether the server may be unwedged: not more than 30 times in an hour.
+    pub(crate) fn allows_unwedging(&self, now: Time) -> bool {
+        let recent = self.unwedged.iter().filter(|at| is_recent(**at, now));
+        recent.count() < MOST_INCIDENTS
+    }
+
+    /// Notes that it is unwedged now, or that this is tried.
+    pub(crate) fn note_unwedging(&mut self, now: Time) {
+        self.unwedged.retain(|at| is_recent(*at, now));
+        self.unwedged.push(now);
     }
 
     /// The server was healed without a restart.

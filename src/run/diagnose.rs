@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Run;
 use crate::diagnosis::server_log::Wanted;
-use crate::diagnosis::{self, Diagnosis, Line, Question, Seen};
+use crate::diagnosis::{self, Diagnosis, Finding, Line, Question, Seen};
 use crate::health::{CheckError, CheckStage, NOT_TLS};
 use crate::journal::{BANNER, Level};
 use crate::recovery::{Event, Outcome, Phase, Plan, Purpose};
@@ -22,13 +22,6 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 impl Run<'_> {
     /// Looks at the server and writes down what there is to see, within its budget.
     pub(super) async fn diagnose(&mut self, phase: Phase) -> Event {
-        let (server, others) = match &self.selection {
-            Some(selection) => {
-                let spared = selection.spared.iter().map(|(process, _)| process.clone());
-                (selection.server.clone(), spared.take(MOST_OTHERS).collect())
-            }
-            None => (Vec::new(), Vec::new()),
-        };
         let seen = match self.error() {
             Some(error) => match self.checker.right_scheme(error, SCHEME_TIMEOUT).await {
                 Some(url) => Seen::Scheme(url.to_string()),
@@ -36,30 +29,7 @@ impl Run<'_> {
             },
             None => self.seen(),
         };
-        let known = self.state.known().cloned().unwrap_or_default();
-        let owner = server.first().map(|process| process.uid).or(known.uid);
-        let question = Question {
-            server,
-            others,
-            port: self.settings.port(),
-            is_port_of_url: self
-                .files
-                .as_ref()
-                .is_none_or(|files| self.address(files).is_of_url),
-            addresses: self.checker.addresses(),
-            tls: self.settings.url.scheme() == "https",
-            seen,
-            since_healthy: self.last_answer().and_then(|at| at.elapsed().ok()),
-            log: Wanted {
-                known: known.log.clone().map(Into::into),
-                pattern: self.settings.server_log.clone(),
-                logdir: self.logdir(),
-                history: self.settings.log_history,
-                ours: vec![self.settings.logfile.clone()],
-                owner,
-            },
-            known,
-        };
+        let question = self.question(seen);
         let Diagnosis { findings, report } = diagnosis::diagnose(&question).await;
         for line in [BANNER, "DIAGNOSIS", BANNER] {
             self.journal.info(line);
@@ -83,11 +53,48 @@ impl Run<'_> {
             _ => Plan::Leave(Outcome::Looked),
         };
         let prospects = self.rule(&findings, plan).await;
+        let has_blocker = |one: &&Finding| one.blocker.is_some();
+        self.blocking = findings.iter().filter(has_blocker).cloned().collect();
         self.cause = findings.into_iter().next();
         if self.settings.purpose != Purpose::Collect {
             self.say_spared();
         }
         Event::Diagnosed(prospects)
+    }
+
+    /// What is asked about.
+    pub(super) fn question(&self, seen: Seen) -> Question {
+        let (server, others) = match &self.selection {
+            Some(selection) => {
+                let spared = selection.spared.iter().map(|(process, _)| process.clone());
+                (selection.server.clone(), spared.take(MOST_OTHERS).collect())
+            }
+            None => (Vec::new(), Vec::new()),
+        };
+        let known = self.state.known().cloned().unwrap_or_default();
+        let owner = server.first().map(|process| process.uid).or(known.uid);
+        Question {
+            server,
+            others,
+            port: self.settings.port(),
+            is_port_of_url: self
+                .files
+                .as_ref()
+                .is_none_or(|files| self.address(files).is_of_url),
+            addresses: self.checker.addresses(),
+            tls: self.settings.url.scheme() == "https",
+            seen,
+            since_healthy: self.last_answer().and_then(|at| at.elapsed().ok()),
+            log: Wanted {
+                known: known.log.clone().map(Into::into),
+                pattern: self.settings.server_log.clone(),
+                logdir: self.logdir(),
+                history: self.settings.log_history,
+                ours: vec![self.settings.logfile.clone()],
+                owner,
+            },
+            known,
+        }
     }
 
     /// Runs `--dump-cmd` on the server's process that listens, or else on its first.

@@ -719,6 +719,7 @@ impl Run<'_> {
         if self.settings.purpose != Purpose::DryRun {
             return;
         }
+        self.say_what_would_be_ended();
         let stop = if self.held.is_empty() {
             "nothing".to_owned()
         } else {

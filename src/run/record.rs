@@ -43,6 +43,9 @@ impl Run<'_> {
     /// Looks whether somebody has paused the monitor, and ends a hold where somebody asked for that.
     pub(super) async fn read_pause(&mut self) -> Event {
         self.forget_other_boots();
+        if self.state.is_unusable() {
+            return Event::NotPaused;
+        }
         let path = self.state_file(".pause");
         let asked = pause::asked(&path, self.began).await;
         if asked.resume.is_some() && self.state.state.resumed != asked.resume {

@@ -39,8 +39,6 @@ pub(super) fn pids(held: &[ProcessHandle]) -> String {
 /// That a restart waits: why, until when, and how to end that. `failures`: restarts in a row that did not help;
 /// `cause`: the sentence of the first cause.
 pub(super) fn held_off(hold: &Hold, failures: usize, cause: &str, server: &str) -> String {
-    let until = hold.until.map(|until| format!(" until {}", clock(until.0)));
-    let until = until.unwrap_or_default();
     let why = match hold.why.as_str() {
         "failed" if failures == 1 => "the last restart did not help".to_owned(),
         "failed" => format!("the last {failures} restarts did not help"),
@@ -48,5 +46,11 @@ pub(super) fn held_off(hold: &Hold, failures: usize, cause: &str, server: &str) 
         "policy" => return "Restart held off: restart-policy is never".to_owned(),
         _ => format!("a restart does not cure this: {cause}"),
     };
-    format!("Restart held off{until}: {why}; to try at once: monitor_myvnc resume {server}")
+    match hold.until {
+        Some(until) => format!(
+            "Restart held off until {}: {why}; to try at once: monitor_myvnc resume {server}",
+            clock(until.0)
+        ),
+        None => format!("Restart held off: {why}"),
+    }
 }

@@ -74,6 +74,29 @@ impl ProcessHandle {
     }
 }
 
+/// SIGTERM, then SIGCONT, to a process of the server's that is none of its own. `false` when it had ended.
+///
+/// # Errors
+/// As `kill(2)`.
+pub(crate) fn end_child(pid: i32, start_time: u64) -> io::Result<bool> {
+    let is_alive = || Proc::here().is_alive(pid, start_time);
+    let pidfd = Pidfd::of(pid);
+    // The PID may be a successor's: compared once it is held.
+    if !is_alive() {
+        return Ok(false);
+    }
+    for signal in [Signal::TERM, Signal::CONT] {
+        match pidfd.send(signal, is_alive) {
+            Ok(()) => (),
+            Err(reason) if reason.raw_os_error() == Some(Errno::ESRCH as i32) => {
+                return Ok(signal == Signal::CONT);
+            }
+            Err(reason) => return Err(reason),
+        }
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

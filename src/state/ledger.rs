@@ -128,6 +128,8 @@ pub(crate) struct Ledger {
     pub(crate) down: Option<Down>,
     /// Restarts of the last hours, the oldest first.
     pub(crate) restarts: Vec<Attempt>,
+    /// When the server was unwedged or that was tried, in the last hour.
+    pub(crate) unwedged: Vec<Time>,
     /// Why the next restart waits, where it does.
     pub(crate) hold: Option<Hold>,
     /// Since when the server is away during a pause.

@@ -224,7 +224,8 @@ fn a_server_overrides_what_is_shared_and_a_flag_overrides_both() {
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
     let expected = "[server.one]\nurl = \"http://vm:1\"\nlogfile = \"/var/log/monitor_myvnc/one.log\"\n\
         restart-cmd = \"a \\\"b\\\"\"\ntimeout = 0.5\nretries = 7\nretry-delay = 5\nno-verify-ssl = true\n\
-        stop-timeout = 10\nstart-timeout = 30\nlog-history-minutes = 2\nquiet = false\nlog-level = \"debug\"\n\
+        stop-timeout = 10\nstart-timeout = 30\nrestart-policy = \"always\"\nmax-restarts = 0\nstart-grace = 0\n\
+        unwedge = false\nunwedge-for = 5\nlog-history-minutes = 2\nquiet = false\nlog-level = \"debug\"\n\
         debug = false\nstate-dir = \"/state\"\n";
     assert_eq!(checked.stdout, expected);
     let (checked, _) = check(text, &[]);
@@ -353,7 +354,7 @@ fn a_file_that_others_can_write_is_refused_as_root() {
 
 /// A file with these sites' servers, told apart by port alone or by pattern.
 fn configure(path: &Path, sites: &[(&str, &Site)], by_pattern: bool) {
-    let mut text = "timeout = 1\n".to_owned();
+    let mut text = "timeout = 3\n".to_owned();
     for (name, site) in sites {
         let mut settings = vec![
             format!("[server.{name}]"),

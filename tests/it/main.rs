@@ -20,4 +20,5 @@ mod operating;
 mod proxy;
 mod rig;
 mod run_as;
+mod unwedge;
 mod usage;
