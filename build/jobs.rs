@@ -46,7 +46,7 @@ fn logrotate() -> String {
 # logrotate reports an error for a log that two patterns match. So the patterns
 # with [!...] match each *.log except *.restart.log, which has its own block.
 #
-# If {LOG_DIR} belongs to another user than root, add the line
+# If {LOG_DIR} belongs to a user other than root, add the line
 # `su OWNER GROUP` to the two blocks for that directory.
 "
     );
@@ -103,15 +103,17 @@ After=network.target
 [Service]
 Type=oneshot
 ExecStart={PROGRAM} --quiet --config {CONFIG_FILE}
-# A server that the restart command starts stays in this service's control group.
-# systemd must not kill it when the monitor ends.
+# A server that the restart command starts stays in this unit's control group.
+# With KillMode=process, systemd ends only the monitor: the server continues to
+# run when a check ends and when this unit is stopped.
 KillMode=process
-# The monitor has its own log; the journal gets errors only. Without LogLevelMax,
-# systemd would warn at each start of the server left in the control group.
+# The monitor writes its own log. What it writes to stderr goes to the journal as
+# an error. LogLevelMax hides the warning that systemd would otherwise log at each
+# check, because the server is left over in the control group.
 SyslogLevel=err
 LogLevelMax=err
-# A server that the restart command starts inherits these restrictions, and so do
-# the commands that it runs. So they take away only what none of these needs.
+# A server that the restart command starts, and the commands that the server runs,
+# inherit these restrictions. So only what none of them needs is forbidden.
 LockPersonality=yes
 RestrictRealtime=yes
 CapabilityBoundingSet=~CAP_SYS_MODULE CAP_SYS_BOOT CAP_SYS_RAWIO CAP_SYS_TIME CAP_MAC_ADMIN CAP_MAC_OVERRIDE

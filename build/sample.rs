@@ -35,8 +35,9 @@ const SET: [(&str, &str); 4] = [
 pub(crate) fn configuration(command: &Command) -> String {
     let mut text = "\
         # Configuration of monitor_myvnc. Manual page: monitor_myvnc.toml(5)\n\
-        # Each key is shown with its default or an example. To set it, remove the #.\n\
-        # Keys without a # are set: the program's own default is another.\n\
+        # Each key is shown with its default; a value below the line \"# Example:\" is no\n\
+        # default. To set a key, remove the # before it and change the value.\n\
+        # A key without a # is set: the program alone has another default.\n\
         # A server needs at least the lines [server.main], url and restart-cmd below.\n\
         # To check this file, run\n\
         #   monitor_myvnc --config {CONFIG_FILE} --check-config\n\
@@ -75,6 +76,12 @@ pub(crate) fn value(arg: &Arg) -> String {
     } else {
         format!("'{plain}'")
     }
+}
+
+/// Whether the value that [`value`] returns is the default.
+fn has_default(arg: &Arg) -> bool {
+    let has_path = matches!(arg.get_long(), Some("logfile" | "state-dir"));
+    has_path || is_switch(arg) || !arg.get_default_values().is_empty()
 }
 
 fn example(arg: &Arg) -> Option<&'static str> {
@@ -116,7 +123,11 @@ fn entry(arg: &Arg) -> String {
         text.extend([" ", word]);
         width += 1 + word.chars().count();
     }
-    match SET.iter().find(|(set, _)| *set == key) {
+    let set = SET.iter().find(|(set, _)| *set == key);
+    if set.is_none() && !has_default(arg) {
+        text += "\n# Example:";
+    }
+    match set {
         Some((_, value)) => text.extend(["\n", key, " = ", *value, "\n"]),
         None => text.extend(["\n#", key, " = ", &value(arg), "\n"]),
     }

@@ -33,10 +33,10 @@ complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l timeout -d 
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l retries -d 'Additional checks before the server counts as down' -r -f
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l retry-delay -d 'Pause before each additional check' -r -f
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l ca-cert -d 'Trust the certificates in this PEM file too: a CA\'s, or the server\'s own self-signed certificate. Name and expiry date are still verified' -r -F
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l listen -d 'Address at which the server itself listens, if the URL leads to a proxy [default: the known server\'s, while it listens; else from server_config.json in the restart command\'s --config_dir, else from the record, else from the URL]' -r
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l listen -d 'Address at which the server itself listens, if the URL leads to a proxy [default: where the last healthy check found the server, if that still listens; else host and port of server_config.json in the restart command\'s --config_dir; else where the server was last found; else the URL\'s]' -r
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l user -d 'Name of the user that the server runs as. Only this user\'s processes are the server, and an answer from this user on the server\'s port counts as healthy' -r -f -a "(__fish_complete_users)"
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l process-pattern -d 'Regular expression that the server\'s arguments, joined by spaces, match. It replaces the built-in rule: Python runs main.py, run_server.py or manage.py of a MyVNC' -r -f
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l run-as -d 'User (name or number) that the restart command runs as. Only root can name another user than its own [default: for root, the server\'s owner if the command names a MyVNC script, else the monitor\'s user]' -r -f -a "(__fish_complete_users)"
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l process-pattern -d 'Regular expression that matches anywhere in the server\'s arguments, joined by spaces (^ and $ anchor it). It replaces the built-in rule for the arguments: Python runs main.py, run_server.py or manage.py of a MyVNC' -r -f
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l run-as -d 'User (name or number) that the restart command runs as. Only root can name a user other than its own [default: for root, the server\'s owner if the command names a MyVNC script, else the monitor\'s user]' -r -f -a "(__fish_complete_users)"
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l stop-timeout -d 'Time from SIGTERM to SIGKILL' -r -f
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l start-timeout -d 'Time that the server has to respond after the restart command was started' -r -f
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l restart-policy -d 'When to restart a server that does not answer: always, only where that can help, or never' -r -f -a "always\t'In each run that finds it down'
@@ -46,21 +46,21 @@ complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l max-restart
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l start-grace -d 'Wait for a server that was started less than this time ago, instead of restarting it' -r -f
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l unwedge-for -d 'Time limit of --unwedge, at most 55' -r -f
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l log-history-minutes -d 'Minutes of the server\'s own log that a diagnosis shows, 200 lines at most' -r -f
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l server-log -d 'Where to look for the server\'s own log if the server holds none open: the newest file that matches' -r -F
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l server-log -d 'Where to look for the server\'s own log if the server holds none open and the log of its last start cannot be shown: the newest file that matches' -r -F
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l dump-cmd -d 'Command to run before the server is stopped, for 10 seconds at most. Its output goes to the log; {pid} in it is replaced with the server\'s PID' -r -f -a "(__fish_complete_command)"
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l log-level -d 'Least severe lines to log' -r -f -a "debug\t'Also each HTTP request and its result'
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l log-level -d 'Least severe lines to log, unless --debug is given' -r -f -a "debug\t'Also each HTTP request and its result'
 info\t'Also what the run does'
 warning\t'Also what may need attention'
 error\t'Also what failed'
 critical\t'Only what needs attention now'"
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l state-dir -d 'Directory of the record of the known server and of the restart lock [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for other users]' -r -f -a "(__fish_complete_directories)"
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l check-config -d 'Print the resolved settings of each server, what is wrong with them, and warnings, and exit. Without --config and --url, /etc/monitor_myvnc.toml is read'
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l state-dir -d 'Directory of the server\'s record (its address, process and user at the last healthy check) and of the restart lock [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for other users]' -r -f -a "(__fish_complete_directories)"
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l check-config -d 'Print the settings of each server, mistakes and warnings, and exit. Defaults that a run determines (those of listen and run-as) are not printed. Without --config and --url, /etc/monitor_myvnc.toml is read'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l dry-run -d 'Check the server; if it is down, log the cause and what would be stopped and run. Stops and starts nothing'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l collect-diagnostics -d 'Log what the server is doing now, healthy or not. Stops and starts nothing'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l no-verify-ssl -d 'Accept any TLS certificate'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l unwedge -d 'If one client or one child of the server blocks it, close that connection or end that child first, and restart only if that does not help'
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l quiet -d 'Write nothing to stdout and stderr, only to the log file'
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l debug -d 'Log more details than --log-level debug does'
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l quiet -d 'Write only to the log file, not to stdout and stderr. Usage errors, a log that cannot be written, and a run that cannot begin are reported on stderr all the same'
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l debug -d 'Log everything, whatever --log-level says, and add DEBUG lines about the lock, the processes found, the restart command\'s PID and durations'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -s h -l help -d 'Print this help'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -s V -l version -d 'Print the version'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "status" -d 'Print how each server is, how available it was, and its last incidents'

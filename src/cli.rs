@@ -74,8 +74,9 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "NAME", action = clap::ArgAction::Append, help_heading = CONFIGURATION)]
     pub(crate) server: Vec<String>,
 
-    /// Print the resolved settings of each server, what is wrong with them, and
-    /// warnings, and exit. Without --config and --url, /etc/monitor_myvnc.toml is read
+    /// Print the settings of each server, mistakes and warnings, and exit. Defaults that
+    /// a run determines (those of listen and run-as) are not printed. Without --config
+    /// and --url, /etc/monitor_myvnc.toml is read
     #[arg(long, help_heading = CONFIGURATION)]
     pub(crate) check_config: bool,
 
@@ -115,8 +116,9 @@ pub(crate) struct Cli {
     pub(crate) ca_cert: Option<PathBuf>,
 
     /// Address at which the server itself listens, if the URL leads to a proxy
-    /// [default: the known server's, while it listens; else from server_config.json in
-    /// the restart command's --config_dir, else from the record, else from the URL]
+    /// [default: where the last healthy check found the server, if that still listens;
+    /// else host and port of server_config.json in the restart command's --config_dir;
+    /// else where the server was last found; else the URL's]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen, help_heading = RECOGNITION)]
     pub(crate) listen: Option<SocketAddr>,
 
@@ -125,14 +127,14 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "NAME", help_heading = RECOGNITION)]
     pub(crate) user: Option<String>,
 
-    /// Regular expression that the server's arguments, joined by spaces, match. It
-    /// replaces the built-in rule: Python runs main.py, run_server.py or manage.py of
-    /// a MyVNC
+    /// Regular expression that matches anywhere in the server's arguments, joined by
+    /// spaces (^ and $ anchor it). It replaces the built-in rule for the arguments:
+    /// Python runs main.py, run_server.py or manage.py of a MyVNC
     #[arg(long, value_name = "REGEX", allow_hyphen_values = true, help_heading = RECOGNITION)]
     pub(crate) process_pattern: Option<String>,
 
     /// User (name or number) that the restart command runs as. Only root can name
-    /// another user than its own [default: for root, the server's owner if the command
+    /// a user other than its own [default: for root, the server's owner if the command
     /// names a MyVNC script, else the monitor's user]
     #[arg(long, value_name = "USER", help_heading = RESTART)]
     pub(crate) run_as: Option<String>,
@@ -180,8 +182,8 @@ pub(crate) struct Cli {
           allow_negative_numbers = true, help_heading = DIAGNOSIS)]
     pub(crate) log_history_minutes: u32,
 
-    /// Where to look for the server's own log if the server holds none open: the
-    /// newest file that matches
+    /// Where to look for the server's own log if the server holds none open and the log
+    /// of its last start cannot be shown: the newest file that matches
     #[arg(long, value_name = "GLOB", help_heading = DIAGNOSIS)]
     pub(crate) server_log: Option<String>,
 
@@ -190,19 +192,22 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true, help_heading = DIAGNOSIS)]
     pub(crate) dump_cmd: Option<String>,
 
-    /// Write nothing to stdout and stderr, only to the log file
+    /// Write only to the log file, not to stdout and stderr. Usage errors, a log that
+    /// cannot be written, and a run that cannot begin are reported on stderr all the same
     #[arg(long, help_heading = LOG)]
     pub(crate) quiet: bool,
 
-    /// Least severe lines to log
+    /// Least severe lines to log, unless --debug is given
     #[arg(long, value_name = "LEVEL", default_value = defaults::LOG_LEVEL, help_heading = LOG)]
     pub(crate) log_level: LogLevel,
 
-    /// Log more details than --log-level debug does
+    /// Log everything, whatever --log-level says, and add DEBUG lines about the lock, the
+    /// processes found, the restart command's PID and durations
     #[arg(long, help_heading = LOG)]
     pub(crate) debug: bool,
 
-    /// Directory of the record of the known server and of the restart lock
+    /// Directory of the server's record (its address, process and user at the last
+    /// healthy check) and of the restart lock
     /// [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for
     /// other users]
     #[arg(long, value_name = "DIR", help_heading = LOG)]

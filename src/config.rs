@@ -22,22 +22,24 @@ const SERVERS: &str = "server";
 #[derive(Debug)]
 pub(crate) struct Config {
     path: PathBuf,
-    shared: Vec<Entry>,
-    servers: Vec<Server>,
+    shared: Vec<ConfigKey>,
+    servers: Vec<ServerTable>,
     /// What is wrong outside of the servers' tables.
     wrong: Vec<UsageError>,
 }
 
+/// A `[server.NAME]` table.
 #[derive(Debug)]
-struct Server {
+struct ServerTable {
     name: String,
     at: Position,
-    own: Vec<Entry>,
+    own: Vec<ConfigKey>,
     wrong: Vec<UsageError>,
 }
 
+/// A key that is set.
 #[derive(Debug)]
-struct Entry {
+struct ConfigKey {
     key: String,
     /// The flag that says the same; none for `false`.
     flag: Option<String>,
@@ -75,7 +77,7 @@ impl Config {
         server.map_or(&[], |server| &server.wrong)
     }
 
-    fn server(&self, name: Option<&str>) -> Option<&Server> {
+    fn server(&self, name: Option<&str>) -> Option<&ServerTable> {
         let mut servers = self.servers.iter();
         servers.find(|server| Some(server.name.as_str()) == name)
     }
@@ -106,15 +108,15 @@ impl Config {
         }
     }
 
-    fn effective(&self, name: Option<&str>, given: &[&str]) -> Vec<&Entry> {
+    fn effective(&self, name: Option<&str>, given: &[&str]) -> Vec<&ConfigKey> {
         let command = Cli::command();
-        let own: &[Entry] = self.server(name).map_or(&[], |server| &server.own);
-        let by_hand = |entry: &&Entry| {
+        let own: &[ConfigKey] = self.server(name).map_or(&[], |server| &server.own);
+        let by_hand = |entry: &&ConfigKey| {
             !given
                 .iter()
                 .any(|key| entry.key == *key || conflict(&command, &entry.key, key))
         };
-        let by_server = |entry: &&Entry| {
+        let by_server = |entry: &&ConfigKey| {
             !own.iter().any(|own| {
                 own.key == entry.key
                     || own.flag.is_some() && conflict(&command, &entry.key, &own.key)
@@ -252,7 +254,7 @@ impl Reader<'_> {
                 config.wrong.push(self.error(at, what));
                 continue;
             };
-            let mut server = Server {
+            let mut server = ServerTable {
                 name: name.get_ref().to_string(),
                 at: self.position(at),
                 own: Vec::new(),
@@ -283,7 +285,7 @@ impl Reader<'_> {
         }
     }
 
-    fn entry(&self, key: &str, value: &DeValue, at: usize) -> Result<Entry, UsageError> {
+    fn entry(&self, key: &str, value: &DeValue, at: usize) -> Result<ConfigKey, UsageError> {
         let Some(arg) = option(&self.command, key) else {
             let nearest = self.nearest(key);
             let what = format!("unknown key {key}: the nearest valid key is {nearest}");
@@ -318,7 +320,7 @@ impl Reader<'_> {
                 return Err(self.error(at, what));
             }
         }
-        Ok(Entry {
+        Ok(ConfigKey {
             key: key.to_owned(),
             flag,
             at: self.position(at),

@@ -15,7 +15,7 @@ pub(crate) const RESTART_POLICY: &str = "always";
 /// Restarts in an hour; 0 is no limit.
 pub(crate) const MAX_RESTARTS: &str = "0";
 /// Largest number of restarts in an hour that can be set.
-pub(crate) const MOST_RESTARTS: i64 = 3600;
+pub(crate) const MOST_RESTARTS: i64 = 100;
 /// Age up to which a server is waited for, in seconds.
 pub(crate) const START_GRACE: &str = "0";
 /// Time limit of healing without a restart, in seconds.

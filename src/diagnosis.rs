@@ -4,9 +4,10 @@
 mod captured;
 mod cause;
 mod collect;
-mod disks;
+pub(crate) mod disks;
+mod finding;
+mod mentioned;
 mod oom;
-mod peer;
 pub(crate) mod phrase;
 mod question;
 mod report;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use self::cause::catalog::Cause;
 pub(crate) use self::cause::catalog::Kind;
 use self::collect::Collect;
+pub(crate) use self::finding::{Blocker, Child, Finding};
 pub(crate) use self::question::{Question, Seen};
 pub(crate) use self::report::Line;
 use self::snapshot::Snapshot;
@@ -31,11 +33,14 @@ use crate::text::errno_text;
 /// Time limit of a diagnosis.
 const BUDGET: Duration = Duration::from_millis(500);
 
+/// Time limit of a look.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// What a diagnosis found.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Diagnosis {
-    /// The causes, the most specific first, one sentence each.
-    pub(crate) causes: Vec<String>,
+    /// The causes, the most specific first.
+    pub(crate) findings: Vec<Finding>,
     /// The report: a line for each process, port and resource.
     pub(crate) report: Vec<Line>,
 }
@@ -44,7 +49,10 @@ impl Diagnosis {
     fn of(snapshot: &Snapshot, history: Duration) -> Self {
         let causes = cause::causes(snapshot);
         Self {
-            causes: causes.iter().map(ToString::to_string).collect(),
+            findings: causes
+                .iter()
+                .map(|cause| Finding::of(cause, snapshot))
+                .collect(),
             report: report::lines(snapshot, history),
         }
     }
@@ -84,16 +92,39 @@ pub(crate) async fn diagnose(question: &Question) -> Diagnosis {
             let mut keep = |snapshot: &Snapshot| last = Some(Diagnosis::of(snapshot, history));
             Collect::new(Proc::here(), question, &mut keep).at_proc();
             last.map(|mut last| {
-                last.causes
-                    .push(Cause::CannotFork(errno_text(&reason)).to_string());
+                let reason = errno_text(&reason);
+                last.findings
+                    .push(Finding::bare(&Cause::CannotFork(reason)));
                 last
             })
         }
     };
     diagnosis.unwrap_or_else(|| Diagnosis {
-        causes: vec![Cause::ProcTimedOut(BUDGET).to_string()],
+        findings: vec![Finding::bare(&Cause::ProcTimedOut(BUDGET))],
         report: Vec::new(),
     })
+}
+
+/// Looks what blocks the server now, within the time limit of a look: a part of what `diagnose` reads.
+pub(crate) async fn look(question: &Question) -> Vec<Finding> {
+    let read = || {
+        let mut found = Vec::new();
+        let mut keep = |snapshot: &Snapshot| {
+            let causes = cause::blocked(snapshot);
+            found = causes
+                .iter()
+                .map(|cause| Finding::of(cause, snapshot))
+                .filter(|finding| finding.blocker.is_some())
+                .collect();
+        };
+        Collect::new(Proc::here(), question, &mut keep).at_waits();
+        found
+    };
+    match bounded::ask(LOOK, read).await {
+        Ok(found) => found.unwrap_or_default(),
+        // What is read cannot block.
+        Err(_) => read(),
+    }
 }
 
 #[cfg(test)]
@@ -103,7 +134,7 @@ mod tests {
     #[test]
     fn the_last_whole_message_counts() {
         let diagnosis = |cause: &str| Diagnosis {
-            causes: vec![cause.to_owned()],
+            findings: vec![Finding::bare(&Cause::CannotFork(cause.to_owned()))],
             report: vec![Line::Reading("line\nline".to_owned())],
         };
         let (first, second) = (diagnosis("one"), diagnosis("two"));

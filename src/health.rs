@@ -24,9 +24,10 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use url::Url;
 
-pub(crate) use self::check_error::{CheckError, NOT_TLS, Stage};
+pub(crate) use self::check_error::{CheckError, CheckStage, NOT_TLS};
 use self::cookies::Cookies;
 use self::exchange::{Answer, Stream};
 use self::redirect::MOST_REDIRECTS;
@@ -82,7 +83,7 @@ impl Verdict {
 struct Progress {
     began: Instant,
     limit: Duration,
-    stage: Rc<Cell<Stage>>,
+    stage: Rc<Cell<CheckStage>>,
     /// The peer of the first request.
     from: Cell<Option<SocketAddr>>,
 }
@@ -92,7 +93,7 @@ impl Progress {
         Self {
             began: Instant::now(),
             limit,
-            stage: Rc::new(Cell::new(Stage::Connecting)),
+            stage: Rc::new(Cell::new(CheckStage::Connecting)),
             from: Cell::new(None),
         }
     }
@@ -270,7 +271,7 @@ impl Checker {
         // It can be an answer nevertheless, and its text is not to be had from reqwest.
         let is_refused = matches!(
             error,
-            CheckError::NotHttp(_) | CheckError::Closed(Stage::Waiting) | CheckError::Other(_)
+            CheckError::NotHttp(_) | CheckError::Closed(CheckStage::Waiting) | CheckError::Other(_)
         );
         if !is_refused {
             return Err(error);
@@ -306,10 +307,10 @@ impl Checker {
                 sent => sent.map(Opened::ByReqwest),
             }
         };
-        progress.stage.set(Stage::Connecting);
+        progress.stage.set(CheckStage::Connecting);
         connect::first(addresses, progress.left(), open)
             .await
-            .map_err(|error| CheckError::of(&error, Stage::Connecting, to))
+            .map_err(|error| CheckError::of(&error, CheckStage::Connecting, to))
     }
 
     /// Asks over a connection of our own, which shows each byte of the answer.
@@ -370,6 +371,20 @@ impl Checker {
         answer.map(|answer| answer.status)
     }
 
+    /// The certificate that the server serves, whether it is trusted or not: `sha256:` and hexadecimal digits.
+    pub(crate) async fn fingerprint(&self, limit: Duration) -> Option<String> {
+        let progress = Progress::begin(limit);
+        let to = self.name(&self.url);
+        let serving = async {
+            let stream = self.connect(&self.url, &progress).await?;
+            handshake(anybody(&to)?, &self.url, stream, &progress, &to).await
+        };
+        let stream = tokio::time::timeout(limit, serving).await.ok()?.ok()?;
+        let (_, session) = stream.get_ref();
+        let certificate = session.peer_certificates()?.first()?;
+        Some(tls::fingerprint(certificate))
+    }
+
     async fn connect(&self, url: &Url, progress: &Progress) -> Result<TcpStream, CheckError> {
         let addresses = self.addresses_of(url, progress).await?;
         connect(&addresses, progress, &self.name(url)).await
@@ -384,7 +399,7 @@ impl Checker {
         let known = progress.from.get();
         // Once in a check.
         if known.is_none() && resolve::literal(url).is_none() {
-            progress.stage.set(Stage::Resolving);
+            progress.stage.set(CheckStage::Resolving);
             let host = url.host_str().unwrap_or_default();
             self.addresses.replace(resolve::resolve(host).await?);
         }
@@ -442,10 +457,10 @@ async fn connect(
     progress: &Progress,
     to: &str,
 ) -> Result<TcpStream, CheckError> {
-    progress.stage.set(Stage::Connecting);
+    progress.stage.set(CheckStage::Connecting);
     let (stream, address) = connect::first(addresses, progress.left(), connect::open)
         .await
-        .map_err(|error| CheckError::of(&error, Stage::Connecting, to))?;
+        .map_err(|error| CheckError::of(&error, CheckStage::Connecting, to))?;
     progress.connected(&stream, address);
     Ok(stream)
 }
@@ -457,8 +472,8 @@ async fn handshake(
     stream: TcpStream,
     progress: &Progress,
     to: &str,
-) -> Result<impl Stream + use<>, CheckError> {
-    progress.stage.set(Stage::Handshaking);
+) -> Result<TlsStream<TcpStream>, CheckError> {
+    progress.stage.set(CheckStage::Handshaking);
     let name =
         match resolve::literal(url) {
             Some(address) => ServerName::from(address),
@@ -469,7 +484,7 @@ async fn handshake(
     TlsConnector::from(config)
         .connect(name, stream)
         .await
-        .map_err(|error| CheckError::of(&error, Stage::Handshaking, to))
+        .map_err(|error| CheckError::of(&error, CheckStage::Handshaking, to))
 }
 
 /// Asks for this URL over a connection.
@@ -480,12 +495,12 @@ async fn exchange(
     progress: &Progress,
     to: &str,
 ) -> Result<Answer, CheckError> {
-    progress.stage.set(Stage::Waiting);
+    progress.stage.set(CheckStage::Waiting);
     let request = exchange::request(url, cookies)
         .map_err(|error| CheckError::Other(format!("the URL cannot be asked for: {error}")))?;
     exchange::get(stream, request)
         .await
-        .map_err(|error| CheckError::of(&error, Stage::Waiting, to))
+        .map_err(|error| CheckError::of(&error, CheckStage::Waiting, to))
 }
 
 fn anybody(to: &str) -> Result<Arc<ClientConfig>, CheckError> {

@@ -142,7 +142,7 @@ fn resolve(file: &File) -> io::Result<Taken> {
     if is_inherited(file, id) {
         return Ok(Taken::Ours(RunLock { held: None }));
     }
-    let holders = FdOwners::of(id);
+    let holders = LockHolders::of(id);
     if ancestors().any(|pid| holders.include(pid, id)) {
         return Ok(Taken::Ours(RunLock { held: None }));
     }
@@ -172,14 +172,14 @@ fn open_numbers(pid: u32) -> Vec<(i32, (u64, u64))> {
 }
 
 /// PIDs that hold the `flock` of a file (`proc_locks(5)`).
-struct FdOwners {
+struct LockHolders {
     /// By device and inode.
     exact: Vec<i32>,
     /// By inode only: on btrfs, the kernel lists the device of the file system, not of the file.
     by_inode: Vec<i32>,
 }
 
-impl FdOwners {
+impl LockHolders {
     fn of((device, inode): (u64, u64)) -> Self {
         let mut holders = Self {
             exact: Vec::new(),

@@ -10,6 +10,7 @@ mod fuzz;
 mod health;
 mod journal;
 mod lock;
+mod policy;
 mod proc;
 mod recovery;
 mod redact;
@@ -115,7 +116,7 @@ fn watch(server: &Settings) -> bool {
     // If the pipe of the signals cannot be created, tokio panics.
     if !descriptors::can_open(EVENT_LOOP) {
         warn_stderr(
-            "too few file descriptors: allow 16 or more (ulimit -n, LimitNOFILE=); nothing was done",
+            "too few file descriptors: allow 16 or more (ulimit -n, LimitNOFILE=); nothing was touched",
         );
         return false;
     }
@@ -133,7 +134,7 @@ fn watch(server: &Settings) -> bool {
         }
         Err(reason) => {
             warn_stderr(&format!(
-                "cannot set up event handling: {}; nothing was done",
+                "cannot set up event handling: {}; nothing was touched",
                 text::errno_text(&reason)
             ));
             false

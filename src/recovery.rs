@@ -2,8 +2,9 @@
 //!
 //! A run goes down this list, and each arrow is a row of the test at the end:
 //! check → recognise who answered; or
-//! check → reserve the server → search → ask the server itself → diagnose → prepare → dump → compare →
-//! terminate → kill → start → identify who answers → ask the proxy.
+//! check → look for a pause → reserve the server → search → wait for a server that has just started → ask the
+//! server itself → diagnose → unwedge → prepare → dump → compare → terminate → kill → start → identify who
+//! answers → ask the proxy.
 
 /// What the settings say about the course of a run.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +22,7 @@ pub(crate) enum Purpose {
     Heal,
     /// To say what would be done to it (`--dry-run`).
     DryRun,
-    /// To look at it, whether it answers or not (`--collect-diagnostics`).
+    /// To log what it is doing, whether it answers or not (`--collect-diagnostics`).
     Collect,
 }
 
@@ -31,28 +32,51 @@ pub(crate) struct Situation {
     /// Whether there are processes to stop.
     pub(crate) is_running: bool,
     /// Who holds the server's address.
-    pub(crate) port: Held,
+    pub(crate) port: PortHolder,
     /// Whether a check reached the server, or failed on our own side.
     pub(crate) was_asked: bool,
-    /// Whether the server listens at another address than the one that was asked.
+    /// Whether the failed check can have reached something other than the server, because the URL leads to an
+    /// address at which the server does not listen, such as a proxy's. The server's own address is asked then.
     pub(crate) is_elsewhere: bool,
     /// Whether other processes match, and the URL's host has no address: any of them can be the server.
     pub(crate) may_be_hidden: bool,
+    /// Whether a process that matches is younger than the start grace.
+    pub(crate) is_young: bool,
 }
 
 /// Who holds the server's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Held {
-    /// Nobody.
-    Free,
+pub(crate) enum PortHolder {
+    /// Nobody listens there.
+    Nobody,
     /// The server.
-    ByServer,
+    Server,
     /// Somebody else.
-    ByOther,
+    Other,
     /// Several that can be the server.
-    BySeveral,
+    Several,
     /// It cannot be read.
     Unknown,
+}
+
+/// What the restart policy says of a server that does not answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ruling {
+    /// Restart it.
+    Restart,
+    /// Ask it once more, with more time, and restart it then.
+    AskFirst,
+    /// Not now.
+    Hold,
+}
+
+/// What a diagnosis came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Prospects {
+    /// What the restart policy says.
+    pub(crate) ruling: Ruling,
+    /// Whether a client or a child blocks the server, and may be dealt with instead of a restart.
+    pub(crate) can_unwedge: bool,
 }
 
 /// What is to be done about a server that does not answer.
@@ -71,13 +95,15 @@ impl Situation {
     /// one is started only where the port is free for it.
     fn plan(self) -> Plan {
         match (self.was_asked, self.port, self.is_running) {
-            (false, Held::Free, false) if !self.may_be_hidden => Plan::Start,
+            (false, PortHolder::Nobody, false) if !self.may_be_hidden => Plan::Start,
             (false, _, _) => Plan::Leave(Outcome::NotAsked),
-            (true, Held::Free, false) => Plan::Start,
-            // `ByOther` with a running server: a proxy holds the port, and --process-pattern names the server.
-            (true, Held::Free | Held::ByServer | Held::ByOther, true) => Plan::Restart,
-            (true, Held::ByOther, false) => Plan::Leave(Outcome::PortTaken),
-            (true, Held::ByServer | Held::BySeveral | Held::Unknown, _) => {
+            (true, PortHolder::Nobody, false) => Plan::Start,
+            // `Other` with a running server: a proxy holds the port, and --process-pattern names the server.
+            (true, PortHolder::Nobody | PortHolder::Server | PortHolder::Other, true) => {
+                Plan::Restart
+            }
+            (true, PortHolder::Other, false) => Plan::Leave(Outcome::PortTaken),
+            (true, PortHolder::Server | PortHolder::Several | PortHolder::Unknown, _) => {
                 Plan::Leave(Outcome::Unproven)
             }
         }
@@ -94,16 +120,26 @@ pub(crate) enum Phase {
     },
     /// It answers: looking who that is.
     Recognising,
-    /// The server is down: taking the restart lock.
+    /// The server is down: looking whether somebody has paused the monitor.
+    Permitting,
+    /// Taking the restart lock.
     Reserving,
     /// Another run has restarted the server since we asked it: asking again.
     Rechecking,
     /// Looking for its processes and for who holds its address.
     Searching,
+    /// A process that matches has just started: asking until it answers or its start grace is over.
+    Growing,
+    /// Looking again, after that.
+    SearchingAgain,
     /// It listens at another address than the URL's: asking there.
     AskingItself(Situation),
     /// Writing down why it does not answer.
     Diagnosing(Plan),
+    /// Dealing with the client or the child that blocks the server; the restart policy's ruling, where that fails.
+    Unwedging(Ruling),
+    /// Asking once more, with more time.
+    AskingLonger(Plan),
     /// Looking at everything that can keep a restart from working.
     Preparing(Plan),
     /// Running the dump command.
@@ -143,6 +179,14 @@ pub(crate) enum Event {
     AnswersAmongOthers,
     /// No proxy stands before the server.
     NoProxy,
+    /// Somebody has paused the monitor.
+    Paused,
+    /// Nobody has.
+    NotPaused,
+    /// The server answers again without a restart, and is the same process.
+    Unwedged,
+    /// It does not.
+    NotUnwedged,
     /// Whoever answers is the server.
     Recognised,
     /// Whoever answers is of a user who is not known to run the server.
@@ -160,7 +204,7 @@ pub(crate) enum Event {
     /// The search is done.
     Searched(Situation),
     /// The diagnosis is in the log.
-    Diagnosed,
+    Diagnosed(Prospects),
     /// A restart can work.
     Prepared,
     /// It cannot, as was logged.
@@ -200,10 +244,18 @@ pub(crate) enum Action {
     CheckLater,
     /// See who answered.
     Recognise,
+    /// Look whether the monitor is paused.
+    ReadPause,
     /// Take the restart lock.
     Reserve,
     /// Look for processes and for who holds the server's address.
     Search,
+    /// Ask until the server answers, or its start grace is over.
+    AwaitYoung,
+    /// Deal with what blocks the server.
+    Unwedge,
+    /// Ask the server with more time.
+    CheckLonger,
     /// Ask the server at its own address.
     AskItself,
     /// Write down what there is to see.
@@ -239,6 +291,12 @@ pub(crate) enum Outcome {
     Healthy,
     /// It did not, and does again.
     Restarted,
+    /// It did not, and does again without a restart.
+    Unwedged,
+    /// It is down, and somebody has paused the monitor.
+    Paused,
+    /// It is down, and the restart policy says to wait.
+    Held,
     /// Another run is restarting it.
     SteppedAside,
     /// It is down, and nothing could be done.
@@ -257,7 +315,7 @@ pub(crate) enum Outcome {
     OwnerChanged,
     /// It came back, and another instance ended meanwhile.
     InstanceEnded,
-    /// Nothing was to be done but to look.
+    /// The run was a trial: it has logged what it found.
     Looked,
     /// A process outlived SIGKILL and holds the port; nothing was started.
     Unkillable,
@@ -265,18 +323,18 @@ pub(crate) enum Outcome {
     CommandFailed,
     /// The server did not answer in time.
     NoAnswer,
-    /// We were told to stop, before anything was done.
+    /// A signal ended the run before it stopped or started anything.
     Interrupted,
-    /// We were told to stop, and have started the server first.
+    /// A signal ended the run, after it had started the server.
     InterruptedAfterStart,
 }
 
 impl Outcome {
-    /// Whether a run that only looks has seen all that it looks for.
+    /// Whether a trial run has logged all that it was started for.
     pub(crate) fn has_looked(self) -> bool {
         matches!(
             self,
-            Self::NotAsked | Self::PortTaken | Self::Unproven | Self::ProxyFails
+            Self::NotAsked | Self::PortTaken | Self::Unproven | Self::ProxyFails | Self::Held
         )
     }
 
@@ -284,7 +342,12 @@ impl Outcome {
     pub(crate) fn is_success(self) -> bool {
         matches!(
             self,
-            Self::Healthy | Self::Restarted | Self::SteppedAside | Self::Looked
+            Self::Healthy
+                | Self::Restarted
+                | Self::Unwedged
+                | Self::Paused
+                | Self::SteppedAside
+                | Self::Looked
         )
     }
 }
@@ -308,7 +371,12 @@ pub(crate) fn is_owed_a_start(phase: Phase) -> bool {
 
 /// Whether the server counts as down from here on: no check is left that could find it healthy.
 pub(crate) fn is_found_down(before: Phase, after: Phase) -> bool {
-    matches!(before, Phase::Checking { .. }) && matches!(after, Phase::Reserving | Phase::Searching)
+    match before {
+        // A paused monitor says so in a line of its own.
+        Phase::Permitting => after == Phase::Reserving,
+        Phase::Checking { .. } => after == Phase::Searching,
+        _ => false,
+    }
 }
 
 /// Whether the restart begins here.
@@ -327,22 +395,31 @@ pub(crate) fn decide(
     use Phase as P;
     let finish = |outcome| (P::Finished, Action::Finish(outcome));
     let diagnose = |plan| (P::Diagnosing(plan), Action::Diagnose);
+    let follow = |plan, ruling| match ruling {
+        Ruling::Restart => (P::Preparing(plan), Action::Prepare(plan)),
+        Ruling::AskFirst => (P::AskingLonger(plan), Action::CheckLonger),
+        Ruling::Hold => finish(Outcome::Held),
+    };
+    let heals = policy.purpose == Purpose::Heal;
     match (phase, event) {
         (phase, _) if is_stopping && !is_owed_a_start(phase) => finish(Outcome::Interrupted),
 
         (P::Checking { .. }, E::Answers) if policy.purpose == Purpose::Collect => {
             (P::Searching, Action::Search)
         }
-        (P::Checking { .. } | P::Rechecking, E::Answers) => (P::Recognising, Action::Recognise),
+        (P::Checking { .. } | P::Rechecking | P::Growing | P::AskingLonger(_), E::Answers) => {
+            (P::Recognising, Action::Recognise)
+        }
         (P::Recognising, E::Recognised) => finish(Outcome::Healthy),
         (P::Recognising, E::TakenOver) => finish(Outcome::TakenOver),
         (P::Checking { failed }, E::Silent) if failed < policy.retries => {
             (P::Checking { failed: failed + 1 }, Action::CheckLater)
         }
-        (P::Checking { .. }, E::Silent) if policy.purpose != Purpose::Heal => {
-            (P::Searching, Action::Search)
-        }
-        (P::Checking { .. }, E::Silent) => (P::Reserving, Action::Reserve),
+        (P::Checking { .. }, E::Silent) if !heals => (P::Searching, Action::Search),
+        (P::Checking { .. }, E::Silent) => (P::Permitting, Action::ReadPause),
+
+        (P::Permitting, E::Paused) => finish(Outcome::Paused),
+        (P::Permitting, E::NotPaused) => (P::Reserving, Action::Reserve),
 
         (P::Reserving, E::Reserved) => (P::Searching, Action::Search),
         (P::Reserving, E::ReservedLate) => (P::Rechecking, Action::Check),
@@ -352,10 +429,14 @@ pub(crate) fn decide(
         (P::Searching, E::Searched(_)) if policy.purpose == Purpose::Collect => {
             diagnose(Plan::Leave(Outcome::Looked))
         }
-        (P::Searching, E::Searched(situation)) if situation.is_elsewhere => {
+        (P::Searching, E::Searched(situation)) if situation.is_young && heals => {
+            (P::Growing, Action::AwaitYoung)
+        }
+        (P::Growing, E::Silent) => (P::SearchingAgain, Action::Search),
+        (P::Searching | P::SearchingAgain, E::Searched(situation)) if situation.is_elsewhere => {
             (P::AskingItself(situation), Action::AskItself)
         }
-        (P::Searching, E::Searched(situation)) => diagnose(situation.plan()),
+        (P::Searching | P::SearchingAgain, E::Searched(situation)) => diagnose(situation.plan()),
         (P::AskingItself(_), E::OnlyItselfAnswers) => diagnose(Plan::Leave(Outcome::ProxyFails)),
         (P::AskingItself(_), E::AnswersAmongOthers) => finish(Outcome::Healthy),
         (P::AskingItself(situation), E::Silent) => diagnose(
@@ -365,11 +446,19 @@ pub(crate) fn decide(
             }
             .plan(),
         ),
-        (P::Diagnosing(Plan::Leave(outcome)), E::Diagnosed) => finish(outcome),
-        (P::Diagnosing(plan), E::Diagnosed) => (P::Preparing(plan), Action::Prepare(plan)),
-        (P::Preparing(_), E::Prepared) if policy.purpose != Purpose::Heal => {
-            finish(Outcome::Looked)
+        (P::Diagnosing(Plan::Leave(outcome)), E::Diagnosed(_)) => finish(outcome),
+        (P::Diagnosing(plan), E::Diagnosed(found)) if !heals => match found.ruling {
+            Ruling::Hold if !found.can_unwedge => finish(Outcome::Held),
+            _ => (P::Preparing(plan), Action::Prepare(plan)),
+        },
+        (P::Diagnosing(Plan::Restart), E::Diagnosed(found)) if found.can_unwedge => {
+            (P::Unwedging(found.ruling), Action::Unwedge)
         }
+        (P::Diagnosing(plan), E::Diagnosed(found)) => follow(plan, found.ruling),
+        (P::Unwedging(_), E::Unwedged) => finish(Outcome::Unwedged),
+        (P::Unwedging(ruling), E::NotUnwedged) => follow(Plan::Restart, ruling),
+        (P::AskingLonger(plan), E::Silent) => (P::Preparing(plan), Action::Prepare(plan)),
+        (P::Preparing(_), E::Prepared) if !heals => finish(Outcome::Looked),
         (P::Preparing(Plan::Restart), E::Prepared) => (P::Dumping, Action::Dump),
         (P::Preparing(_), E::Prepared) => (P::Starting, Action::Start),
         (P::Dumping, E::NotDumped) => (P::Comparing, Action::Compare),
@@ -424,12 +513,12 @@ mod tests {
     use super::Phase as P;
     use super::*;
 
-    const HELD: [Held; 5] = [
-        Held::Free,
-        Held::ByServer,
-        Held::ByOther,
-        Held::BySeveral,
-        Held::Unknown,
+    const HOLDERS: [PortHolder; 5] = [
+        PortHolder::Nobody,
+        PortHolder::Server,
+        PortHolder::Other,
+        PortHolder::Several,
+        PortHolder::Unknown,
     ];
     const POLICY: Policy = Policy {
         purpose: Purpose::Heal,
@@ -438,14 +527,15 @@ mod tests {
 
     fn situations() -> Vec<Situation> {
         let mut all = Vec::new();
-        for port in HELD {
-            for bits in 0..16 {
+        for port in HOLDERS {
+            for bits in 0..32 {
                 all.push(Situation {
                     is_running: bits & 1 > 0,
                     port,
                     was_asked: bits & 2 > 0,
                     is_elsewhere: bits & 4 > 0,
                     may_be_hidden: bits & 8 > 0,
+                    is_young: bits & 16 > 0,
                 });
             }
         }
@@ -461,9 +551,12 @@ mod tests {
             P::Checking { failed: 0 },
             P::Checking { failed: 2 },
             P::Recognising,
+            P::Permitting,
             P::Reserving,
             P::Rechecking,
             P::Searching,
+            P::Growing,
+            P::SearchingAgain,
             P::Dumping,
             P::Reasking,
             P::Comparing,
@@ -479,6 +572,8 @@ mod tests {
         all.extend(situations().into_iter().map(P::AskingItself));
         all.extend(plans().map(P::Diagnosing));
         all.extend(plans().map(P::Preparing));
+        all.extend(plans().map(P::AskingLonger));
+        all.extend(RULINGS.map(P::Unwedging));
         all
     }
 
@@ -496,7 +591,10 @@ mod tests {
             E::Reserved,
             E::ReservedLate,
             E::Busy,
-            E::Diagnosed,
+            E::Paused,
+            E::NotPaused,
+            E::Unwedged,
+            E::NotUnwedged,
             E::Prepared,
             E::Unable,
             E::Dumped,
@@ -513,25 +611,43 @@ mod tests {
             E::Interrupted,
         ];
         all.extend(situations().into_iter().map(E::Searched));
+        for ruling in RULINGS {
+            all.push(diagnosed(ruling, false));
+            all.push(diagnosed(ruling, true));
+        }
         all
     }
 
-    fn situation(port: Held, is_running: bool, was_asked: bool) -> Situation {
+    const RULINGS: [Ruling; 3] = [Ruling::Restart, Ruling::AskFirst, Ruling::Hold];
+
+    fn diagnosed(ruling: Ruling, can_unwedge: bool) -> E {
+        E::Diagnosed(Prospects {
+            ruling,
+            can_unwedge,
+        })
+    }
+
+    fn situation(port: PortHolder, is_running: bool, was_asked: bool) -> Situation {
         Situation {
             is_running,
             port,
             was_asked,
             is_elsewhere: false,
             may_be_hidden: false,
+            is_young: false,
         }
     }
 
     #[test]
     fn a_run_goes_as_the_manual_says() {
         let finish = |outcome| (P::Finished, A::Finish(outcome));
-        let silent = situation(Held::ByServer, true, true);
+        let silent = situation(PortHolder::Server, true, true);
         let proxied = Situation {
             is_elsewhere: true,
+            ..silent
+        };
+        let young = Situation {
+            is_young: true,
             ..silent
         };
         let (restart, start) = (Plan::Restart, Plan::Start);
@@ -557,7 +673,21 @@ mod tests {
             (
                 P::Checking { failed: 2 },
                 E::Silent,
-                (P::Reserving, A::Reserve),
+                (P::Permitting, A::ReadPause),
+            ),
+            (P::Permitting, E::Paused, finish(O::Paused)),
+            (P::Permitting, E::NotPaused, (P::Reserving, A::Reserve)),
+            (
+                P::Searching,
+                E::Searched(young),
+                (P::Growing, A::AwaitYoung),
+            ),
+            (P::Growing, E::Answers, (P::Recognising, A::Recognise)),
+            (P::Growing, E::Silent, (P::SearchingAgain, A::Search)),
+            (
+                P::SearchingAgain,
+                E::Searched(young),
+                (P::Diagnosing(restart), A::Diagnose),
             ),
             (P::Reserving, E::Reserved, (P::Searching, A::Search)),
             (P::Reserving, E::ReservedLate, (P::Rechecking, A::Check)),
@@ -590,16 +720,66 @@ mod tests {
                 E::Silent,
                 (P::Diagnosing(restart), A::Diagnose),
             ),
-            (P::Diagnosing(taken), E::Diagnosed, finish(O::PortTaken)),
+            (
+                P::Diagnosing(taken),
+                diagnosed(Ruling::Restart, false),
+                finish(O::PortTaken),
+            ),
             (
                 P::Diagnosing(restart),
-                E::Diagnosed,
+                diagnosed(Ruling::Restart, false),
                 (P::Preparing(restart), A::Prepare(restart)),
             ),
             (
                 P::Diagnosing(start),
-                E::Diagnosed,
+                diagnosed(Ruling::Restart, false),
                 (P::Preparing(start), A::Prepare(start)),
+            ),
+            (
+                P::Diagnosing(start),
+                diagnosed(Ruling::Restart, true),
+                (P::Preparing(start), A::Prepare(start)),
+            ),
+            (
+                P::Diagnosing(restart),
+                diagnosed(Ruling::Restart, true),
+                (P::Unwedging(Ruling::Restart), A::Unwedge),
+            ),
+            (
+                P::Diagnosing(restart),
+                diagnosed(Ruling::Hold, true),
+                (P::Unwedging(Ruling::Hold), A::Unwedge),
+            ),
+            (
+                P::Diagnosing(restart),
+                diagnosed(Ruling::Hold, false),
+                finish(O::Held),
+            ),
+            (
+                P::Diagnosing(start),
+                diagnosed(Ruling::AskFirst, false),
+                (P::AskingLonger(start), A::CheckLonger),
+            ),
+            (
+                P::Unwedging(Ruling::Restart),
+                E::Unwedged,
+                finish(O::Unwedged),
+            ),
+            (
+                P::Unwedging(Ruling::Restart),
+                E::NotUnwedged,
+                (P::Preparing(restart), A::Prepare(restart)),
+            ),
+            (P::Unwedging(Ruling::Hold), E::NotUnwedged, finish(O::Held)),
+            (
+                P::AskingLonger(restart),
+                E::Answers,
+                (P::Recognising, A::Recognise),
+            ),
+            (
+                P::AskingLonger(restart),
+                E::Silent,
+                (P::Preparing(restart), A::Prepare(restart)),
             ),
             (P::Preparing(restart), E::Unable, finish(O::Untouched)),
             (P::Preparing(start), E::Prepared, (P::Starting, A::Start)),
@@ -666,32 +846,33 @@ mod tests {
     fn the_plan_follows_from_who_holds_the_port() {
         let leave = Plan::Leave;
         for (port, is_running, was_asked, expected) in [
-            (Held::Free, false, true, Plan::Start),
-            (Held::Free, true, true, Plan::Restart),
-            (Held::ByServer, true, true, Plan::Restart),
-            (Held::ByOther, true, true, Plan::Restart),
-            (Held::ByOther, false, true, leave(O::PortTaken)),
-            (Held::BySeveral, false, true, leave(O::Unproven)),
-            (Held::Unknown, false, true, leave(O::Unproven)),
-            (Held::Free, false, false, Plan::Start),
-            (Held::Free, true, false, leave(O::NotAsked)),
-            (Held::ByServer, true, false, leave(O::NotAsked)),
-            (Held::ByOther, false, false, leave(O::NotAsked)),
-            (Held::Unknown, false, false, leave(O::NotAsked)),
+            (PortHolder::Nobody, false, true, Plan::Start),
+            (PortHolder::Nobody, true, true, Plan::Restart),
+            (PortHolder::Server, true, true, Plan::Restart),
+            (PortHolder::Other, true, true, Plan::Restart),
+            (PortHolder::Other, false, true, leave(O::PortTaken)),
+            (PortHolder::Several, false, true, leave(O::Unproven)),
+            (PortHolder::Unknown, false, true, leave(O::Unproven)),
+            (PortHolder::Nobody, false, false, Plan::Start),
+            (PortHolder::Nobody, true, false, leave(O::NotAsked)),
+            (PortHolder::Server, true, false, leave(O::NotAsked)),
+            (PortHolder::Other, false, false, leave(O::NotAsked)),
+            (PortHolder::Unknown, false, false, leave(O::NotAsked)),
         ] {
             let situation = situation(port, is_running, was_asked);
             assert_eq!(situation.plan(), expected, "{situation:?}");
         }
         let hidden = Situation {
             may_be_hidden: true,
-            ..situation(Held::Free, false, false)
+            ..situation(PortHolder::Nobody, false, false)
         };
         assert_eq!(hidden.plan(), leave(O::NotAsked));
     }
 
     #[test]
     fn a_server_is_found_down_once_and_its_restart_begins_once() {
-        assert!(is_found_down(P::Checking { failed: 2 }, P::Reserving));
+        assert!(is_found_down(P::Permitting, P::Reserving));
+        assert!(!is_found_down(P::Checking { failed: 2 }, P::Permitting));
         assert!(is_found_down(P::Checking { failed: 0 }, P::Searching));
         assert!(!is_found_down(P::Reserving, P::Searching));
         assert!(!is_found_down(P::Checking { failed: 0 }, P::Recognising));
@@ -725,7 +906,10 @@ mod tests {
             for phase in phases().into_iter().filter(reached) {
                 for event in events() {
                     let (_, action) = decide(policy, phase, event, false);
-                    let touches = matches!(action, A::Dump | A::Terminate | A::Kill | A::Start);
+                    let touches = matches!(
+                        action,
+                        A::Unwedge | A::Dump | A::Terminate | A::Kill | A::Start
+                    );
                     assert!(!touches, "{purpose:?} {phase:?} {event:?}");
                 }
             }
@@ -820,6 +1004,7 @@ mod tests {
             for event in events() {
                 match decide(POLICY, phase, event, false).1 {
                     A::Terminate => assert_eq!((phase, event), (P::Comparing, E::Same)),
+                    A::Unwedge => assert_eq!(phase, P::Diagnosing(Plan::Restart)),
                     A::Kill => assert_eq!((phase, event), (P::Terminating, E::Expired)),
                     A::Start => assert!(matches!(
                         (phase, event),
@@ -836,7 +1021,14 @@ mod tests {
 
     #[test]
     fn the_exit_status_is_that_of_the_manual() {
-        for outcome in [O::Healthy, O::Restarted, O::SteppedAside, O::Looked] {
+        for outcome in [
+            O::Healthy,
+            O::Restarted,
+            O::Unwedged,
+            O::Paused,
+            O::SteppedAside,
+            O::Looked,
+        ] {
             assert!(outcome.is_success());
         }
         for outcome in [
@@ -851,6 +1043,7 @@ mod tests {
             O::Unkillable,
             O::CommandFailed,
             O::NoAnswer,
+            O::Held,
             O::Interrupted,
             O::InterruptedAfterStart,
         ] {

@@ -1,10 +1,13 @@
-//! One run over one server: look, decide, record and act, until the decision is to finish.
+//! One run over one server: observe, decide, record and act, until the decision is to finish.
 
 mod diagnose;
+mod grace;
 mod preflight;
 mod recognise;
+mod record;
 mod start;
 mod stop;
+mod unwedge;
 mod wording;
 
 use std::io;
@@ -16,15 +19,20 @@ use tokio::time::Instant;
 
 use self::preflight::Files;
 use self::start::Restart;
+use crate::diagnosis::Finding;
 use crate::health::{CheckError, Checker, Verdict};
 use crate::journal::{BANNER, Journal, Level};
 use crate::lock::{Reserved, RestartFile, RestartLock, RunLock, Taken};
+use crate::policy::{self, Outage};
 use crate::recovery::{self, Action, Event, Outcome, Phase, Policy, Purpose};
 use crate::server::process::Process;
 use crate::server::restart_command::Prepared;
 use crate::server::select::{Facts, Selection};
-use crate::server::stop::Held;
+use crate::server::stop::ProcessHandle;
 use crate::settings::Settings;
+use crate::state::last::LastFile;
+use crate::state::ledger::Hold;
+use crate::state::time::Time;
 use crate::state::{self, StateFile};
 use crate::sys::files::Directory;
 use crate::sys::signals::Signals;
@@ -75,7 +83,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
         Ok(None) => Ok(None),
         Err(reason) => {
             journal.error(&format!(
-                "Cannot use the run lock {}: {}; going on without it, two runs may do the same: remove that file or give another --logfile",
+                "Cannot use the run lock {}: {}; this run continues without it, so another run can work at the same time: remove that file, or give another --logfile",
                 lock_path.display(),
                 errno_text(&reason)
             ));
@@ -88,7 +96,7 @@ pub(crate) async fn run(settings: &Settings) -> bool {
     is_success && lock.is_ok() && !journal.is_lost()
 }
 
-/// Takes the run lock; not for a run that only looks, which may look while another restarts.
+/// Takes the run lock. A trial run takes none, because it may examine the server while another run restarts it.
 fn take_lock(
     settings: &Settings,
     directory: Result<&Directory, &io::Error>,
@@ -132,8 +140,12 @@ struct Run<'a> {
     checker: Checker,
     signals: Signals,
     is_stopping: bool,
+    /// When the run began.
+    began: Time,
     /// When the last completed check began.
     checked: SystemTime,
+    /// How long it took.
+    took: Duration,
     /// The last check's verdict.
     verdict: Option<Verdict>,
     state: StateFile,
@@ -143,10 +155,18 @@ struct Run<'a> {
     /// Which processes are the server, once they were searched for.
     selection: Option<Selection>,
     /// The first cause that the diagnosis found.
-    cause: Option<String>,
-    /// When the server last answered, if that is known.
-    last_answer: Option<SystemTime>,
-    held: Vec<Held>,
+    cause: Option<Finding>,
+    /// What the diagnosis found that blocks the server and could be ended without it.
+    blocking: Vec<Finding>,
+    /// What the run before this one saw.
+    last: LastFile,
+    /// What the restart policy was asked about.
+    outage: Option<Outage>,
+    /// Why a restart waits.
+    hold: Option<Hold>,
+    /// The processes that were stopped.
+    stopped: Vec<i32>,
+    held: Vec<ProcessHandle>,
     /// The user of the server before it was stopped.
     owner: Option<u32>,
     /// UID of the old server's listening socket.
@@ -175,6 +195,20 @@ impl<'a> Run<'a> {
         if let Some(listen) = settings.listen {
             state.forget_another_address(listen);
         }
+        let began = Time::now();
+        if policy::is_absurd(&state.state.ledger, began) {
+            state.set_aside("it contains times in the future");
+        }
+        state.state.server = settings.shown_name();
+        state.state.url.clone_from(&settings.shown_url);
+        state.state.log = Some(settings.logfile.display().to_string());
+        let last = LastFile::open(state::path(
+            &settings.state_dir,
+            host,
+            settings.port(),
+            ".last",
+        ))
+        .await;
         let checker = Checker::new(&settings.url, &settings.trust);
         // Who else listens at another address of the name is not the server.
         let listens = settings
@@ -188,14 +222,20 @@ impl<'a> Run<'a> {
             checker,
             signals: Signals::catch(),
             is_stopping: false,
+            began,
             checked: SystemTime::now(),
+            took: Duration::ZERO,
             verdict: None,
             state,
             restart_lock: None,
             files: None,
             selection: None,
             cause: None,
-            last_answer: None,
+            blocking: Vec::new(),
+            last,
+            outage: None,
+            hold: None,
+            stopped: Vec::new(),
             held: Vec::new(),
             owner: None,
             stopped_socket_uid: None,
@@ -231,17 +271,18 @@ impl<'a> Run<'a> {
             }
             let before = phase;
             (phase, action) = recovery::decide(policy, phase, event, self.is_stopping);
-            self.record(before, phase);
+            self.record(before, phase).await;
         }
     }
 
     /// Logs what a change of phase means.
-    fn record(&self, before: Phase, after: Phase) {
+    async fn record(&mut self, before: Phase, after: Phase) {
         if recovery::is_found_down(before, after) && self.error().is_some() {
             self.say_unresponsive();
         }
         if recovery::begins_restart(before, after) {
             self.say_restarting();
+            self.note_attempt().await;
         }
     }
 
@@ -249,11 +290,15 @@ impl<'a> Run<'a> {
         match action {
             Action::Check => self.check(phase, Duration::ZERO).await,
             Action::CheckLater => self.check(phase, self.settings.retry_delay).await,
+            Action::CheckLonger => self.check_longer(phase).await,
+            Action::ReadPause => self.read_pause().await,
+            Action::AwaitYoung => self.await_young().await,
+            Action::Unwedge => self.unwedge(phase).await,
             Action::Recognise => self.recognise().await,
             Action::Reserve => self.reserve().await,
             Action::Search => self.search().await,
             Action::AskItself => self.ask_itself().await,
-            Action::Diagnose => self.diagnose().await,
+            Action::Diagnose => self.diagnose(phase).await,
             Action::Prepare(plan) => self.prepare(plan).await,
             Action::Dump => self.dump().await,
             Action::Compare => self.compare().await,
@@ -284,14 +329,19 @@ impl<'a> Run<'a> {
     fn on_signal(&mut self, phase: Phase, name: &str) {
         self.is_stopping = true;
         let what = if recovery::is_owed_a_start(phase) {
-            "stopping once the server is started"
+            "this run ends once the server is started"
         } else {
-            "stopping at once, nothing was done"
+            "this run ends now; nothing was touched"
         };
         self.journal.warning(&format!("Received {name}: {what}"));
     }
 
     async fn check(&mut self, phase: Phase, delay: Duration) -> Event {
+        self.check_within(phase, delay, self.settings.timeout).await
+    }
+
+    /// Checks the server after that delay, within that time.
+    async fn check_within(&mut self, phase: Phase, delay: Duration, limit: Duration) -> Event {
         if let Phase::Checking { failed } = phase {
             if failed > 0 {
                 self.journal.warning(&format!(
@@ -310,7 +360,7 @@ impl<'a> Run<'a> {
             }
             journal.debug(&format!("Checking server health: {}", settings.shown_url));
             began = SystemTime::now();
-            asked.check(settings.timeout).await
+            asked.check(limit).await
         };
         let verdict = tokio::select! {
             biased;
@@ -321,6 +371,7 @@ impl<'a> Run<'a> {
             verdict = checking => verdict,
         };
         self.checked = began;
+        self.took = began.elapsed().unwrap_or_default();
         let event = match &verdict {
             Verdict::Healthy { status, took, .. } => {
                 self.journal
@@ -333,11 +384,6 @@ impl<'a> Run<'a> {
                 if let CheckError::Status { status } = error {
                     self.journal
                         .debug(&format!("Server responded with status {status}"));
-                }
-                self.state.close();
-                if self.last_answer.is_none() {
-                    let last = self.state.answered_ago();
-                    self.last_answer = last.and_then(|ago| SystemTime::now().checked_sub(ago));
                 }
                 Event::Silent
             }
@@ -409,7 +455,6 @@ impl<'a> Run<'a> {
                         let account = self.account_of(owner).unwrap_or_default();
                         self.warn_of_command(account.as_ref()).await;
                     }
-                    self.state.answered().await;
                 }
                 let status = self.verdict.as_ref().and_then(Verdict::status);
                 self.journal.info(&format!(
@@ -417,6 +462,12 @@ impl<'a> Run<'a> {
                     status.unwrap_or_default()
                 ));
             }
+            Outcome::Unwedged => self.sum_up(),
+            Outcome::Held => {
+                self.say_held();
+                self.say_nothing_would_be_done();
+            }
+            Outcome::Paused => (),
             Outcome::SteppedAside | Outcome::Interrupted | Outcome::ProxyFails => (),
             Outcome::TakenOver => {
                 if self.restart.is_some() {
@@ -444,15 +495,22 @@ impl<'a> Run<'a> {
                 self.report_start(outcome).await;
             }
         }
+        self.keep(outcome).await;
         self.say_state();
     }
 
-    /// Says, once, that the state directory cannot be used.
+    /// Says, once, that the state directory cannot be used, or that the state in it made no sense.
     fn say_state(&mut self) {
+        if let Some(damage) = self.state.damage() {
+            let file = self.state.path().display();
+            self.journal.warning(&format!(
+                "The state file {file} cannot be understood: {damage}; it is kept as {file}.bad, and a new one is begun"
+            ));
+        }
         if let Some(reason) = self.state.complaint() {
             self.journal.warning(&format!(
-                "Cannot use the state directory {}: {reason}; going on without the record and the restart lock: make it \
-                 writable, or give another --state-dir",
+                "Cannot use the state directory {}: {reason}; this run continues without the record and the restart lock: \
+                 make the directory writable, or give another --state-dir",
                 self.settings.state_dir.display()
             ));
         }

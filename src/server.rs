@@ -8,3 +8,4 @@ pub(crate) mod restart_command;
 pub(crate) mod search;
 pub(crate) mod select;
 pub(crate) mod stop;
+pub(crate) mod unwedge;

@@ -257,7 +257,7 @@ fn tell_apart(servers: &mut Vec<Server>, path: &Path, wrong: &mut Vec<UsageError
             }
             if one.url.port_or_known_default() == other.url.port_or_known_default() {
                 refuse(format!(
-                    "{both} cannot be told apart, for their URLs have the same port: give each a process-pattern or a user of its own"
+                    "{both} cannot be told apart, because their URLs have the same port: give each a listen, a process-pattern or a user of its own"
                 ));
             }
             one.by_port_alone = true;
@@ -277,9 +277,8 @@ fn doubts(servers: &[&Settings]) -> Vec<String> {
         for other in &managed[number + 1..] {
             if runs_as(one) == runs_as(other) {
                 doubts.push(format!(
-                    "servers {} and {} are started by manage.py, and nothing says that their users differ: manage.py looks \
-                     servers up by user, so that starting or stopping one of them can end the other; give each a user of \
-                     its own with run-as",
+                    "servers {} and {} are started by manage.py and can have the same user: manage.py looks servers up by user, \
+                     so starting or stopping one of them can end the other; give each a user of its own with run-as",
                     name(one),
                     name(other)
                 ));
@@ -303,7 +302,7 @@ fn doubts(servers: &[&Settings]) -> Vec<String> {
                 let user = user.map_or_else(|| uid.to_string(), |user| user.name);
                 doubts.push(format!(
                     "user {user} runs {} MyVNC servers on this host (PIDs {pids:?}): manage.py looks servers up by user, so \
-                     that starting or stopping one of them can end the other; give each a user of its own",
+                     starting or stopping one of them can end the other; give each a user of its own",
                     pids.len()
                 ));
             }
@@ -330,9 +329,9 @@ fn own_doubts(settings: &Settings) -> Vec<String> {
     if let (Some(user), Some(run_as)) = (settings.user, &settings.run_as) {
         if user != run_as.uid {
             doubts.push(format!(
-                "user (UID {user}) and run-as (UID {}) differ: the restarted server is another user's than the one \
-                 that is looked for",
-                run_as.uid
+                "user (UID {user}) and run-as (UID {run_as}) differ: the restarted server runs as UID {run_as}, but only \
+                 processes of UID {user} count as the server",
+                run_as = run_as.uid
             ));
         }
     }

@@ -149,6 +149,16 @@ impl Settings {
         self.logfile.with_extension("restart.log")
     }
 
+    /// The server's name: that of its table in the configuration file, else its log's without the extension.
+    pub(crate) fn shown_name(&self) -> String {
+        let stem = || {
+            self.logfile
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned())
+        };
+        self.name.clone().or_else(stem).unwrap_or_default()
+    }
+
     /// The URL's port.
     pub(crate) fn port(&self) -> u16 {
         self.url.port_or_known_default().unwrap_or_default()
@@ -272,8 +282,8 @@ fn parse_run_as(name: &str) -> Result<Account, UsageError> {
     };
     if !account.is_own() && !nix::unistd::geteuid().is_root() {
         return Err(wrong(&format!(
-            "only root can run the restart command as another user; run the monitor as root, or as {name} without \
-             --run-as"
+            "only root can run the restart command as another user; run the monitor as root, or run it as {name} and \
+             leave this setting out"
         )));
     }
     Ok(account)

@@ -1,6 +1,6 @@
-//! What outlives a run: the state file of one URL in the state directory. It contains the record of the
-//! known server; its modification time is that of the last healthy check. If the directory's disk is
-//! full, read-only or dead, a run has no state, but still checks and restarts the server.
+//! What outlives a run: the files of one URL in the state directory. The state file contains the record of the
+//! known server and the ledger of what happened to it; it is written when they change. If the directory's disk
+//! is full, read-only or dead, a run has no state, but still checks and restarts the server.
 
 mod file;
 pub(crate) mod history;
@@ -9,22 +9,21 @@ pub(crate) mod ledger;
 pub(crate) mod pause;
 pub(crate) mod time;
 
-use std::fs::{DirBuilder, FileTimes, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::libc;
-use nix::sys::stat::futimens;
-use nix::sys::time::TimeSpec;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use serde::{Deserialize, Serialize};
 
 use self::ledger::Ledger;
+use self::time::Time;
 use crate::proc::cgroup;
 use crate::proc::net::takes;
 use crate::proc::process::Proc;
@@ -134,12 +133,14 @@ pub(crate) struct State {
     pub(crate) known: Option<KnownServer>,
     /// Processes that the last restart command started and that never responded, as (PID, start time).
     pub(crate) started: Vec<(i32, u64)>,
+    /// When the pause was asked for that a line of the log has told of.
+    pub(crate) paused: Option<Time>,
     /// Unix time of the last warning about the restart command.
     pub(crate) warned: Option<u64>,
     /// The last `resume` that was carried out (`pause::Asked`).
-    pub(crate) resumed: Option<time::Time>,
+    pub(crate) resumed: Option<Time>,
     /// When the server's certificate expires.
-    pub(crate) certificate_expires: Option<time::Time>,
+    pub(crate) certificate_expires: Option<Time>,
     /// Keys of a newer version, which are kept.
     #[serde(flatten)]
     other: serde_json::Map<String, serde_json::Value>,
@@ -175,14 +176,14 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
-    /// The open file, if its time can be set without waiting.
-    file: Option<OwnedFd>,
-    /// Time of the last healthy check.
-    answered: Option<SystemTime>,
     /// Its contents, as far as they are valid for this boot.
     pub(crate) state: State,
     /// Its contents when it was last read or written.
     saved: Option<State>,
+    /// What is wrong with its contents.
+    damage: Option<&'static str>,
+    /// Whether they are to be kept beside it when it is written.
+    sets_aside: bool,
     /// Why it cannot be used.
     unusable: Option<String>,
     /// Whether that reason was reported.
@@ -204,15 +205,8 @@ pub(crate) fn path(state_dir: &Path, host: &str, port: u16, extension: &str) -> 
     state_dir.join(format!("{host}_{port}{extension}"))
 }
 
-/// Result of reading.
-#[derive(Debug, Deserialize, Serialize)]
-struct Content {
-    text: Vec<u8>,
-    modified: Option<SystemTime>,
-}
-
 enum Quick {
-    Read(OwnedFd, Content),
+    Read(Vec<u8>),
     Missing,
     /// Reading would wait for a disk.
     Slow,
@@ -224,24 +218,21 @@ impl StateFile {
     pub(crate) async fn open(path: PathBuf) -> Self {
         let mut file = Self {
             path,
-            file: None,
-            answered: None,
             state: State::default(),
             saved: None,
+            damage: None,
+            sets_aside: false,
             unusable: None,
             is_said: false,
         };
         match quick(&file.path) {
-            Quick::Read(descriptor, content) => {
-                file.file = Some(descriptor);
-                file.take(&content);
-            }
+            Quick::Read(text) => file.take(&text),
             Quick::Missing => (),
             Quick::Unusable(reason) => file.unusable = Some(errno_text(&reason)),
             Quick::Slow => {
                 let path = file.path.clone();
                 match bounded::ask(READ_TIMEOUT, || slow(&path)).await {
-                    Ok(Some(Some(content))) => file.take(&content),
+                    Ok(Some(Some(text))) => file.take(&text),
                     Ok(Some(None)) => (),
                     Ok(None) => file.unusable = Some("its disk does not respond".to_owned()),
                     Err(reason) => file.unusable = Some(errno_text(&reason)),
@@ -251,13 +242,27 @@ impl StateFile {
         file
     }
 
-    fn take(&mut self, content: &Content) {
-        let Ok(state) = serde_json::from_slice::<State>(&content.text) else {
+    fn take(&mut self, text: &[u8]) {
+        let Ok(state) = serde_json::from_slice::<State>(text) else {
+            self.set_aside("it is not what a run writes");
             return;
         };
-        self.answered = content.modified;
         self.saved = Some(state.clone());
         self.state = state;
+    }
+
+    /// What is wrong with its contents. They are moved to the file's name with `.bad` when it is written.
+    /// Returns it once.
+    pub(crate) fn damage(&mut self) -> Option<&'static str> {
+        self.damage.take()
+    }
+
+    /// Begins anew, for this reason; only what says which process is the server is kept.
+    pub(crate) fn set_aside(&mut self, why: &'static str) {
+        self.damage = Some(why);
+        self.sets_aside = true;
+        self.saved = None;
+        self.state.ledger = Ledger::default();
     }
 
     /// Its path.
@@ -271,13 +276,15 @@ impl StateFile {
     }
 
     /// Forgets what holds for another boot only: process IDs and sockets, but not users and addresses.
-    /// Three system calls, and none without a record.
-    pub(crate) fn forget_other_boots(&mut self) {
-        if self.state.known.is_none() && self.state.started.is_empty() {
-            return;
+    /// Whether there was such. Three system calls, and none without a record.
+    pub(crate) fn forget_other_boots(&mut self) -> bool {
+        let ledger = &self.state.ledger;
+        let has_restarts = !ledger.restarts.is_empty() || ledger.hold.is_some();
+        if self.state.known.is_none() && self.state.started.is_empty() && !has_restarts {
+            return false;
         }
         if boot() == self.state.boot {
-            return;
+            return false;
         }
         self.state.started.clear();
         if let Some(known) = &mut self.state.known {
@@ -290,6 +297,7 @@ impl StateFile {
             known.group = None;
             known.oom = None;
         }
+        true
     }
 
     /// Forgets a server that is not at the address that was set since: what was recorded then is
@@ -305,12 +313,6 @@ impl StateFile {
         }
     }
 
-    /// Time since the last healthy check.
-    pub(crate) fn answered_ago(&self) -> Option<Duration> {
-        let answered = self.answered.filter(|time| *time > SystemTime::UNIX_EPOCH);
-        SystemTime::now().duration_since(answered?).ok()
-    }
-
     /// Why the file cannot be used (errno text). Returns it once.
     pub(crate) fn complaint(&mut self) -> Option<String> {
         let reason = self.unusable.clone().filter(|_| !self.is_said);
@@ -318,37 +320,24 @@ impl StateFile {
         reason
     }
 
+    /// Whether the state directory cannot be used.
+    pub(crate) fn is_unusable(&self) -> bool {
+        self.unusable.is_some()
+    }
+
     /// Records that the state directory cannot be used, for this reason.
     pub(crate) fn give_up(&mut self, reason: String) {
         self.unusable = Some(reason);
     }
 
-    /// Records that the server answers; writes the state if it has changed.
-    pub(crate) async fn answered(&mut self) {
+    /// Writes the state if it has changed.
+    pub(crate) async fn save_changes(&mut self) {
         if self.saved.as_ref() != Some(&self.state) {
-            return self.save(None).await;
-        }
-        let now = TimeSpec::UTIME_NOW;
-        match &self.file {
-            Some(file) => {
-                if let Err(reason) = futimens(file, &now, &now) {
-                    self.unusable = Some(errno_text(&reason.into()));
-                }
-            }
-            None if self.unusable.is_none() => self.save(None).await,
-            None => (),
+            self.save().await;
         }
     }
 
-    /// Writes the state if it has changed; the time of the last answer stays, or is none (1970).
-    pub(crate) async fn changed(&mut self) {
-        if self.saved.as_ref() != Some(&self.state) {
-            let answered = self.answered.unwrap_or(SystemTime::UNIX_EPOCH);
-            self.save(Some(answered)).await;
-        }
-    }
-
-    async fn save(&mut self, time: Option<SystemTime>) {
+    async fn save(&mut self) {
         let is_newer = self
             .saved
             .as_ref()
@@ -359,8 +348,13 @@ impl StateFile {
         self.state.format = FORMAT;
         self.state.boot = boot();
         let (path, state) = (&self.path, &self.state);
+        let sets_aside = std::mem::take(&mut self.sets_aside);
         let written = bounded::ask(WRITE_TIMEOUT, || {
-            write(path, state, time).map_err(|reason| errno_text(&reason))
+            if sets_aside {
+                // Where it cannot be kept it is overwritten.
+                let _ = std::fs::rename(path, path.with_extension("json.bad"));
+            }
+            write(path, state).map_err(|reason| errno_text(&reason))
         });
         self.unusable = match written.await {
             Ok(Some(Ok(()))) => None,
@@ -368,13 +362,7 @@ impl StateFile {
             Ok(None) => Some("its disk does not respond".to_owned()),
             Err(reason) => Some(errno_text(&reason)),
         };
-        self.file = None;
         self.saved = Some(self.state.clone());
-    }
-
-    /// Closes the descriptor.
-    pub(crate) fn close(&mut self) {
-        self.file = None;
     }
 }
 
@@ -399,7 +387,8 @@ fn quick(path: &Path) -> Quick {
             "it belongs to another user or is not a regular file",
         ));
     }
-    let mut text = vec![0; LONGEST];
+    let length = usize::try_from(metadata.st_size).unwrap_or(LONGEST);
+    let mut text = vec![0; length.min(LONGEST)];
     let read = {
         let mut buffers = [io::IoSliceMut::new(&mut text)];
         match rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
@@ -415,9 +404,7 @@ fn quick(path: &Path) -> Quick {
         return Quick::Slow;
     };
     text.truncate(read);
-    let seconds = u64::try_from(metadata.st_mtime).unwrap_or_default();
-    let modified = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    Quick::Read(file, Content { text, modified })
+    Quick::Read(text)
 }
 
 fn is_local(file: std::os::fd::BorrowedFd) -> bool {
@@ -430,7 +417,7 @@ fn is_local(file: std::os::fd::BorrowedFd) -> bool {
 }
 
 /// Reads the file; none if there is none.
-fn slow(path: &Path) -> Option<Content> {
+fn slow(path: &Path) -> Option<Vec<u8>> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
@@ -443,12 +430,11 @@ fn slow(path: &Path) -> Option<Content> {
     }
     let mut text = Vec::new();
     file.take(LONGEST as u64).read_to_end(&mut text).ok()?;
-    let modified = metadata.modified().ok();
-    Some(Content { text, modified })
+    Some(text)
 }
 
-/// Replaces the file atomically. Without a `time`, its modification time is now.
-fn write(path: &Path, state: &State, time: Option<SystemTime>) -> io::Result<()> {
+/// Replaces the file atomically.
+fn write(path: &Path, state: &State) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     if !directory.exists() {
         let mut directories = DirBuilder::new();
@@ -468,10 +454,6 @@ fn write(path: &Path, state: &State, time: Option<SystemTime>) -> io::Result<()>
     text.push(b'\n');
     let written = file
         .write_all(&text)
-        .and_then(|()| match time {
-            Some(time) => file.set_times(FileTimes::new().set_modified(time)),
-            None => Ok(()),
-        })
         .and_then(|()| file.sync_data())
         .and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
@@ -515,35 +497,13 @@ mod tests {
         let at = path(&directory.path().join("state"), "[::1]", 9143, ".json");
         assert!(at.ends_with("state/0--1_9143.json"));
         let mut file = StateFile::open(at.clone()).await;
-        assert_eq!((file.known(), file.answered_ago()), (None, None));
+        assert_eq!(file.known(), None);
         file.state.known = Some(known());
-        file.answered().await;
+        file.save_changes().await;
         assert_eq!(file.complaint(), None);
         let mut file = StateFile::open(at.clone()).await;
         file.forget_other_boots();
         assert_eq!(file.known(), Some(&known()));
-        assert!(file.answered_ago().unwrap() < Duration::from_secs(60));
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn the_time_of_the_last_answer_stays_where_only_the_state_changes() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = directory.path().join("x.json");
-        let mut file = StateFile::open(at.clone()).await;
-        file.answered().await;
-        let long_ago = SystemTime::now() - Duration::from_secs(90);
-        let opened = File::options().write(true).open(&at).unwrap();
-        opened.set_modified(long_ago).unwrap();
-        let mut file = StateFile::open(at.clone()).await;
-        assert_eq!(file.answered_ago().unwrap().as_secs(), 90);
-        file.state.started = vec![(7, 1)];
-        file.changed().await;
-        let mut file = StateFile::open(at.clone()).await;
-        assert_eq!(file.answered_ago().unwrap().as_secs(), 90);
-        assert_eq!(file.state.started, [(7, 1)]);
-        file.answered().await;
-        let file = StateFile::open(at).await;
-        assert!(file.answered_ago().unwrap() < Duration::from_secs(60));
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -571,21 +531,21 @@ mod tests {
     async fn keys_of_a_newer_version_are_kept_and_a_newer_format_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path().join("x.json");
-        std::fs::write(&at, r#"{"format":1,"hold":{"until":"x"}}"#).unwrap();
+        std::fs::write(&at, r#"{"format":1,"mood":{"until":"x"}}"#).unwrap();
         let mut file = StateFile::open(at.clone()).await;
         file.state.known = Some(known());
-        file.answered().await;
+        file.save_changes().await;
         assert!(
             std::fs::read_to_string(&at)
                 .unwrap()
-                .contains("\"hold\":{\"until\":\"x\"}")
+                .contains("\"mood\":{\"until\":\"x\"}")
         );
         let newer = r#"{"format":2,"url":"u"}"#;
         std::fs::write(&at, newer).unwrap();
         let mut file = StateFile::open(at.clone()).await;
         assert_eq!(file.state.url, "u");
         file.state.known = Some(known());
-        file.answered().await;
+        file.save_changes().await;
         assert_eq!(std::fs::read_to_string(&at).unwrap(), newer);
     }
 
@@ -598,7 +558,7 @@ mod tests {
             let mut file = StateFile::open(at.clone()).await;
             assert_eq!(file.known(), None, "{garbage}");
             file.state.known = Some(known());
-            file.answered().await;
+            file.save_changes().await;
             assert_eq!(StateFile::open(at.clone()).await.known(), Some(&known()));
         }
     }
@@ -610,7 +570,7 @@ mod tests {
         let at = directory.path().join("file/state/x.json");
         let mut file = StateFile::open(at).await;
         file.state.known = Some(known());
-        file.answered().await;
+        file.save_changes().await;
         assert_eq!(file.complaint().as_deref(), Some("Not a directory"));
         assert_eq!(file.complaint(), None, "it is said once");
     }

@@ -47,6 +47,19 @@ pub(crate) fn errno_text(error: &io::Error) -> String {
     }
 }
 
+/// The local time of day of a Unix time, with the date where it is another day's.
+pub(crate) fn clock(unix_seconds: u64) -> String {
+    let time = i64::try_from(unix_seconds)
+        .ok()
+        .and_then(|time| DateTime::from_timestamp(time, 0));
+    let Some(time) = time.map(|time| time.with_timezone(&Local)) else {
+        return "an unknown time".into();
+    };
+    let is_today = time.date_naive() == Local::now().date_naive();
+    let format = if is_today { "%H:%M" } else { "%Y-%m-%d %H:%M" };
+    time.format(format).to_string()
+}
+
 /// The local calendar date of a Unix time.
 pub(crate) fn date(unix_seconds: u64) -> String {
     i64::try_from(unix_seconds)

@@ -6,6 +6,7 @@ mod error;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use ring::digest;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -139,6 +140,13 @@ impl Store {
             verdict => verdict,
         }
     }
+}
+
+/// The SHA-256 hash of a certificate, as `sha256:` and hexadecimal digits.
+pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let hash = digest::digest(&digest::SHA256, certificate);
+    let digits = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
+    format!("sha256:{}", digits.collect::<String>())
 }
 
 /// The verdict by the subject's common name, for a certificate without alternative names:

@@ -11,10 +11,19 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 pub(crate) struct UsageError {
     /// The long name of the option, without `--`; none if the mistake is not about one option.
     pub(crate) option: Option<String>,
-    /// What is wrong, as it follows the option's name.
-    pub(crate) reason: String,
+    /// What is wrong with it.
+    pub(crate) reason: Reason,
     /// Where the mistake is.
     pub(crate) place: Place,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Reason {
+    /// The text that follows the option's name.
+    Text(String),
+    /// The option excludes this one (its long name, without `--`).
+    Excludes(Box<str>),
 }
 
 /// Where a mistake is.
@@ -45,7 +54,7 @@ impl UsageError {
     pub(crate) fn of(option: &str, reason: impl Into<String>) -> Self {
         Self {
             option: Some(option.to_owned()),
-            reason: reason.into(),
+            reason: Reason::Text(reason.into()),
             place: Place::Flags,
         }
     }
@@ -54,7 +63,7 @@ impl UsageError {
     pub(crate) fn new(reason: impl Into<String>, place: Place) -> Self {
         Self {
             option: None,
-            reason: reason.into(),
+            reason: Reason::Text(reason.into()),
             place,
         }
     }
@@ -97,9 +106,12 @@ impl fmt::Display for UsageError {
                 ""
             }
         };
-        match &self.option {
-            Some(option) => write!(f, "{dashes}{option} {}", self.reason),
-            None => f.write_str(&self.reason),
+        if let Some(option) = &self.option {
+            write!(f, "{dashes}{option} ")?;
+        }
+        match &self.reason {
+            Reason::Text(text) => f.write_str(text),
+            Reason::Excludes(other) => write!(f, "cannot be used with {dashes}{other}"),
         }
     }
 }
@@ -138,18 +150,23 @@ fn of_clap(error: &clap::Error) -> UsageError {
     let reason = match error.kind() {
         ErrorKind::ValueValidation => error
             .source()
-            .map(|source| format!("{}: {source}", value.unwrap_or("\"\""))),
-        ErrorKind::InvalidValue if valid.is_empty() => Some("needs a value".to_owned()),
-        ErrorKind::InvalidValue => {
-            Some(format!("{}: give one of {valid}", value.unwrap_or("\"\"")))
-        }
+            .map(|source| Reason::Text(format!("{}: {source}", value.unwrap_or("\"\"")))),
+        ErrorKind::InvalidValue if valid.is_empty() => Some(Reason::Text("needs a value".into())),
+        ErrorKind::InvalidValue => Some(Reason::Text(format!(
+            "{}: give one of {valid}",
+            value.unwrap_or("\"\"")
+        ))),
         ErrorKind::ArgumentConflict => text(ContextKind::PriorArg)
             .and_then(long)
-            .map(|other| format!("cannot be used with --{other}")),
+            .map(|other| Reason::Excludes(other.into())),
         _ => None,
     };
     match (option, reason) {
-        (Some(option), Some(reason)) => UsageError::of(&option, reason),
+        (Some(option), Some(reason)) => UsageError {
+            option: Some(option),
+            reason,
+            place: Place::Flags,
+        },
         _ => UsageError::new(one_line(error), Place::Flags),
     }
 }

@@ -5,9 +5,11 @@
 //! `manage.py VERB` starts it as the real one does: `start` and `restart` leave it detached and exit,
 //! `foreground` becomes it, `fail` prints lines and exits with status 3, no verb does nothing.
 //!
-//! `hang = MODE` in `main.py` makes the first request hang it: see `hang`. `tls = yes` lets it read from
+//! `hang = MODE` in `main.py` makes the first request hang it: see `hang`; `hang-for = PATH` makes only a request for
+//! that path do so. `tls = yes` lets it read from
 //! a client as a server does that waits for a TLS handshake, which never ends. `status = STATUS` and
-//! `location = URL` are those of its answers.
+//! `location = URL` are those of its answers; `body = BYTES` makes them long, and lets no more than a few kilobytes
+//! be on their way to a client that does not read.
 //!
 //! With `STAND_IN_DECOY` in the environment it only waits, whatever its argv says; with `STAND_IN_STRANGER` it is
 //! somebody else's process: see `stranger`.
@@ -28,7 +30,7 @@ mod threads;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::IntoRawFd;
 use std::os::unix::process::CommandExt;
@@ -38,8 +40,10 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigSet, Signal};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
+/// Send buffer of a long answer, in bytes: about what the kernel allows for a client across a network at first.
+const SEND_BUFFER: usize = 16 << 10;
 /// No stand-in outlives a test run by more than this.
 const LIFETIME: Duration = Duration::from_secs(300);
 
@@ -268,17 +272,34 @@ fn listen(address: SocketAddr) -> TcpListener {
 fn answer(mut client: TcpStream, status: &str, script: &Script) {
     let mut lines = BufReader::new(client.try_clone().unwrap());
     let mut line = String::new();
+    let (mut path, mut posted) = (String::new(), 0);
     while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
-        if line == "\r\n" {
-            if let Some(mode) = script.text("hang") {
+        if path.is_empty() {
+            path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        }
+        if let Some(length) = line.strip_prefix("Content-Length: ") {
+            posted = length.trim_end().parse().unwrap();
+        }
+        if line
+            == "
+"
+        {
+            let _ = lines.read_exact(&mut vec![0; posted]);
+            let is_meant = script.text("hang-for").is_none_or(|only| path == only);
+            if let Some(mode) = script.text("hang").filter(|_| is_meant) {
                 hang::hang(mode, &mut client, script);
             }
             let location = script.text("location");
             let location = location.map_or(String::new(), |to| format!("Location: {to}\r\n"));
-            let _ = client.write_all(
-                format!("HTTP/1.0 {status}\r\nServer: stand-in\r\n{location}\r\nMyVNC\n")
-                    .as_bytes(),
-            );
+            let mut answer =
+                format!("HTTP/1.0 {status}\r\nServer: stand-in\r\n{location}\r\nMyVNC\n");
+            if let Some(bytes) = script.text("body") {
+                SockRef::from(&client)
+                    .set_send_buffer_size(SEND_BUFFER)
+                    .unwrap();
+                answer += &"x".repeat(bytes.parse().unwrap());
+            }
+            let _ = client.write_all(answer.as_bytes());
             return;
         }
         line.clear();

@@ -47,6 +47,11 @@ pub(super) fn causes(snapshot: &Snapshot) -> Vec<Cause> {
     found
 }
 
+/// What the server's processes wait for, whatever else is the matter with them.
+pub(super) fn blocked(snapshot: &Snapshot) -> Vec<Cause> {
+    process::blocked(snapshot)
+}
+
 /// What the server, or whatever answers in its place, has answered.
 fn answer(snapshot: &Snapshot) -> Option<Cause> {
     let server = || snapshot.processes.first().map(process::server);

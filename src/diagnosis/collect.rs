@@ -10,23 +10,23 @@ use std::time::{Duration, Instant};
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::FDTarget;
 
-use super::phrase::Peer;
+use super::phrase::Mentioned;
 use super::question::Question;
-use super::snapshot::{Listener, Process, Snapshot, Stage};
-use super::{disks, oom, peer, server_log};
+use super::snapshot::{Inspected, PortListener, Snapshot, Stage};
+use super::{disks, mentioned, oom, server_log};
 use crate::proc::fd_owners::FdOwners;
 use crate::proc::machine::Machine;
 use crate::proc::net::{self, Sockets, unmapped};
 use crate::proc::process::Proc;
 use crate::proc::{fd_owners, machine, sock_diag};
-use crate::server;
+use crate::server::process::Process;
 
 /// Looking through other processes for who holds a pipe or a port ends after this time.
 const SEARCH: Duration = Duration::from_millis(250);
 /// From one reading of the CPU times to the next at least, where a thread runs.
 const SAMPLE: Duration = Duration::from_millis(100);
 
-/// A look that goes on. What it has seen is told after each step.
+/// A collection in progress. It reports its snapshot after each step.
 pub(super) struct Collect<'a> {
     proc: Proc<'a>,
     question: &'a Question,
@@ -78,7 +78,7 @@ impl<'a> Collect<'a> {
         let (proc, question) = (self.proc, self.question);
         let mut holders = FdOwners::until(proc, Instant::now() + SEARCH);
         self.snapshot.machine = machine::look(proc);
-        self.snapshot.elsewhere = net::place(&question.addresses) == net::Place::Elsewhere;
+        self.snapshot.elsewhere = net::locality(&question.addresses) == net::Locality::Elsewhere;
         let sockets = Sockets::read(proc);
         let began = Instant::now();
         let (mut processes, mut paths) = (Vec::new(), Vec::new());
@@ -105,6 +105,20 @@ impl<'a> Collect<'a> {
         paths
     }
 
+    /// Reads what each process waits for, and nothing else: no other process is searched.
+    pub(super) fn at_waits(&mut self) {
+        let (proc, question) = (self.proc, self.question);
+        let mut holders = FdOwners::until(proc, Instant::now());
+        let sockets = Sockets::read(proc);
+        for found in &question.server {
+            let read = process::read(proc, found, &sockets, &mut holders);
+            self.snapshot
+                .processes
+                .extend(read.map(|(process, _)| process));
+        }
+        (self.tell)(&self.snapshot);
+    }
+
     /// Looks at the server's own log and at the disks, the server's `paths` among them.
     pub(super) fn at_disks(&mut self, mut paths: Vec<PathBuf>) {
         let log = server_log::last(&paths, &self.question.log);
@@ -120,11 +134,11 @@ impl<'a> Collect<'a> {
 fn listeners(
     proc: Proc,
     question: &Question,
-    processes: &[Process],
+    processes: &[Inspected],
     sockets: &Sockets,
     holders: &mut FdOwners,
-) -> Vec<Listener> {
-    let pids: Vec<i32> = processes.iter().map(|process| process.pid).collect();
+) -> Vec<PortListener> {
+    let pids: Vec<i32> = processes.iter().map(Inspected::pid).collect();
     let listening = |row: &&TcpNetEntry| {
         row.state == TcpState::Listen && row.local_address.port() == question.port
     };
@@ -139,7 +153,7 @@ fn listeners(
             };
             sockets.all().iter().filter(is_it).count()
         };
-        Listener {
+        PortListener {
             address: row.local_address,
             waiting: row.rx_queue,
             backlog: sock_diag::backlog(row.local_address, row.inode),
@@ -147,7 +161,7 @@ fn listeners(
             clients: on_port(TcpState::Established, true),
             closing: on_port(TcpState::CloseWait, false),
             ours: holder.is_some_and(|holder| pids.contains(&holder)),
-            holder: holder.and_then(|pid| peer::of(proc, pid)),
+            holder: holder.and_then(|pid| mentioned::of(proc, pid)),
         }
     })
     .collect()
@@ -155,9 +169,9 @@ fn listeners(
 
 fn instances(
     proc: Proc,
-    others: &[server::process::Process],
+    others: &[Process],
     sockets: &Sockets,
-) -> Vec<(Peer, Vec<SocketAddr>)> {
+) -> Vec<(Mentioned, Vec<SocketAddr>)> {
     let listens = |pid: i32| {
         let open = fd_owners::descriptors(proc, pid).into_iter().flatten();
         let rows = open.filter_map(|one| match one.target {
@@ -169,12 +183,12 @@ fn instances(
     };
     let seen = others
         .iter()
-        .filter_map(|process| Some((peer::of(proc, process.pid)?, listens(process.pid))));
+        .filter_map(|process| Some((mentioned::of(proc, process.pid)?, listens(process.pid))));
     seen.collect()
 }
 
-/// How much CPU each thread has used since the look began.
-fn sample(proc: Proc, processes: &mut [Process], began: Instant) {
+/// Measures how much CPU each thread has used since the collection began.
+fn sample(proc: Proc, processes: &mut [Inspected], began: Instant) {
     let mut threads = processes.iter().flat_map(|process| &process.threads);
     if threads.any(|thread| thread.state == 'R') {
         std::thread::sleep(SAMPLE.saturating_sub(began.elapsed()));
@@ -186,8 +200,9 @@ fn sample(proc: Proc, processes: &mut [Process], began: Instant) {
     }
     let percent = |part: Duration| (part.as_nanos() * 100 / took.as_nanos().max(1)).min(100);
     for process in processes {
+        let pid = process.pid();
         for thread in &mut process.threads {
-            let after = process::cpu(proc, process.pid, thread.tid).unwrap_or(thread.cpu);
+            let after = process::cpu(proc, pid, thread.tid).unwrap_or(thread.cpu);
             thread.ran = percent(after.ran.saturating_sub(thread.cpu.ran));
             thread.waited = percent(after.waited.saturating_sub(thread.cpu.waited));
         }
@@ -205,8 +220,8 @@ mod tests {
     use crate::diagnosis::snapshot::Wait;
     use crate::state::KnownServer;
 
-    fn process(pid: i32) -> server::process::Process {
-        server::process::Process {
+    fn process(pid: i32) -> Process {
+        Process {
             pid,
             parent: 1,
             start_time: 500,
@@ -257,7 +272,7 @@ mod tests {
         assert_eq!(stages, expected);
         // The outline is there before anything that can take long.
         let outline = &sent[0].processes[0];
-        assert!(outline.pid == 7 && outline.threads.is_empty() && sent[0].listeners.is_empty());
+        assert!(outline.pid() == 7 && outline.threads.is_empty() && sent[0].listeners.is_empty());
         let last = &sent[2];
         assert!(matches!(last.processes[0].wait(), Wait::Client { .. }));
         let listener = &last.listeners[0];
@@ -274,6 +289,20 @@ mod tests {
         assert!((machine.load - 0.5).abs() < 0.001 && machine.threads == 345);
         let pressure = machine.pressure.map(|one| [one.cpu, one.memory, one.io]);
         assert_eq!(pressure, Some([12.0, 3.0, 4.0]));
+    }
+
+    #[test]
+    fn a_light_look_reads_what_the_server_waits_for() {
+        let captured = Captured::new();
+        captured.process(7, 'S', "python3\0main.py\0", &blocked_in(libc::SYS_read, 4));
+        captured.link("7/fd/4", "socket:[82]");
+        let question = question();
+        let mut sent = Vec::new();
+        let mut send = |snapshot: &Snapshot| sent.push(snapshot.clone());
+        Collect::new(captured.proc(), &question, &mut send).at_waits();
+        assert_eq!(sent.len(), 1);
+        let wait = sent[0].processes[0].wait();
+        assert!(matches!(wait, Wait::Client { inode: 82, .. }), "{wait:?}");
     }
 
     #[test]

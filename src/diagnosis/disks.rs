@@ -24,6 +24,11 @@ fn is_disk(directory: &Path) -> bool {
     directory.is_absolute() && !special.iter().any(|one| directory.starts_with(one))
 }
 
+/// Whether the disk of this directory has no room for others than root.
+pub(crate) fn is_full(directory: &Path) -> bool {
+    state(directory.to_owned()).is_some()
+}
+
 fn state(directory: PathBuf) -> Option<Full> {
     let room = statvfs(&directory).ok()?;
     // An image that nobody writes to is always full.

@@ -3,18 +3,20 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Another process that has to do with it.
+/// A process that a sentence mentions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Peer {
+pub(crate) struct Mentioned {
     pub(crate) pid: i32,
     pub(crate) command: String,
     pub(crate) state: char,
     pub(crate) age: Duration,
+    /// When it was started, in clock ticks since boot.
+    pub(crate) start_time: u64,
     /// Whether its descriptors cannot be read.
     pub(crate) is_hidden: bool,
 }
 
-impl Peer {
+impl Mentioned {
     /// The name of its program.
     pub(crate) fn program(&self) -> String {
         let first = self.command.split_whitespace().next().unwrap_or_default();
@@ -23,7 +25,7 @@ impl Peer {
     }
 }
 
-impl fmt::Display for Peer {
+impl fmt::Display for Mentioned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hidden = if self.is_hidden {
             ", of another user, descriptors not visible"

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cause::process::awaited;
-use super::phrase::{Peer, ago, mebibytes};
-use super::snapshot::{Process, Snapshot, Stage};
+use super::phrase::{Mentioned, ago, mebibytes};
+use super::snapshot::{Inspected, Snapshot, Stage};
 
 /// So many threads of a process have a line of their own, where they wait for somebody.
 const MOST_THREADS: usize = 20;
@@ -78,14 +78,14 @@ fn threads_in(states: &BTreeMap<char, usize>) -> String {
     format!("{count} thread{plural} ({states})")
 }
 
-fn process(process: &Process) -> String {
+fn process(process: &Inspected) -> String {
     let mut states: BTreeMap<char, usize> = BTreeMap::new();
     for thread in &process.threads {
         *states.entry(thread.state).or_default() += 1;
     }
     let mut line = format!(
         "PID {}: state {}, age {}, CPU time {} s, memory {} MiB",
-        process.pid,
+        process.pid(),
         process.state,
         ago(process.age),
         process.cpu.as_secs(),
@@ -113,21 +113,23 @@ fn process(process: &Process) -> String {
     for child in &process.children {
         let _ = write!(line, ", child {child}");
     }
-    let _ = write!(line, ": {}", process.command);
+    let _ = write!(line, ": {}", process.process.command);
     line
 }
 
 /// The threads beside the first that wait for somebody, guilty or not.
-fn threads(process: &Process, snapshot: &Snapshot) -> Vec<String> {
+fn threads(process: &Inspected, snapshot: &Snapshot) -> Vec<String> {
     let others = process
         .threads
         .iter()
-        .filter(|thread| thread.tid != process.pid);
+        .filter(|thread| thread.tid != process.pid());
     let waiting = others.filter_map(|thread| {
         let wait = awaited(&thread.wait, snapshot.tls, snapshot.port)?;
         Some(format!(
             "PID {}, thread {} ({}): {wait}",
-            process.pid, thread.tid, thread.name
+            process.pid(),
+            thread.tid,
+            thread.name
         ))
     });
     waiting.take(MOST_THREADS).collect()
@@ -159,7 +161,7 @@ fn port(snapshot: &Snapshot) -> String {
     line
 }
 
-fn instance((process, listens): &(Peer, Vec<std::net::SocketAddr>)) -> String {
+fn instance((process, listens): &(Mentioned, Vec<std::net::SocketAddr>)) -> String {
     let listens: Vec<String> = listens.iter().map(ToString::to_string).collect();
     let listens = if listens.is_empty() {
         "no port that can be seen".to_owned()
@@ -191,9 +193,10 @@ fn machine(snapshot: &Snapshot) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnosis::snapshot::{Cpu, Listener, Thread, Wait};
+    use crate::diagnosis::snapshot::{Cpu, PortListener, Thread, Wait};
     use crate::proc::machine::{Machine, Pressure};
     use crate::proc::syscall::Activity;
+    use crate::server::process::Process;
 
     fn thread(tid: i32, state: char) -> Thread {
         Thread {
@@ -210,18 +213,21 @@ mod tests {
 
     #[test]
     fn a_process_has_a_line() {
-        let bare = Process {
-            pid: 7,
+        let bare = Inspected {
+            process: Process {
+                pid: 7,
+                command: "python3 main.py".to_owned(),
+                ..Process::default()
+            },
             state: 'S',
-            command: "python3 main.py".to_owned(),
             threads: vec![thread(7, 'S')],
-            ..Process::default()
+            ..Inspected::default()
         };
         assert_eq!(
             process(&bare),
             "PID 7: state S, age 0 s, CPU time 0 s, memory 0 MiB, 1 thread (S): python3 main.py"
         );
-        let full = Process {
+        let full = Inspected {
             age: Duration::from_secs(300),
             cpu: Duration::from_secs(84),
             resident: 61 << 20,
@@ -233,11 +239,11 @@ mod tests {
             most_descriptors: Some(1024),
             sockets: [("CLOSE_WAIT", 2), ("LISTEN", 1)].into(),
             listens: vec![(([127, 0, 0, 1], 9143).into(), 3)],
-            children: vec![Peer {
+            children: vec![Mentioned {
                 pid: 42,
                 command: "bjobs".to_owned(),
                 state: 'S',
-                ..Peer::default()
+                ..Mentioned::default()
             }],
             ..bare.clone()
         };
@@ -310,7 +316,7 @@ mod tests {
             since_healthy: None,
             is_running: true,
             processes: Vec::new(),
-            listeners: vec![Listener {
+            listeners: vec![PortListener {
                 address: ([127, 0, 0, 1], 9143).into(),
                 waiting: 3,
                 backlog: Some(5),

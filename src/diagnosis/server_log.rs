@@ -23,28 +23,28 @@ const MOST_TRIES: usize = 8;
 /// As much of the end of a log is read, in bytes.
 const TAIL: u64 = 256 << 10;
 
-/// Looking for a log that is open takes no longer.
+/// Time limit of the search for a log that the server holds open.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Where the server's log is looked for, and what of it is wanted.
+/// Where to search for the server's log, and how much of it to show.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
-    /// The log that the server had when it was last started.
+    /// The log that the server held open when it was recorded.
     pub(crate) known: Option<PathBuf>,
-    /// Files to look at where the server holds no log open (`glob(7)`).
+    /// Pattern of `--server-log` (`glob(7)`).
     pub(crate) pattern: Option<String>,
-    /// Where the server's configuration has its logs, in place of the usual directories.
+    /// The directory of the logs in the server's configuration. It replaces the usual directories.
     pub(crate) logdir: Option<PathBuf>,
     /// How far back.
     pub(crate) history: Duration,
     /// The monitor's own files, which are not the server's, whoever holds them open.
     pub(crate) ours: Vec<PathBuf>,
-    /// Whose the server is.
+    /// The server's user.
     pub(crate) owner: Option<u32>,
 }
 
-/// The newest log of the server and its lines; none where there is none. It is looked for among the
-/// server's open files, then where the administrator says, then where MyVNC puts it.
+/// The newest log of the server and its lines; none if there is none. The first place that has one counts:
+/// the server's open files, the record, `--server-log`, MyVNC's own directories.
 pub(super) fn last(open: &[PathBuf], wanted: &Wanted) -> Option<(PathBuf, Vec<String>)> {
     let open: Vec<PathBuf> = open.iter().filter(|path| is_log(path)).cloned().collect();
     let named = wanted.pattern.iter().map(String::as_str).flat_map(matches);

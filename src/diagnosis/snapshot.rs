@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::oom::Victim;
-use super::phrase::Peer;
+use super::phrase::Mentioned;
 use super::question::Seen;
 use crate::proc::cgroup::Limit;
 use crate::proc::machine::Machine;
 use crate::proc::sock_diag::Received;
 use crate::proc::syscall::{Activity, Operation};
+use crate::server::process::Process;
 
 /// All that was seen.
 #[derive(Clone, Debug)]
@@ -30,10 +31,10 @@ pub(crate) struct Snapshot {
     pub(crate) since_healthy: Option<Duration>,
     /// Whether processes of the server were found, whatever else was seen of them.
     pub(crate) is_running: bool,
-    pub(crate) processes: Vec<Process>,
-    pub(crate) listeners: Vec<Listener>,
+    pub(crate) processes: Vec<Inspected>,
+    pub(crate) listeners: Vec<PortListener>,
     /// Other MyVNC servers of this machine, and where they listen.
-    pub(crate) instances: Vec<(Peer, Vec<SocketAddr>)>,
+    pub(crate) instances: Vec<(Mentioned, Vec<SocketAddr>)>,
     /// Directories of the server's whose disk is full.
     pub(crate) full: Vec<Full>,
     pub(crate) machine: Machine,
@@ -41,11 +42,11 @@ pub(crate) struct Snapshot {
     pub(crate) victim: Option<Victim>,
     /// The server's own log, and its last lines.
     pub(crate) log: Option<(PathBuf, Vec<String>)>,
-    /// How far the look has come.
+    /// How far the collection has come.
     pub(crate) stage: Stage,
 }
 
-/// How far a look has come: each is done once the next one has begun.
+/// Steps of the collection, in order: a step is complete once the next one has begun.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Stage {
     /// At the machine's memory and load.
@@ -79,11 +80,11 @@ impl fmt::Display for Stage {
     }
 }
 
-/// One process of the server.
+/// One process of the server, and what was read of it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Process {
-    pub(crate) pid: i32,
-    pub(crate) command: String,
+pub(crate) struct Inspected {
+    /// The process, without secrets in its command line.
+    pub(crate) process: Process,
     /// The letter of `proc_pid_stat(5)`.
     pub(crate) state: char,
     /// The kernel function it waits in, where that can be seen.
@@ -97,7 +98,7 @@ pub(crate) struct Process {
     pub(crate) resident: u64,
     pub(crate) swapped: u64,
     /// Who traces it.
-    pub(crate) tracer: Option<Peer>,
+    pub(crate) tracer: Option<Mentioned>,
     pub(crate) threads: Vec<Thread>,
     /// Open descriptors, where they can be counted, and how many it may have.
     pub(crate) descriptors: Option<usize>,
@@ -106,16 +107,20 @@ pub(crate) struct Process {
     pub(crate) sockets: BTreeMap<&'static str, usize>,
     /// Where it listens, and how many clients wait there to be accepted.
     pub(crate) listens: Vec<(SocketAddr, u32)>,
-    pub(crate) children: Vec<Peer>,
+    pub(crate) children: Vec<Mentioned>,
     /// Use and limit of what it is at or near the end of.
     pub(crate) limits: Vec<Limit>,
 }
 
-impl Process {
+impl Inspected {
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.pid
+    }
+
     /// What the main thread waits for; where that has ended, the first that lives.
     pub(crate) fn wait(&self) -> &Wait {
         let mut living = self.threads.iter().filter(|thread| thread.state != 'Z');
-        let main = living.clone().find(|thread| thread.tid == self.pid);
+        let main = living.clone().find(|thread| thread.tid == self.pid());
         main.or_else(|| living.next())
             .map_or(&Wait::Hidden, |thread| &thread.wait)
     }
@@ -128,9 +133,9 @@ pub(crate) struct Thread {
     pub(crate) state: char,
     pub(crate) activity: Activity,
     pub(crate) wait: Wait,
-    /// What it had had of the CPUs when the look began.
+    /// Its CPU times when the collection began.
     pub(crate) cpu: Cpu,
-    /// Percent of the look in which it ran, and in which it waited for a CPU.
+    /// Percentage of the sampling time in which it ran, and in which it waited for a CPU.
     pub(crate) ran: u128,
     pub(crate) waited: u128,
 }
@@ -152,11 +157,12 @@ pub(crate) enum Wait {
     Running,
     /// For a client of its own to send, or to take what is sent.
     Client {
+        inode: u64,
         /// The server's end.
         local: SocketAddr,
         peer: SocketAddr,
         /// Which process that is, where it is one of this machine.
-        process: Option<Peer>,
+        process: Option<Mentioned>,
         writing: bool,
         queued: u32,
         received: Option<Received>,
@@ -165,17 +171,17 @@ pub(crate) enum Wait {
     Remote {
         peer: SocketAddr,
         /// Which process that is, where it is one of this machine.
-        process: Option<Peer>,
+        process: Option<Mentioned>,
         connecting: bool,
     },
     /// For a child, or for whoever holds the other end of a pipe; and if that one waits for
     /// another, for that; and what the last of them waits for, where that is another host or a file.
     Process {
-        chain: Vec<Peer>,
+        chain: Vec<Mentioned>,
         last: Option<Box<Wait>>,
     },
     /// For the first to end of several children.
-    Children(Vec<Peer>),
+    Children(Vec<Mentioned>),
     /// For a file.
     File {
         path: String,
@@ -208,7 +214,7 @@ impl Wait {
 
 /// A socket that listens on the URL's port.
 #[derive(Clone, Debug)]
-pub(crate) struct Listener {
+pub(crate) struct PortListener {
     pub(crate) address: SocketAddr,
     /// Connections that wait to be accepted, and how many may.
     pub(crate) waiting: u32,
@@ -218,7 +224,7 @@ pub(crate) struct Listener {
     /// Connections that the peer has closed and the server has not, accepted or not.
     pub(crate) closing: usize,
     /// Who listens, and whether that is one of the server's processes.
-    pub(crate) holder: Option<Peer>,
+    pub(crate) holder: Option<Mentioned>,
     pub(crate) ours: bool,
 }
 
@@ -249,10 +255,13 @@ mod tests {
 
     #[test]
     fn the_first_living_thread_stands_for_a_main_thread_that_has_ended() {
-        let mut process = Process {
-            pid: 7,
+        let mut process = Inspected {
+            process: Process {
+                pid: 7,
+                ..Process::default()
+            },
             threads: vec![thread(8, 'S', Wait::Lock), thread(7, 'S', Wait::Idle)],
-            ..Process::default()
+            ..Inspected::default()
         };
         assert_eq!(*process.wait(), Wait::Idle);
         process.threads[1].state = 'Z';

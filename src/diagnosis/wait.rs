@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use procfs::net::{TcpState, UdpNetEntry};
 use procfs::process::FDTarget;
 
-use super::peer;
-use super::phrase::Peer;
+use super::mentioned;
+use super::phrase::Mentioned;
 use super::snapshot::Wait;
 use crate::proc::fd_owners::{End, FdOwners};
 use crate::proc::net::{Sockets, unmapped};
@@ -41,7 +41,7 @@ pub(super) struct WaitResolver<'a, 'p> {
     pub(super) pid: i32,
     pub(super) targets: &'a HashMap<i32, FDTarget>,
     pub(super) sockets: &'a Sockets,
-    pub(super) children: &'a [Peer],
+    pub(super) children: &'a [Mentioned],
     pub(super) holders: &'a mut FdOwners<'p>,
     /// Whether it is asked, too, what the one that is waited for waits for.
     pub(super) asks_on: bool,
@@ -54,7 +54,7 @@ impl WaitResolver<'_, '_> {
             Activity::Running => Wait::Running,
             Activity::Using(descriptor, deed) => self.on(*descriptor, *deed),
             Activity::Naming(path, deed) => self.file(path.as_deref(), *deed),
-            Activity::Child(Some(pid)) => match peer::of(self.proc, *pid) {
+            Activity::Child(Some(pid)) => match mentioned::of(self.proc, *pid) {
                 Some(child) => self.process(child),
                 None => Wait::Unknown("a child".into()),
             },
@@ -121,9 +121,10 @@ impl WaitResolver<'_, '_> {
             let other_end = self.sockets.other_end(row).map(|row| row.inode);
             let process = other_end.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Client {
+                inode,
                 local: unmapped(local),
                 peer: unmapped(peer),
-                process: process.and_then(|pid| peer::of(self.proc, pid)),
+                process: process.and_then(|pid| mentioned::of(self.proc, pid)),
                 writing: deed == Operation::Writing,
                 queued: row.tx_queue,
                 received: sock_diag::received(local, peer),
@@ -136,7 +137,7 @@ impl WaitResolver<'_, '_> {
             let process = inode.and_then(|inode| self.holders.of_socket(inode, &[]));
             Wait::Remote {
                 peer: unmapped(peer),
-                process: process.and_then(|pid| peer::of(self.proc, pid)),
+                process: process.and_then(|pid| mentioned::of(self.proc, pid)),
                 connecting: row.state == TcpState::SynSent,
             }
         }
@@ -152,7 +153,7 @@ impl WaitResolver<'_, '_> {
         let children: Vec<i32> = self.children.iter().map(|child| child.pid).collect();
         let holders = self.holders.of_pipe(inode, end, &children);
         let holder = holders.into_iter().find(|pid| *pid != self.pid);
-        match holder.and_then(|pid| peer::of(self.proc, pid)) {
+        match holder.and_then(|pid| mentioned::of(self.proc, pid)) {
             Some(holder) => self.process(holder),
             None => match self.hidden_child() {
                 Some(child) => self.process(child),
@@ -163,11 +164,11 @@ impl WaitResolver<'_, '_> {
 
     /// The only child whose descriptors cannot be read: it runs as another user, and has the other end
     /// for all that is seen of the rest.
-    fn hidden_child(&self) -> Option<Peer> {
-        let is_hidden = |child: &&Peer| fd_owners::descriptors(self.proc, child.pid).is_none();
+    fn hidden_child(&self) -> Option<Mentioned> {
+        let is_hidden = |child: &&Mentioned| fd_owners::descriptors(self.proc, child.pid).is_none();
         let mut hidden = self.children.iter().filter(is_hidden);
         match (hidden.next(), hidden.next()) {
-            (Some(child), None) => Some(Peer {
+            (Some(child), None) => Some(Mentioned {
                 is_hidden: true,
                 ..child.clone()
             }),
@@ -176,11 +177,11 @@ impl WaitResolver<'_, '_> {
     }
 
     /// A process, what it waits for itself while it has one child, and what the last one waits for.
-    fn process(&mut self, first: Peer) -> Wait {
+    fn process(&mut self, first: Mentioned) -> Wait {
         let mut chain = vec![first];
         while chain.len() < LONGEST_CHAIN {
             let Some(last) = chain.last() else { break };
-            match peer::children(self.proc, last.pid).as_slice() {
+            match mentioned::children(self.proc, last.pid).as_slice() {
                 [only] if last.state == 'S' && only.pid != self.pid => chain.push(only.clone()),
                 _ => break,
             }
@@ -302,7 +303,7 @@ mod tests {
             pid: 7,
             targets: &targets,
             sockets: &sockets,
-            children: &peer::children(proc, 7),
+            children: &mentioned::children(proc, 7),
             holders: &mut holders,
             asks_on: true,
         };

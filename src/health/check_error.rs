@@ -29,11 +29,11 @@ pub(crate) enum CheckError {
     /// No connection could be made, for this reason (errno text).
     Connection { to: String, reason: String },
     /// The deadline passed in this stage.
-    TimedOut { limit: Duration, stage: Stage },
+    TimedOut { limit: Duration, stage: CheckStage },
     /// The connection was reset in this stage.
-    Reset(Stage),
+    Reset(CheckStage),
     /// The connection was closed in this stage.
-    Closed(Stage),
+    Closed(CheckStage),
     /// The answer is not HTTP.
     NotHttp(String),
     /// The certificate is not trusted, for this reason.
@@ -54,6 +54,14 @@ pub(crate) enum CheckError {
 }
 
 impl CheckError {
+    /// The HTTP status, where there was an answer.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status } => Some(*status),
+            _ => None,
+        }
+    }
+
     /// Whether the check failed on our own side, so that it says nothing about the server: a system
     /// call failed here, or the name did not resolve.
     pub(crate) fn is_not_asked(&self) -> bool {
@@ -66,7 +74,7 @@ impl CheckError {
             self,
             Self::Resolution { .. }
                 | Self::TimedOut {
-                    stage: Stage::Resolving,
+                    stage: CheckStage::Resolving,
                     ..
                 }
         )
@@ -79,7 +87,7 @@ impl CheckError {
     }
 
     /// What a failed system call of a connection to `to` means.
-    pub(super) fn of_io(error: &io::Error, stage: Stage, to: &str) -> Self {
+    pub(super) fn of_io(error: &io::Error, stage: CheckStage, to: &str) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe
@@ -97,7 +105,7 @@ impl CheckError {
     }
 
     /// What an error of a library means; its causes say more than the error itself.
-    pub(super) fn of(error: &(dyn StdError + 'static), stage: Stage, to: &str) -> Self {
+    pub(super) fn of(error: &(dyn StdError + 'static), stage: CheckStage, to: &str) -> Self {
         let mut last = error;
         for here in causes(error) {
             if let Some(found) = Self::known(here, stage, to) {
@@ -108,7 +116,7 @@ impl CheckError {
         Self::Other(last.to_string())
     }
 
-    fn known(error: &(dyn StdError + 'static), stage: Stage, to: &str) -> Option<Self> {
+    fn known(error: &(dyn StdError + 'static), stage: CheckStage, to: &str) -> Option<Self> {
         if let Some(error) = tls::error(error) {
             return Some(match error {
                 TlsError::Certificate(what) => Self::Certificate(what),
@@ -136,7 +144,7 @@ impl CheckError {
         is_of_a_socket.then(|| Self::of_io(io, stage, to))
     }
 
-    fn of_http(error: &hyper::Error, stage: Stage) -> Option<Self> {
+    fn of_http(error: &hyper::Error, stage: CheckStage) -> Option<Self> {
         // Cancelled is what had not been sent yet.
         if error.is_canceled() && is_unasked(error) {
             return Some(Self::NotHttp(BEFORE_THE_REQUEST.to_owned()));
@@ -250,7 +258,7 @@ impl fmt::Display for CheckError {
 
 /// How far a check has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Stage {
+pub(crate) enum CheckStage {
     /// Asking the name services.
     Resolving,
     /// Waiting for the TCP connection.
@@ -261,7 +269,7 @@ pub(crate) enum Stage {
     Waiting,
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for CheckStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Resolving => "resolving the name",
@@ -295,17 +303,17 @@ mod tests {
             libc::ENOSPC,
         ] {
             let error = io::Error::from_raw_os_error(ours);
-            let error = CheckError::of_io(&error, Stage::Connecting, "vm:9143");
+            let error = CheckError::of_io(&error, CheckStage::Connecting, "vm:9143");
             assert!(error.is_not_asked(), "{error}");
         }
         for theirs in [libc::ECONNREFUSED, libc::ETIMEDOUT, libc::EHOSTUNREACH] {
             let error = io::Error::from_raw_os_error(theirs);
-            let error = CheckError::of_io(&error, Stage::Connecting, "vm:9143");
+            let error = CheckError::of_io(&error, CheckStage::Connecting, "vm:9143");
             assert!(!error.is_not_asked(), "{error}");
         }
         let denied = io::Error::from_raw_os_error(libc::EACCES);
         assert_eq!(
-            CheckError::of_io(&denied, Stage::Connecting, "127.0.0.1:9143").to_string(),
+            CheckError::of_io(&denied, CheckStage::Connecting, "127.0.0.1:9143").to_string(),
             "Connection error: 127.0.0.1:9143: Permission denied"
         );
     }
@@ -321,12 +329,12 @@ mod tests {
             reason: "Name or service not known".into(),
         };
         assert!(resolution.is_not_asked());
-        assert!(timed_out(Stage::Resolving).is_not_asked());
-        assert!(!timed_out(Stage::Connecting).is_not_asked());
-        assert!(!CheckError::Reset(Stage::Waiting).is_not_asked());
-        assert!(resolution.is_unresolved() && timed_out(Stage::Resolving).is_unresolved());
+        assert!(timed_out(CheckStage::Resolving).is_not_asked());
+        assert!(!timed_out(CheckStage::Connecting).is_not_asked());
+        assert!(!CheckError::Reset(CheckStage::Waiting).is_not_asked());
+        assert!(resolution.is_unresolved() && timed_out(CheckStage::Resolving).is_unresolved());
         let denied = io::Error::from_raw_os_error(libc::EACCES);
-        let denied = CheckError::of_io(&denied, Stage::Connecting, "vm:9143");
+        let denied = CheckError::of_io(&denied, CheckStage::Connecting, "vm:9143");
         assert!(denied.is_not_asked() && !denied.is_unresolved());
     }
 
@@ -334,7 +342,7 @@ mod tests {
     fn a_refused_connection_is_told_from_a_lost_one() {
         let of = |errno| {
             let error = io::Error::from_raw_os_error(errno);
-            CheckError::of_io(&error, Stage::Connecting, "vm:9143")
+            CheckError::of_io(&error, CheckStage::Connecting, "vm:9143")
         };
         assert!(of(libc::ECONNREFUSED).is_refused());
         assert!(!of(libc::ETIMEDOUT).is_refused() && !of(libc::ECONNRESET).is_refused());

@@ -114,7 +114,7 @@ pub(super) async fn get(
 mod tests {
     use tokio::io::AsyncWriteExt;
 
-    use super::super::check_error::{CheckError, Stage};
+    use super::super::check_error::{CheckError, CheckStage};
     use super::*;
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
         let url = Url::parse("http://vm:9143").unwrap();
         let answer = get(Box::new(stream), request(&url, "").unwrap()).await;
         let error = answer.err().unwrap();
-        let error = CheckError::of(&error, Stage::Waiting, "vm:9143");
+        let error = CheckError::of(&error, CheckStage::Waiting, "vm:9143");
         let expected = "Connection error: the answer is not HTTP: it comes before the request";
         assert_eq!(error.to_string(), expected);
     }

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::check_error::{CheckError, Stage};
+use super::check_error::{CheckError, CheckStage};
 
 /// The status by which nginx, Apache and Go's server refuse plain HTTP on a TLS port.
 pub(super) const BAD_REQUEST: u16 = 400;
@@ -12,8 +12,8 @@ pub(super) fn seems_tls(error: &CheckError) -> bool {
     matches!(
         error,
         CheckError::NotHttp(_)
-            | CheckError::Closed(Stage::Waiting)
-            | CheckError::Reset(Stage::Waiting)
+            | CheckError::Closed(CheckStage::Waiting)
+            | CheckError::Reset(CheckStage::Waiting)
             | CheckError::Status {
                 status: BAD_REQUEST,
                 ..
@@ -27,10 +27,10 @@ pub(super) fn seems_plain(error: &CheckError) -> bool {
     matches!(
         error,
         CheckError::NotTls
-            | CheckError::Closed(Stage::Handshaking)
-            | CheckError::Reset(Stage::Handshaking)
+            | CheckError::Closed(CheckStage::Handshaking)
+            | CheckError::Reset(CheckStage::Handshaking)
             | CheckError::TimedOut {
-                stage: Stage::Handshaking,
+                stage: CheckStage::Handshaking,
                 ..
             }
     )

@@ -22,25 +22,25 @@ use rustls::{ClientConfig, NamedGroup};
 use tower::util::MapResponseLayer;
 use url::Url;
 
-use super::check_error::Stage;
+use super::check_error::CheckStage;
 use super::exchange;
 
 /// A request whose connection stands.
 pub(super) type Sent = Pin<Box<dyn Future<Output = reqwest::Result<Response>>>>;
 
 tokio::task_local! {
-    static ATTEMPT: Attempt;
+    static CONTEXT: RequestContext;
 }
 
 /// What reqwest's parts must know of the request that they serve, and tell of it.
-struct Attempt {
+struct RequestContext {
     address: SocketAddr,
-    stage: Rc<Cell<Stage>>,
+    stage: Rc<Cell<CheckStage>>,
 }
 
-fn reach(stage: Stage) {
-    // Connections of our own have no attempt, and set their stage themselves.
-    let _ = ATTEMPT.try_with(|attempt| attempt.stage.set(stage));
+fn reach(stage: CheckStage) {
+    // Connections of our own have none, and set their stage themselves.
+    let _ = CONTEXT.try_with(|context| context.stage.set(stage));
 }
 
 /// Sends requests, each to an address that is chosen for it.
@@ -60,7 +60,7 @@ impl Sender {
             .tls_backend_preconfigured(tls.clone())
             .dns_resolver(Chosen)
             .connector_layer(MapResponseLayer::new(|connection| {
-                reach(Stage::Waiting);
+                reach(CheckStage::Waiting);
                 connection
             }))
             .redirect(Policy::none())
@@ -87,24 +87,24 @@ impl Sender {
 
     /// Sends the request to this address, and returns when the TCP connection stands; what is left to wait
     /// for is the answer, after the TLS handshake if there is one. `stage` is told of each; it is
-    /// [`Stage::Connecting`] at first, here and in any other attempt at the time.
+    /// [`CheckStage::Connecting`] at first, here and in any other request at the time.
     pub(super) async fn send(
         &self,
         request: Request,
         address: SocketAddr,
-        stage: &Rc<Cell<Stage>>,
+        stage: &Rc<Cell<CheckStage>>,
     ) -> io::Result<Sent> {
-        let attempt = Attempt {
+        let context = RequestContext {
             address,
             stage: stage.clone(),
         };
-        let mut sent: Sent = Box::pin(ATTEMPT.scope(attempt, self.client.execute(request)));
+        let mut sent: Sent = Box::pin(CONTEXT.scope(context, self.client.execute(request)));
         let answered = poll_fn(|context| {
             let answered = sent.as_mut().poll(context);
             match (answered, stage.get()) {
-                (Poll::Pending, Stage::Connecting) => Poll::Pending,
+                (Poll::Pending, CheckStage::Connecting) => Poll::Pending,
                 (Poll::Pending, _) => Poll::Ready(Ok(None)),
-                (Poll::Ready(Err(error)), Stage::Connecting) => Poll::Ready(Err(error)),
+                (Poll::Ready(Err(error)), CheckStage::Connecting) => Poll::Ready(Err(error)),
                 (Poll::Ready(answered), _) => Poll::Ready(Ok(Some(answered))),
             }
         });
@@ -124,12 +124,12 @@ pub(super) fn request(url: &Url, cookies: &str) -> Result<Request, http::Error> 
     Ok(request)
 }
 
-/// The address of the attempt, for any name.
+/// The address of the request, for any name.
 struct Chosen;
 
 impl Resolve for Chosen {
     fn resolve(&self, _: Name) -> Resolving {
-        let chosen = ATTEMPT.try_with(|attempt| attempt.address);
+        let chosen = CONTEXT.try_with(|context| context.address);
         Box::pin(ready(match chosen {
             Ok(address) => Ok(Box::new(std::iter::once(address)) as Addrs),
             Err(error) => Err(error.into()),
@@ -144,7 +144,7 @@ struct NoSessions;
 
 impl ClientSessionStore for NoSessions {
     fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        reach(Stage::Handshaking);
+        reach(CheckStage::Handshaking);
         None
     }
     fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}

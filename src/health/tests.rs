@@ -331,8 +331,8 @@ async fn one_address_that_accepts_a_connection_is_asked_and_no_other() {
             other => panic!("{other:?}"),
         };
         let expected = match scheme {
-            "http" => Stage::Waiting,
-            _ => Stage::Handshaking,
+            "http" => CheckStage::Waiting,
+            _ => CheckStage::Handshaking,
         };
         assert_eq!(stage, expected);
     }

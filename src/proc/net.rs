@@ -55,7 +55,7 @@ impl Sockets {
                 && takes(row.local_address.ip(), &[address.ip()])
         };
         // Elsewhere, the same port says nothing.
-        let is_here = place(&[address.ip()]) == Place::Here;
+        let is_here = locality(&[address.ip()]) == Locality::Here;
         let mut rows = self.rows.iter().filter(|_| is_here);
         rows.find(listening).map(|row| row.inode)
     }
@@ -139,9 +139,9 @@ pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Where addresses are.
+/// On which machine addresses are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum Locality {
     /// One of them is this machine's.
     Here,
     /// They are another machine's.
@@ -151,19 +151,19 @@ pub(crate) enum Place {
 }
 
 /// Where these addresses are.
-pub(crate) fn place(addresses: &[IpAddr]) -> Place {
+pub(crate) fn locality(addresses: &[IpAddr]) -> Locality {
     if addresses.is_empty() {
-        return Place::Unknown;
+        return Locality::Unknown;
     }
     let is_loopback = |address: &IpAddr| {
         let address = address.to_canonical();
         address.is_loopback() || address.is_unspecified()
     };
     if addresses.iter().any(is_loopback) {
-        return Place::Here;
+        return Locality::Here;
     }
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
-        return Place::Unknown;
+        return Locality::Unknown;
     };
     let ours: HashSet<IpAddr> = interfaces
         .filter_map(|interface| interface.address)
@@ -176,8 +176,8 @@ pub(crate) fn place(addresses: &[IpAddr]) -> Place {
         .iter()
         .any(|address| ours.contains(&address.to_canonical()))
     {
-        Place::Here
+        Locality::Here
     } else {
-        Place::Elsewhere
+        Locality::Elsewhere
     }
 }

@@ -251,13 +251,13 @@ impl Proc<'_> {
         numbers_in(&tasks).filter(|tid| *tid != pid).find(is_alive)
     }
 
-    /// How long a process has run, in whole seconds.
+    /// How long a process has run.
     pub(crate) fn age(self, pid: i32) -> Option<Duration> {
-        let started = self.stat(pid).ok()?.starttime / procfs::ticks_per_second();
+        let started = self.stat(pid).ok()?.starttime * 1000 / procfs::ticks_per_second();
         let uptime = read(&self.0.join("uptime"), SMALL).ok()?;
         let uptime = Uptime::from_read(uptime.as_slice()).ok()?;
-        let uptime = uptime.uptime_duration().as_secs();
-        Some(Duration::from_secs(uptime.saturating_sub(started)))
+        let started = Duration::from_millis(started);
+        Some(uptime.uptime_duration().saturating_sub(started))
     }
 
     /// The state letter of a process (`proc_pid_stat(5)`) and the kernel function it waits in, where
@@ -277,7 +277,7 @@ impl Proc<'_> {
     }
 }
 
-/// An open /proc, for a look at all processes: three system calls for the arguments of one.
+/// An open /proc, for a search through all processes: three system calls read the arguments of one.
 #[derive(Debug)]
 pub(crate) struct Sweep {
     directory: OwnedFd,

@@ -15,12 +15,16 @@ use nix::sys::socket::{
 
 /// `linux/sock_diag.h` and `linux/inet_diag.h`, which libc does not have.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DESTROY: u16 = 21;
 const INET_DIAG_INFO: u16 = 2;
 /// `INET_DIAG_NOCOOKIE`: any socket at that address.
 const NO_COOKIE: u64 = u64::MAX;
 const ALL_STATES: u32 = u32::MAX;
-/// `1 << TCP_LISTEN`.
-const LISTENING: u32 = 1 << 10;
+/// `TCP_ESTABLISHED`.
+const ESTABLISHED: u8 = 1;
+/// `TCP_LISTEN`.
+const LISTEN: u8 = 10;
+const LISTENING: u32 = 1 << LISTEN;
 /// `TCP_CLOSE`.
 const CLOSED: u8 = 7;
 /// `TCPF_BOUND_INACTIVE`.
@@ -51,6 +55,78 @@ pub(crate) struct Received {
 /// What the peer of this connection has sent.
 pub(crate) fn received(local: SocketAddr, peer: SocketAddr) -> Option<Received> {
     info(&ask(local, peer, NO_COOKIE).ok()??)
+}
+
+/// One end of a TCP connection (`struct inet_diag_msg`, and `struct tcp_info` of tcp(7)).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Connection {
+    /// The end that was asked for.
+    pub(crate) local: SocketAddr,
+    /// The other one.
+    pub(crate) peer: SocketAddr,
+    /// Whether it is ESTABLISHED: neither side has closed it.
+    pub(crate) is_established: bool,
+    /// By this a descriptor is recognised (`socket:[INODE]`); 0 before it is accepted.
+    pub(crate) inode: u64,
+    /// A number that no other socket of this boot and network namespace gets.
+    pub(crate) cookie: u64,
+    /// Time since data came last.
+    pub(crate) since_received: Duration,
+    /// Time since data was sent last, again or for the first time.
+    pub(crate) since_sent: Duration,
+    /// Time since the peer acknowledged anything, which it also does when it is asked whether it is there.
+    pub(crate) since_acknowledged: Duration,
+}
+
+impl Connection {
+    /// For how long nothing has moved on it. A peer that is gone acknowledges nothing while data is sent
+    /// again and again; one that does not read acknowledges without any data being sent.
+    pub(crate) fn still(&self) -> Duration {
+        self.since_received
+            .min(self.since_sent.max(self.since_acknowledged))
+    }
+}
+
+/// The end of a connection at `local`; none where there is no such connection.
+///
+/// # Errors
+/// As `listener`.
+pub(crate) fn connection(local: SocketAddr, peer: SocketAddr) -> io::Result<Option<Connection>> {
+    Ok(ask(local, peer, NO_COOKIE)?.and_then(|answer| connection_in(&answer, local, peer)))
+}
+
+/// Ends a connection: its peer gets a reset, and who waits for it gets ECONNABORTED. Only the very socket
+/// that was asked for is ended, none that has its addresses by now. `false` when it is gone already.
+///
+/// # Errors
+/// The kernel refuses: EPERM without CAP_NET_ADMIN in the user namespace of the network namespace, EOPNOTSUPP
+/// without CONFIG_INET_DIAG_DESTROY.
+pub(crate) fn destroy(connection: &Connection) -> io::Result<bool> {
+    let netlink = open()?;
+    let (local, peer) = (connection.local, connection.peer);
+    let flags = libc::NLM_F_ACK;
+    let request = request(
+        SOCK_DESTROY,
+        local,
+        peer,
+        connection.cookie,
+        flags,
+        ALL_STATES,
+    );
+    send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+    let mut answer = vec![0; 1024];
+    let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
+    answer.truncate(length);
+    if kind(&answer).map(i32::from) != Some(libc::NLMSG_ERROR) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    // An error of 0 is the acknowledgement (netlink(7)).
+    let reason = refusal(&answer);
+    match reason.raw_os_error() {
+        Some(0) => Ok(true),
+        Some(libc::ENOENT | libc::ESTALE) => Ok(false),
+        _ => Err(reason),
+    }
 }
 
 /// A listening TCP socket (`struct inet_diag_msg`).
@@ -100,6 +176,7 @@ fn dump(states: u32) -> io::Result<Vec<Listener>> {
         SocketAddr::from(([0_u16; 8], 0)),
     ] {
         let request = request(
+            SOCK_DIAG_BY_FAMILY,
             unspecified,
             unspecified,
             NO_COOKIE,
@@ -155,7 +232,7 @@ fn open() -> nix::Result<OwnedFd> {
 /// Asks for one socket; none where there is no such socket.
 fn ask(local: SocketAddr, peer: SocketAddr, cookie: u64) -> io::Result<Option<Vec<u8>>> {
     let netlink = open()?;
-    let request = request(local, peer, cookie, 0, ALL_STATES);
+    let request = request(SOCK_DIAG_BY_FAMILY, local, peer, cookie, 0, ALL_STATES);
     send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
     let mut answer = vec![0; 1024];
     let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
@@ -194,8 +271,6 @@ fn socket_in(message: &[u8], states: u32) -> Option<Listener> {
         libc::AF_INET6 => <[u8; 16]>::try_from(source).ok()?.into(),
         _ => return None,
     };
-    let cookie =
-        u64::from(number(message, COOKIE)?) | u64::from(number(message, COOKIE + 4)?) << 32;
     // What is bound and no more is shown as closed.
     let is_bound = states == BOUND && state == CLOSED;
     let is_asked = is_bound || 1_u32.checked_shl(state.into()) == Some(states);
@@ -203,8 +278,37 @@ fn socket_in(message: &[u8], states: u32) -> Option<Listener> {
         address: SocketAddr::new(address, port),
         uid: number(message, UID)?,
         inode: number(message, INODE)?.into(),
-        cookie: Some(cookie),
+        cookie: Some(cookie(message)?),
     })
+}
+
+fn cookie(message: &[u8]) -> Option<u64> {
+    Some(u64::from(number(message, COOKIE)?) | u64::from(number(message, COOKIE + 4)?) << 32)
+}
+
+fn connection_in(message: &[u8], local: SocketAddr, peer: SocketAddr) -> Option<Connection> {
+    let state = *message.get(NETLINK_HEADER + 1)?;
+    // Where there is no such connection, the kernel answers with who listens at its address.
+    if state == LISTEN {
+        return None;
+    }
+    let info = tcp_info(message)?;
+    // In milliseconds.
+    let since = |at| Some(Duration::from_millis(number(info, at)?.into()));
+    Some(Connection {
+        local,
+        peer,
+        is_established: state == ESTABLISHED,
+        inode: number(message, INODE)?.into(),
+        cookie: cookie(message)?,
+        since_received: since(offset_of!(libc::tcp_info, tcpi_last_data_recv))?,
+        since_sent: since(offset_of!(libc::tcp_info, tcpi_last_data_sent))?,
+        since_acknowledged: since(offset_of!(libc::tcp_info, tcpi_last_ack_recv))?,
+    })
+}
+
+fn long(answer: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(answer.get(at..at + 8)?.try_into().ok()?))
 }
 
 fn number(answer: &[u8], at: usize) -> Option<u32> {
@@ -213,6 +317,7 @@ fn number(answer: &[u8], at: usize) -> Option<u32> {
 
 /// `struct inet_diag_req_v2` (linux/inet_diag.h) behind its netlink header.
 fn request(
+    kind: u16,
     local: SocketAddr,
     peer: SocketAddr,
     cookie: u64,
@@ -245,7 +350,7 @@ fn request(
     body.extend(cookie.to_ne_bytes());
     let length = u32::try_from(NETLINK_HEADER + body.len()).unwrap_or_default();
     let mut request = Vec::from(length.to_ne_bytes());
-    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
     let flags = u16::try_from(libc::NLM_F_REQUEST | flags).unwrap_or_default();
     request.extend(flags.to_ne_bytes());
     request.extend([0; 8]);
@@ -255,21 +360,25 @@ fn request(
 
 /// What `struct tcp_info` (tcp(7)) says of the peer.
 fn info(answer: &[u8]) -> Option<Received> {
+    let info = tcp_info(answer)?;
+    // In milliseconds.
+    let ago = number(info, offset_of!(libc::tcp_info, tcpi_last_data_recv))?;
+    Some(Received {
+        ago: Duration::from_millis(ago.into()),
+        bytes: long(info, offset_of!(libc::tcp_info, tcpi_bytes_received))?,
+        was_answered: number(info, offset_of!(libc::tcp_info, tcpi_data_segs_out))? > 0,
+    })
+}
+
+/// The attribute that is a `struct tcp_info`; shorter on older kernels.
+fn tcp_info(answer: &[u8]) -> Option<&[u8]> {
     let mut attributes = answer.get(HEADERS..)?;
     loop {
         let length = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?);
         let info = attributes.get(4..length)?;
         if kind == INET_DIAG_INFO {
-            // In milliseconds.
-            let ago = number(info, offset_of!(libc::tcp_info, tcpi_last_data_recv))?;
-            let at = offset_of!(libc::tcp_info, tcpi_bytes_received);
-            let bytes = u64::from_ne_bytes(info.get(at..at + 8)?.try_into().ok()?);
-            return Some(Received {
-                ago: Duration::from_millis(ago.into()),
-                bytes,
-                was_answered: number(info, offset_of!(libc::tcp_info, tcpi_data_segs_out))? > 0,
-            });
+            return Some(info);
         }
         attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
@@ -278,7 +387,7 @@ fn info(answer: &[u8]) -> Option<Received> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::print_stdout)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -347,10 +456,79 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_known_with_what_has_moved_on_it() {
+        for (bound, asked) in [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("[::1]:0", "::1"),
+            ("[::]:0", "127.0.0.1"),
+        ] {
+            let Ok(listener) = TcpListener::bind(bound) else {
+                println!("skipped: {bound} is not there");
+                continue;
+            };
+            let at: SocketAddr = SocketAddr::new(
+                asked.parse().unwrap(),
+                listener.local_addr().unwrap().port(),
+            );
+            let mut client = TcpStream::connect(at).unwrap();
+            let peer = client.local_addr().unwrap();
+            let seen = || connection(at, peer).unwrap();
+            // A dual-stack socket is found by the IPv4 addresses of its connection.
+            let waiting = seen().unwrap();
+            assert!(waiting.is_established && waiting.inode == 0, "{bound}");
+            let (mut server, _) = listener.accept().unwrap();
+            let accepted = seen().unwrap();
+            assert!(accepted.inode != 0 && accepted.cookie == waiting.cookie);
+            std::thread::sleep(Duration::from_millis(60));
+            assert!(seen().unwrap().still() >= Duration::from_millis(50));
+            client.write_all(b"GET").unwrap();
+            server.peek(&mut [0; 3]).unwrap();
+            server.write_all(b"HTTP").unwrap();
+            let moved = seen().unwrap();
+            assert!(moved.still() < accepted.still() + Duration::from_secs(60));
+            client.read_exact(&mut [0; 4]).unwrap();
+            drop(client);
+            assert!(!seen().unwrap().is_established);
+            drop(server);
+            assert_eq!(seen(), None, "{bound}");
+        }
+    }
+
+    #[test]
+    fn what_moves_on_a_connection_is_data_that_comes_or_is_taken() {
+        let connection = |since_received, since_sent, since_acknowledged| Connection {
+            local: ([127, 0, 0, 1], 1).into(),
+            peer: ([127, 0, 0, 1], 2).into(),
+            is_established: true,
+            inode: 1,
+            cookie: 1,
+            since_received: Duration::from_secs(since_received),
+            since_sent: Duration::from_secs(since_sent),
+            since_acknowledged: Duration::from_secs(since_acknowledged),
+        };
+        for (received, sent, acknowledged, still) in [
+            (74, 80, 80, 74),
+            // It sends.
+            (1, 80, 80, 1),
+            // It does not read: the kernel asks, and it answers that there is no room.
+            (74, 70, 1, 70),
+            // It is gone: the kernel sends again.
+            (74, 1, 70, 70),
+            // It reads.
+            (74, 1, 2, 2),
+        ] {
+            let seen = connection(received, sent, acknowledged).still();
+            assert_eq!(seen.as_secs(), still, "{received} {sent} {acknowledged}");
+        }
+    }
+
+    #[test]
     fn an_answer_that_is_cut_says_nothing() {
         let answer = vec![0; 300];
         for length in 0..answer.len() {
             assert_eq!(info(&answer[..length]), None);
+            let local = ([127, 0, 0, 1], 1).into();
+            assert_eq!(connection_in(&answer[..length], local, local), None);
         }
         assert_eq!(number(&[1, 0, 0], 0), None);
     }
@@ -364,6 +542,7 @@ mod tests {
         many.extend([4_u8, 0, 1, 0].repeat(50));
         let target = |bytes: &[u8]| {
             info(bytes);
+            connection_in(bytes, ([0; 4], 0).into(), ([0; 4], 0).into());
             socket_in(bytes, LISTENING);
             socket_in(bytes, BOUND);
             kind(bytes);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::Run;
 use crate::diagnosis::server_log::Wanted;
-use crate::diagnosis::{self, Diagnosis, Line, Question, Seen};
-use crate::health::{CheckError, NOT_TLS, Stage};
+use crate::diagnosis::{self, Diagnosis, Finding, Line, Question, Seen};
+use crate::health::{CheckError, CheckStage, NOT_TLS};
 use crate::journal::{BANNER, Level};
-use crate::recovery::{Event, Phase, Purpose};
+use crate::recovery::{Event, Outcome, Phase, Plan, Purpose};
 use crate::redact;
 use crate::server::dump_command::Dump;
 use crate::text::{errno_text, seconds};
@@ -21,14 +21,7 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Run<'_> {
     /// Looks at the server and writes down what there is to see, within its budget.
-    pub(super) async fn diagnose(&mut self) -> Event {
-        let (server, others) = match &self.selection {
-            Some(selection) => {
-                let spared = selection.spared.iter().map(|(process, _)| process.clone());
-                (selection.server.clone(), spared.take(MOST_OTHERS).collect())
-            }
-            None => (Vec::new(), Vec::new()),
-        };
+    pub(super) async fn diagnose(&mut self, phase: Phase) -> Event {
         let seen = match self.error() {
             Some(error) => match self.checker.right_scheme(error, SCHEME_TIMEOUT).await {
                 Some(url) => Seen::Scheme(url.to_string()),
@@ -36,9 +29,51 @@ impl Run<'_> {
             },
             None => self.seen(),
         };
+        let question = self.question(seen);
+        let Diagnosis { findings, report } = diagnosis::diagnose(&question).await;
+        for line in [BANNER, "DIAGNOSIS", BANNER] {
+            self.journal.info(line);
+        }
+        for finding in &findings {
+            self.journal.warning(&format!("Cause: {}", finding.text));
+        }
+        for line in &report {
+            match line {
+                Line::Reading(text) => self.journal.info(text),
+                Line::ServerLog(text) => self.journal.quote(Level::Info, "Server log", text),
+            }
+        }
+        let kind = findings.first().map(|finding| finding.kind);
+        if let Some(kind) = kind.filter(|kind| kind.is_by_client()) {
+            self.journal
+                .info(&format!("Advice: {}", kind.entry().advice));
+        }
+        let plan = match phase {
+            Phase::Diagnosing(plan) => plan,
+            _ => Plan::Leave(Outcome::Looked),
+        };
+        let prospects = self.rule(&findings, plan).await;
+        let has_blocker = |one: &&Finding| one.blocker.is_some();
+        self.blocking = findings.iter().filter(has_blocker).cloned().collect();
+        self.cause = findings.into_iter().next();
+        if self.settings.purpose != Purpose::Collect {
+            self.say_spared();
+        }
+        Event::Diagnosed(prospects)
+    }
+
+    /// What is asked about.
+    pub(super) fn question(&self, seen: Seen) -> Question {
+        let (server, others) = match &self.selection {
+            Some(selection) => {
+                let spared = selection.spared.iter().map(|(process, _)| process.clone());
+                (selection.server.clone(), spared.take(MOST_OTHERS).collect())
+            }
+            None => (Vec::new(), Vec::new()),
+        };
         let known = self.state.known().cloned().unwrap_or_default();
         let owner = server.first().map(|process| process.uid).or(known.uid);
-        let question = Question {
+        Question {
             server,
             others,
             port: self.settings.port(),
@@ -49,7 +84,7 @@ impl Run<'_> {
             addresses: self.checker.addresses(),
             tls: self.settings.url.scheme() == "https",
             seen,
-            since_healthy: self.state.answered_ago(),
+            since_healthy: self.last_answer().and_then(|at| at.elapsed().ok()),
             log: Wanted {
                 known: known.log.clone().map(Into::into),
                 pattern: self.settings.server_log.clone(),
@@ -59,25 +94,7 @@ impl Run<'_> {
                 owner,
             },
             known,
-        };
-        let Diagnosis { causes, report } = diagnosis::diagnose(&question).await;
-        for line in [BANNER, "DIAGNOSIS", BANNER] {
-            self.journal.info(line);
         }
-        for cause in &causes {
-            self.journal.warning(&format!("Cause: {cause}"));
-        }
-        for line in &report {
-            match line {
-                Line::Reading(text) => self.journal.info(text),
-                Line::ServerLog(text) => self.journal.quote(Level::Info, "Server log", text),
-            }
-        }
-        self.cause = causes.into_iter().next();
-        if self.settings.purpose != Purpose::Collect {
-            self.say_spared();
-        }
-        Event::Diagnosed
     }
 
     /// Runs `--dump-cmd` on the server's process that listens, or else on its first.
@@ -119,7 +136,7 @@ impl Run<'_> {
         if is_late {
             let limit = DUMP_TIMEOUT.as_secs();
             self.journal.warning(&format!(
-                "{shown} did not end within {limit} s, and was ended"
+                "{shown} did not end within {limit} s and was killed"
             ));
         }
         Event::Dumped
@@ -132,7 +149,7 @@ impl Run<'_> {
             Some(CheckError::Certificate(what)) => Seen::Certificate(what.clone()),
             Some(CheckError::Resolution { reason, .. }) => Seen::Unresolved(reason.clone()),
             Some(CheckError::TimedOut {
-                stage: Stage::Resolving,
+                stage: CheckStage::Resolving,
                 limit,
             }) => Seen::Unresolved(format!("no answer within {} s", seconds(*limit))),
             Some(CheckError::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),
@@ -145,10 +162,13 @@ impl Run<'_> {
 
     /// How long the server was away, and why.
     pub(super) fn sum_up(&self) {
-        let away = self.last_answer.and_then(|since| since.elapsed().ok());
+        let away = self.last_answer().and_then(|since| since.elapsed().ok());
         if let (Some(away), Some(cause)) = (away, &self.cause) {
-            self.journal
-                .info(&format!("Service was away {} s: {cause}", away.as_secs()));
+            self.journal.info(&format!(
+                "Service was away {} s: {}",
+                away.as_secs(),
+                cause.text
+            ));
         }
     }
 }

@@ -14,16 +14,16 @@ use nix::unistd::{Gid, Uid, geteuid};
 use super::Run;
 use super::wording::{describe, described, name_of, pids};
 use crate::health::{CheckError, Verdict};
-use crate::proc::net::{self, Place, takes, unmapped};
+use crate::proc::net::{self, Locality, takes, unmapped};
 use crate::proc::sock_diag;
-use crate::recovery::{self, Event, Plan, Purpose, Situation};
+use crate::recovery::{Event, Phase, Plan, PortHolder, Purpose, Situation};
 use crate::redact;
 use crate::server::config_dir::{self, ServerConfig, config_dir};
 use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared};
 use crate::server::search::{self, Recorded, Search, SearchError};
-use crate::server::select::{self, Asked, Facts, Port, Selection};
-use crate::server::stop::Held;
+use crate::server::select::{self, Asked, Facts, Selection};
+use crate::server::stop::ProcessHandle;
 use crate::sys::account::{Account, AccountError};
 use crate::sys::bounded;
 use crate::sys::signals;
@@ -74,7 +74,7 @@ impl fmt::Display for OwnerError {
         let Self { uid, reason } = self;
         write!(
             f,
-            "Cannot look up user {uid}, who owns the server and whom the restart command should run as: {reason}; set \
+            "Cannot look up user {uid}, the server's owner: {reason}; the restart command must run as that user, so set \
              run-as"
         )
     }
@@ -142,7 +142,7 @@ impl Run<'_> {
         }
         if let Some(port) = files.config.port {
             // It binds all addresses, whatever name its configuration has for users.
-            let is_here = net::place(&files.ips) == Place::Here;
+            let is_here = net::locality(&files.ips) == Locality::Here;
             return Address {
                 ips: if is_here {
                     files.ips.clone()
@@ -229,7 +229,7 @@ impl Run<'_> {
             is_named: self.settings.process_pattern.is_some(),
             user: self.settings.user.map(Uid::as_raw),
             by_port_alone: self.settings.by_port_alone,
-            is_remote: address.is_of_url && net::place(&address.ips) == Place::Elsewhere,
+            is_remote: address.is_of_url && net::locality(&address.ips) == Locality::Elsewhere,
             is_refused: is_refused && self.is_at_url(address),
             recorded: known.and_then(|known| known.pid.zip(known.start)),
             cookie: known.and_then(|known| known.cookie),
@@ -272,19 +272,14 @@ impl Run<'_> {
         let has_no_address = self.checker.addresses().is_empty();
         Situation {
             is_running: !selection.server.is_empty(),
-            port: match selection.port {
-                Port::Free => recovery::Held::Free,
-                Port::Server => recovery::Held::ByServer,
-                Port::Foreign { .. } => recovery::Held::ByOther,
-                Port::Ambiguous => recovery::Held::BySeveral,
-                Port::Unknown => recovery::Held::Unknown,
-            },
+            port: selection.port,
             was_asked: self.error().is_none_or(|error| !error.is_not_asked()),
             is_elsewhere: self.error().is_some()
                 && selection
                     .address
                     .is_some_and(|address| self.leads_elsewhere(address)),
             may_be_hidden: has_no_address && !selection.spared.is_empty(),
+            is_young: self.young(selection).is_some(),
         }
     }
 
@@ -305,7 +300,7 @@ impl Run<'_> {
         let verdict = tokio::select! {
             biased;
             name = self.signals.next() => {
-                self.on_signal(recovery::Phase::Searching, name);
+                self.on_signal(Phase::Searching, name);
                 return Event::Interrupted;
             }
             verdict = self.checker.ask(address, self.settings.timeout) => verdict,
@@ -335,15 +330,15 @@ impl Run<'_> {
         if is_same {
             self.verdict = Some(verdict);
             self.journal.warning(&format!(
-                "The server answers at {address} (status: {status}), but {} leads to {before} too; give the URL that \
-                 address, or set listen",
+                "The server answers at {address} (status: {status}), but {} leads to {before} too; write {address} in the \
+                 URL, or set listen",
                 self.settings.shown_url
             ));
             return Event::AnswersAmongOthers;
         }
         self.journal.error(&format!(
-            "The server itself answers at {address} (status: {status}); {before}, to which {} leads, does not: {}; \
-             look at that proxy",
+            "The server itself answers at {address} (status: {status}), but the check of {} fails at {before}: {}; look at \
+             that proxy",
             self.settings.shown_url,
             self.last_error()
         ));
@@ -377,7 +372,7 @@ impl Run<'_> {
             self.settings.url.host_str().unwrap_or_default().to_owned(),
             |ip| SocketAddr::new(*ip, port).to_string(),
         );
-        if net::place(&ips) != Place::Here {
+        if net::locality(&ips) != Locality::Here {
             return format!("the proxy at {place}");
         }
         let address = Address {
@@ -421,22 +416,18 @@ impl Run<'_> {
         let files = self.files.clone().unwrap_or_default();
         let address = self.address(&files);
         let place = shown(&address);
-        let text = match &selection.port {
-            Port::Foreign {
-                uid,
-                holder,
-                address,
-            } => {
-                let bound = unmapped(*address).to_string();
-                self.taken(&bound, *uid, holder.as_ref())
+        let text = match (&selection.stranger, selection.port) {
+            (Some(stranger), _) => {
+                let bound = unmapped(stranger.address).to_string();
+                self.taken(&bound, stranger.uid, stranger.process.as_ref())
             }
-            Port::Ambiguous => format!(
-                "More than one process can be the server at {place}, and none can be proved to be it; set listen, user \
-                 or process-pattern"
+            (None, PortHolder::Several) => format!(
+                "More than one process can be the server at {place}, and nothing proves which one is; set listen, user or \
+                 process-pattern"
             ),
-            _ => format!(
-                "Who listens at {place} cannot be read, so that no process can be proved to be the server; allow the \
-                 monitor netlink sockets or /proc/net/tcp, and CAP_SYS_PTRACE, or set process-pattern"
+            (None, _) => format!(
+                "Who listens at {place} cannot be read, so nothing proves which process is the server; allow the monitor \
+                 netlink sockets or /proc/net/tcp, and CAP_SYS_PTRACE, or set process-pattern"
             ),
         };
         self.journal.error(&text);
@@ -450,19 +441,19 @@ impl Run<'_> {
         let recorded = known.and_then(|known| known.socket_uid);
         let whose = match recorded {
             Some(recorded) if recorded != uid => {
-                format!(", and the server is user {}'s", name_of(recorded))
+                format!(", but the server runs as user {}", name_of(recorded))
             }
             _ => String::new(),
         };
         let files = self.files.clone().unwrap_or_default();
         let remedy = if self.proven(&files).contains(&uid) {
             "if it is a proxy, set listen to the server's own ADDRESS:PORT; if it is the server, set process-pattern; \
-             else end it"
+             otherwise end it"
                 .to_owned()
         } else {
             format!(
-                "end it; if it is the server, set user = \"{user}\", and if it is a proxy, set listen to the server's own \
-                 ADDRESS:PORT"
+                "if it is the server, set user = \"{user}\"; if it is a proxy, set listen to the server's own ADDRESS:PORT; \
+                 otherwise end it"
             )
         };
         format!("The server's port is taken: {who} of user {user} holds {place}{whose}; {remedy}")
@@ -477,7 +468,7 @@ impl Run<'_> {
                 let spared = selection.spared.iter().map(|(process, _)| process);
                 selection.server.iter().chain(spared).next()
             })
-            .map(|process| format!(": {} may be well, and is left alone", describe(process)));
+            .map(|process| format!("; {} can be healthy and is left alone", describe(process)));
         let is_unresolved = self.error().is_some_and(CheckError::is_unresolved);
         let (what, remedy) = if is_unresolved {
             (
@@ -581,7 +572,7 @@ impl Run<'_> {
             .server
             .iter()
             .cloned()
-            .filter_map(Held::new)
+            .filter_map(ProcessHandle::new)
             .collect();
         let forbidden: Vec<_> = self
             .held
@@ -600,7 +591,7 @@ impl Run<'_> {
                 format!("root or {owner}")
             };
             self.journal.error(&format!(
-                "Cannot signal {} of user {owner}: {reason}; run as {remedy}, or narrow with --user",
+                "Cannot signal {} of user {owner}: {reason}; run the monitor as {remedy}, or restrict the search with --user",
                 describe(process)
             ));
         }
@@ -644,8 +635,8 @@ impl Run<'_> {
         {
             let user = name_of(*uid);
             self.journal.warning(&format!(
-                "The server's owner is unknown; its command runs as root, and user {user} owns its script, \
-                 configuration or log directory: set run-as = \"{user}\" if that is right"
+                "The restart command runs as root: the server's owner is unknown; user {user} owns the server's script, \
+                 configuration or log directory; if the server is to run as that user, set run-as = \"{user}\""
             ));
         }
         self.account_of(owner)
@@ -662,8 +653,8 @@ impl Run<'_> {
             if process.uid != known && !proven.contains(&process.uid) {
                 let (user, owner) = (name_of(process.uid), name_of(known));
                 self.journal.warning(&format!(
-                    "{} of user {user} holds the server's port and is stopped, but the server is user {owner}'s; if it \
-                     moved, set user = \"{user}\" and run-as = \"{user}\"",
+                    "{} of user {user} holds the server's port and is stopped, but the recorded server runs as user {owner}; \
+                     if the server was moved to {user}, set user = \"{user}\" and run-as = \"{user}\"",
                     describe(process)
                 ));
             }
@@ -712,8 +703,9 @@ impl Run<'_> {
 
     /// Warns of a restart command that cannot work.
     pub(super) async fn warn_of_mistake(&self) {
-        if let Some(text) = restart_command::mistake(&self.settings.restart_cmd).await {
-            self.journal.warning(&redact::redacted(&text));
+        if let Some(mistake) = restart_command::mistake(&self.settings.restart_cmd).await {
+            self.journal
+                .warning(&redact::redacted(&mistake.to_string()));
         }
     }
 
@@ -722,11 +714,12 @@ impl Run<'_> {
         unix_time().is_some_and(|now| now.abs_diff(warned) >= WARNING_INTERVAL.as_secs())
     }
 
-    /// The end of a run that only looks.
+    /// Logs, at the end of `--dry-run`, what a run would stop and start.
     pub(super) fn say_what_would_be_done(&self) {
         if self.settings.purpose != Purpose::DryRun {
             return;
         }
+        self.say_what_would_be_ended();
         let stop = if self.held.is_empty() {
             "nothing".to_owned()
         } else {
@@ -739,7 +732,7 @@ impl Run<'_> {
         ));
     }
 
-    /// Says that a restart would stop and start nothing.
+    /// Logs, at the end of `--dry-run`, that a run would stop and start nothing.
     pub(super) fn say_nothing_would_be_done(&self) {
         if self.settings.purpose == Purpose::DryRun {
             self.would_stop("nothing");

@@ -8,7 +8,7 @@ use super::preflight::{Address, Files};
 use super::wording::{describe, name_of};
 use crate::diagnosis::server_log;
 use crate::health::Verdict;
-use crate::proc::net::{self, Place, takes, unmapped};
+use crate::proc::net::{self, Locality, takes, unmapped};
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::{self, Listener};
 use crate::recovery::Event;
@@ -73,8 +73,8 @@ impl Run<'_> {
             .collect();
         for pid in &ended {
             self.journal.error(&format!(
-                "PID {pid} was left alone as another instance, and has ended since: look whether the restart command \
-                 ends it (manage.py looks servers up by user)"
+                "PID {pid}, another instance that was left alone, ended during the restart: check whether the restart \
+                 command ended it (manage.py looks servers up by user), and give each server a user of its own"
             ));
         }
         if ended.is_empty() {
@@ -93,7 +93,7 @@ impl Run<'_> {
             Verdict::Healthy { .. } => Event::Answers,
             Verdict::Unhealthy(error) => {
                 self.journal.warning(&format!(
-                    "The server itself answers, but {} does not yet: {error}; look at the proxy if that lasts",
+                    "The server itself answers, but {} does not answer yet: {error}; if that continues, look at the proxy",
                     self.settings.shown_url
                 ));
                 Event::Silent
@@ -132,7 +132,7 @@ impl Run<'_> {
                 .is_some_and(|known| known.listens.is_some());
         let is_remote = self
             .peer()
-            .is_some_and(|from| net::place(&[from.ip()]) == Place::Elsewhere);
+            .is_some_and(|from| net::locality(&[from.ip()]) == Locality::Elsewhere);
         if is_remote && !has_address {
             return Answering::Unseen;
         }
@@ -149,7 +149,7 @@ impl Run<'_> {
 
     /// Whether the recorded socket still listens where the server should. No process is read.
     fn is_record_valid(&mut self) -> bool {
-        self.state.forget_other_boots();
+        self.forget_other_boots();
         let Some(known) = self.state.known() else {
             return false;
         };
@@ -279,8 +279,8 @@ impl Run<'_> {
             if is_started && before != now && accepted != Some(now) {
                 let (old, new) = (name_of(before), name_of(now));
                 self.journal.critical(&format!(
-                    "The server was user {old}'s and came back as user {new}'s: set run-as = \"{old}\", and start it \
-                     again as {old}"
+                    "The server ran as user {old} and now runs as user {new}; if that is wrong, set run-as = \"{old}\", and \
+                     start the server again as {old}"
                 ));
                 return Event::OwnerChanged;
             }
@@ -311,8 +311,8 @@ impl Run<'_> {
             "; if it is a proxy, set listen to the server's own ADDRESS:PORT"
         };
         self.journal.warning(&format!(
-            "There is no record of this server yet: {who} of user {user}, which answers at {place}, is taken for it; if \
-             that is right, set user = \"{user}\"{proxy}; if it is wrong, end it and remove {}",
+            "There is no record of this server yet: {who} of user {user} answers at {place} and is recorded as the server; if \
+             it is the server, set user = \"{user}\"{proxy}; otherwise end it and remove {}",
             self.state.path().display()
         ));
     }

@@ -51,7 +51,6 @@ impl Run<'_> {
         }
         // What is waited for no longer needs its descriptors.
         self.held.clear();
-        self.state.close();
         signals::subreaper();
         self.is_starting = true;
         self.deadline = Instant::now() + self.settings.start_timeout;
@@ -232,19 +231,20 @@ impl Run<'_> {
                 }
                 self.journal.info(BANNER);
                 self.sum_up();
-                self.state.answered().await;
                 return;
             }
             Outcome::InterruptedAfterStart => {
                 self.journal.info(BANNER);
                 self.journal
-                    .warning("The server was started; stopping as told");
+                    .warning("The server was started; this run ends because it received a signal");
                 self.note_started().await;
                 return;
             }
             Outcome::CommandFailed => {
-                self.journal
-                    .error(&format!("Still no answer: {}", self.last_error()));
+                self.journal.error(&format!(
+                    "The server still does not respond: {}",
+                    self.last_error()
+                ));
                 self.log_output();
                 if self.is_listened_to() {
                     self.server_pids().await;
@@ -271,7 +271,7 @@ impl Run<'_> {
     async fn note_started(&mut self) {
         let started = self.started.iter();
         self.state.state.started = started.map(|one| (one.pid, one.start_time)).collect();
-        self.state.changed().await;
+        self.state.save_changes().await;
     }
 
     fn log_output(&self) {
@@ -288,9 +288,10 @@ impl Run<'_> {
                     self.journal.output(&line, &whole);
                 }
             }
-            Err(reason) => self
-                .journal
-                .error(&format!("Cannot read its output: {}", errno_text(&reason))),
+            Err(reason) => self.journal.error(&format!(
+                "Cannot read the restart command's output: {}",
+                errno_text(&reason)
+            )),
         }
     }
 
@@ -309,15 +310,15 @@ impl Run<'_> {
             ),
             Some(_) if pids.is_empty() => match &restart.announced {
                 Some(pids) if !pids.is_empty() => format!(
-                    "The server was started (PID: {}), but has ended since, and nothing answered within {waited} \
-                     seconds ({last}); look into the server's own log",
+                    "The server was started (PID: {}) and has ended, and nothing answered within {waited} seconds \
+                     ({last}); look at the server's own log",
                     listed(pids)
                 ),
                 _ => {
                     let doubt = if restart_command::has_verb(&self.settings.restart_cmd) {
-                        "; look into the server's own log"
+                        "; look at the server's own log"
                     } else {
-                        "; does it lack a verb such as start or restart?"
+                        "; if it runs manage.py, add start or restart to it"
                     };
                     format!(
                         "The restart command exited with status 0, but there is no server process and nothing \
@@ -359,7 +360,8 @@ impl Run<'_> {
             |one| describe(&one),
         );
         self.journal.error(&format!(
-            "The server's port is taken: {who} of user {} is bound to {} and does not listen; end it",
+            "The server's port is taken: {who} of user {} is bound to {} without listening, so the server cannot use it; end \
+             that process",
             name_of(socket.uid),
             unmapped(socket.address)
         ));

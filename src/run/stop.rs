@@ -13,7 +13,7 @@ use crate::proc::{net, sock_diag};
 use crate::recovery::{Event, Phase};
 use crate::server::process::Process;
 use crate::server::search;
-use crate::server::stop::Held;
+use crate::server::stop::ProcessHandle;
 use crate::text::{errno_text, seconds};
 
 /// Between SIGKILL and giving up.
@@ -43,7 +43,7 @@ impl Run<'_> {
         let changed = search::changed(&processes, is_known).await;
         for process in processes.iter().filter(|one| changed.contains(&one.pid)) {
             self.journal.warning(&format!(
-                "Left alone: {}: it runs another program, or as another user, since it was found",
+                "Left alone: {}: its program or its user has changed since it was found",
                 describe(process)
             ));
         }
@@ -54,7 +54,7 @@ impl Run<'_> {
         }
         if self.is_port_held() {
             self.journal
-                .error("What holds the server's port can no longer be proved to be the server");
+                .error("The processes that were found have changed; the port is still held");
             return Event::Unable;
         }
         Event::NoneLeft
@@ -64,18 +64,19 @@ impl Run<'_> {
     pub(super) fn terminate(&mut self) {
         self.journal
             .info(&format!("Stopping server processes: {}", pids(&self.held)));
-        self.send("SIGTERM", Level::Info, Held::terminate);
+        self.stopped = self.held.iter().map(|held| held.process.pid).collect();
+        self.send("SIGTERM", Level::Info, ProcessHandle::terminate);
         self.journal.info("Waiting for processes to terminate...");
         self.deadline = Instant::now() + self.settings.stop_timeout;
     }
 
     pub(super) fn kill(&mut self) {
-        self.held.retain(Held::is_alive);
-        self.send("SIGKILL", Level::Warning, Held::kill);
+        self.held.retain(ProcessHandle::is_alive);
+        self.send("SIGKILL", Level::Warning, ProcessHandle::kill);
         self.deadline = Instant::now() + KILL_TIMEOUT;
     }
 
-    fn send(&self, name: &str, level: Level, signal: fn(&Held) -> io::Result<bool>) {
+    fn send(&self, name: &str, level: Level, signal: fn(&ProcessHandle) -> io::Result<bool>) {
         for held in &self.held {
             let pid = held.process.pid;
             match signal(held) {
@@ -110,7 +111,7 @@ impl Run<'_> {
                 Event::Interrupted
             }
             () = tokio::time::sleep_until(self.deadline) => {
-                self.held.retain(Held::is_alive);
+                self.held.retain(ProcessHandle::is_alive);
                 if phase == Phase::Terminating {
                     let waited = seconds(self.settings.stop_timeout);
                     self.journal.warning(&format!("Processes still running after {waited}s: {}", pids(&self.held)));
@@ -130,12 +131,12 @@ impl Run<'_> {
             let limit = KILL_TIMEOUT.as_secs();
             if holds_port {
                 self.journal.critical(&format!(
-                    "PID {pid} is still there {limit}s after SIGKILL, in state {state}: nothing was started"
+                    "PID {pid} is still there {limit}s after SIGKILL, in state {state}, and holds the server's port: nothing was started"
                 ));
             } else {
                 self.journal.warning(&format!(
                     "PID {pid} is still there {limit}s after SIGKILL, in state {state}; it does not hold the server's \
-                     port, and the server is started"
+                     port, so the server is started"
                 ));
             }
         }

@@ -4,8 +4,10 @@ use nix::unistd::Uid;
 
 use crate::redact;
 use crate::server::process::Process;
-use crate::server::stop::Held;
+use crate::server::stop::ProcessHandle;
+use crate::state::ledger::Hold;
 use crate::sys::account;
+use crate::text::clock;
 
 pub(super) fn describe(process: &Process) -> String {
     format!(
@@ -29,7 +31,26 @@ pub(super) fn name_of(uid: u32) -> String {
 }
 
 /// The PIDs, as the manual shows them: `[68389]`.
-pub(super) fn pids(held: &[Held]) -> String {
+pub(super) fn pids(held: &[ProcessHandle]) -> String {
     let pids: Vec<i32> = held.iter().map(|held| held.process.pid).collect();
     format!("{pids:?}")
+}
+
+/// That a restart waits: why, until when, and how to end that. `failures`: restarts in a row that did not help;
+/// `cause`: the sentence of the first cause.
+pub(super) fn held_off(hold: &Hold, failures: usize, cause: &str, server: &str) -> String {
+    let why = match hold.why.as_str() {
+        "failed" if failures == 1 => "the last restart did not help".to_owned(),
+        "failed" => format!("the last {failures} restarts did not help"),
+        "limit" => "there were as many restarts in the last hour as max-restarts allows".to_owned(),
+        "policy" => return "Restart held off: restart-policy is never".to_owned(),
+        _ => format!("a restart does not cure this: {cause}"),
+    };
+    match hold.until {
+        Some(until) => format!(
+            "Restart held off until {}: {why}; to try at once: monitor_myvnc resume {server}",
+            clock(until.0)
+        ),
+        None => format!("Restart held off: {why}"),
+    }
 }

@@ -4,9 +4,11 @@ mod permissions;
 mod spawn;
 mod words;
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::permissions::{owners, writable_by_others};
 pub(super) use self::spawn::shell;
@@ -15,35 +17,85 @@ pub(crate) use self::words::{changes_user, has_verb, myvnc_script};
 use crate::sys::bounded;
 use crate::text::errno_text;
 
-/// Why this command cannot run, as far as can be told without running it: its first word is
-/// a path at which nothing can be executed. `None` if it can run, or if that cannot be told.
-pub(crate) async fn unusable(command: &str) -> Option<String> {
-    let program = words::first_path(command)?;
-    let looked = bounded::ask(permissions::LOOK_TIMEOUT, || unusable_program(&program)).await;
-    let reason = looked.ok().flatten().flatten()?;
-    Some(format!("{}: {reason}", program.display()))
+/// Why a command cannot run.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) enum Unusable {
+    /// PATH has no program of this name.
+    NotInPath(String),
+    /// Its program is a directory.
+    IsDirectory(PathBuf),
+    /// Its program or script cannot be reached, or its program cannot be executed.
+    Inaccessible {
+        /// The program or the script.
+        path: PathBuf,
+        /// errno text.
+        reason: String,
+    },
 }
 
-/// What is wrong with this command, as far as can be told without running it, as a sentence. `None` if
-/// nothing is, or if that cannot be told.
-pub(crate) async fn mistake(command: &str) -> Option<String> {
-    let said = match words::mistake(command) {
-        Some(said) => said,
-        None => unusable_or_absent(command).await?,
-    };
-    Some(format!("The restart command cannot work: {said}"))
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInPath(name) => write!(f, "{name}: not found in PATH"),
+            Self::IsDirectory(path) => write!(f, "{}: is a directory", path.display()),
+            Self::Inaccessible { path, reason } => write!(f, "{}: {reason}", path.display()),
+        }
+    }
+}
+
+/// What is wrong with a restart command, as a sentence.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Mistake {
+    /// It ends in `&`.
+    InBackground,
+    /// No verb follows `manage.py`.
+    NoVerb,
+    /// It cannot run.
+    Unusable(Unusable),
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("The restart command cannot work: ")?;
+        match self {
+            Self::InBackground => f.write_str(
+                "it ends in &, which hides its exit status: leave out the &",
+            ),
+            Self::NoVerb => f.write_str(
+                "no verb follows manage.py, which then exits without starting anything: add restart or start",
+            ),
+            Self::Unusable(unusable) => write!(f, "{unusable}"),
+        }
+    }
+}
+
+/// Why this command cannot run, as far as can be told without running it: its first word is
+/// a path at which nothing can be executed. `None` if it can run, or if that cannot be told.
+pub(crate) async fn unusable(command: &str) -> Option<Unusable> {
+    let program = words::first_path(command)?;
+    let looked = bounded::ask(permissions::LOOK_TIMEOUT, || unusable_program(&program)).await;
+    looked.ok().flatten().flatten()
+}
+
+/// What is wrong with this command, as far as can be told without running it. `None` if nothing is, or
+/// if that cannot be told.
+pub(crate) async fn mistake(command: &str) -> Option<Mistake> {
+    match words::mistake(command) {
+        Some(mistake) => Some(mistake),
+        None => unusable_or_absent(command).await.map(Mistake::Unusable),
+    }
 }
 
 /// Why the program of this command cannot be run, looked for in PATH too.
-pub(crate) async fn unusable_or_absent(command: &str) -> Option<String> {
+pub(crate) async fn unusable_or_absent(command: &str) -> Option<Unusable> {
     match unusable(command).await {
-        Some(said) => Some(said),
+        Some(unusable) => Some(unusable),
         None => absent(command).await,
     }
 }
 
 /// A program that is not in PATH, or a MyVNC script that is not there.
-async fn absent(command: &str) -> Option<String> {
+async fn absent(command: &str) -> Option<Unusable> {
     let name = words::first_name(command);
     let script = myvnc_script(command).filter(|path| path.is_absolute());
     if name.is_none() && script.is_none() {
@@ -52,12 +104,14 @@ async fn absent(command: &str) -> Option<String> {
     let look = || {
         let lacks = |name: &String| !is_in_path(name);
         if let Some(name) = name.as_ref().filter(|name| lacks(name)) {
-            return Some(format!("{name}: not found in PATH"));
+            return Some(Unusable::NotInPath(name.clone()));
         }
         let script = script.as_ref()?;
         let reason = std::fs::metadata(script).err()?;
-        (reason.kind() == std::io::ErrorKind::NotFound)
-            .then(|| format!("{}: {}", script.display(), errno_text(&reason)))
+        (reason.kind() == std::io::ErrorKind::NotFound).then(|| Unusable::Inaccessible {
+            path: script.clone(),
+            reason: errno_text(&reason),
+        })
     };
     bounded::ask(permissions::LOOK_TIMEOUT, look)
         .await
@@ -71,11 +125,15 @@ fn is_in_path(name: &str) -> bool {
     std::env::split_paths(&path).any(|directory| unusable_program(&directory.join(name)).is_none())
 }
 
-fn unusable_program(program: &Path) -> Option<String> {
-    Some(match std::fs::metadata(program) {
-        Err(reason) => errno_text(&reason),
-        Ok(metadata) if metadata.is_dir() => "is a directory".into(),
-        Ok(_) => errno_text(&access(program, AccessFlags::X_OK).err()?.into()),
+fn unusable_program(program: &Path) -> Option<Unusable> {
+    let reason = match std::fs::metadata(program) {
+        Err(reason) => reason,
+        Ok(metadata) if metadata.is_dir() => return Some(Unusable::IsDirectory(program.into())),
+        Ok(_) => access(program, AccessFlags::X_OK).err()?.into(),
+    };
+    Some(Unusable::Inaccessible {
+        path: program.into(),
+        reason: errno_text(&reason),
     })
 }
 
@@ -105,9 +163,7 @@ mod tests {
             ("sh -c '@/manage.py status'", Some(no_verb)),
             (
                 "sh @/manage.py restart &",
-                Some(
-                    "it ends in &, so that its exit status and its failure are lost: leave out the &",
-                ),
+                Some("it ends in &, which hides its exit status: leave out the &"),
             ),
             (
                 "no-such-program-here start",
@@ -127,8 +183,9 @@ mod tests {
                     said.replace('@', &root)
                 )
             });
+            let mistake = mistake(&command.replace('@', &root)).await;
             assert_eq!(
-                mistake(&command.replace('@', &root)).await,
+                mistake.map(|mistake| mistake.to_string()),
                 expected,
                 "{command}"
             );
@@ -172,8 +229,9 @@ mod tests {
             ("absent", None),
         ] {
             let expected = expected.map(|(name, why)| format!("{root}/{name}: {why}"));
+            let unusable = unusable(&command.replace('@', &root.to_string())).await;
             assert_eq!(
-                unusable(&command.replace('@', &root.to_string())).await,
+                unusable.map(|unusable| unusable.to_string()),
                 expected,
                 "{command}"
             );

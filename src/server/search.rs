@@ -570,14 +570,14 @@ impl<'a> Looker<'a> {
 /// Other monitors, and what they are wrapped in or have started.
 struct Monitors {
     proc: Proc<'static>,
-    own: Option<Program>,
+    own: Option<ProgramFile>,
 }
 
 impl Monitors {
     fn new(proc: Proc<'static>) -> Self {
         Self {
             proc,
-            own: Program::of(proc, "self"),
+            own: ProgramFile::of(proc, "self"),
         }
     }
 
@@ -636,7 +636,7 @@ impl Monitors {
         if self.proc.exe(pid).is_ok_and(|exe| is_monitors(&exe)) {
             return true;
         }
-        let its = Program::of(self.proc, &pid.to_string());
+        let its = ProgramFile::of(self.proc, &pid.to_string());
         matches!((&self.own, its), (Some(own), Some(its)) if own.is_same(&its))
     }
 }
@@ -647,15 +647,15 @@ fn is_monitors(exe: &Path) -> bool {
     name.trim_end_matches(" (deleted)") == MONITOR
 }
 
-/// The program file of a process.
-struct Program {
+/// The file of the program that a process runs.
+struct ProgramFile {
     file: File,
     device: u64,
     inode: u64,
     length: u64,
 }
 
-impl Program {
+impl ProgramFile {
     fn of(proc: Proc, name: &str) -> Option<Self> {
         let file = File::open(proc.0.join(name).join("exe")).ok()?;
         let metadata = file.metadata().ok()?;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::config_dir::Configured;
 use super::process::Process;
 use crate::proc::sock_diag::Listener;
+use crate::recovery::PortHolder;
 
 /// A process whose arguments are a MyVNC server's, or match the administrator's pattern.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -18,7 +19,7 @@ pub(crate) struct Candidate {
     pub(crate) process: Process,
     /// The sockets on which it listens; none where its descriptors were not or could not be read.
     pub(crate) listens: Option<Vec<Listener>>,
-    /// Whether it is in another network namespace than we do; none where that cannot be read.
+    /// Whether its network namespace differs from the monitor's; none if that cannot be read.
     pub(crate) is_elsewhere: Option<bool>,
     /// Its configuration directory, compared with the restart command's.
     pub(crate) configured: Configured,
@@ -49,7 +50,7 @@ pub(crate) struct Facts {
     pub(crate) candidates: Vec<Candidate>,
     /// Who holds one of these sockets and is no candidate, where that was seen.
     pub(crate) holder: Option<Process>,
-    /// Whether everything was looked at.
+    /// Whether the search examined everything.
     pub(crate) is_complete: bool,
 }
 
@@ -87,26 +88,15 @@ impl Asked {
     }
 }
 
-/// Who holds the server's address.
+/// Who holds the server's address and is not the server.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Port {
-    /// Nobody.
-    Free,
-    /// The server.
-    Server,
-    /// Somebody who is not the server.
-    Foreign {
-        /// The socket's user.
-        uid: u32,
-        /// The process, where it was seen.
-        holder: Option<Process>,
-        /// Where it is bound.
-        address: SocketAddr,
-    },
-    /// Several that can be the server.
-    Ambiguous,
-    /// It cannot be read.
-    Unknown,
+pub(crate) struct Stranger {
+    /// The socket's user.
+    pub(crate) uid: u32,
+    /// The process, where it was seen.
+    pub(crate) process: Option<Process>,
+    /// Where it is bound.
+    pub(crate) address: SocketAddr,
 }
 
 /// What was decided.
@@ -121,7 +111,9 @@ pub(crate) struct Selection {
     /// What matches and is not this server, each with the reason.
     pub(crate) spared: Vec<(Process, Spared)>,
     /// Who holds the server's address.
-    pub(crate) port: Port,
+    pub(crate) port: PortHolder,
+    /// More about [`PortHolder::Other`].
+    pub(crate) stranger: Option<Stranger>,
     /// Where the server listens, if it does.
     pub(crate) address: Option<SocketAddr>,
     /// Its listening socket.
@@ -185,10 +177,10 @@ impl fmt::Display for Spared {
             ),
             Self::OtherNetwork => f.write_str("it is in another network namespace"),
             Self::OtherConfiguration => f.write_str(
-                "it was started with another --config_dir than the restart command's: this is another instance",
+                "its --config_dir differs from the restart command's: this is another instance",
             ),
             Self::Manager => f.write_str(
-                "this manage.py listens on no port, so it is not the server; if it is, set process-pattern",
+                "this manage.py listens on no port, so it does not count as the server; if it is the server, set process-pattern",
             ),
             Self::PortUnreadable(port) => write!(f, "who listens on port {port} cannot be read"),
             Self::SocketsUnreadable(port) => write!(
@@ -234,9 +226,13 @@ pub(crate) fn choose(facts: Facts, asked: &Asked, port: u16) -> Selection {
     };
     let is_unreadable = listeners.is_none();
     if let Some(recorded) = chooser.recorded(is_unreadable) {
-        return chooser.select(&BTreeSet::from([recorded]), Port::Server, |_| {
+        return chooser.select(&BTreeSet::from([recorded]), PortHolder::Server, |_| {
             Spared::NotTheHolder(port)
         });
+    }
+    if asked.is_remote {
+        let all = chooser.families_where(|_| asked.is_named && !asked.by_port_alone);
+        return chooser.select(&all, PortHolder::Nobody, |_| Spared::Remote);
     }
     if !sockets.is_empty() {
         let holder = holder.or_else(|| {
@@ -245,12 +241,8 @@ pub(crate) fn choose(facts: Facts, asked: &Asked, port: u16) -> Selection {
         });
         return chooser.by_socket(holder, is_complete);
     }
-    if asked.is_remote {
-        let all = chooser.families_where(|_| asked.is_named && !asked.by_port_alone);
-        return chooser.select(&all, Port::Free, |_| Spared::Remote);
-    }
     if is_unreadable {
-        return chooser.select(&BTreeSet::new(), Port::Unknown, |_| {
+        return chooser.select(&BTreeSet::new(), PortHolder::Unknown, |_| {
             Spared::PortUnreadable(port)
         });
     }
@@ -351,10 +343,10 @@ impl Chooser<'_> {
         };
         let port = self.port;
         match self.narrow(families) {
-            Narrowed::One(families) => {
-                self.select(&families, Port::Server, |_| Spared::NotTheHolder(port))
-            }
-            Narrowed::Several => self.select(&BTreeSet::new(), Port::Ambiguous, |one| {
+            Narrowed::One(families) => self.select(&families, PortHolder::Server, |_| {
+                Spared::NotTheHolder(port)
+            }),
+            Narrowed::Several => self.select(&BTreeSet::new(), PortHolder::Several, |one| {
                 if is_hidden || one.holds(self.sockets) {
                     Spared::Ambiguous(port)
                 } else {
@@ -371,12 +363,12 @@ impl Chooser<'_> {
                     sockets.find(|socket| socket.uid == one.uid)
                 });
                 let socket = its.unwrap_or(&self.sockets[0]);
-                let foreign = Port::Foreign {
+                let stranger = Stranger {
                     uid: socket.uid,
+                    process: holder,
                     address: socket.address,
-                    holder,
                 };
-                self.select(&named, foreign, |_| {
+                let selection = self.select(&named, PortHolder::Other, |_| {
                     if asked.by_port_alone {
                         Spared::ByPortAlone(port)
                     } else if asked.is_named {
@@ -384,7 +376,11 @@ impl Chooser<'_> {
                     } else {
                         Spared::NotTheHolder(port)
                     }
-                })
+                });
+                Selection {
+                    stranger: Some(stranger),
+                    ..selection
+                }
             }
         }
     }
@@ -468,7 +464,7 @@ impl Chooser<'_> {
         };
         let families =
             self.families_where(|one| is_named(one) || is_started(one) || is_proven(one));
-        self.select(&families, Port::Free, |one| {
+        self.select(&families, PortHolder::Nobody, |one| {
             let family = self.families.family(one);
             if one.is_elsewhere == Some(true) {
                 Spared::OtherNetwork
@@ -500,7 +496,7 @@ impl Chooser<'_> {
     fn select(
         &self,
         families: &BTreeSet<i32>,
-        port: Port,
+        port: PortHolder,
         reason: impl Fn(&Candidate) -> Spared,
     ) -> Selection {
         let mut selection = Selection {
@@ -509,11 +505,12 @@ impl Chooser<'_> {
             neighbours: Vec::new(),
             spared: Vec::new(),
             port,
+            stranger: None,
             address: None,
             socket: None,
         };
         // With a pattern, a proxy may hold the port: members that listen elsewhere are still the server.
-        let is_named = self.asked.is_named && selection.port != Port::Server;
+        let is_named = self.asked.is_named && selection.port != PortHolder::Server;
         for one in self.candidates {
             let process = one.process.clone();
             let is_kin = families.contains(&self.families.family(one));
@@ -540,7 +537,7 @@ impl Chooser<'_> {
                 selection.spared.push((process, reason(one)));
             }
         }
-        if selection.socket.is_none() && selection.port == Port::Server {
+        if selection.socket.is_none() && selection.port == PortHolder::Server {
             // Its descriptors cannot be read: the socket is that of the record, or the only one.
             let by_cookie = self
                 .sockets
@@ -549,8 +546,8 @@ impl Chooser<'_> {
             let only = self.sockets.first().filter(|_| self.sockets.len() == 1);
             selection.socket = by_cookie.or(only).cloned();
         }
-        if selection.port == Port::Server && self.sockets.is_empty() {
-            selection.port = Port::Free;
+        if selection.port == PortHolder::Server && self.sockets.is_empty() {
+            selection.port = PortHolder::Nobody;
         }
         if is_named && selection.socket.is_none() {
             let named = self

@@ -11,19 +11,19 @@ use crate::proc::process::Proc;
 use crate::sys::pidfd::Pidfd;
 use crate::text::errno_text;
 
-/// A process that is held on to: no other is signalled in its place.
+/// A process with a pidfd of it: no other is signalled in its place.
 #[derive(Debug)]
-pub(crate) struct Held {
-    /// What is held.
+pub(crate) struct ProcessHandle {
+    /// The process.
     pub(crate) process: Process,
-    exit: Pidfd,
+    pidfd: Pidfd,
 }
 
-impl Held {
+impl ProcessHandle {
     /// Takes hold of a process; `None` when it has ended.
     pub(crate) fn new(process: Process) -> Option<Self> {
         let held = Self {
-            exit: Pidfd::of(process.pid),
+            pidfd: Pidfd::of(process.pid),
             process,
         };
         // The PID may be a successor's: compared once it is held.
@@ -61,17 +61,40 @@ impl Held {
     /// Waits until it has ended.
     pub(crate) async fn ended(&self) {
         while self.is_alive() {
-            self.exit.near().await;
+            self.pidfd.near().await;
         }
     }
 
     fn send(&self, signal: Signal) -> io::Result<bool> {
-        match self.exit.send(signal, || self.is_alive()) {
+        match self.pidfd.send(signal, || self.is_alive()) {
             Ok(()) => Ok(true),
             Err(reason) if reason.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(false),
             Err(reason) => Err(reason),
         }
     }
+}
+
+/// SIGTERM, then SIGCONT, to a process of the server's that is none of its own. `false` when it had ended.
+///
+/// # Errors
+/// As `kill(2)`.
+pub(crate) fn end_child(pid: i32, start_time: u64) -> io::Result<bool> {
+    let is_alive = || Proc::here().is_alive(pid, start_time);
+    let pidfd = Pidfd::of(pid);
+    // The PID may be a successor's: compared once it is held.
+    if !is_alive() {
+        return Ok(false);
+    }
+    for signal in [Signal::TERM, Signal::CONT] {
+        match pidfd.send(signal, is_alive) {
+            Ok(()) => (),
+            Err(reason) if reason.raw_os_error() == Some(Errno::ESRCH as i32) => {
+                return Ok(signal == Signal::CONT);
+            }
+            Err(reason) => return Err(reason),
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -101,7 +124,7 @@ mod tests {
         let mut child = sleeper();
         let mut earlier = process(&child);
         earlier.start_time -= 1;
-        assert!(Held::new(earlier).is_none());
+        assert!(ProcessHandle::new(earlier).is_none());
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
@@ -110,7 +133,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn hazard_4_what_is_held_is_signalled_and_nothing_after_it() {
         let mut child = sleeper();
-        let held = Held::new(process(&child)).unwrap();
+        let held = ProcessHandle::new(process(&child)).unwrap();
         assert_eq!(held.process.uid, Uid::effective().as_raw());
         assert_eq!(held.forbidden(), None);
         assert!(held.terminate().unwrap());

@@ -68,7 +68,7 @@ pub(crate) struct Entry {
     /// Seconds that the server was away; since the line before of the same incident, if there is one.
     #[serde(default)]
     pub(crate) away_s: Option<u64>,
-    /// How it ended: `answered`, `failed`, `held`.
+    /// How it ended: `answered`, `failed`, `held`; `untouched` where no restart was made.
     #[serde(default)]
     pub(crate) outcome: Option<String>,
     /// Processes that were stopped.
@@ -97,6 +97,8 @@ pub(crate) struct Line<'a> {
     #[serde(default)]
     pub(crate) away_s: Option<u64>,
     #[serde(borrow, default)]
+    pub(crate) outcome: Option<Text<'a>>,
+    #[serde(borrow, default)]
     pub(crate) by: Option<Text<'a>>,
 }
 
@@ -109,6 +111,20 @@ impl<'a> Line<'a> {
     /// Reads a line; none where it is damaged.
     pub(crate) fn parse(line: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(line).ok()
+    }
+
+    /// Whether it is about a restart, which has ended one way or the other.
+    pub(crate) fn is_restart(&self) -> bool {
+        let is_failed = || {
+            self.outcome
+                .as_ref()
+                .is_some_and(|outcome| outcome.0 == "failed")
+        };
+        match self.event {
+            Event::Restarted => true,
+            Event::Failed => is_failed(),
+            _ => false,
+        }
     }
 
     /// When the time away began that it tells of.

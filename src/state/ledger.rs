@@ -38,8 +38,12 @@ pub(crate) struct Down {
     pub(crate) text: String,
     /// The event of this outage that was last announced.
     pub(crate) announced: Option<String>,
+    /// Why it was held when that was last announced.
+    pub(crate) held: Option<String>,
     /// How often it was announced again.
     pub(crate) reminders: u32,
+    /// Seconds of it that the lines of the history count.
+    pub(crate) counted: u64,
 }
 
 /// How a restart ended.
@@ -68,14 +72,20 @@ pub(crate) struct Attempt {
     /// The restart command's hash: another command begins a new count.
     #[serde(default)]
     pub(crate) command: u64,
+    /// Slug of the cause that it was made for.
+    #[serde(default)]
+    pub(crate) cause: String,
+    /// Whether it counts no more for the back-off and the limit.
+    #[serde(default)]
+    pub(crate) settled: bool,
 }
 
-/// Why the next restart waits.
+/// Why the next restart waits. It outlives the phase `held` while it has something in `tried`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub(crate) struct Hold {
-    /// When it is tried again.
-    pub(crate) until: Time,
+    /// When it is tried again; none where that takes another verdict or another setting.
+    pub(crate) until: Option<Time>,
     /// What keeps it: `failed`, `limit`, `policy`, or a cause's slug with what it names.
     pub(crate) why: String,
     /// What a restart was tried for already: a certificate's fingerprint, a status, a disk.
@@ -112,14 +122,18 @@ pub(crate) struct Restarts {
 pub(crate) struct Ledger {
     /// How the server is.
     pub(crate) phase: Phase,
-    /// Since when.
+    /// Since when it answers, or since when it does not.
     pub(crate) since: Option<Time>,
     /// The outage, while there is one.
     pub(crate) down: Option<Down>,
     /// Restarts of the last hours, the oldest first.
     pub(crate) restarts: Vec<Attempt>,
+    /// When the server was unwedged or that was tried, in the last hour.
+    pub(crate) unwedged: Vec<Time>,
     /// Why the next restart waits, where it does.
     pub(crate) hold: Option<Hold>,
+    /// Since when the server is away during a pause.
+    pub(crate) planned: Option<Time>,
     /// Since when there are three restarts within an hour that worked.
     pub(crate) flapping: Option<Time>,
     /// Counts.

@@ -41,8 +41,6 @@ const MOST_TRIES: u32 = 200;
 const COMMAND: libc::off_t = 1 << 30;
 /// The byte that a verb locks while it changes the file.
 const CHANGE: libc::off_t = COMMAND + 1;
-/// Memory file systems (statfs(2)), which never make a reader wait: tmpfs, ramfs.
-const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// A pause that ends by itself.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -145,9 +143,6 @@ pub(crate) async fn asked(path: &Path, now: Time) -> Asked {
     if is_missing(path) {
         return Asked::default();
     }
-    if is_in_memory(path) {
-        return current(path, now);
-    }
     let reason = match bounded::ask(READ_TIMEOUT, || current(path, now)).await {
         Ok(Some(asked)) => return asked,
         Ok(None) => "its disk does not respond".to_owned(),
@@ -164,20 +159,6 @@ fn is_missing(path: &Path) -> bool {
     let flags = file::flags(OFlags::RDONLY);
     let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
     matches!(opened, Err(Errno::NOENT))
-}
-
-/// Whether the directory is one of a memory file system, which keeps no names that are missing.
-fn is_in_memory(path: &Path) -> bool {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat2(CWD, directory, flags, Mode::empty(), ResolveFlags::CACHED);
-    #[allow(
-        clippy::useless_conversion,
-        reason = "its width depends on the architecture"
-    )]
-    opened
-        .and_then(rustix::fs::fstatfs)
-        .is_ok_and(|disk| i64::try_from(disk.f_type).is_ok_and(|kind| IN_MEMORY.contains(&kind)))
 }
 
 /// What the file asks for, read without a time limit.
@@ -204,7 +185,7 @@ pub(crate) fn current(path: &Path, now: Time) -> Asked {
 /// The file's contents, and whether a command holds its lock; none where there is no file.
 fn read(path: &Path) -> io::Result<Option<(Requests, bool)>> {
     let (file, _) = match file::open(path, OFlags::RDONLY) {
-        Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(reason) if is_absent(&reason) => return Ok(None),
         opened => opened?,
     };
     let mut tries = 1;
@@ -218,6 +199,14 @@ fn read(path: &Path) -> io::Result<Option<(Requests, bool)>> {
             Err(reason) => return Err(reason),
         }
     }
+}
+
+/// Whether a file cannot be there: it is missing, or its directory is a file.
+fn is_absent(reason: &io::Error) -> bool {
+    matches!(
+        reason.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// An empty file is one that a verb has just made.

@@ -88,7 +88,7 @@ pub(crate) async fn stream<M: Serialize + DeserializeOwned>(
     work: impl FnOnce(&mut dyn FnMut(&M)),
     mut on: impl FnMut(M),
 ) -> io::Result<Ended> {
-    let child = Child::start(|mut pipe| {
+    let child = BoundedChild::start(|mut pipe| {
         work(&mut |message| {
             // One write for a whole line, so that a child that is killed cuts at most the last one.
             if let Ok(mut line) = serde_json::to_vec(message) {
@@ -148,7 +148,7 @@ pub(crate) async fn in_process(
     limit: Duration,
     work: impl FnOnce(&mut dyn Write),
 ) -> io::Result<Vec<u8>> {
-    let child = Child::start(|mut pipe| work(&mut pipe))?;
+    let child = BoundedChild::start(|mut pipe| work(&mut pipe))?;
     let until = Instant::now() + limit;
     let mut written = Vec::new();
     while let Ok(Ok(bytes)) = tokio::time::timeout_at(until, child.read()).await {
@@ -164,13 +164,13 @@ pub(crate) async fn in_process(
 /// A child process at work, and the pipe that it writes to. Dropped, it is killed: one that cannot
 /// end now (state D) is init's once we have ended, and has no descriptor of ours.
 #[derive(Debug)]
-struct Child {
+struct BoundedChild {
     pid: Pid,
     pidfd: Pidfd,
     pipe: pipe::Receiver,
 }
 
-impl Child {
+impl BoundedChild {
     fn start(work: impl FnOnce(File)) -> io::Result<Self> {
         let (reader, writer): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC)?;
         // All that can fail comes before the fork: nothing is done twice.
@@ -207,7 +207,7 @@ impl Child {
     }
 }
 
-impl Drop for Child {
+impl Drop for BoundedChild {
     fn drop(&mut self) {
         let ended = || waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
         // ECHILD: our parent left SIGCHLD ignored, and the PID may be another process's by now.

@@ -19,7 +19,7 @@ pub(crate) struct Signals {
     is_seen: bool,
 }
 
-/// Between two looks for a signal where no descriptor can be had.
+/// Interval of polling for a signal, if no descriptor can be opened.
 const POLL: Duration = Duration::from_millis(50);
 /// The signals that ask us to stop.
 const STOP: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];

@@ -216,7 +216,7 @@ fn hazard_7_one_foreign_process_keeps_all_from_being_signalled() {
         assert_eq!(failed.code(), Some(1));
         assert!(
             failed.stderr.contains(
-                "of user root: Operation not permitted; run as root, or narrow with --user"
+                "of user root: Operation not permitted; run the monitor as root, or restrict the search with --user"
             ),
             "{}",
             failed.stderr

@@ -846,7 +846,10 @@ fn as_users(settings: &str, server: u32, monitor: u32) -> (Site, Vec<String>) {
 
 /// Whether the server could not spin: it got no CPU time, since other processes had it.
 fn is_starved(settings: &str, site: &Site) -> bool {
-    settings == "hang = spin" && site.log().contains("the machine is overloaded")
+    let log = site.log();
+    let pressure = log.split("(10 s average): cpu ").nth(1);
+    let pressure = pressure.and_then(|text| text.split(' ').next()?.parse::<f32>().ok());
+    settings == "hang = spin" && pressure.is_some_and(|percent| percent >= 50.0)
 }
 
 /// Hangs, and how their sentences begin.

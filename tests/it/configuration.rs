@@ -224,7 +224,8 @@ fn a_server_overrides_what_is_shared_and_a_flag_overrides_both() {
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
     let expected = "[server.one]\nurl = \"http://vm:1\"\nlogfile = \"/var/log/monitor_myvnc/one.log\"\n\
         restart-cmd = \"a \\\"b\\\"\"\ntimeout = 0.5\nretries = 7\nretry-delay = 5\nno-verify-ssl = true\n\
-        stop-timeout = 10\nstart-timeout = 30\nlog-history-minutes = 2\nquiet = false\nlog-level = \"debug\"\n\
+        stop-timeout = 10\nstart-timeout = 30\nrestart-policy = \"always\"\nmax-restarts = 0\nstart-grace = 0\n\
+        unwedge = false\nunwedge-for = 5\nlog-history-minutes = 2\nquiet = false\nlog-level = \"debug\"\n\
         debug = false\nstate-dir = \"/state\"\n";
     assert_eq!(checked.stdout, expected);
     let (checked, _) = check(text, &[]);
@@ -246,6 +247,16 @@ fn a_server_overrides_what_is_shared_and_a_flag_overrides_both() {
 }
 
 #[test]
+fn keys_that_exclude_each_other_are_named_as_in_the_file() {
+    let text = "[server.a]\nurl = 'http://vm'\nrestart-cmd = 'x'\nno-verify-ssl = true\nca-cert = '/c.pem'\n";
+    let (refused, file) = check(text, &[]);
+    let mistake =
+        ":5:1: server a: ca-cert cannot be used with no-verify-ssl (see monitor_myvnc.toml(5))";
+    let expected = format!("monitor_myvnc: {file}{mistake}\n");
+    assert_eq!((refused.code(), refused.stderr), (Some(2), expected));
+}
+
+#[test]
 fn servers_that_cannot_be_told_apart_are_refused() {
     let two = |one: &str, other: &str| {
         let text = format!(
@@ -261,7 +272,8 @@ fn servers_that_cannot_be_told_apart_are_refused() {
     ] {
         let refused = two(one, other);
         assert_eq!(refused.code(), Some(2), "{one} {other}");
-        let expected = "servers a and b cannot be told apart, for their URLs have the same port";
+        let expected =
+            "servers a and b cannot be told apart, because their URLs have the same port";
         assert!(refused.stderr.contains(expected), "{}", refused.stderr);
     }
     for (one, other) in [
@@ -342,7 +354,7 @@ fn a_file_that_others_can_write_is_refused_as_root() {
 
 /// A file with these sites' servers, told apart by port alone or by pattern.
 fn configure(path: &Path, sites: &[(&str, &Site)], by_pattern: bool) {
-    let mut text = "timeout = 1\n".to_owned();
+    let mut text = "timeout = 3\n".to_owned();
     for (name, site) in sites {
         let mut settings = vec![
             format!("[server.{name}]"),
@@ -447,7 +459,7 @@ fn hazard_48_two_servers_of_one_user_are_doubtful() {
             "[server.{name}]\nurl = 'http://127.0.0.1:{port}'\nrestart-cmd = '/opt/myvnc-{name}/manage.py restart'\n{more}\n"
         )
     };
-    let doubt = "warning: servers a and b are started by manage.py, and nothing says that their users differ";
+    let doubt = "warning: servers a and b are started by manage.py and can have the same user";
     let both = server("a", 9143, "") + &server("b", 9144, "");
     let (checked, _) = check(&both, &[]);
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);

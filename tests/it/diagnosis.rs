@@ -1,4 +1,5 @@
 //! What a look writes down, beside the cause: the record, the server's log, the dump, the summary.
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::rig;
@@ -23,6 +24,26 @@ fn a_healthy_server_can_be_looked_at() {
     );
     assert!(collected.stdout.contains(&port), "{}", collected.stdout);
     assert!(server.is_alive());
+}
+
+#[test]
+fn the_record_of_a_hang_by_a_client_ends_with_how_to_keep_it_away() {
+    let advice = "[INFO] Advice: Find out who it is. A proxy in front of the server keeps such clients away from it; \
+                  see \"Avoiding the hang\" in NOTES of monitor_myvnc(1).";
+    for (settings, is_by_client) in [("", true), ("hang = write", true), ("hang = child", false)] {
+        let (site, server) = Site::hung(settings);
+        let mut client = site.idle_client();
+        if !settings.is_empty() {
+            client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        }
+        site.collect();
+        rig::end_children(server.pid);
+        let log = site.log();
+        let last = log.lines().last().unwrap();
+        assert_eq!(last.ends_with(advice), is_by_client, "{settings}: {log}");
+        let lines = log.matches("Advice: ").count();
+        assert_eq!(lines, usize::from(is_by_client), "{settings}: {log}");
+    }
 }
 
 #[test]
@@ -189,7 +210,7 @@ fn a_dump_command_that_does_not_end_is_ended() {
     );
     let log = site.log();
     assert!(
-        log.contains(" did not end within 10 s, and was ended")
+        log.contains(" did not end within 10 s and was killed")
             && log.contains("Server is now responsive"),
         "{log}"
     );

@@ -83,6 +83,9 @@ fn what_is_committed_is_what_the_build_writes() {
     }
 }
 
+/// Keys that the sample configuration sets.
+const SET: [&str; 4] = ["restart-policy", "max-restarts", "start-grace", "unwedge"];
+
 #[test]
 fn every_option_is_in_manual_completions_and_sample_configuration() {
     let (manual, keys) = (
@@ -103,7 +106,12 @@ fn every_option_is_in_manual_completions_and_sample_configuration() {
         if not_keys.split(' ').any(|name| name == option) {
             continue;
         }
-        assert!(sample.contains(&format!("\n#{option} = ")), "{option}");
+        let is_set = SET.contains(&option.as_str());
+        let comment = if is_set { "" } else { "#" };
+        assert!(
+            sample.contains(&format!("\n{comment}{option} = ")),
+            "{option}"
+        );
         assert!(keys.contains(&format!("\\fB{escaped}\\fR (")), "{option}");
     }
 }
@@ -339,10 +347,11 @@ fn the_cron_job_steps_aside_while_the_timer_runs() {
 }
 
 #[test]
-fn the_sample_configuration_is_commented_out_and_its_defaults_are_true() {
+fn the_sample_configuration_is_commented_out_but_for_four_keys_and_its_defaults_are_true() {
     let sample = read("packaging/monitor_myvnc.toml");
     for line in sample.lines() {
-        assert!(line.is_empty() || line.starts_with('#'), "{line}");
+        let is_set = SET.iter().any(|key| line.starts_with(&format!("{key} = ")));
+        assert!(line.is_empty() || line.starts_with('#') || is_set, "{line}");
     }
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("m.toml");

@@ -155,7 +155,7 @@ fn told_to_stop_during_a_dump_it_stops_at_once() {
     assert_eq!(lines.count(), 1, "no further check: {}", site.log());
     assert_eq!(wait_for(&mut monitor).code(), Some(1), "{}", site.log());
     assert!(
-        site.log().contains("Received SIGTERM: stopping at once"),
+        site.log().contains("Received SIGTERM: this run ends now"),
         "{}",
         site.log()
     );

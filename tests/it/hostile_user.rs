@@ -67,6 +67,24 @@ fn hazard_25_an_unkillable_look_alike() {
 }
 
 #[test]
+fn hazard_25_a_look_alike_with_roots_rights_from_a_setuid_program() {
+    beside(|machine| vec![machine.setuid_look_alike(NOBODY, "")]);
+}
+
+#[test]
+fn hazard_26_the_port_of_a_dead_server_is_taken_with_roots_rights_from_a_setuid_program() {
+    on_own_machine(MYVNC, |machine| {
+        machine.let_a_known_server_die();
+        let settings = format!("listen = 0.0.0.0:{PORT}");
+        let taker = machine.setuid_look_alike(NOBODY, &settings);
+        let ran = machine.run(&mut machine.monitor());
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        ran.assert_unharmed(&taker);
+        machine.assert_other_unharmed(&ran);
+    });
+}
+
+#[test]
 fn a_dry_run_beside_a_taken_port_has_only_looked() {
     on_own_machine(MYVNC, |machine| {
         let settings = format!("listen = 0.0.0.0:{PORT}");
@@ -369,7 +387,7 @@ fn hazard_26_the_port_is_bound_by_a_stranger_that_does_not_listen() {
         let names = |line: &&str| {
             line.contains(&format!("PID {}", stranger.pid))
                 && (line.contains("nobody") || line.contains("65534"))
-                && line.contains("does not listen")
+                && line.contains("without listening")
         };
         assert!(ran.errors().iter().any(names), "{ran:?}");
     });
@@ -1285,7 +1303,7 @@ fn hazard_45_a_server_that_comes_back_as_another_user_is_critical() {
         let critical = ran.lines("CRITICAL");
         assert_eq!(critical.len(), 1, "{ran:?}");
         assert!(
-            critical[0].contains("came back as user root's: set run-as = \""),
+            critical[0].contains(" and now runs as user root; if that is wrong, set run-as = \""),
             "{ran:?}"
         );
     });

@@ -71,7 +71,7 @@ fn an_instance_that_starts_with_another_configuration_while_ours_is_dead() {
         let command = ours.manage(&format!("--config_dir={directory} start"));
         let healed = run(monitor.args(["--restart-cmd", &command]));
         assert_eq!(healed.code(), Some(0), "{}", ours.log());
-        assert_left_alone(&ours, &other, "another --config_dir");
+        assert_left_alone(&ours, &other, "its --config_dir differs from ");
     });
 }
 
@@ -135,7 +135,7 @@ fn a_healthy_server_where_the_urls_name_has_no_address() {
         let log = site.log();
         assert!(
             log.contains(
-                "[ERROR] The URL's host has no address, so the server was not asked: PID "
+                "[ERROR] The URL's host has no address, so the server was not asked; PID "
             ),
             "{log}"
         );
@@ -144,7 +144,7 @@ fn a_healthy_server_where_the_urls_name_has_no_address() {
             "{log}"
         );
         assert!(server.is_alive() && site.answers(), "{log}");
-        assert_eq!(site.pids("manage"), []);
+        assert!(site.pids("manage").is_empty());
     });
 }
 
@@ -219,7 +219,7 @@ fn manage_py_that_listens_on_nothing_is_no_server() {
             site.log()
         );
         assert!(child.try_wait().unwrap().is_none(), "{}", site.log());
-        let reason = "this manage.py listens on no port, so it is not the server";
+        let reason = "this manage.py listens on no port, so it does not count as the server";
         assert!(site.log().contains(reason), "{}", site.log());
         child.kill().unwrap();
         child.wait().unwrap();
@@ -260,7 +260,7 @@ fn what_the_restart_command_does_to_another_instance_is_said() {
         assert_eq!(healed.code(), Some(1), "{}", ours.log());
         assert!(ours.answers());
         let said = format!(
-            "[ERROR] PID {} was left alone as another instance, and has ended since",
+            "[ERROR] PID {}, another instance that was left alone, ended during the restart: ",
             other.0.pid
         );
         assert!(ours.log().contains(&said), "{}", ours.log());

@@ -40,10 +40,10 @@ fn told_to_stop_before_the_first_signal_it_stops_at_once() {
         let _client = site.idle_client();
         let mut monitor = run_until(&site, &["--timeout", "60"], "Checking server health");
         assert_eq!(interrupt(&mut monitor, signal), Some(1));
-        let said = format!("[WARNING] Received {signal}: stopping at once, nothing was done\n");
+        let said = format!("[WARNING] Received {signal}: this run ends now; nothing was touched\n");
         assert!(site.transcript().ends_with(&said), "{}", site.log());
         assert!(server.is_alive());
-        assert_eq!(site.pids("manage"), []);
+        assert!(site.pids("manage").is_empty());
     }
 }
 
@@ -57,8 +57,11 @@ fn told_to_stop_between_two_checks_it_stops_at_once() {
             "Check 1 of 2 failed",
         );
         assert_eq!(interrupt(&mut monitor, signal), Some(1));
-        assert!(site.log().contains("stopping at once, nothing was done"));
-        assert_eq!(site.pids("manage"), []);
+        assert!(
+            site.log()
+                .contains("this run ends now; nothing was touched")
+        );
+        assert!(site.pids("manage").is_empty());
     }
 }
 
@@ -78,12 +81,12 @@ fn told_to_stop_after_the_first_signal_it_starts_the_server_first() {
         let log = site.log();
         assert!(
             log.contains(&format!(
-                "Received {signal}: stopping once the server is started\n"
+                "Received {signal}: this run ends once the server is started\n"
             )),
             "{log}"
         );
         assert!(
-            log.ends_with("The server was started; stopping as told\n"),
+            log.ends_with("The server was started; this run ends because it received a signal\n"),
             "{log}"
         );
         wait_until("the new server answers", || site.answers());
@@ -117,7 +120,7 @@ fn told_to_stop_while_the_server_starts_it_does_not_take_it_along() {
         assert_eq!(interrupt(&mut monitor, signal), Some(1));
         assert!(
             site.log()
-                .ends_with("The server was started; stopping as told\n"),
+                .ends_with("The server was started; this run ends because it received a signal\n"),
             "{}",
             site.log()
         );

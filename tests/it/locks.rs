@@ -143,8 +143,8 @@ fn assert_healed_without_lock(site: &Site, log: &Path, reason: &str) {
     assert_eq!(healed.code(), Some(1), "{text}");
     assert!(site.answers(), "{text}");
     let expected = format!(
-        "[ERROR] Cannot use the run lock {}: {reason}; going on without it, two runs may do the same: \
-         remove that file or give another --logfile",
+        "[ERROR] Cannot use the run lock {}: {reason}; this run continues without it, so another run can work at \
+         the same time: remove that file, or give another --logfile",
         log.with_file_name(".monitor.lock").display()
     );
     assert_eq!(text.matches(&expected).count(), 1, "{text}");
@@ -281,8 +281,8 @@ fn assert_healed_without_restart_lock(site: &Site, state: &Path, reason: &str) {
     assert_eq!(healed.code(), Some(0), "{}", site.log());
     assert!(site.answers());
     let expected = format!(
-        "[WARNING] Cannot use the state directory {}: {reason}; going on without the record and the \
-         restart lock: make it writable, or give another --state-dir",
+        "[WARNING] Cannot use the state directory {}: {reason}; this run continues without the record and the \
+         restart lock: make the directory writable, or give another --state-dir",
         state.display()
     );
     assert_eq!(site.log().matches(&expected).count(), 1, "{}", site.log());
@@ -456,7 +456,7 @@ fn a_run_that_comes_late_checks_again_before_it_restarts() {
         "{}",
         site.log()
     );
-    assert_eq!(site.pids("manage"), [], "{}", site.log());
+    assert!(site.pids("manage").is_empty(), "{}", site.log());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::diagnosis::phrase::{Peer, ago, list, mebibytes};
+use crate::diagnosis::phrase::{Mentioned, ago, list, mebibytes};
 
 /// A cause, with what its sentence names.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,12 +30,12 @@ pub(crate) enum Cause {
     Uninterruptible {
         pid: i32,
         tid: Option<i32>,
-        place: Option<Place>,
+        place: Option<KernelPlace>,
     },
     /// State T.
     Stopped { pid: i32 },
     /// State t; its tracer, if that can be seen.
-    Traced { pid: i32, tracer: Option<Peer> },
+    Traced { pid: i32, tracer: Option<Mentioned> },
     /// A thread used this percentage of a CPU.
     Spinning {
         pid: i32,
@@ -89,8 +89,8 @@ pub(crate) enum Cause {
     /// Another process listens at the URL's address; the server, if it listens elsewhere.
     PortTaken {
         address: SocketAddr,
-        holder: Peer,
-        server: Option<Server>,
+        holder: Mentioned,
+        server: Option<ServerProcess>,
     },
     /// The server listens at another address of its port.
     OtherAddress(SocketAddr),
@@ -100,18 +100,18 @@ pub(crate) enum Cause {
     OtherPort {
         port: u16,
         address: SocketAddr,
-        process: Peer,
+        process: Mentioned,
     },
     /// The URL's host, with these addresses, is another machine.
     Elsewhere(Vec<IpAddr>),
     /// The URL's host has no address, for this reason.
     Dns {
         reason: String,
-        server: Option<Server>,
+        server: Option<ServerProcess>,
     },
     /// A proxy answers that the server does not.
     Proxy {
-        proxy: Option<Peer>,
+        proxy: Option<Mentioned>,
         status: u16,
         behind: Behind,
     },
@@ -138,7 +138,7 @@ pub(crate) enum Cause {
     /// The check failed on the monitor's own side, for this reason.
     LocalFailure {
         reason: String,
-        server: Option<Server>,
+        server: Option<ServerProcess>,
     },
     /// What the process waits for may not be seen.
     HiddenWait { pid: i32, is_root: bool },
@@ -186,15 +186,15 @@ pub(crate) enum Awaited {
     /// A child or the holder of the other end of a pipe, then what that one waits for, and so on; and what
     /// the last one waits for.
     Child {
-        chain: Vec<Peer>,
+        chain: Vec<Mentioned>,
         last: Option<Box<Awaited>>,
     },
     /// Any of several children.
-    AnyChild(Vec<Peer>),
+    AnyChild(Vec<Mentioned>),
     /// Another service, with its process if it is one of this machine.
     Peer {
         address: SocketAddr,
-        process: Option<Peer>,
+        process: Option<Mentioned>,
         is_connecting: bool,
     },
     /// A file.
@@ -205,7 +205,7 @@ pub(crate) enum Awaited {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
-    pub(crate) process: Option<Peer>,
+    pub(crate) process: Option<Mentioned>,
 }
 
 /// How long ago a client sent its last byte, or connected, and how many bytes it sent in all.
@@ -234,7 +234,7 @@ pub(crate) enum Waiter {
 
 /// Where a thread is in the kernel.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum KernelPlace {
     File(File),
     /// The kernel wait channel (`proc_pid_wchan(5)`).
     Channel(String),
@@ -249,7 +249,7 @@ pub(crate) enum Limited {
 
 /// The server's first process, and where it listens, if that can be seen.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Server {
+pub(crate) struct ServerProcess {
     pub(crate) pid: i32,
     pub(crate) listens: Vec<SocketAddr>,
 }
@@ -259,7 +259,7 @@ pub(crate) struct Server {
 pub(crate) enum Behind {
     /// It is on another machine.
     Elsewhere,
-    Running(Option<Server>),
+    Running(Option<ServerProcess>),
     NotRunning {
         since_healthy: Option<Duration>,
     },
@@ -283,6 +283,35 @@ pub(crate) enum CulpritKind {
     File,
     Proxy,
     Process,
+}
+
+impl CulpritKind {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Client,
+        Self::Child,
+        Self::Peer,
+        Self::File,
+        Self::Proxy,
+        Self::Process,
+    ];
+
+    /// The name of the kind in interfaces (JSON, history).
+    pub(crate) fn slug(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Child => "child",
+            Self::Peer => "peer",
+            Self::File => "file",
+            Self::Proxy => "proxy",
+            Self::Process => "process",
+        }
+    }
+
+    /// The kind with this slug.
+    pub(crate) fn from_slug(slug: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.slug() == slug)
+    }
 }
 
 /// The order in which causes are named, the most specific first.
@@ -330,7 +359,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// The kind of that name.
+            /// The kind with this slug.
             pub(crate) fn from_slug(slug: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|kind| kind.slug() == slug)
             }
@@ -374,9 +403,13 @@ kinds! {
     Unknown "unknown",
 }
 
+/// What to do about a client that blocks the server.
+const KEEP_CLIENTS_AWAY: &str = "Find out who it is. A proxy in front of the server keeps such clients away from it; see \
+                                 \"Avoiding the hang\" in NOTES of monitor_myvnc(1).";
+
 /// A kind's entry in the manual.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct ManualEntry {
     /// How its sentences begin; words in capitals are placeholders.
     pub(crate) terms: &'static [&'static str],
     /// What that means.
@@ -386,9 +419,17 @@ pub(crate) struct Entry {
 }
 
 impl Kind {
+    /// Whether one client blocks the server, which a proxy prevents.
+    pub(crate) fn is_by_client(self) -> bool {
+        matches!(
+            self,
+            Self::IdleClient | Self::IdleTlsClient | Self::SlowReader
+        )
+    }
+
     /// The kind's entry in the manual.
-    pub(crate) fn entry(self) -> Entry {
-        let entry = |terms, meaning, advice| Entry {
+    pub(crate) fn entry(self) -> ManualEntry {
+        let entry = |terms, meaning, advice| ManualEntry {
             terms,
             meaning,
             advice,
@@ -413,7 +454,7 @@ impl Kind {
                 &["blocked reading from idle client ADDRESS"],
                 "The server serves one client at a time, and this client has connected and sends nothing. If the \
                  client is a process of this machine, its PID and command are named.",
-                "Find out who it is. A proxy in front of the server keeps such clients away from it.",
+                KEEP_CLIENTS_AWAY,
             ),
             Self::IdleTlsClient => entry(
                 &[
@@ -421,12 +462,12 @@ impl Kind {
                     "blocked in a TLS handshake or read with idle client ADDRESS",
                 ],
                 "The same, of a server that speaks TLS.",
-                "Find out who it is. A proxy in front of the server keeps such clients away from it.",
+                KEEP_CLIENTS_AWAY,
             ),
             Self::SlowReader => entry(
                 &["blocked writing to client ADDRESS, which does not read"],
                 "The client does not take the server's answer, and the server waits until it does.",
-                "Find out who it is. A proxy in front of the server keeps such clients away from it.",
+                KEEP_CLIENTS_AWAY,
             ),
             Self::Child => entry(
                 &[
@@ -698,7 +739,7 @@ impl Cause {
         let (kind, name) = match self {
             Self::Waiting { awaited, .. } => return awaited.culprit(),
             Self::Uninterruptible {
-                place: Some(Place::File(file)),
+                place: Some(KernelPlace::File(file)),
                 ..
             } => (CulpritKind::File, file.path.clone()),
             Self::Traced {
@@ -718,6 +759,30 @@ impl Cause {
             _ => return None,
         };
         Some(Culprit { kind, name })
+    }
+
+    /// What must change before a restart can help: a status, a disk's directory, else whom the cause names.
+    pub(crate) fn subject(&self) -> String {
+        match self {
+            Self::HttpStatus(status) | Self::Proxy { status, .. } => status.to_string(),
+            _ => self
+                .culprit()
+                .map(|culprit| culprit.name)
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Whether no signal reaches the process before a file server responds: it is in state D, or waits for a
+    /// network file system.
+    pub(crate) fn is_stuck(&self) -> bool {
+        match self {
+            Self::Uninterruptible { .. } => true,
+            Self::Waiting {
+                awaited: Awaited::File(file),
+                ..
+            } => file.mount.is_some(),
+            _ => false,
+        }
     }
 }
 
@@ -862,7 +927,7 @@ impl fmt::Display for Waiter {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for KernelPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(file) => write!(f, "{file}"),
@@ -871,7 +936,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for ServerProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PID {}", self.pid)?;
         if self.listens.is_empty() {
@@ -1189,7 +1254,7 @@ fn not_running(f: &mut fmt::Formatter<'_>, since_healthy: Option<Duration>) -> f
     }
 }
 
-fn not_asked(f: &mut fmt::Formatter<'_>, server: Option<&Server>) -> fmt::Result {
+fn not_asked(f: &mut fmt::Formatter<'_>, server: Option<&ServerProcess>) -> fmt::Result {
     match server {
         Some(server) => write!(f, "the server ({server}) was not asked"),
         None => f.write_str("the server was not asked"),

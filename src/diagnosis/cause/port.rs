@@ -8,7 +8,7 @@ use super::catalog::{Behind, Cause};
 use super::process::server;
 use crate::diagnosis::oom::Victim;
 use crate::diagnosis::question::Seen;
-use crate::diagnosis::snapshot::{Listener, Snapshot};
+use crate::diagnosis::snapshot::{PortListener, Snapshot};
 use crate::proc::net::{takes, unmapped};
 
 /// If no healthy check is known, an OOM kill older than this is not taken for the server's.
@@ -74,7 +74,7 @@ pub(super) fn misplaced(snapshot: &Snapshot) -> Vec<Cause> {
 }
 
 /// Somebody else listens where the URL asks: an intruder, or a proxy before the server.
-fn taken(listener: &Listener, snapshot: &Snapshot) -> Vec<Cause> {
+fn taken(listener: &PortListener, snapshot: &Snapshot) -> Vec<Cause> {
     let address = unmapped(listener.address);
     let Some(holder) = &listener.holder else {
         // It may be the server's own socket, of whose processes more is to be said.
@@ -157,7 +157,7 @@ fn ended_in_group(snapshot: &Snapshot) -> Option<Cause> {
 }
 
 /// Clients that wait to be accepted. Our own checks have given up by then.
-pub(super) fn queued(listener: &Listener) -> Option<Cause> {
+pub(super) fn queued(listener: &PortListener) -> Option<Cause> {
     // The kernel takes one more than was asked for (listen(2)).
     let full = listener
         .backlog

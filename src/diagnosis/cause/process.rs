@@ -1,7 +1,9 @@
 //! Causes that lie with one process of the server: what it waits for, and what it has no more of.
 
-use super::catalog::{Awaited, Cause, Client, File, Limited, Place, Server, Silence, Waiter};
-use crate::diagnosis::snapshot::{Process, Snapshot, Thread, Wait};
+use super::catalog::{
+    Awaited, Cause, Client, File, KernelPlace, Limited, ServerProcess, Silence, Waiter,
+};
+use crate::diagnosis::snapshot::{Inspected, Snapshot, Thread, Wait};
 use crate::proc::cgroup::LimitKind;
 use crate::proc::sock_diag::Received;
 use crate::proc::syscall::Activity;
@@ -35,7 +37,7 @@ pub(super) fn blocked(snapshot: &Snapshot) -> Vec<Cause> {
 }
 
 /// What a process has too little of.
-pub(super) fn shortages(process: &Process) -> Vec<Cause> {
+pub(super) fn shortages(process: &Inspected) -> Vec<Cause> {
     let mut found = Vec::new();
     found.extend(descriptors(process));
     found.extend(limits(process));
@@ -44,8 +46,8 @@ pub(super) fn shortages(process: &Process) -> Vec<Cause> {
     found
 }
 
-fn stopped(process: &Process) -> Option<Cause> {
-    let pid = process.pid;
+fn stopped(process: &Inspected) -> Option<Cause> {
+    let pid = process.pid();
     match process.state {
         'T' => Some(Cause::Stopped { pid }),
         't' => Some(Cause::Traced {
@@ -57,44 +59,45 @@ fn stopped(process: &Process) -> Option<Cause> {
         'D' => Some(Cause::Uninterruptible {
             pid,
             tid: None,
-            place: place(process.wait()).or_else(|| process.kernel.clone().map(Place::Channel)),
+            place: place(process.wait())
+                .or_else(|| process.kernel.clone().map(KernelPlace::Channel)),
         }),
         _ => stuck(process),
     }
 }
 
 /// A thread that the kernel holds, where the first one has ended or waits for a lock.
-fn stuck(process: &Process) -> Option<Cause> {
+fn stuck(process: &Inspected) -> Option<Cause> {
     if process.state != 'Z' && *process.wait() != Wait::Lock {
         return None;
     }
     let thread = process.threads.iter().find(|thread| thread.state == 'D')?;
     Some(Cause::Uninterruptible {
-        pid: process.pid,
+        pid: process.pid(),
         tid: Some(thread.tid),
         place: place(&thread.wait),
     })
 }
 
-fn place(wait: &Wait) -> Option<Place> {
+fn place(wait: &Wait) -> Option<KernelPlace> {
     match awaited(wait, false, 0)? {
-        Awaited::File(file) => Some(Place::File(file)),
+        Awaited::File(file) => Some(KernelPlace::File(file)),
         _ => None,
     }
 }
 
-fn descriptors(process: &Process) -> Option<Cause> {
+fn descriptors(process: &Inspected) -> Option<Cause> {
     let open = u64::try_from(process.descriptors?).ok()?;
     let most = process.most_descriptors?;
     (open + FEW_DESCRIPTORS >= most).then_some(Cause::Descriptors {
-        pid: process.pid,
+        pid: process.pid(),
         open,
         most,
     })
 }
 
-fn limits(process: &Process) -> impl Iterator<Item = Cause> {
-    let pid = process.pid;
+fn limits(process: &Inspected) -> impl Iterator<Item = Cause> {
+    let pid = process.pid();
     process.limits.iter().map(move |limit| {
         let (used, most) = (limit.used, limit.most);
         let limited = match limit.kind {
@@ -111,30 +114,30 @@ fn limits(process: &Process) -> impl Iterator<Item = Cause> {
     })
 }
 
-fn swapped(process: &Process) -> Option<Cause> {
+fn swapped(process: &Inspected) -> Option<Cause> {
     let bytes = process.swapped;
     (bytes > process.resident && bytes > MUCH_SWAPPED).then_some(Cause::Swapped {
-        pid: process.pid,
+        pid: process.pid(),
         bytes,
     })
 }
 
-fn leaking(process: &Process) -> Option<Cause> {
+fn leaking(process: &Inspected) -> Option<Cause> {
     let connections = *process.sockets.get(CLOSE_WAIT)?;
     (connections >= MANY_CLOSING).then_some(Cause::Leak {
-        pid: process.pid,
+        pid: process.pid(),
         connections,
     })
 }
 
 /// What the main thread waits for; where that is a lock, what those wait for that can hold it.
-fn waiting(process: &Process, snapshot: &Snapshot) -> Vec<Cause> {
+fn waiting(process: &Inspected, snapshot: &Snapshot) -> Vec<Cause> {
     // Stopped is stopped, whatever it was doing, and stuck is told where it is stuck.
     let is_child = matches!(process.wait(), Wait::Process { .. });
     if matches!(process.state, 'T' | 't') || (process.state == 'D' && !is_child) {
         return Vec::new();
     }
-    let pid = process.pid;
+    let pid = process.pid();
     let awaited = |wait| awaited(wait, snapshot.tls, snapshot.port);
     if *process.wait() != Wait::Lock {
         let waiter = Waiter::Main {
@@ -168,6 +171,7 @@ pub(in super::super) fn awaited(wait: &Wait, tls: bool, port: u16) -> Option<Awa
             writing,
             queued,
             received,
+            ..
         } => {
             let client = Client {
                 address: *peer,
@@ -223,20 +227,20 @@ pub(in super::super) fn awaited(wait: &Wait, tls: bool, port: u16) -> Option<Awa
 }
 
 /// Whether a process waits for another of the server's, which has a cause of its own.
-fn waits_for_one_of(process: &Process, snapshot: &Snapshot) -> bool {
+fn waits_for_one_of(process: &Inspected, snapshot: &Snapshot) -> bool {
     let Wait::Process { chain, .. } = process.wait() else {
         return false;
     };
-    let is_process = |pid| snapshot.processes.iter().any(|process| process.pid == pid);
+    let is_process = |pid| snapshot.processes.iter().any(|one| one.pid() == pid);
     chain.iter().any(|other| is_process(other.pid))
 }
 
 /// A thread that always runs, or would if it had a CPU.
-fn spinning(process: &Process) -> Option<Cause> {
+fn spinning(process: &Inspected) -> Option<Cause> {
     let busy = |thread: &Thread| thread.ran + thread.waited;
     let busiest = process.threads.iter().max_by_key(|thread| busy(thread))?;
     (busy(busiest) >= 80 && busiest.ran >= 5).then(|| Cause::Spinning {
-        pid: process.pid,
+        pid: process.pid(),
         tid: busiest.tid,
         name: busiest.name.clone(),
         percent: busiest.ran,
@@ -244,7 +248,7 @@ fn spinning(process: &Process) -> Option<Cause> {
     })
 }
 
-fn deadlocked(process: &Process) -> Option<Cause> {
+fn deadlocked(process: &Inspected) -> Option<Cause> {
     let all = |holds: fn(&Thread) -> bool| process.threads.iter().all(holds);
     if *process.wait() != Wait::Lock || process.state != 'S' {
         return None;
@@ -254,15 +258,15 @@ fn deadlocked(process: &Process) -> Option<Cause> {
         return None;
     }
     Some(Cause::Deadlock {
-        pid: process.pid,
+        pid: process.pid(),
         threads: process.threads.len(),
         some_sleep,
     })
 }
 
 /// What it waits for has no name, or may not be seen.
-pub(super) fn unseen(process: &Process, is_root: bool) -> Option<Cause> {
-    let pid = process.pid;
+pub(super) fn unseen(process: &Inspected, is_root: bool) -> Option<Cause> {
+    let pid = process.pid();
     match process.wait() {
         Wait::Hidden => Some(Cause::HiddenWait { pid, is_root }),
         Wait::Unknown(what) => Some(Cause::Blocked {
@@ -275,8 +279,8 @@ pub(super) fn unseen(process: &Process, is_root: bool) -> Option<Cause> {
 }
 
 /// Nothing about it tells why it does not answer.
-pub(super) fn unremarkable(process: &Process) -> Cause {
-    let pid = process.pid;
+pub(super) fn unremarkable(process: &Inspected) -> Cause {
+    let pid = process.pid();
     match process.wait() {
         Wait::Idle => Cause::Unremarkable { pid },
         Wait::Sleeping => Cause::Sleeping { pid },
@@ -290,10 +294,10 @@ pub(super) fn unremarkable(process: &Process) -> Cause {
 }
 
 /// A process as a sentence names it with where it listens.
-pub(super) fn server(process: &Process) -> Server {
+pub(super) fn server(process: &Inspected) -> ServerProcess {
     let listens = process.listens.iter();
-    Server {
-        pid: process.pid,
+    ServerProcess {
+        pid: process.pid(),
         listens: listens.map(|(address, _)| *address).collect(),
     }
 }

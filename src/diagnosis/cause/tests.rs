@@ -3,14 +3,18 @@ use std::time::Duration;
 
 use super::catalog::tests::is_in_the_manual;
 use super::causes as values;
+use crate::diagnosis::finding::{Blocker, Child, Finding};
 use crate::diagnosis::oom::Victim;
-use crate::diagnosis::phrase::Peer;
+use crate::diagnosis::phrase::Mentioned;
 use crate::diagnosis::question::Seen;
-use crate::diagnosis::snapshot::{Cpu, Full, Listener, Process, Snapshot, Stage, Thread, Wait};
+use crate::diagnosis::snapshot::{
+    Cpu, Full, Inspected, PortListener, Snapshot, Stage, Thread, Wait,
+};
 use crate::proc::cgroup::{Limit, LimitKind};
 use crate::proc::machine::{Machine, Pressure};
 use crate::proc::sock_diag::Received;
 use crate::proc::syscall::{Activity, Operation};
+use crate::server::process::Process;
 
 fn causes(snapshot: &Snapshot) -> Vec<String> {
     let causes = values(snapshot);
@@ -25,12 +29,13 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], port))
 }
 
-fn other(pid: i32, command: &str) -> Peer {
-    Peer {
+fn other(pid: i32, command: &str) -> Mentioned {
+    Mentioned {
         pid,
         command: command.to_owned(),
         state: 'S',
         age: Duration::from_secs(90),
+        start_time: 500,
         is_hidden: false,
     }
 }
@@ -48,23 +53,30 @@ fn thread(tid: i32, activity: Activity, wait: Wait, ran: u128) -> Thread {
     }
 }
 
+fn identity(pid: i32) -> Process {
+    Process {
+        pid,
+        ..Process::default()
+    }
+}
+
 /// A server, PID 7, whose main thread waits so.
-fn process(wait: Wait) -> Process {
+fn process(wait: Wait) -> Inspected {
     let doing = if wait == Wait::Lock {
         Activity::Lock
     } else {
         Activity::Running
     };
-    Process {
-        pid: 7,
+    Inspected {
+        process: identity(7),
         state: 'S',
         threads: vec![thread(7, doing, wait, 0)],
         listens: vec![(address(9143), 1)],
-        ..Process::default()
+        ..Inspected::default()
     }
 }
 
-fn hung(process: Process) -> Snapshot {
+fn hung(process: Inspected) -> Snapshot {
     Snapshot {
         is_root: false,
         port: 9143,
@@ -75,7 +87,7 @@ fn hung(process: Process) -> Snapshot {
         seen: Seen::Silent,
         since_healthy: Some(Duration::from_secs(180)),
         is_running: true,
-        listeners: vec![Listener {
+        listeners: vec![PortListener {
             clients: 0,
             ..listener("python3", 1, true)
         }],
@@ -89,8 +101,8 @@ fn hung(process: Process) -> Snapshot {
     }
 }
 
-fn listener(holder: &str, waiting: u32, ours: bool) -> Listener {
-    Listener {
+fn listener(holder: &str, waiting: u32, ours: bool) -> PortListener {
+    PortListener {
         address: address(9143),
         waiting,
         backlog: Some(5),
@@ -116,6 +128,7 @@ fn gone() -> Snapshot {
 
 fn client(writing: bool, queued: u32, bytes: u64) -> Wait {
     Wait::Client {
+        inode: 82,
         local: address(9143),
         peer: peer(),
         process: None,
@@ -137,7 +150,7 @@ fn remote(connecting: bool) -> Wait {
     }
 }
 
-fn chain(chain: Vec<Peer>, last: Option<Wait>) -> Wait {
+fn chain(chain: Vec<Mentioned>, last: Option<Wait>) -> Wait {
     Wait::Process {
         chain,
         last: last.map(Box::new),
@@ -153,7 +166,7 @@ fn on_file(mount: Option<&str>) -> Wait {
 }
 
 fn stuck(state: char, wait: Wait) -> Snapshot {
-    hung(Process {
+    hung(Inspected {
         state,
         kernel: Some("nfs_wait".to_owned()),
         ..process(wait)
@@ -175,7 +188,7 @@ fn seen(seen: Seen) -> Snapshot {
 }
 
 fn limited(kind: LimitKind, used: u64, most: u64) -> Snapshot {
-    hung(Process {
+    hung(Inspected {
         limits: vec![Limit { kind, used, most }],
         ..process(Wait::Idle)
     })
@@ -219,6 +232,7 @@ fn each_evidence_has_its_sentence() {
         ),
         (
             waits(Wait::Client {
+                inode: 82,
                 local: address(9143),
                 peer: peer(),
                 process: Some(other(42, "nc vm 9143")),
@@ -282,7 +296,7 @@ fn each_evidence_has_its_sentence() {
         ),
         (stuck('t', Wait::Hidden), "PID 7 is stopped by a tracer"),
         (
-            hung(Process {
+            hung(Inspected {
                 state: 't',
                 tracer: Some(other(42, "strace")),
                 ..process(Wait::Hidden)
@@ -340,7 +354,7 @@ fn each_evidence_has_its_sentence() {
              PID 43 (state S, for 90 s): helper (PID 7)",
         ),
         (
-            hung(Process {
+            hung(Inspected {
                 descriptors: Some(1024),
                 most_descriptors: Some(1024),
                 ..process(Wait::Idle)
@@ -348,7 +362,7 @@ fn each_evidence_has_its_sentence() {
             "PID 7 is out of file descriptors: 1024 of 1024",
         ),
         (
-            hung(Process {
+            hung(Inspected {
                 descriptors: Some(1022),
                 most_descriptors: Some(1024),
                 ..process(Wait::Idle)
@@ -368,7 +382,7 @@ fn each_evidence_has_its_sentence() {
             "PID 7 is out of threads: its user has 30 of 30",
         ),
         (
-            hung(Process {
+            hung(Inspected {
                 swapped: 300 << 20,
                 resident: 1 << 20,
                 ..process(Wait::Idle)
@@ -376,7 +390,7 @@ fn each_evidence_has_its_sentence() {
             "PID 7 is swapped out: 300 MiB",
         ),
         (
-            hung(Process {
+            hung(Inspected {
                 sockets: [("CLOSE_WAIT", 40)].into(),
                 ..process(Wait::Idle)
             }),
@@ -538,7 +552,7 @@ fn a_proxys_answer_says_whether_the_server_is_up() {
     };
     let proxy =
         "a proxy, PID 42 (state S, for 90 s): nginx, answers with status 502 in the server's place";
-    let up = causes(&behind(hung(Process {
+    let up = causes(&behind(hung(Inspected {
         listens: vec![(address(9200), 0)],
         ..process(Wait::Idle)
     })));
@@ -634,11 +648,11 @@ fn a_server_on_another_port_is_named_first_where_the_url_never_was_right() {
 
 #[test]
 fn who_waits_for_another_of_the_server_is_named_after_it() {
-    let child = Process {
-        pid: 42,
+    let child = Inspected {
+        process: identity(42),
         state: 'D',
         threads: vec![thread(42, Activity::Running, on_file(None), 0)],
-        ..Process::default()
+        ..Inspected::default()
     };
     let mut snapshot = stuck('D', chain(vec![other(42, "main.py")], None));
     snapshot.processes.push(child);
@@ -660,7 +674,7 @@ fn innocents_are_not_named() {
         assert_eq!(causes(&healthy(process(wait))), Vec::<String>::new());
     }
     let beside = |state, wait| {
-        let process = Process {
+        let process = Inspected {
             state,
             children: vec![other(42, "helper")],
             ..process(wait)
@@ -694,7 +708,7 @@ fn what_was_not_looked_at_is_not_said_to_be_missing() {
 
 #[test]
 fn hazard_49_a_child_of_another_user_is_named_with_what_is_not_visible() {
-    let squeue = Peer {
+    let squeue = Mentioned {
         is_hidden: true,
         ..other(42, "squeue")
     };
@@ -705,7 +719,7 @@ fn hazard_49_a_child_of_another_user_is_named_with_what_is_not_visible() {
 
 #[test]
 fn hazard_52_a_peer_of_this_machine_is_named_with_its_state() {
-    let slapd = Peer {
+    let slapd = Mentioned {
         state: 'T',
         ..other(42, "slapd")
     };
@@ -753,4 +767,70 @@ fn hazard_54_root_is_told_which_capability_it_lacks() {
     let causes = causes(&snapshot);
     let expected = "not visible: what PID 7 waits for is shown only to root with CAP_SYS_PTRACE, which this run lacks";
     assert_eq!(causes.first().map(String::as_str), Some(expected));
+}
+
+#[test]
+fn what_blocks_the_server_is_named_as_a_value_where_one_thread_alone_waits() {
+    let blocker = |snapshot: &Snapshot| {
+        let causes = values(snapshot);
+        Finding::of(causes.first()?, snapshot).blocker
+    };
+    let client_of = |pid| {
+        Some(Blocker::Client {
+            pid,
+            inode: 82,
+            local: address(9143),
+            peer: peer(),
+        })
+    };
+    assert_eq!(blocker(&waits(client(false, 0, 0))), client_of(7));
+    assert_eq!(blocker(&tls(waits(client(false, 0, 0)))), client_of(7));
+    assert_eq!(blocker(&waits(client(true, 70_000, 0))), client_of(7));
+    let sh = || other(41, "sh -c bjobs");
+    let bjobs = || other(42, "/usr/bin/bjobs -u all");
+    let child = |pid, name: &str| Child {
+        pid,
+        start_time: 500,
+        name: name.to_owned(),
+    };
+    let expected = Blocker::Child {
+        pid: 7,
+        chain: vec![child(41, "sh"), child(42, "bjobs")],
+    };
+    let stuck = waits(chain(vec![sh(), bjobs()], None));
+    assert_eq!(blocker(&stuck), Some(expected));
+    // Another process of the server is no child that may be ended, and what is hidden is no evidence.
+    let hidden = Mentioned {
+        is_hidden: true,
+        ..bjobs()
+    };
+    assert_eq!(blocker(&waits(chain(vec![hidden], None))), None);
+    assert_eq!(
+        blocker(&waits(chain(vec![other(7, "python3")], None))),
+        None
+    );
+    let mut manager = waits(chain(vec![other(8, "python3 main.py")], None));
+    manager.processes.push(Inspected {
+        process: identity(8),
+        ..process(Wait::Idle)
+    });
+    assert_eq!(blocker(&manager), None);
+    for other in [
+        Wait::Hidden,
+        Wait::Idle,
+        Wait::Lock,
+        Wait::Children(vec![sh(), bjobs()]),
+        remote(false),
+        on_file(None),
+    ] {
+        assert_eq!(blocker(&waits(other.clone())), None, "{other:?}");
+    }
+    // The main thread waits for a lock: one other thread may hold it, of several none is known to.
+    let mut locked = waits(Wait::Lock);
+    let threads = &mut locked.processes[0].threads;
+    threads.push(thread(8, Activity::Running, client(false, 0, 0), 0));
+    assert_eq!(blocker(&locked), client_of(7));
+    let threads = &mut locked.processes[0].threads;
+    threads.push(thread(9, Activity::Running, remote(false), 0));
+    assert_eq!(blocker(&locked), None);
 }

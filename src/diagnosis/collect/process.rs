@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use procfs::FromRead;
 use procfs::net::TcpState;
-use procfs::process::{FDTarget, Stat};
+use procfs::process::{FDTarget, Schedstat, Stat};
 
-use crate::diagnosis::peer;
-use crate::diagnosis::snapshot::{Cpu, Process, Thread, Wait};
+use crate::diagnosis::mentioned;
+use crate::diagnosis::snapshot::{Cpu, Inspected, Thread, Wait};
 use crate::diagnosis::wait::WaitResolver;
 use crate::proc::fd_owners::FdOwners;
 use crate::proc::net::{Sockets, unmapped};
@@ -17,22 +18,24 @@ use crate::proc::process::Proc;
 use crate::proc::syscall::activity;
 use crate::proc::{cgroup, fd_owners};
 use crate::redact;
-use crate::server;
+use crate::server::process::Process;
 
 /// Threads whose wait is resolved, at most.
 const MOST_THREADS: usize = 200;
 /// As many functions of the kernel are named.
 const MOST_FRAMES: usize = 8;
 
-/// What can be seen of a process without any risk that the look stops there.
-pub(super) fn outline(proc: Proc, found: &server::process::Process) -> Option<Process> {
+/// Reads of a process what cannot block.
+pub(super) fn outline(proc: Proc, found: &Process) -> Option<Inspected> {
     let pid = found.pid;
     let stat = proc.stat(pid).ok()?;
     let ticks = procfs::ticks_per_second().max(1);
     let kernel = std::fs::read_to_string(proc.path(pid, "wchan")).ok();
-    Some(Process {
-        pid,
-        command: redact::redacted(&found.command),
+    Some(Inspected {
+        process: Process {
+            command: redact::redacted(&found.command),
+            ..found.clone()
+        },
         state: stat.state,
         kernel: kernel.filter(|name| !matches!(name.as_str(), "" | "0")),
         stack: if stat.state == 'D' {
@@ -42,17 +45,17 @@ pub(super) fn outline(proc: Proc, found: &server::process::Process) -> Option<Pr
         },
         age: proc.age(pid).unwrap_or_default(),
         cpu: Duration::from_secs((stat.utime + stat.stime) / ticks),
-        ..Process::default()
+        ..Inspected::default()
     })
 }
 
 /// Everything, and its open files that can be logs or data.
 pub(super) fn read<'p>(
     proc: Proc<'p>,
-    found: &server::process::Process,
+    found: &Process,
     sockets: &Sockets,
     holders: &mut FdOwners<'p>,
-) -> Option<(Process, Vec<PathBuf>)> {
+) -> Option<(Inspected, Vec<PathBuf>)> {
     let pid = found.pid;
     let mut process = outline(proc, found)?;
     let text_of = |name: &str| std::fs::read_to_string(proc.path(pid, name));
@@ -64,8 +67,8 @@ pub(super) fn read<'p>(
     process.tracer = number_after(&status, "TracerPid:")
         .filter(|tid| *tid > 0)
         .and_then(|tid| proc.ids(tid).ok())
-        .and_then(|ids| peer::of(proc, ids.tgid));
-    process.children = peer::children(proc, pid);
+        .and_then(|ids| mentioned::of(proc, ids.tgid));
+    process.children = mentioned::children(proc, pid);
     let open = fd_owners::descriptors(proc, pid);
     // Their number shows to those who may not see what they are.
     let listed = std::fs::read_dir(proc.path(pid, "fd"));
@@ -98,12 +101,10 @@ pub(super) fn read<'p>(
 /// where the kernel keeps no more.
 pub(super) fn cpu(proc: Proc, pid: i32, tid: i32) -> Option<Cpu> {
     let path = proc.path(pid, &format!("task/{tid}/schedstat"));
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut numbers = text.split_whitespace().map_while(|one| one.parse().ok());
-    if let (Some(ran), Some(waited)) = (numbers.next(), numbers.next()) {
+    if let Ok(schedstat) = Schedstat::from_file(path) {
         return Some(Cpu {
-            ran: Duration::from_nanos(ran),
-            waited: Duration::from_nanos(waited),
+            ran: Duration::from_nanos(schedstat.sum_exec_runtime),
+            waited: Duration::from_nanos(schedstat.run_delay),
         });
     }
     let stat = thread_stat(proc, pid, tid)?;
@@ -204,8 +205,8 @@ mod tests {
     use super::*;
     use crate::diagnosis::captured::{Captured, blocked_in};
 
-    fn found(pid: i32) -> server::process::Process {
-        server::process::Process {
+    fn found(pid: i32) -> Process {
+        Process {
             pid,
             parent: 1,
             start_time: 500,
@@ -217,7 +218,7 @@ mod tests {
         }
     }
 
-    fn read_from(captured: &Captured, pid: i32) -> Option<(Process, Vec<PathBuf>)> {
+    fn read_from(captured: &Captured, pid: i32) -> Option<(Inspected, Vec<PathBuf>)> {
         let proc = captured.proc();
         let mut holders = FdOwners::until(proc, Instant::now() + Duration::from_secs(60));
         read(proc, &found(pid), &Sockets::read(proc), &mut holders)
@@ -234,8 +235,12 @@ mod tests {
         captured.link("7/fd/5", "socket:[82]");
         captured.link("7/fd/6", "/var/log/myvnc_7.log");
         let (process, paths) = read_from(&captured, 7).unwrap_or_default();
-        assert_eq!((process.pid, process.state), (7, 'S'));
-        assert!(!process.command.contains("hunter2"), "{}", process.command);
+        assert_eq!((process.pid(), process.state), (7, 'S'));
+        assert!(
+            !process.process.command.contains("hunter2"),
+            "{}",
+            process.process.command
+        );
         assert_eq!(process.kernel.as_deref(), Some("wait_woken"));
         assert_eq!((process.resident, process.swapped), (4 << 20, 1 << 20));
         assert_eq!(

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::Mistake;
 use crate::server::argv;
 
 /// Commands that run others as another user, or have them run elsewhere.
@@ -59,23 +60,17 @@ pub(super) fn programs(command: &str) -> Vec<PathBuf> {
 
 /// What is wrong with a command as it is written: it starts nothing, or the monitor cannot see whether
 /// it worked.
-pub(super) fn mistake(command: &str) -> Option<String> {
+pub(super) fn mistake(command: &str) -> Option<Mistake> {
     let end = command.trim_end();
     if end.ends_with('&') && !end.ends_with("&&") {
-        return Some(
-            "it ends in &, so that its exit status and its failure are lost: leave out the &"
-                .into(),
-        );
+        return Some(Mistake::InBackground);
     }
     let words = words(command, DEPTH);
     let is_manage =
         |word: &String| argv::is_myvnc_script(word.as_bytes()) && word.ends_with("manage.py");
     let script = words.iter().position(is_manage)?;
     let mut after = words[script + 1..].iter();
-    (!after.any(|word| VERBS.contains(&word.as_str()))).then(|| {
-        "no verb follows manage.py, which then exits without starting anything: add restart or start"
-            .into()
-    })
+    (!after.any(|word| VERBS.contains(&word.as_str()))).then_some(Mistake::NoVerb)
 }
 
 /// The first word of a shell command as [`first_path`] reads it, where it is a name to be looked for in

@@ -250,7 +250,7 @@ fn several_holders_are_narrowed_or_left_alone() {
         let pids: Vec<i32> = selection.server.iter().map(|one| one.pid).collect();
         assert_eq!(pids, expected, "{what}");
         assert_eq!(
-            selection.port == Port::Ambiguous,
+            selection.port == PortHolder::Several,
             expected.is_empty(),
             "{what}"
         );
@@ -388,7 +388,7 @@ fn while_nobody_listens_only_what_is_known_counts() {
         let selection = choose(facts(Some(&[]), candidates), &asked, PORT);
         let pids: Vec<i32> = selection.server.iter().map(|one| one.pid).collect();
         assert_eq!(pids, expected, "{what}");
-        assert_eq!(selection.port, Port::Free, "{what}");
+        assert_eq!(selection.port, PortHolder::Nobody, "{what}");
     }
 }
 
@@ -430,12 +430,13 @@ fn a_port_that_somebody_else_holds_is_foreign() {
     };
     let selection = choose(seen(vec![one(7, 1, Some(&[]))]), &recorded(7), PORT);
     assert_eq!(selection.server, []);
-    let foreign = Port::Foreign {
+    let stranger = Stranger {
         uid: HOSTILE,
-        holder: Some(squatter.clone()),
+        process: Some(squatter.clone()),
         address: theirs[0].address,
     };
-    assert_eq!(selection.port, foreign);
+    assert_eq!(selection.port, PortHolder::Other);
+    assert_eq!(selection.stranger, Some(stranger));
     // The administrator's pattern counts behind a proxy, for a user who is known to run the server.
     assert_eq!(chosen(seen(vec![one(7, 1, Some(&[]))]), &named()), [7]);
     let hostile = vec![of(HOSTILE, one(7, 1, Some(&[])))];
@@ -450,6 +451,10 @@ fn a_url_of_another_machine_stops_nothing_that_is_not_named() {
     };
     let candidates = || vec![configured(Same, one(7, 1, Some(&[])))];
     assert!(chosen(facts(Some(&[]), candidates()), &remote(proven())).is_empty());
+    // Another server of this machine that listens on all addresses has the port, not the URL's address.
+    let every = [socket(PORT, 1)];
+    let neighbour = || vec![configured(Same, one(7, 1, Some(&every)))];
+    assert!(chosen(facts(Some(&every), neighbour()), &remote(proven())).is_empty());
     assert_eq!(
         chosen(facts(Some(&[]), candidates()), &remote(named())),
         [7]

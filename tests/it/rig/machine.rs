@@ -463,7 +463,31 @@ impl Machine {
         argv: &[&str],
         settings: &str,
     ) -> Process {
-        let mut stranger = Command::new(self.path("python3"));
+        Self::stranger_of(&self.path("python3"), directory, user, argv, settings)
+    }
+
+    /// A look-alike whose program gives it root's rights, which the user could not take.
+    pub fn setuid_look_alike(&self, user: u32, settings: &str) -> Process {
+        let program = self.path("evil/setuid");
+        fs::copy(self.path("python3"), &program).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
+        let script = self.path("evil/myvnc/main.py").display().to_string();
+        let argv = ["python3", &script, "--host", "x"];
+        let process = Self::stranger_of(&program, &self.path("evil"), user, &argv, settings);
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
+        let uids = format!("Uid:\t{user}\t0\t");
+        assert!(status.contains(&uids), "{status}");
+        process
+    }
+
+    fn stranger_of(
+        program: &Path,
+        directory: &Path,
+        user: u32,
+        argv: &[&str],
+        settings: &str,
+    ) -> Process {
+        let mut stranger = Command::new(program);
         stranger
             .arg0(argv[0])
             .args(&argv[1..])

@@ -329,6 +329,7 @@ impl Site {
                 "[INFO] Port ",
                 "[INFO] Machine: ",
                 "[INFO] Server log: ",
+                "[INFO] Advice: ",
             ];
             let is_evidence = |line: &&str| evidence.iter().any(|start| line.starts_with(start));
             let after = after.split_inclusive('\n').skip_while(is_evidence);
@@ -598,7 +599,7 @@ impl Drop for Frozen {
 
 /// A free port of 127.0.0.1, kept: nobody is given it while the socket lives, and only a
 /// stand-in can listen on it (`SO_REUSEPORT`).
-fn reserve_port() -> (Socket, u16) {
+pub fn reserve_port() -> (Socket, u16) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_port(true).unwrap();
     socket

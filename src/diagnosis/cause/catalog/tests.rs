@@ -4,12 +4,13 @@ use regex_lite::Regex;
 
 use super::*;
 
-fn peer(command: &str) -> Peer {
-    Peer {
+fn mentioned(command: &str) -> Mentioned {
+    Mentioned {
         pid: 42,
         command: command.to_owned(),
         state: 'S',
         age: Duration::from_secs(90),
+        start_time: 500,
         is_hidden: false,
     }
 }
@@ -21,7 +22,7 @@ fn address() -> SocketAddr {
 fn client() -> Client {
     Client {
         address: address(),
-        process: Some(peer("nc vm 9143")),
+        process: Some(mentioned("nc vm 9143")),
     }
 }
 
@@ -66,7 +67,7 @@ fn killed(is_known: bool) -> Cause {
     }
 }
 
-fn proxy(proxy: Option<Peer>) -> Cause {
+fn proxy(proxy: Option<Mentioned>) -> Cause {
     Cause::Proxy {
         proxy,
         status: 502,
@@ -104,27 +105,33 @@ fn examples() -> Vec<Cause> {
             queued: 9,
         }),
         waiting(Awaited::Child {
-            chain: vec![peer("/bin/sh -c bjobs"), peer("/opt/lsf/bjobs -u all")],
+            chain: vec![
+                mentioned("/bin/sh -c bjobs"),
+                mentioned("/opt/lsf/bjobs -u all"),
+            ],
             last: None,
         }),
-        waiting(Awaited::AnyChild(vec![peer("bjobs"), peer("helper")])),
+        waiting(Awaited::AnyChild(vec![
+            mentioned("bjobs"),
+            mentioned("helper"),
+        ])),
         awaited_peer(false),
         awaited_peer(true),
         waiting(Awaited::File(file())),
         Cause::Uninterruptible {
             pid: 7,
             tid: None,
-            place: Some(Place::File(file())),
+            place: Some(KernelPlace::File(file())),
         },
         Cause::Uninterruptible {
             pid: 7,
             tid: Some(8),
-            place: Some(Place::Channel("nfs_wait".to_owned())),
+            place: Some(KernelPlace::Channel("nfs_wait".to_owned())),
         },
         Cause::Stopped { pid: 7 },
         Cause::Traced {
             pid: 7,
-            tracer: Some(peer("strace -p 7")),
+            tracer: Some(mentioned("strace -p 7")),
         },
         Cause::Traced {
             pid: 7,
@@ -188,7 +195,7 @@ fn examples() -> Vec<Cause> {
         queue(None),
         Cause::PortTaken {
             address: address(),
-            holder: peer("nginx"),
+            holder: mentioned("nginx"),
             server: None,
         },
         Cause::OtherAddress(address()),
@@ -196,7 +203,7 @@ fn examples() -> Vec<Cause> {
         Cause::OtherPort {
             port: 9143,
             address: address(),
-            process: peer("python3 main.py"),
+            process: mentioned("python3 main.py"),
         },
         Cause::Elsewhere(Vec::new()),
         Cause::Dns {
@@ -204,7 +211,7 @@ fn examples() -> Vec<Cause> {
             server: None,
         },
         proxy(None),
-        proxy(Some(peer("nginx"))),
+        proxy(Some(mentioned("nginx"))),
         Cause::HttpStatus(503),
         Cause::Certificate(text()),
         Cause::NotMyvnc(text()),

@@ -1,6 +1,6 @@
 //! Processes that a sentence mentions: a child, the other end of a connection, a tracer (`proc(5)`).
 
-use super::phrase::Peer;
+use super::phrase::Mentioned;
 use crate::proc::process::{Proc, joined};
 use crate::redact;
 
@@ -10,7 +10,7 @@ const LONGEST_CMDLINE: u64 = 16 << 10;
 const LONGEST_COMMAND: usize = 200;
 
 /// The children of all threads, as they were started.
-pub(super) fn children(proc: Proc, pid: i32) -> Vec<Peer> {
+pub(super) fn children(proc: Proc, pid: i32) -> Vec<Mentioned> {
     let children = proc.children(pid).into_iter();
     children.filter_map(|pid| of(proc, pid)).collect()
 }
@@ -21,7 +21,7 @@ fn command(proc: Proc, pid: i32) -> String {
 }
 
 /// A process as a sentence names it.
-pub(super) fn of(proc: Proc, pid: i32) -> Option<Peer> {
+pub(super) fn of(proc: Proc, pid: i32) -> Option<Mentioned> {
     let stat = proc.stat(pid).ok()?;
     let command = command(proc, pid);
     let command = if command.is_empty() {
@@ -29,11 +29,12 @@ pub(super) fn of(proc: Proc, pid: i32) -> Option<Peer> {
     } else {
         command
     };
-    Some(Peer {
+    Some(Mentioned {
         pid,
         command: shortened(redact::redacted(&command)),
         is_hidden: false,
         state: stat.state,
+        start_time: stat.starttime,
         age: proc.age(pid).unwrap_or_default(),
     })
 }

@@ -1,0 +1,452 @@
+//! The part of a run that keeps what later ones need: the ledger of outages and restarts, the history and the
+//! last check. It also reads what was asked of it meanwhile: a pause, or the end of a hold.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::Run;
+use super::wording::{held_off, name_of};
+use crate::diagnosis::{Finding, Kind, disks};
+use crate::health::Verdict;
+use crate::policy::{self, Found, Knobs, Note, Notice, Outage, Ruling, Server};
+use crate::recovery::{self, Event, Outcome, Plan, Prospects, Purpose};
+use crate::state;
+use crate::state::history::{self, Entry};
+use crate::state::last::Last;
+use crate::state::ledger::{Down, Restarted};
+use crate::state::pause::{self, Current};
+use crate::state::time::Time;
+use crate::sys::bounded;
+use crate::text::{self, clock, one_line};
+
+/// Time limit of writing a line of the history, and of looking at a disk that was full.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time limit of asking for the server's certificate.
+const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Who restored the service, where that was this program.
+const MONITOR: &str = "monitor";
+
+impl Run<'_> {
+    /// A file of this server in the state directory.
+    pub(super) fn state_file(&self, extension: &str) -> PathBuf {
+        let host = self.settings.url.host_str().unwrap_or_default();
+        state::path(
+            &self.settings.state_dir,
+            host,
+            self.settings.port(),
+            extension,
+        )
+    }
+
+    /// Looks whether somebody has paused the monitor, and ends a hold where somebody asked for that.
+    pub(super) async fn read_pause(&mut self) -> Event {
+        self.forget_other_boots();
+        if self.state.is_unusable() {
+            return Event::NotPaused;
+        }
+        let path = self.state_file(".pause");
+        let asked = pause::asked(&path, self.began).await;
+        if asked.resume.is_some() && self.state.state.resumed != asked.resume {
+            self.state.state.resumed = asked.resume;
+            self.state.state.ledger.clear();
+            self.journal
+                .info("Restarts are no longer held off: monitor_myvnc resume was run");
+        }
+        let (since, text) = match asked.current {
+            Current::None => return Event::NotPaused,
+            Current::Unreadable(reason) => {
+                self.journal.warning(&format!(
+                    "Cannot read {}, so the monitor is not paused: {reason}",
+                    path.display()
+                ));
+                return Event::NotPaused;
+            }
+            Current::Paused(pause) => {
+                let reason = pause
+                    .reason
+                    .map(|reason| format!(": {}", one_line(&reason)));
+                let text = format!(
+                    "until {} by {}{}",
+                    clock(pause.until.0),
+                    one_line(&pause.by),
+                    reason.unwrap_or_default()
+                );
+                (pause.at, text)
+            }
+            Current::Inhibited(inhibit) => {
+                let text = format!(
+                    "by {} while this runs: {}",
+                    one_line(&inhibit.by),
+                    one_line(&inhibit.command)
+                );
+                (inhibit.at, text)
+            }
+        };
+        let text = format!(
+            "Server is unresponsive: {}; nothing is done, for the monitor is paused {text}",
+            self.last_error()
+        );
+        if self.state.state.paused == Some(since) {
+            self.journal.debug(&text);
+        } else {
+            self.state.state.paused = Some(since);
+            self.journal.info(&text);
+        }
+        Event::Paused
+    }
+
+    /// Forgets what holds for another boot only.
+    pub(super) fn forget_other_boots(&mut self) {
+        if self.state.forget_other_boots() {
+            self.state.state.ledger.clear();
+        }
+    }
+
+    /// Takes the causes into the ledger, and says what the restart policy makes of them.
+    pub(super) async fn rule(&mut self, findings: &[Finding], plan: Plan) -> Prospects {
+        let now = Time::now();
+        let down = down(self.began, findings);
+        let mut ledger = self.state.state.ledger.clone();
+        let note = ledger.fell(now, self.fell_at(), down);
+        if self.settings.purpose == Purpose::Heal {
+            self.state.state.ledger = ledger.clone();
+            self.note(note.into_iter().collect()).await;
+        }
+        let mut causes: Vec<Found> = findings.iter().map(found).collect();
+        let has_certificate = causes.iter().any(|one| one.kind == Kind::Certificate);
+        if has_certificate {
+            let presented = self.checker.fingerprint(CERTIFICATE_TIMEOUT).await;
+            for one in &mut causes {
+                if one.kind == Kind::Certificate {
+                    one.subject = presented.clone().unwrap_or_default();
+                }
+            }
+        }
+        let outage = Outage {
+            causes,
+            server: match plan {
+                Plan::Leave(Outcome::ProxyFails) => Server::Answers,
+                Plan::Start => Server::Gone,
+                Plan::Restart | Plan::Leave(_) => Server::Silent,
+            },
+            is_disk_full: self.is_disk_full().await,
+        };
+        let ruling = policy::rule(self.knobs(), &ledger, now, &outage);
+        self.outage = Some(outage);
+        let has_blocker = findings.iter().any(|one| one.blocker.is_some());
+        let may_unwedge = has_blocker && self.settings.unwedge_for.is_some();
+        let (ruling, can_unwedge) = match ruling {
+            Ruling::Restart => (recovery::Ruling::Restart, may_unwedge),
+            Ruling::RestartAfterCheck => (recovery::Ruling::AskFirst, may_unwedge),
+            Ruling::Hold(hold) => {
+                self.hold = Some(hold);
+                (recovery::Ruling::Hold, may_unwedge)
+            }
+            Ruling::Leave(hold) => {
+                self.hold = Some(hold);
+                (recovery::Ruling::Hold, false)
+            }
+        };
+        Prospects {
+            ruling,
+            can_unwedge,
+        }
+    }
+
+    fn knobs(&self) -> Knobs {
+        let mut hasher = DefaultHasher::new();
+        self.settings.restart_cmd.hash(&mut hasher);
+        Knobs {
+            policy: self.settings.restart_policy,
+            max_restarts: self.settings.max_restarts,
+            command: hasher.finish(),
+        }
+    }
+
+    /// When the outage began: with the last answer, if a run saw that one a while ago.
+    fn fell_at(&self) -> Time {
+        let checked = Time::from(self.checked);
+        match &self.last.before {
+            Some(before) if before.last.is_up && !before.is_stale(self.began) => {
+                before.at.min(checked)
+            }
+            _ => checked,
+        }
+    }
+
+    /// When the server last answered, if that is known.
+    pub(super) fn last_answer(&self) -> Option<SystemTime> {
+        let before = self.last.before.filter(|before| before.last.is_up);
+        let ledger = &self.state.state.ledger;
+        let time = before.map(|before| before.at).or(ledger.since)?;
+        let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.0))?;
+        Some(time.min(SystemTime::now()))
+    }
+
+    async fn is_disk_full(&self) -> bool {
+        let Some(directory) = self.state.state.ledger.full_disk() else {
+            return false;
+        };
+        let looking = bounded::ask(WRITE_TIMEOUT, || disks::is_full(Path::new(directory)));
+        // A disk that does not respond has no room either.
+        looking.await.ok().flatten().unwrap_or(true)
+    }
+
+    /// Writes down that a restart begins: before the first signal, for the run can be killed.
+    pub(super) async fn note_attempt(&mut self) {
+        let Some(outage) = self.outage.take() else {
+            return;
+        };
+        let knobs = self.knobs();
+        let ledger = &mut self.state.state.ledger;
+        let id = ledger.down.as_ref().map(|down| down.id.clone());
+        ledger.begin(knobs, Time::now(), &outage, &id.unwrap_or_default());
+        self.outage = Some(outage);
+        self.state.save_changes().await;
+    }
+
+    /// Says that the restart waits, and until when.
+    pub(super) fn say_held(&self) {
+        let Some(hold) = &self.hold else {
+            return;
+        };
+        let failures = self.state.state.ledger.failures(self.knobs().command);
+        let name = &self.state.state.server;
+        let down = self.state.state.ledger.down.as_ref();
+        let cause = down.map(|down| down.text.as_str()).unwrap_or_default();
+        self.journal.warning(&held_off(hold, failures, cause, name));
+    }
+
+    /// Writes down how the run ended: the ledger, the history and the last check.
+    pub(super) async fn keep(&mut self, outcome: Outcome) {
+        if self.settings.purpose != Purpose::Heal {
+            return;
+        }
+        self.note_unwatched().await;
+        let now = Time::now();
+        let ledger = &mut self.state.state.ledger;
+        match outcome {
+            Outcome::Healthy => {
+                let notes = ledger.answered(now);
+                self.note_planned(now).await;
+                self.note(notes).await;
+            }
+            Outcome::Restarted | Outcome::OwnerChanged | Outcome::InstanceEnded => {
+                let down = ledger.down.clone();
+                let ended = ledger.ended(now, Restarted::Answered);
+                self.write(
+                    history::Event::Restarted,
+                    down,
+                    ended.away,
+                    Some("answered"),
+                )
+                .await;
+            }
+            Outcome::Unwedged => {
+                let down = ledger.down.clone();
+                let ended = ledger.unwedged(now);
+                self.write(history::Event::Unwedged, down, ended.away, Some("answered"))
+                    .await;
+            }
+            Outcome::CommandFailed | Outcome::NoAnswer | Outcome::Unkillable => {
+                ledger.ended(now, Restarted::Failed);
+                self.write_failure("failed").await;
+            }
+            Outcome::TakenOver if self.restart.is_some() => {
+                ledger.ended(now, Restarted::Failed);
+                self.write_failure("failed").await;
+            }
+            Outcome::Paused => {
+                ledger.planned.get_or_insert(Time::from(self.checked));
+            }
+            Outcome::Held
+            | Outcome::Untouched
+            | Outcome::NotAsked
+            | Outcome::PortTaken
+            | Outcome::Unproven
+            | Outcome::ProxyFails
+            | Outcome::TakenOver => {
+                let notice = match self.hold.clone() {
+                    Some(hold) => ledger.hold(hold),
+                    None => ledger.untouched(),
+                };
+                match notice {
+                    Some(Notice::Held) => {
+                        let down = ledger.down.clone();
+                        let away = self.away();
+                        self.write(history::Event::Held, down, away, Some("held"))
+                            .await;
+                    }
+                    Some(Notice::Failed) => self.write_failure("untouched").await,
+                    _ => (),
+                }
+            }
+            Outcome::SteppedAside
+            | Outcome::Interrupted
+            | Outcome::InterruptedAfterStart
+            | Outcome::Looked => (),
+        }
+        self.state.save_changes().await;
+        self.write_last().await;
+    }
+
+    /// How long the outage lasts by now.
+    fn away(&self) -> Option<Duration> {
+        let ledger = &self.state.state.ledger;
+        ledger.down.as_ref().and(ledger.since)?.before(Time::now())
+    }
+
+    async fn write_failure(&mut self, outcome: &str) {
+        let down = self.state.state.ledger.down.clone();
+        let away = self.away();
+        self.write(history::Event::Failed, down, away, Some(outcome))
+            .await;
+    }
+
+    async fn write_last(&mut self) {
+        let (is_up, status) = match &self.verdict {
+            Some(Verdict::Healthy { status, .. }) => (true, *status),
+            Some(Verdict::Unhealthy(error)) => (false, error.status().unwrap_or_default()),
+            None => return,
+        };
+        let last = Last::new(
+            is_up,
+            status,
+            self.took,
+            self.last.before.as_ref(),
+            self.began,
+        );
+        if let Err(reason) = self.last.write(&last).await {
+            self.state.give_up(reason);
+        }
+    }
+
+    /// Notes that nobody has watched the server since the run before.
+    async fn note_unwatched(&mut self) {
+        let unwatched = self
+            .last
+            .before
+            .and_then(|before| before.unwatched(self.began));
+        if let Some(span) = unwatched {
+            self.write(history::Event::Unwatched, None, Some(span), None)
+                .await;
+        }
+    }
+
+    /// Notes how long the server was away during a pause, once that is over.
+    async fn note_planned(&mut self, now: Time) {
+        let planned = self.state.state.ledger.planned.take();
+        if let Some(away) = planned.and_then(|since| since.before(now)) {
+            self.write(history::Event::Planned, None, Some(away), None)
+                .await;
+        }
+    }
+
+    async fn note(&mut self, notes: Vec<Note>) {
+        for note in notes {
+            match note {
+                Note::Lasted { id } => self.write_of(history::Event::Lasted, id).await,
+                Note::FellAgain { id } => self.write_of(history::Event::FellAgain, id).await,
+                Note::Recovered { down, away, .. } => {
+                    self.write(
+                        history::Event::Recovered,
+                        Some(down),
+                        Some(away),
+                        Some("answered"),
+                    )
+                    .await;
+                }
+                Note::Stable => (),
+            }
+        }
+    }
+
+    async fn write_of(&mut self, event: history::Event, id: String) {
+        let down = Down {
+            id,
+            ..Down::default()
+        };
+        self.write(event, Some(down), None, None).await;
+    }
+
+    /// Appends a line to the history. `away`: since the outage began; what earlier lines counted is left out.
+    async fn write(
+        &mut self,
+        event: history::Event,
+        down: Option<Down>,
+        away: Option<Duration>,
+        outcome: Option<&str>,
+    ) {
+        let at = Time::now();
+        let counted = down.as_ref().map_or(0, |down| down.counted);
+        let away = away.map(|away| away.as_secs());
+        if let (Some(down), Some(away)) = (&mut self.state.state.ledger.down, away) {
+            down.counted = away;
+        }
+        let filled = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let by = match event {
+            history::Event::Restarted | history::Event::Unwedged => Some(MONITOR.to_owned()),
+            history::Event::Recovered => {
+                let known = self.state.known();
+                known.and_then(|known| known.uid).map(name_of)
+            }
+            _ => None,
+        };
+        let entry = Entry {
+            id: down
+                .as_ref()
+                .map(|down| down.id.clone())
+                .unwrap_or_default(),
+            at,
+            server: self.state.state.server.clone(),
+            event,
+            cause: down.as_ref().and_then(|down| filled(&down.cause)),
+            culprit: down.as_ref().and_then(|down| down.culprit.clone()),
+            culprit_kind: down.as_ref().and_then(|down| down.culprit_kind.clone()),
+            away_s: away.map(|away| away.saturating_sub(counted)),
+            outcome: outcome.map(str::to_owned),
+            pids: std::mem::take(&mut self.stopped),
+            by,
+        };
+        let path = self.state_file(".history.jsonl");
+        let writing = bounded::ask(WRITE_TIMEOUT, || {
+            history::append(&path, &entry).map_err(|reason| text::errno_text(&reason))
+        });
+        let failed = match writing.await {
+            Ok(Some(Ok(()))) => return,
+            Ok(Some(Err(reason))) => reason,
+            Ok(None) => "its disk does not respond".to_owned(),
+            Err(reason) => text::errno_text(&reason),
+        };
+        self.state.give_up(failed);
+    }
+}
+
+/// The outage, as this run's first cause shows it.
+fn down(began: Time, findings: &[Finding]) -> Down {
+    let first = findings.first();
+    let culprit = first.and_then(|one| one.culprit.clone());
+    Down {
+        id: format!(
+            "{}-{}",
+            began.utc().format("%Y%m%dT%H%M%SZ"),
+            std::process::id()
+        ),
+        cause: first
+            .map_or(Kind::Unknown, |one| one.kind)
+            .slug()
+            .to_owned(),
+        culprit: culprit.as_ref().map(|one| one.name.clone()),
+        culprit_kind: culprit.map(|one| one.kind.slug().to_owned()),
+        text: first.map(|one| one.text.clone()).unwrap_or_default(),
+        ..Down::default()
+    }
+}
+
+fn found(finding: &Finding) -> Found {
+    let mut found = Found::new(finding.kind, finding.subject.clone());
+    found.is_stuck = finding.is_stuck;
+    found
+}
