@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 
 use super::cli::{self, By};
-use super::incidents::{Incident, Incidents};
+use super::incidents::{Incident, Incidents, is_incident};
 use super::status::{outcome, what};
 use super::words::{self, Style, local, number, seconds, short};
 use super::{Refusal, nothing, print, targets};
@@ -165,7 +165,7 @@ struct Groups(BTreeMap<String, Group>);
 
 impl Groups {
     fn add(&mut self, by: By, incident: &Incident) {
-        if matches!(incident.event, Event::Unwatched | Event::Other) {
+        if !is_incident(incident.event) {
             return;
         }
         let name = match by {

@@ -125,7 +125,7 @@ fn summary(server: &Server, now: Time) -> String {
             let at = clock(checked.at, now);
             format!("the last check is of {at}, which is to come: {answer}; is the clock right?")
         } else {
-            format!("no check for {ago}: {answer} then; do cron or the timer run?")
+            format!("no check for {ago}: {answer} then; does cron or the timer run?")
         };
     }
     let mut text = format!("{answer}, {ago} ago");
