@@ -729,7 +729,7 @@ fn the_history_says_what_happened_and_whether_restarts_helped() {
         let arguments = [&["--json", "--since", "30d"], servers].concat();
         let array: Value = serde_json::from_str(&states.run("history", &arguments).stdout).unwrap();
         let lines = array.as_array().unwrap();
-        let numbers = [10, 15, 0];
+        let numbers = [9, 14, 0];
         let which = ["main", "test", "dev"]
             .iter()
             .position(|one| Some(one) == servers.last());
