@@ -252,11 +252,11 @@ impl Run<'_> {
             }
             Outcome::CommandFailed | Outcome::NoAnswer | Outcome::Unkillable => {
                 ledger.ended(now, Restarted::Failed);
-                self.write_failure().await;
+                self.write_failure("failed").await;
             }
             Outcome::TakenOver if self.restart.is_some() => {
                 ledger.ended(now, Restarted::Failed);
-                self.write_failure().await;
+                self.write_failure("failed").await;
             }
             Outcome::Paused => {
                 ledger.planned.get_or_insert(Time::from(self.checked));
@@ -279,7 +279,7 @@ impl Run<'_> {
                         self.write(history::Event::Held, down, away, Some("held"))
                             .await;
                     }
-                    Some(Notice::Failed) => self.write_failure().await,
+                    Some(Notice::Failed) => self.write_failure("untouched").await,
                     _ => (),
                 }
             }
@@ -298,10 +298,10 @@ impl Run<'_> {
         ledger.down.as_ref().and(ledger.since)?.before(Time::now())
     }
 
-    async fn write_failure(&mut self) {
+    async fn write_failure(&mut self, outcome: &str) {
         let down = self.state.state.ledger.down.clone();
         let away = self.away();
-        self.write(history::Event::Failed, down, away, Some("failed"))
+        self.write(history::Event::Failed, down, away, Some(outcome))
             .await;
     }
 

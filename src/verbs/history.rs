@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 
 use super::cli::{self, By};
-use super::incidents::{Incident, Incidents};
+use super::incidents::{Incident, Incidents, is_incident};
 use super::status::{outcome, what};
 use super::words::{self, Style, local, number, seconds, short};
 use super::{Refusal, nothing, print, targets};
@@ -129,25 +129,32 @@ fn lines(incidents: &mut Vec<Incident>) -> String {
     incidents.sort_by_key(|incident| incident.began);
     let widths = incidents.iter().map(|one| one.server.chars().count());
     let width = widths.max().unwrap_or(0).min(LONGEST_NAME);
+    let outcomes = incidents.iter().map(|one| outcome_of(one).len());
+    let outcomes = outcomes.max().unwrap_or(0);
     let mut text = String::new();
     for incident in incidents {
         let began = local(incident.began).format("%Y-%m-%d %H:%M:%S");
         let name = short(&incident.server, width);
         let away = seconds(incident.away);
-        let lasted = match incident.lasted {
-            Some(true) => ", lasted",
-            Some(false) => ", fell again",
-            None => "",
-        };
-        let outcome = format!("{}{lasted}", outcome(incident.event));
+        let outcome = outcome_of(incident);
         let line = format!(
-            "{began}  {name:width$}  {away:>7}  {outcome:21}  {}",
+            "{began}  {name:width$}  {away:>6}  {outcome:outcomes$}  {}",
             what(incident)
         );
         text.push_str(line.trim_end());
         text.push('\n');
     }
     text
+}
+
+/// How an incident went, and whether that lasted.
+fn outcome_of(incident: &Incident) -> String {
+    let lasted = match incident.lasted {
+        Some(true) => ", lasted",
+        Some(false) => ", fell again",
+        None => "",
+    };
+    format!("{}{lasted}", outcome(incident.event))
 }
 
 /// Incidents with one cause or one culprit.
@@ -165,7 +172,7 @@ struct Groups(BTreeMap<String, Group>);
 
 impl Groups {
     fn add(&mut self, by: By, incident: &Incident) {
-        if matches!(incident.event, Event::Unwatched | Event::Other) {
+        if !is_incident(incident.event) {
             return;
         }
         let name = match by {
