@@ -19,13 +19,13 @@ const LONGEST_NAME: usize = 32;
 /// Prints the incidents; the exit status.
 pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
     let targets = targets(&flags.which)?;
-    if targets.targets.is_empty() && !flags.json {
+    if targets.all.is_empty() && !flags.json {
         print(&format!("{}\n", nothing(&targets)));
         return Ok(1);
     }
     let now = Time::now();
     let from = Time(now.0.saturating_sub(flags.since.as_secs()));
-    let files = targets.targets.iter().map(|one| one.file(".history.jsonl"));
+    let files = targets.all.iter().map(|one| one.file(".history.jsonl"));
     let mut is_whole = true;
     let mut read = |path: &std::path::Path, each: &mut dyn FnMut(&[u8])| {
         if let Err(reason) = history::read_lines(path, each) {
@@ -34,12 +34,13 @@ pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
         }
     };
     if flags.json {
-        let mut array = Array::new(targets.targets.len() == 1);
+        let mut array = Array::new(targets.all.len() == 1);
         for path in files {
             read(&path, &mut |line| {
                 let entry = serde_json::from_slice(line).ok();
-                let entry = entry.filter(|entry: &Entry| entry.at >= from);
-                entry.into_iter().for_each(|entry| array.add(entry));
+                if let Some(entry) = entry.filter(|entry: &Entry| entry.at >= from) {
+                    array.add(&entry);
+                }
             });
         }
         array.end();
@@ -92,8 +93,8 @@ impl Array {
         }
     }
 
-    fn add(&mut self, entry: Entry) {
-        let Ok(text) = serde_json::to_string(&entry) else {
+    fn add(&mut self, entry: &Entry) {
+        let Ok(text) = serde_json::to_string(entry) else {
             return;
         };
         if self.is_one {
