@@ -475,8 +475,6 @@ fn boot() -> Option<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::fs::File;
-
     use super::*;
 
     fn known() -> KnownServer {

@@ -194,8 +194,7 @@ impl Server {
 
     /// Why the next restart waits; none once its end was asked for.
     pub(crate) fn hold(&self) -> Option<&Hold> {
-        let is_held = self.phase() == Phase::Held && !self.is_resumed();
-        self.ledger.hold.as_ref().filter(|_| is_held)
+        self.ledger.held().filter(|_| !self.is_resumed())
     }
 
     /// Whether the next run ends the hold-off.

@@ -747,25 +747,28 @@ fn the_history_says_what_happened_and_whether_restarts_helped() {
     }
 }
 
+/// What a file is called, and what makes it.
+type Hostile<'a> = (&'a str, &'a dyn Fn(&Path));
+
 #[test]
 fn damaged_and_hostile_state_stops_no_verb() {
-    let hostile: &[(&str, &dyn Fn(&Path))] = &[
+    let hostile: &[Hostile] = &[
         ("empty", &|path| fs::write(path, "").unwrap()),
         ("torn", &|path| {
             let text = fs::read(path).unwrap_or_default();
             fs::write(path, &text[..text.len() / 2]).unwrap();
         }),
         ("binary", &|path| {
-            fs::write(path, [0xff, 0, b'{', b'\n', 0xc3]).unwrap()
+            fs::write(path, [0xff, 0, b'{', b'\n', 0xc3]).unwrap();
         }),
         ("other", &|path| {
-            fs::write(path, "[1]\n{\"at\":7}\n{\"pause\":7}\n").unwrap()
+            fs::write(path, "[1]\n{\"at\":7}\n{\"pause\":7}\n").unwrap();
         }),
         ("deep", &|path| {
-            fs::write(path, "[".repeat(100_000)).unwrap()
+            fs::write(path, "[".repeat(100_000)).unwrap();
         }),
         ("long", &|path| {
-            fs::write(path, "x".repeat(3 << 20)).unwrap()
+            fs::write(path, "x".repeat(3 << 20)).unwrap();
         }),
         ("newer", &|path| {
             fs::write(path, "{\"format\":99,\"new\":{\"a\":[]},\"url\":\"u\"}\n").unwrap();
