@@ -306,18 +306,14 @@ impl Run<'_> {
     }
 
     async fn write_last(&mut self) {
-        let (is_up, status) = match &self.verdict {
-            Some(Verdict::Healthy { status, .. }) => (true, *status),
-            Some(Verdict::Unhealthy(error)) => (false, error.status().unwrap_or_default()),
+        let (is_up, status, took) = match &self.verdict {
+            Some(Verdict::Healthy { status, took, .. }) => (true, *status, *took),
+            Some(Verdict::Unhealthy(error)) => {
+                (false, error.status().unwrap_or_default(), self.took)
+            }
             None => return,
         };
-        let last = Last::new(
-            is_up,
-            status,
-            self.took,
-            self.last.before.as_ref(),
-            self.began,
-        );
+        let last = Last::new(is_up, status, took, self.last.before.as_ref(), self.began);
         if let Err(reason) = self.last.write(&last).await {
             self.state.give_up(reason);
         }
