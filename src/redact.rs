@@ -334,7 +334,7 @@ fn without_userinfo(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::redacted;
+    use super::{is_token, redacted};
     use crate::fuzz::{fuzz, linear};
 
     #[test]
@@ -637,5 +637,28 @@ mod tests {
             let secret = redacted(&format!("{text} --password=tr0ub4dor"));
             assert!(!secret.contains("tr0ub4dor"), "{text}");
         });
+    }
+
+    #[test]
+    fn a_token_is_as_long_and_plain_as_tokens_are() {
+        for (word, is_of_session, expected) in [
+            ("eyJhbGciOi.eyJzdWIi.c2ln", false, true),
+            ("eyJhbGciOi", false, false),
+            ("eyJhbGciOi.a+b", false, false),
+            ("0f8fad5b...", true, true),
+            ("0f8fad5b...", false, false),
+            ("ab...", true, false),
+            ("0f8fa+5b...", true, false),
+        ] {
+            assert_eq!(is_token(word, is_of_session), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_mark_between_a_name_and_its_secret_is_not_the_secret() {
+        for text in ["password : hunter2", "--password = hunter2"] {
+            let shown = redacted(text);
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
     }
 }

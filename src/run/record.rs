@@ -225,12 +225,14 @@ impl Run<'_> {
             return;
         }
         self.note_unwatched().await;
+        if outcome != Outcome::Paused {
+            self.note_planned().await;
+        }
         let now = Time::now();
         let ledger = &mut self.state.state.ledger;
         match outcome {
             Outcome::Healthy => {
                 let notes = ledger.answered(now);
-                self.note_planned(now).await;
                 self.note(notes).await;
             }
             Outcome::Restarted | Outcome::OwnerChanged | Outcome::InstanceEnded => {
@@ -332,9 +334,9 @@ impl Run<'_> {
     }
 
     /// Notes how long the server was away during a pause, once that is over.
-    async fn note_planned(&mut self, now: Time) {
+    async fn note_planned(&mut self) {
         let planned = self.state.state.ledger.planned.take();
-        if let Some(away) = planned.and_then(|since| since.before(now)) {
+        if let Some(away) = planned.and_then(|since| since.before(self.began)) {
             self.write(history::Event::Planned, None, Some(away), None)
                 .await;
         }

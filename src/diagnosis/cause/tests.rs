@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::catalog::tests::is_in_the_manual;
+use super::catalog::{Cause, Kind};
 use super::causes as values;
 use crate::diagnosis::finding::{Blocker, Child, Finding};
 use crate::diagnosis::oom::Victim;
@@ -833,4 +834,150 @@ fn what_blocks_the_server_is_named_as_a_value_where_one_thread_alone_waits() {
     let threads = &mut locked.processes[0].threads;
     threads.push(thread(9, Activity::Running, remote(false), 0));
     assert_eq!(blocker(&locked), None);
+}
+
+fn kinds(snapshot: &Snapshot) -> Vec<Kind> {
+    values(snapshot).iter().map(Cause::kind).collect()
+}
+
+#[test]
+fn each_limit_of_the_machine_is_exact() {
+    let pressed = |memory, io| {
+        Some(Pressure {
+            memory,
+            cpu: 0.0,
+            io,
+        })
+    };
+    let memory = |available, memory, pressure| Machine {
+        available,
+        memory,
+        pressure,
+        ..Machine::default()
+    };
+    let threads = |threads| Machine {
+        threads,
+        most_threads: 1000,
+        ..Machine::default()
+    };
+    let load = |load| Machine {
+        load,
+        cpus: 4,
+        ..Machine::default()
+    };
+    for (machine, expected) in [
+        (memory(19, 1000, None), Some(Kind::Memory)),
+        (memory(20, 1000, None), None),
+        (memory(900, 1000, pressed(20.0, 0.0)), Some(Kind::Memory)),
+        (memory(900, 1000, pressed(19.9, 0.0)), None),
+        // Nothing could be read.
+        (memory(0, 0, pressed(25.0, 0.0)), None),
+        (threads(980), Some(Kind::Threads)),
+        (threads(979), None),
+        (load(33.0), Some(Kind::Overload)),
+        (load(32.0), None),
+        (memory(900, 1000, pressed(0.0, 49.9)), None),
+    ] {
+        let found = kinds(&on_machine(machine.clone()));
+        let found = found.iter().find(|kind| **kind != Kind::Unremarkable);
+        assert_eq!(found.copied(), expected, "{machine:?}");
+    }
+}
+
+#[test]
+fn each_limit_of_a_process_is_exact() {
+    let swapped = |swapped: u64, resident: u64| {
+        hung(Inspected {
+            swapped: swapped << 20,
+            resident: resident << 20,
+            ..process(Wait::Idle)
+        })
+    };
+    for (bytes, resident, expected) in [
+        (65, 64, true),
+        (65, 65, false),
+        (64, 0, false),
+        (70, 100, false),
+        (10, 0, false),
+    ] {
+        let is_found = kinds(&swapped(bytes, resident)).contains(&Kind::Swapped);
+        assert_eq!(is_found, expected, "{bytes} {resident}");
+    }
+    for (descriptors, expected) in [(98, true), (97, false)] {
+        let process = Inspected {
+            descriptors: Some(descriptors),
+            most_descriptors: Some(100),
+            ..process(Wait::Idle)
+        };
+        let is_found = kinds(&hung(process)).contains(&Kind::Descriptors);
+        assert_eq!(is_found, expected, "{descriptors}");
+    }
+    for (waiting, expected) in [(6, true), (5, false)] {
+        let queue = PortListener {
+            clients: 0,
+            ..listener("python3", waiting, true)
+        };
+        let is_found = super::port::queued(&queue).is_some();
+        assert_eq!(is_found, expected, "{waiting} of a backlog of 5");
+    }
+}
+
+#[test]
+fn a_thread_in_state_d_counts_beside_a_main_thread_that_ended_or_waits_for_a_lock() {
+    let beside = |state, wait| {
+        let mut process = Inspected {
+            state,
+            ..process(wait)
+        };
+        let mut thread = thread(8, Activity::Running, Wait::Hidden, 0);
+        thread.state = 'D';
+        process.threads.push(thread);
+        kinds(&hung(process)).contains(&Kind::Uninterruptible)
+    };
+    assert!(beside('Z', Wait::Idle));
+    assert!(beside('S', Wait::Lock));
+    assert!(!beside('S', Wait::Idle));
+}
+
+#[test]
+fn only_a_process_that_sleeps_can_be_deadlocked() {
+    let running = Inspected {
+        state: 'R',
+        ..process(Wait::Lock)
+    };
+    assert!(!kinds(&hung(running)).contains(&Kind::Deadlock));
+    assert!(kinds(&waits(Wait::Lock)).contains(&Kind::Deadlock));
+    assert_eq!(values(&waits(Wait::Sleeping)), [Cause::Sleeping { pid: 7 }]);
+}
+
+#[test]
+fn what_cannot_be_seen_is_a_cause_only_where_there_is_no_other_and_no_answer() {
+    let healthy = Snapshot {
+        seen: Seen::Healthy,
+        ..waits(Wait::Hidden)
+    };
+    assert_eq!(values(&healthy), []);
+    let full = Snapshot {
+        full: vec![Full {
+            directory: "/data".into(),
+            inodes: false,
+        }],
+        ..waits(Wait::Hidden)
+    };
+    assert_eq!(kinds(&full), [Kind::DiskFull]);
+}
+
+#[test]
+fn the_scheme_that_the_server_speaks_is_the_other_one() {
+    for tls in [false, true] {
+        let snapshot = Snapshot {
+            tls,
+            ..seen(Seen::Scheme("url".to_owned()))
+        };
+        let expected = Cause::Scheme {
+            url: "url".to_owned(),
+            speaks_tls: !tls,
+        };
+        assert_eq!(values(&snapshot)[0], expected);
+    }
 }
