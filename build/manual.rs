@@ -142,6 +142,7 @@ fn filled(text: &str) -> String {
         ("STATE_DIR", defaults::STATE_DIR),
         ("MANUAL_LOG_STEM", defaults::MANUAL_LOG_STEM),
         ("STOP_TIMEOUT", defaults::STOP_TIMEOUT),
+        ("UNWEDGE_FOR", defaults::UNWEDGE_FOR),
         ("START_TIMEOUT", defaults::START_TIMEOUT),
     ]
     .iter()

@@ -275,15 +275,15 @@ fn answer(mut client: TcpStream, status: &str, script: &Script) {
     let (mut path, mut posted) = (String::new(), 0);
     while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
         if path.is_empty() {
-            path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+            line.split(' ')
+                .nth(1)
+                .unwrap_or_default()
+                .clone_into(&mut path);
         }
         if let Some(length) = line.strip_prefix("Content-Length: ") {
             posted = length.trim_end().parse().unwrap();
         }
-        if line
-            == "
-"
-        {
+        if line == "\r\n" {
             let _ = lines.read_exact(&mut vec![0; posted]);
             let is_meant = script.text("hang-for").is_none_or(|only| path == only);
             if let Some(mode) = script.text("hang").filter(|_| is_meant) {

@@ -76,14 +76,20 @@ pub(crate) struct Connection {
     pub(crate) since_sent: Duration,
     /// Time since the peer acknowledged anything, which it also does when it is asked whether it is there.
     pub(crate) since_acknowledged: Duration,
+    /// Whether data that was sent is sent again, since the peer does not acknowledge it.
+    pub(crate) is_retransmitting: bool,
 }
 
 impl Connection {
     /// For how long nothing has moved on it. A peer that is gone acknowledges nothing while data is sent
-    /// again and again; one that does not read acknowledges without any data being sent.
+    /// again and again. One that is far away has a round trip's time for its answer to what was just sent.
     pub(crate) fn still(&self) -> Duration {
-        self.since_received
-            .min(self.since_sent.max(self.since_acknowledged))
+        let since_sent = if self.is_retransmitting {
+            self.since_acknowledged
+        } else {
+            self.since_sent
+        };
+        self.since_received.min(since_sent)
     }
 }
 
@@ -304,6 +310,7 @@ fn connection_in(message: &[u8], local: SocketAddr, peer: SocketAddr) -> Option<
         since_received: since(offset_of!(libc::tcp_info, tcpi_last_data_recv))?,
         since_sent: since(offset_of!(libc::tcp_info, tcpi_last_data_sent))?,
         since_acknowledged: since(offset_of!(libc::tcp_info, tcpi_last_ack_recv))?,
+        is_retransmitting: *info.get(offset_of!(libc::tcp_info, tcpi_retransmits))? > 0,
     })
 }
 
@@ -496,28 +503,32 @@ mod tests {
 
     #[test]
     fn what_moves_on_a_connection_is_data_that_comes_or_is_taken() {
-        let connection = |since_received, since_sent, since_acknowledged| Connection {
-            local: ([127, 0, 0, 1], 1).into(),
-            peer: ([127, 0, 0, 1], 2).into(),
-            is_established: true,
-            inode: 1,
-            cookie: 1,
-            since_received: Duration::from_secs(since_received),
-            since_sent: Duration::from_secs(since_sent),
-            since_acknowledged: Duration::from_secs(since_acknowledged),
-        };
-        for (received, sent, acknowledged, still) in [
-            (74, 80, 80, 74),
+        let connection =
+            |since_received, since_sent, since_acknowledged, is_retransmitting| Connection {
+                local: ([127, 0, 0, 1], 1).into(),
+                peer: ([127, 0, 0, 1], 2).into(),
+                is_established: true,
+                inode: 1,
+                cookie: 1,
+                since_received: Duration::from_secs(since_received),
+                since_sent: Duration::from_secs(since_sent),
+                since_acknowledged: Duration::from_secs(since_acknowledged),
+                is_retransmitting,
+            };
+        for (received, sent, acknowledged, again, still) in [
+            (74, 80, 80, false, 74),
             // It sends.
-            (1, 80, 80, 1),
+            (1, 80, 80, false, 1),
             // It does not read: the kernel asks, and it answers that there is no room.
-            (74, 70, 1, 70),
+            (74, 70, 1, false, 70),
             // It is gone: the kernel sends again.
-            (74, 1, 70, 70),
+            (74, 1, 70, true, 70),
             // It reads.
-            (74, 1, 2, 2),
+            (74, 1, 2, false, 1),
+            // It has waited to be accepted, and gets the first answer of its TLS handshake.
+            (74, 1, 74, false, 1),
         ] {
-            let seen = connection(received, sent, acknowledged).still();
+            let seen = connection(received, sent, acknowledged, again).still();
             assert_eq!(seen.as_secs(), still, "{received} {sent} {acknowledged}");
         }
     }

@@ -21,7 +21,8 @@ use crate::text::errno_text;
 
 /// Time from one look at what blocks the server to the next.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Time for the check to join the clients that wait, before the first of them is dealt with.
+/// Time for the check to join the clients that wait, before the first of them is dealt with; and for the server
+/// to go on to the next one.
 const HEAD_START: Duration = Duration::from_millis(20);
 /// No chain of parents is followed further.
 const LONGEST_ANCESTRY: usize = 64;
@@ -202,7 +203,9 @@ impl Run<'_> {
                 if Instant::now() >= deadline {
                     return Ok(Asked::Late);
                 }
-                self.look_and_act(began, deadline, incident).await?;
+                if self.look_and_act(began, deadline, incident).await? {
+                    wait = HEAD_START;
+                }
             };
             drop(asking);
             let is_healthy = matches!(verdict, Verdict::Healthy { .. });
@@ -216,25 +219,28 @@ impl Run<'_> {
         }
     }
 
-    /// Looks what blocks the server, and ends what was seen at two looks and may be ended.
+    /// Looks what blocks the server, and ends what may be ended; whether anything was.
     async fn look_and_act(
         &self,
         began: Instant,
         deadline: Instant,
         incident: &mut Incident,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let before = incident.before.clone();
         let findings = self.look(incident).await;
         incident.refusal = None;
+        let before_acts = incident.acts.count();
         for finding in &findings {
             let Some(blocker) = &finding.blocker else {
                 continue;
             };
             let at = began.elapsed();
-            if !before.contains(blocker) || !incident.acts.allows(at) {
+            let was_seen = before.contains(blocker);
+            let is_client = matches!(blocker, Blocker::Client { .. });
+            if !(was_seen || is_client) || !incident.acts.allows(at) {
                 continue;
             }
-            let needed = incident.acts.needed(self.settings.timeout);
+            let needed = incident.acts.needed(self.settings.timeout, was_seen);
             match self.target(finding.kind, blocker, needed, &incident.signalled) {
                 Ok(target) => {
                     if self.end(&target).map_err(Failure::NotAllowed)? {
@@ -255,7 +261,7 @@ impl Run<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(incident.acts.count() > before_acts)
     }
 
     /// Looks what blocks the server.
@@ -349,7 +355,7 @@ impl Run<'_> {
                 }
             },
         }
-        self.journal.info(&format!("Unwedged: {}", target.done()));
+        self.journal.info(&target.done());
         Ok(true)
     }
 
@@ -365,7 +371,8 @@ impl Run<'_> {
         });
         match targets.next() {
             Some(Ok(target)) => self.journal.info(&format!(
-                "Would first end {target}; if the server then answers, nothing else would be done"
+                "{}; if the server then answers, nothing else would be done",
+                target.wanted()
             )),
             Some(Err(refusal)) => self
                 .journal
@@ -412,8 +419,16 @@ impl Target {
     /// What was done to it.
     fn done(&self) -> String {
         match self {
-            Self::Client { .. } => format!("destroyed {self}"),
-            Self::Child { .. } => format!("ended {self}"),
+            Self::Client { .. } => format!("Unwedged: destroyed the connection of {self}"),
+            Self::Child { .. } => format!("Unwedged: ended the stuck child {self}"),
+        }
+    }
+
+    /// What would be done to it.
+    fn wanted(&self) -> String {
+        match self {
+            Self::Client { .. } => format!("Would first destroy the connection of {self}"),
+            Self::Child { .. } => format!("Would first end the stuck child {self}"),
         }
     }
 }
@@ -422,23 +437,17 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Client { kind, connection } => {
-                let peer = connection.peer;
-                let still = connection.still().as_secs();
-                if *kind == Kind::SlowReader {
-                    write!(
-                        f,
-                        "the connection of client {peer}, which has not read for {still} s"
-                    )
-                } else {
-                    write!(
-                        f,
-                        "the connection of idle client {peer}, silent for {still} s"
-                    )
+                let (peer, still) = (connection.peer, connection.still().as_secs());
+                match kind {
+                    Kind::SlowReader => {
+                        write!(f, "client {peer}, which has not read for {still} s")
+                    }
+                    _ => write!(f, "idle client {peer}, silent for {still} s"),
                 }
             }
             Self::Child { child, age } => write!(
                 f,
-                "the stuck child {} (PID {}), running for {} s",
+                "{} (PID {}), running for {} s",
                 child.name,
                 child.pid,
                 age.as_secs()
@@ -454,7 +463,7 @@ fn describe(child: &Child, server: &Process, signalled: &[(i32, u64)]) -> Descen
     Descendant {
         uid: ids.as_ref().map(|ids| ids.uid),
         is_setuid: ids.is_some_and(|ids| ids.is_setuid),
-        is_descendant: descends(child.pid, server.pid),
+        descends: descends(child.pid, server.pid),
         age: proc.age(child.pid).unwrap_or_default(),
         is_signalled: signalled.contains(&(child.pid, child.start_time)),
     }

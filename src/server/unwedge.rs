@@ -128,7 +128,7 @@ pub(crate) struct Descendant {
     /// Whether a setuid program gave it its rights.
     pub(crate) is_setuid: bool,
     /// Whether the server is its parent, or its parent's parent, and so on.
-    pub(crate) is_descendant: bool,
+    pub(crate) descends: bool,
     /// How long it has run.
     pub(crate) age: Duration,
     /// Whether it was sent a signal before.
@@ -160,7 +160,7 @@ pub(crate) fn may_end(
 
 fn judge(child: &Descendant, server_uid: u32, needed: Duration) -> Result<(), Refusal> {
     let uid = child.uid.ok_or(Refusal::Ended)?;
-    if !child.is_descendant {
+    if !child.descends {
         return Err(Refusal::NotDescendant);
     }
     if uid != server_uid || child.is_setuid {
@@ -200,10 +200,10 @@ impl Acts {
         self.0.push(now);
     }
 
-    /// For how long nothing may have moved on the next connection. The first one is as old as the hang. Those
-    /// that waited behind it may have been accepted a moment ago.
-    pub(crate) fn needed(&self, timeout: Duration) -> Duration {
-        if self.0.is_empty() {
+    /// For how long nothing may have moved on the next connection. The first one is as old as the hang. One that
+    /// comes after it may be young, and is then ended only if it blocks the server at two looks.
+    pub(crate) fn needed(&self, timeout: Duration, was_seen: bool) -> Duration {
+        if self.0.is_empty() || !was_seen {
             timeout
         } else {
             LATER_STILL.min(timeout)
@@ -228,6 +228,7 @@ mod tests {
             since_received: since,
             since_sent: since,
             since_acknowledged: since,
+            is_retransmitting: false,
         }
     }
 
@@ -294,7 +295,7 @@ mod tests {
         Descendant {
             uid: Some(1000),
             is_setuid: false,
-            is_descendant: true,
+            descends: true,
             age: Duration::from_secs(age),
             is_signalled: false,
         }
@@ -312,7 +313,7 @@ mod tests {
             ..child(80)
         };
         let stranger = || Descendant {
-            is_descendant: false,
+            descends: false,
             ..child(80)
         };
         let ended = || Descendant {
@@ -348,14 +349,15 @@ mod tests {
     #[test]
     fn eight_acts_are_allowed_in_each_five_seconds() {
         let mut acts = Acts::default();
-        assert_eq!(acts.needed(TIMEOUT), TIMEOUT);
+        assert_eq!(acts.needed(TIMEOUT, true), TIMEOUT);
         let at = Duration::from_millis;
         for number in 0..8 {
             assert!(acts.allows(at(number * 100)));
             acts.note(at(number * 100));
         }
-        assert_eq!((acts.count(), acts.needed(TIMEOUT)), (8, LATER_STILL));
-        assert_eq!(acts.needed(at(200)), at(200));
+        assert_eq!((acts.count(), acts.needed(TIMEOUT, true)), (8, LATER_STILL));
+        assert_eq!(acts.needed(TIMEOUT, false), TIMEOUT);
+        assert_eq!(acts.needed(at(200), true), at(200));
         assert!(!acts.allows(at(4_999)) && acts.allows(at(5_000)));
     }
 }

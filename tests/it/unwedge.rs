@@ -257,7 +257,7 @@ fn without_the_option_a_server_is_restarted_and_a_dry_run_says_what_would_be_end
         let idle = client(b"");
         let ran = machine.run(unwedging(machine).arg("--dry-run"));
         let peer = idle.local_addr().unwrap();
-        let text = format!("Would first end the connection of idle client {peer}, silent for ");
+        let text = format!("Would first destroy the connection of idle client {peer}, silent for ");
         assert!(ran.log.contains(&text), "{ran:?}");
         assert!(is_untouched(&idle) && machine.ours.server() == pid);
         let ran = machine.run(&mut machine.monitor());
