@@ -10,7 +10,7 @@ use nix::libc;
 
 use crate::cli::LogLevel;
 use crate::redact;
-use crate::sys::terminal;
+use crate::sys::{progress, terminal};
 use crate::text::{errno_text, one_line};
 
 /// Limit of what a run logs below ERROR, in bytes, not counting quoted lines.
@@ -173,6 +173,7 @@ impl Journal {
         if self.quiet {
             return;
         }
+        progress::hide();
         let line = format!("{}{line}", self.prefix);
         if level >= Level::Error {
             terminal::say(&io::stderr(), &line);

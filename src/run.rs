@@ -35,6 +35,7 @@ use crate::state::ledger::Hold;
 use crate::state::time::Time;
 use crate::state::{self, StateFile};
 use crate::sys::files::Directory;
+use crate::sys::progress::Progress;
 use crate::sys::signals::Signals;
 use crate::text::{errno_text, seconds};
 
@@ -446,15 +447,11 @@ impl<'a> Run<'a> {
                 if self.settings.purpose == Purpose::DryRun {
                     self.warn_of_mistake().await;
                 }
-                if self.settings.purpose == Purpose::Heal {
-                    if self.is_warning_due() {
-                        let owner = self
-                            .state
-                            .known()
-                            .and_then(|known| known.uid.zip(known.gid));
-                        let account = self.account_of(owner).unwrap_or_default();
-                        self.warn_of_command(account.as_ref()).await;
-                    }
+                if self.settings.purpose == Purpose::Heal && self.is_warning_due() {
+                    let known = self.state.known();
+                    let owner = known.and_then(|known| known.uid.zip(known.gid));
+                    let account = self.account_of(owner).unwrap_or_default();
+                    self.warn_of_command(account.as_ref()).await;
                 }
                 let status = self.verdict.as_ref().and_then(Verdict::status);
                 self.journal.info(&format!(
@@ -531,6 +528,11 @@ impl<'a> Run<'a> {
     fn say_unresponsive(&self) {
         self.journal
             .error(&format!("✗ Server is unresponsive: {}", self.last_error()));
+    }
+
+    /// Shows on a terminal what is awaited, until it is dropped.
+    fn progress(&self, what: &str, limit: Duration) -> Option<Progress> {
+        (!self.settings.quiet).then(|| Progress::awaiting(what, Some(limit)))
     }
 
     fn last_error(&self) -> String {

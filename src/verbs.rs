@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
         Verb::History(flags) => history::show(&flags),
         Verb::Pause(flags) => pause::pause(&flags),
         Verb::Resume(flags) => pause::resume(&flags),
-        Verb::Inhibit(flags) => inhibit::inhibit(flags),
+        Verb::Inhibit(flags) => inhibit::inhibit(&flags),
     };
     match done {
         Ok(status) => ExitCode::from(status),
@@ -158,14 +158,14 @@ fn nothing(targets: &Targets) -> String {
 fn show_status(flags: &cli::Status) -> Result<u8, Refusal> {
     let targets = targets(&flags.which)?;
     if flags.names {
-        let names = targets.targets.iter().map(|one| format!("{}\n", one.name));
+        let names = targets.all.iter().map(|one| format!("{}\n", one.name));
         print(&names.collect::<String>());
         return Ok(0);
     }
     let now = Time::now();
     let mut processes = Processes::new(now);
     let read = |target| Server::read(target, now, |state| processes.of(state));
-    let mut servers: Vec<Server> = targets.targets.iter().map(read).collect();
+    let mut servers: Vec<Server> = targets.all.iter().map(read).collect();
     if !flags.json && !servers.iter().any(Server::is_known) {
         let nothing = nothing(&targets);
         if flags.nagios {

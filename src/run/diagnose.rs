@@ -121,6 +121,7 @@ impl Run<'_> {
                 return Event::NotDumped;
             }
         };
+        let _progress = self.progress("the dump", DUMP_TIMEOUT);
         let is_late = tokio::select! {
             () = dump.ended() => false,
             () = tokio::time::sleep(DUMP_TIMEOUT) => true,

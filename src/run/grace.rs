@@ -55,6 +55,7 @@ impl Run<'_> {
             seconds(left)
         ));
         let deadline = Instant::now() + left;
+        let _progress = self.progress("the server that has just started", left);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || !Proc::here().is_alive(process.pid, process.start_time) {

@@ -252,11 +252,11 @@ impl Run<'_> {
             }
             Outcome::CommandFailed | Outcome::NoAnswer | Outcome::Unkillable => {
                 ledger.ended(now, Restarted::Failed);
-                self.write_failure().await;
+                self.write_failure("failed").await;
             }
             Outcome::TakenOver if self.restart.is_some() => {
                 ledger.ended(now, Restarted::Failed);
-                self.write_failure().await;
+                self.write_failure("failed").await;
             }
             Outcome::Paused => {
                 ledger.planned.get_or_insert(Time::from(self.checked));
@@ -279,7 +279,7 @@ impl Run<'_> {
                         self.write(history::Event::Held, down, away, Some("held"))
                             .await;
                     }
-                    Some(Notice::Failed) => self.write_failure().await,
+                    Some(Notice::Failed) => self.write_failure("untouched").await,
                     _ => (),
                 }
             }
@@ -298,26 +298,22 @@ impl Run<'_> {
         ledger.down.as_ref().and(ledger.since)?.before(Time::now())
     }
 
-    async fn write_failure(&mut self) {
+    async fn write_failure(&mut self, outcome: &str) {
         let down = self.state.state.ledger.down.clone();
         let away = self.away();
-        self.write(history::Event::Failed, down, away, Some("failed"))
+        self.write(history::Event::Failed, down, away, Some(outcome))
             .await;
     }
 
     async fn write_last(&mut self) {
-        let (is_up, status) = match &self.verdict {
-            Some(Verdict::Healthy { status, .. }) => (true, *status),
-            Some(Verdict::Unhealthy(error)) => (false, error.status().unwrap_or_default()),
+        let (is_up, status, took) = match &self.verdict {
+            Some(Verdict::Healthy { status, took, .. }) => (true, *status, *took),
+            Some(Verdict::Unhealthy(error)) => {
+                (false, error.status().unwrap_or_default(), self.took)
+            }
             None => return,
         };
-        let last = Last::new(
-            is_up,
-            status,
-            self.took,
-            self.last.before.as_ref(),
-            self.began,
-        );
+        let last = Last::new(is_up, status, took, self.last.before.as_ref(), self.began);
         if let Err(reason) = self.last.write(&last).await {
             self.state.give_up(reason);
         }

@@ -115,6 +115,8 @@ impl Run<'_> {
             return Event::CommandFailed;
         };
         let itself = self.own_address();
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let _progress = self.progress("the server to answer", left);
         let event = tokio::select! {
             biased;
             () = first_answer(&self.checker, itself, self.settings.timeout, self.deadline, &mut self.verdict) => {

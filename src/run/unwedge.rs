@@ -124,6 +124,7 @@ impl Run<'_> {
     ) -> Result<Event, Failure> {
         let began = Instant::now();
         let deadline = began + limit;
+        let _progress = self.progress("the server to answer without a restart", limit);
         let server = self.blocked_process();
         loop {
             let asked = self.ask_pending(phase, began, deadline, incident).await?;

@@ -168,12 +168,11 @@ pub(crate) struct LastFile {
 impl LastFile {
     /// Reads the file, with three system calls if it is in the page cache.
     pub(crate) async fn open(path: PathBuf) -> Self {
-        let (file, before) = match quick(&path) {
-            Some((file, before)) => (Some(file), before),
-            None => {
-                let read = bounded::ask(READ_TIMEOUT, || read(&path).ok().flatten()).await;
-                (None, read.ok().flatten().flatten())
-            }
+        let (file, before) = if let Some((file, before)) = quick(&path) {
+            (Some(file), before)
+        } else {
+            let read = bounded::ask(READ_TIMEOUT, || read(&path).ok().flatten()).await;
+            (None, read.ok().flatten().flatten())
         };
         Self { path, file, before }
     }

@@ -1,19 +1,25 @@
 //! One line on a terminal that says what is awaited and for how long, for people who watch a long wait.
 
 use std::io::{IsTerminal, stderr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use console::Term;
 use rustix::termios::{LocalModes, tcgetattr};
 
+use super::terminal;
 use crate::proc::process::Proc;
 
 /// Between two looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
 /// Waits that are shorter show nothing.
 const SILENCE: Duration = Duration::from_secs(2);
+/// Back to the beginning of the line, and erases it (console_codes(4)).
+const CLEAR: &str = "\r\x1b[2K";
+/// Whether the line stands on the terminal.
+static IS_SHOWN: AtomicBool = AtomicBool::new(false);
 /// Kernel functions in which a process waits for a line of a terminal (proc_pid_wchan(5)).
 const READS_TERMINAL: [&str; 2] = ["n_tty_read", "wait_woken"];
 
@@ -26,7 +32,6 @@ pub(crate) struct Progress {
 impl Progress {
     /// Shows what is awaited, and the seconds that are left, or without a limit those that have passed.
     /// Shows nothing where standard error is no terminal.
-    #[allow(dead_code, reason = "the run's waits are to show it")]
     pub(crate) fn awaiting(what: &str, limit: Option<Duration>) -> Self {
         Self::start(what, limit, || true)
     }
@@ -51,18 +56,16 @@ impl Progress {
         let began = Instant::now();
         let thread = std::thread::Builder::new().spawn(move || {
             let mut wait = SILENCE;
-            let mut bar: Option<ProgressBar> = None;
             while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 wait = TICK;
+                hide();
                 if may_show() {
-                    bar.get_or_insert_with(|| line(&what, began, limit)).tick();
-                } else {
-                    bar = None;
+                    let line = line(&what, began.elapsed(), limit);
+                    terminal::say(&stderr(), &line);
+                    IS_SHOWN.store(true, Ordering::Relaxed);
                 }
             }
-            if let Some(bar) = bar {
-                bar.finish_and_clear();
-            }
+            hide();
         });
         Self {
             thread: thread.ok().map(|thread| (stop, thread)),
@@ -79,20 +82,24 @@ impl Drop for Progress {
     }
 }
 
-fn line(what: &str, began: Instant, limit: Option<Duration>) -> ProgressBar {
-    let time = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
-        let passed = began.elapsed();
-        let _ = match limit {
-            Some(limit) => write!(out, "{} s left", limit.saturating_sub(passed).as_secs()),
-            None => write!(out, "{} s", passed.as_secs()),
-        };
+/// Removes the line for now: a line of the log comes in its place.
+pub(crate) fn hide() {
+    if IS_SHOWN.swap(false, Ordering::Relaxed) {
+        terminal::say(&stderr(), CLEAR);
+    }
+}
+
+/// What is awaited, no longer than a line of the terminal: a longer one could not be cleared.
+fn line(what: &str, passed: Duration, limit: Option<Duration>) -> String {
+    let time = match limit {
+        Some(limit) => format!("{} s left", limit.saturating_sub(passed).as_secs()),
+        None => format!("{} s", passed.as_secs()),
     };
-    let style = ProgressStyle::with_template("waiting for {msg}: {time}");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
-    let target = ProgressDrawTarget::stderr();
-    ProgressBar::with_draw_target(None, target)
-        .with_style(style.with_key("time", time))
-        .with_message(what.to_owned())
+    let (_, columns) = Term::stderr().size();
+    let text = format!("waiting for {what}: {time}");
+    text.chars()
+        .take(usize::from(columns).saturating_sub(1))
+        .collect()
 }
 
 /// Whether a process or a descendant of it has the terminal for itself: it reads single keys or a

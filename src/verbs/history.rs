@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 
 use super::cli::{self, By};
-use super::incidents::{Incident, Incidents};
+use super::incidents::{Incident, Incidents, is_incident};
 use super::status::{outcome, what};
 use super::words::{self, Style, local, number, seconds, short};
 use super::{Refusal, nothing, print, targets};
@@ -19,13 +19,13 @@ const LONGEST_NAME: usize = 32;
 /// Prints the incidents; the exit status.
 pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
     let targets = targets(&flags.which)?;
-    if targets.targets.is_empty() && !flags.json {
+    if targets.all.is_empty() && !flags.json {
         print(&format!("{}\n", nothing(&targets)));
         return Ok(1);
     }
     let now = Time::now();
     let from = Time(now.0.saturating_sub(flags.since.as_secs()));
-    let files = targets.targets.iter().map(|one| one.file(".history.jsonl"));
+    let files = targets.all.iter().map(|one| one.file(".history.jsonl"));
     let mut is_whole = true;
     let mut read = |path: &std::path::Path, each: &mut dyn FnMut(&[u8])| {
         if let Err(reason) = history::read_lines(path, each) {
@@ -34,12 +34,13 @@ pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
         }
     };
     if flags.json {
-        let mut array = Array::new(targets.targets.len() == 1);
+        let mut array = Array::new(targets.all.len() == 1);
         for path in files {
             read(&path, &mut |line| {
                 let entry = serde_json::from_slice(line).ok();
-                let entry = entry.filter(|entry: &Entry| entry.at >= from);
-                entry.into_iter().for_each(|entry| array.add(entry));
+                if let Some(entry) = entry.filter(|entry: &Entry| entry.at >= from) {
+                    array.add(&entry);
+                }
             });
         }
         array.end();
@@ -92,8 +93,8 @@ impl Array {
         }
     }
 
-    fn add(&mut self, entry: Entry) {
-        let Ok(text) = serde_json::to_string(&entry) else {
+    fn add(&mut self, entry: &Entry) {
+        let Ok(text) = serde_json::to_string(entry) else {
             return;
         };
         if self.is_one {
@@ -129,25 +130,32 @@ fn lines(incidents: &mut Vec<Incident>) -> String {
     incidents.sort_by_key(|incident| incident.began);
     let widths = incidents.iter().map(|one| one.server.chars().count());
     let width = widths.max().unwrap_or(0).min(LONGEST_NAME);
+    let outcomes = incidents.iter().map(|one| outcome_of(one).len());
+    let outcomes = outcomes.max().unwrap_or(0);
     let mut text = String::new();
     for incident in incidents {
         let began = local(incident.began).format("%Y-%m-%d %H:%M:%S");
         let name = short(&incident.server, width);
         let away = seconds(incident.away);
-        let lasted = match incident.lasted {
-            Some(true) => ", lasted",
-            Some(false) => ", fell again",
-            None => "",
-        };
-        let outcome = format!("{}{lasted}", outcome(incident.event));
+        let outcome = outcome_of(incident);
         let line = format!(
-            "{began}  {name:width$}  {away:>7}  {outcome:21}  {}",
+            "{began}  {name:width$}  {away:>6}  {outcome:outcomes$}  {}",
             what(incident)
         );
         text.push_str(line.trim_end());
         text.push('\n');
     }
     text
+}
+
+/// How an incident went, and whether that lasted.
+fn outcome_of(incident: &Incident) -> String {
+    let lasted = match incident.lasted {
+        Some(true) => ", lasted",
+        Some(false) => ", fell again",
+        None => "",
+    };
+    format!("{}{lasted}", outcome(incident.event))
 }
 
 /// Incidents with one cause or one culprit.
@@ -165,7 +173,7 @@ struct Groups(BTreeMap<String, Group>);
 
 impl Groups {
     fn add(&mut self, by: By, incident: &Incident) {
-        if matches!(incident.event, Event::Unwatched | Event::Other) {
+        if !is_incident(incident.event) {
             return;
         }
         let name = match by {

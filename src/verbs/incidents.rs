@@ -52,8 +52,7 @@ impl Incident {
         match line.event {
             Event::Lasted => return self.lasted = Some(true),
             Event::FellAgain => return self.lasted = Some(false),
-            Event::Restarted | Event::Failed => self.restarts += 1,
-            _ => (),
+            _ => self.restarts += u32::from(line.is_restart()),
         }
         self.event = line.event;
         self.away += line.away_s.unwrap_or(0);
@@ -93,7 +92,7 @@ impl Incident {
 
 /// Whether lines of that kind tell of an incident.
 pub(crate) fn is_incident(event: Event) -> bool {
-    !matches!(event, Event::Unwatched | Event::Other)
+    !matches!(event, Event::Unwatched | Event::Planned | Event::Other)
 }
 
 /// Puts lines together. An incident is passed on when many others have begun since, so that it needs
@@ -107,7 +106,9 @@ impl Incidents {
     /// Takes the next line of a server; an incident of which no further line is awaited.
     pub(crate) fn take(&mut self, line: Line) -> Option<Incident> {
         let mut open = self.open.iter_mut().rev();
-        if let Some(incident) = open.find(|incident| incident.id == line.id) {
+        // Lines about no incident have no number.
+        let mut same = open.by_ref().filter(|_| !line.id.is_empty());
+        if let Some(incident) = same.find(|incident| incident.id == line.id) {
             incident.take(line);
             return None;
         }
@@ -144,6 +145,7 @@ mod tests {
             culprit: text("[2001:db8::1]:51234"),
             culprit_kind: text("client"),
             away_s: Some(away),
+            outcome: text("failed"),
             by: None,
         }
     }
@@ -167,6 +169,14 @@ mod tests {
         assert_eq!((one.restarts, one.by.as_deref()), (1, Some("alice")));
         assert_eq!(one.who(), Some("[2001:db8::1]"));
         assert_eq!(one.what(one.who()), "idle_client [2001:db8::1]");
+    }
+
+    #[test]
+    fn lines_without_a_number_are_no_incident_s() {
+        let mut incidents = Incidents::default();
+        incidents.take(line("", 1074, Event::Unwatched, 74));
+        incidents.take(line("", 2000, Event::Planned, 1));
+        assert_eq!(incidents.rest().len(), 2);
     }
 
     #[test]

@@ -26,9 +26,9 @@ const NOT_EXECUTABLE: u8 = 126;
 const SIGNALLED: i32 = 128;
 
 /// Runs the command; its exit status.
-pub(super) fn inhibit(flags: cli::Inhibit) -> Result<u8, Refusal> {
+pub(super) fn inhibit(flags: &cli::Inhibit) -> Result<u8, Refusal> {
     let found = targets(&flags.which)?;
-    if found.targets.is_empty() {
+    if found.all.is_empty() {
         warn_stderr(&format!("cannot inhibit: {}", nothing(&found)));
         return Err(Refusal::Failure);
     }
@@ -44,7 +44,7 @@ pub(super) fn inhibit(flags: cli::Inhibit) -> Result<u8, Refusal> {
         at: Time::now(),
     };
     let mut inhibitions = Vec::new();
-    for target in &found.targets {
+    for target in &found.all {
         match Inhibition::begin(&target.file(".pause"), by.clone()) {
             Ok(inhibition) => inhibitions.push(inhibition),
             Err(reason) => {
@@ -54,7 +54,7 @@ pub(super) fn inhibit(flags: cli::Inhibit) -> Result<u8, Refusal> {
             }
         }
     }
-    let status = run(&flags, &by.command);
+    let status = run(flags, &by.command);
     end(inhibitions);
     Ok(status)
 }

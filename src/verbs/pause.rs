@@ -77,12 +77,12 @@ pub(super) fn each(
     mut change: impl FnMut(&Target) -> std::io::Result<String>,
 ) -> Result<u8, Refusal> {
     let found = targets(which)?;
-    if found.targets.is_empty() {
+    if found.all.is_empty() {
         warn_stderr(&format!("cannot {verb}: {}", nothing(&found)));
         return Err(Refusal::Failure);
     }
     let mut status = 0;
-    for target in &found.targets {
+    for target in &found.all {
         match change(target) {
             Ok(done) => print(&format!(
                 "{}\n",

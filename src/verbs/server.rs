@@ -139,7 +139,7 @@ impl Server {
             past: Past::default(),
             damage: Vec::new(),
         };
-        let mut reader = Reader::new(&server, now);
+        let mut reader = Reader::new(now);
         if let Err(reason) =
             history::read_lines(&target.file(".history.jsonl"), |line| reader.take(line))
         {
@@ -168,7 +168,7 @@ impl Server {
         }
         match self.phase() {
             Phase::Up if checked.last.is_up => How::Up,
-            Phase::Held if self.hold().is_some() => How::Held,
+            Phase::Held if !self.is_resumed() => How::Held,
             Phase::Failed => How::Failed,
             _ => How::Down,
         }
@@ -210,26 +210,17 @@ struct Reader {
     day: Time,
     past: Past,
     incidents: Incidents,
-    /// Incidents whose restarts the state has.
-    counted: Vec<String>,
     planned: super::spans::Spans,
-    /// The last line of the outage that goes on.
-    down: Option<Time>,
-    down_id: Option<String>,
 }
 
 impl Reader {
-    fn new(server: &Server, now: Time) -> Self {
-        let attempts = server.ledger.restarts.iter();
+    fn new(now: Time) -> Self {
         Self {
             from: Time(now.0.saturating_sub(MONTH)),
             day: Time(now.0.saturating_sub(DAY)),
             past: Past::default(),
             incidents: Incidents::default(),
-            counted: attempts.map(|attempt| attempt.id.clone()).collect(),
             planned: super::spans::Spans::default(),
-            down: None,
-            down_id: server.down().map(|(down, _)| down.id.clone()),
         }
     }
 
@@ -252,11 +243,7 @@ impl Reader {
         if !is_incident(line.event) {
             return;
         }
-        if self.down_id.as_deref() == Some(&line.id) {
-            self.down = Some(line.at);
-        }
-        let is_restart = matches!(line.event, Event::Restarted | Event::Failed);
-        if is_restart && !self.counted.iter().any(|id| *id == line.id) {
+        if line.is_restart() {
             self.past.month += 1;
             self.past.day += u32::from(line.at >= self.day);
         }
@@ -276,15 +263,11 @@ impl Reader {
 
     fn past(self, server: &Server, now: Time) -> Past {
         let mut past = self.past;
-        for attempt in &server.ledger.restarts {
-            past.month += u32::from(attempt.at >= self.from);
-            past.day += u32::from(attempt.at >= self.day);
-        }
         let mut incidents = self.incidents.rest();
         for incident in &incidents {
             past.count(incident);
         }
-        past.outage(server, &mut incidents, self.down, now);
+        past.outage(server, &mut incidents, now);
         let surplus = incidents.len().saturating_sub(SHOWN);
         past.incidents = incidents.split_off(surplus);
         let timeline = &mut past.timeline;
@@ -303,6 +286,9 @@ impl Reader {
         timeline.unwatched.merge();
         timeline.away.merge();
         let mut planned = self.planned;
+        if let Some(more) = server.ledger.planned.and_then(|since| since.before(now)) {
+            planned.add(now, more.as_secs());
+        }
         planned.merge();
         let away = timeline.away.without(&timeline.unwatched);
         timeline.away = away.without(&planned);
@@ -325,13 +311,7 @@ impl Past {
     }
 
     /// Adds what of the outage that goes on is in no line yet.
-    fn outage(
-        &mut self,
-        server: &Server,
-        incidents: &mut VecDeque<Incident>,
-        last_line: Option<Time>,
-        now: Time,
-    ) {
+    fn outage(&mut self, server: &Server, incidents: &mut VecDeque<Incident>, now: Time) {
         let Some((down, since)) = server.down() else {
             return;
         };
@@ -344,7 +324,8 @@ impl Past {
             Current::Inhibited(inhibit) => until = until.min(inhibit.at),
             _ => (),
         }
-        let more = last_line.unwrap_or(since).before(until);
+        let counted = Time(since.0.saturating_add(down.counted));
+        let more = counted.before(until);
         let more = more.map_or(0, |more| more.as_secs());
         self.timeline.away.add(until, more);
         let mut open = incidents.iter_mut();

@@ -112,9 +112,11 @@ impl Timeline {
         let parts = (0..number).map(|part| (start + part * length, start + (part + 1) * length));
         parts
             .map(|(from, to)| {
-                if self.first.is_none_or(|first| to <= first.0) {
-                    Part::Before
-                } else if self.unwatched.between(from, to) * 2 > length {
+                let Some(first) = self.first.filter(|first| first.0 < to) else {
+                    return Part::Before;
+                };
+                let from = from.max(first.0);
+                if self.unwatched.between(from, to) * 2 > to - from {
                     Part::Unwatched
                 } else {
                     Part::Away(self.away.between(from, to))

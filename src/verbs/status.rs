@@ -125,7 +125,7 @@ fn summary(server: &Server, now: Time) -> String {
             let at = clock(checked.at, now);
             format!("the last check is of {at}, which is to come: {answer}; is the clock right?")
         } else {
-            format!("no check for {ago}: {answer} then; do cron or the timer run?")
+            format!("no check for {ago}: {answer} then; does cron or the timer run?")
         };
     }
     let mut text = format!("{answer}, {ago} ago");
@@ -213,24 +213,25 @@ fn details(server: &Server, how: How, now: Time) -> Vec<String> {
 
 /// Why the next restart waits, until when, and what ends that.
 fn held(server: &Server, hold: &Hold, now: Time) -> String {
-    let of_this_outage = |id: &str| {
-        let down = server.ledger.down.as_ref();
-        down.is_none_or(|down| down.id == id)
+    let attempts = || {
+        server
+            .ledger
+            .restarts
+            .iter()
+            .filter(|attempt| !attempt.settled)
     };
-    let attempts = server.ledger.restarts.iter();
-    let failed = attempts
-        .filter(|attempt| attempt.outcome == Restarted::Failed && of_this_outage(&attempt.id))
-        .count();
     let why = match hold.why.as_str() {
-        "failed" => format!("{} failed", number(failed as u64, "restart")),
+        "failed" => {
+            let failed = attempts().filter(|attempt| attempt.outcome == Restarted::Failed);
+            format!("{} failed", number(failed.count() as u64, "restart"))
+        }
         "limit" => {
             let hour = Time(now.0.saturating_sub(3600));
-            let attempts = server.ledger.restarts.iter();
-            let recent = attempts.filter(|attempt| attempt.at >= hour).count();
+            let recent = attempts().filter(|attempt| attempt.at >= hour).count();
             format!("{} in an hour", number(recent as u64, "restart"))
         }
-        "policy" => "held off by the restart policy".to_owned(),
-        why => format!("held off until this changes: {why}"),
+        "policy" => "restart-policy is never".to_owned(),
+        _ => "a restart does not cure this".to_owned(),
     };
     let Some(until) = hold.until else {
         return why;

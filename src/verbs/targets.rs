@@ -36,7 +36,7 @@ pub(crate) struct Target {
 /// The servers, and what kept others from being found.
 #[derive(Debug)]
 pub(crate) struct Targets {
-    pub(crate) targets: Vec<Target>,
+    pub(crate) all: Vec<Target>,
     /// The state directory that was looked at last.
     pub(crate) directory: PathBuf,
     /// One line for each.
@@ -93,11 +93,11 @@ impl Targets {
     /// The configuration file that is named cannot be used, there is no state directory, or there is
     /// no server of that name.
     pub(crate) fn of(which: &Which) -> Result<Self, UsageError> {
-        let mut found = Self::all(&which.place)?;
+        let mut found = Self::find(&which.place)?;
         let mut names = which.servers.iter();
-        let unknown = names.find(|name| !found.targets.iter().any(|one| one.is_called(name)));
+        let unknown = names.find(|name| !found.all.iter().any(|one| one.is_called(name)));
         if let Some(unknown) = unknown {
-            let known: Vec<&str> = found.targets.iter().map(|one| one.name.as_str()).collect();
+            let known: Vec<&str> = found.all.iter().map(|one| one.name.as_str()).collect();
             let known = if known.is_empty() {
                 format!("there is none in {}", found.directory.display())
             } else {
@@ -108,19 +108,19 @@ impl Targets {
         }
         if !which.servers.is_empty() {
             found
-                .targets
+                .all
                 .retain(|one| which.servers.iter().any(|name| one.is_called(name)));
         }
         Ok(found)
     }
 
-    fn all(place: &Place) -> Result<Self, UsageError> {
+    fn find(place: &Place) -> Result<Self, UsageError> {
         let directory = match &place.state_dir {
             Some(directory) => directory.clone(),
             None => default_state_dir()?,
         };
         let mut found = Self {
-            targets: Vec::new(),
+            all: Vec::new(),
             directory,
             warnings: Vec::new(),
         };
@@ -180,7 +180,7 @@ impl Targets {
             let stem = state::path(Path::new(""), host, port, "");
             let stem = stem.to_string_lossy().into_owned();
             let url = Some(shown(given, &url));
-            self.targets.push(Target::new(name, url, &directory, stem));
+            self.all.push(Target::new(name, url, &directory, stem));
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Targets {
             Some(name.strip_suffix(STATE)?.to_owned())
         });
         let is_new = |stem: &String| {
-            let mut targets = self.targets.iter();
+            let mut targets = self.all.iter();
             !targets.any(|one| one.directory == self.directory && one.stem == *stem)
         };
         let mut new: Vec<Target> = names
@@ -209,7 +209,7 @@ impl Targets {
             .map(|stem| Target::new(None, None, &self.directory, stem))
             .collect();
         new.sort_by(|one, other| (&one.name, &one.stem).cmp(&(&other.name, &other.stem)));
-        self.targets.append(&mut new);
+        self.all.append(&mut new);
     }
 }
 

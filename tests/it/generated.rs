@@ -265,6 +265,86 @@ fn the_completion_for_bash_completes_options_files_and_users() {
     }
 }
 
+/// A state directory with one server, as its runs leave it.
+fn state_of(name: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let state = format!("{{\"format\":1,\"server\":\"{name}\"}}\n");
+    std::fs::write(directory.path().join("h_1.json"), state).unwrap();
+    directory
+}
+
+#[test]
+fn the_completions_know_the_verbs_and_the_servers() {
+    let states = state_of("main");
+    let states = states.path().to_str().unwrap();
+    let program = Path::new(MONITOR).parent().unwrap().to_str().unwrap();
+    let bash = |words: &str| {
+        let script = format!(
+            "PATH={program}:$PATH; source completions/monitor_myvnc.bash; COMP_WORDS=(monitor_myvnc {words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); compopt() {{ :; }}; \
+             _monitor_myvnc monitor_myvnc \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        output("bash", &["-c", &script]).map(|(_, said)| said)
+    };
+    let fish = |words: &str| {
+        let script = format!(
+            "set PATH {program} $PATH; source completions/monitor_myvnc.fish; complete -C 'monitor_myvnc {words}'"
+        );
+        output("fish", &["--no-config", "-c", &script]).map(|(_, said)| said)
+    };
+    for (words, expected) in [
+        ("inh".to_owned(), "inhibit"),
+        ("pause --unt".to_owned(), "--until"),
+        ("history --by ca".to_owned(), "cause"),
+        (format!("status --state-dir {states} ma"), "main"),
+        (format!("resume --state-dir {states} ma"), "main"),
+        (format!("inhibit --state-dir {states} main -- tru"), "true"),
+    ] {
+        for said in [bash(&words), fish(&words)].into_iter().flatten() {
+            let mut lines = said.lines();
+            let is_found = lines.any(|line| line.split('\t').next() == Some(expected));
+            assert!(is_found, "{words}: {said}");
+        }
+    }
+    for script in ["monitor_myvnc.bash", "_monitor_myvnc", "monitor_myvnc.fish"] {
+        let script = read(&format!("completions/{script}"));
+        let asked = script.matches("--names").count() + script.matches("-l names").count();
+        assert_eq!(asked, 1, "the option is for the scripts: {script}");
+        assert!(script.contains("_monitor_myvnc_servers"), "{script}");
+    }
+}
+
+#[test]
+fn the_manual_describes_each_verb_and_its_options() {
+    let manual = unescaped("man/monitor_myvnc.1");
+    let (_, commands) = manual.split_once("\n.SH COMMANDS\n").unwrap();
+    let (commands, _) = commands.split_once("\n.SH ").unwrap();
+    let help = run(Command::new(MONITOR).arg("--help")).stdout;
+    for verb in ["status", "history", "pause", "resume", "inhibit"] {
+        assert!(help.contains(&format!("\n  {verb} ")), "{help}");
+        let heading = format!(".SS \"monitor_myvnc {verb} ");
+        let (_, section) = commands
+            .split_once(&heading)
+            .unwrap_or_else(|| panic!("{verb}"));
+        let section = section.split("\n.SS ").next().unwrap();
+        assert!(section.replace('\n', " ").contains("exit status"), "{verb}");
+        let help = run(Command::new(MONITOR).args([verb, "--help"])).stdout;
+        let options = help.lines().filter_map(|line| {
+            let option = line.trim_start().strip_prefix("--")?;
+            option.split(' ').next()
+        });
+        for option in options {
+            let text = if ["config", "state-dir"].contains(&option) {
+                commands
+            } else {
+                section
+            };
+            assert!(text.contains(&format!("\n--{option}")), "{verb} --{option}");
+        }
+    }
+}
+
 #[test]
 fn the_completions_for_zsh_and_fish_are_sound() {
     let zsh = read("completions/_monitor_myvnc");

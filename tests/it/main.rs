@@ -22,3 +22,4 @@ mod rig;
 mod run_as;
 mod unwedge;
 mod usage;
+mod verbs;

@@ -59,7 +59,7 @@ pub(super) fn availability(
         });
         let watched: Vec<String> = watched.collect();
         if !watched.is_empty() {
-            let _ = writeln!(text, "{:width$}  {}", "", watched.join(", "));
+            words::wrap(&format!("{:width$}  ", ""), &watched.join(", "), text);
         }
     }
     text.push('\n');
