@@ -331,6 +331,8 @@ impl<'a> Run<'a> {
         self.is_stopping = true;
         let what = if recovery::is_owed_a_start(phase) {
             "this run ends once the server is started"
+        } else if matches!(phase, Phase::Unwedging(_)) {
+            "this run ends now; the server is not restarted"
         } else {
             "this run ends now; nothing was touched"
         };

@@ -181,7 +181,10 @@ fn the_last_of_a_repeated_flag_counts() {
 fn every_option_of_the_readme_is_one_of_the_program() {
     let readme =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let help = run(Command::new(MONITOR).arg("--help")).stdout;
+    let mut help = run(Command::new(MONITOR).arg("--help")).stdout;
+    for verb in ["status", "history", "pause", "resume", "inhibit"] {
+        help += &run(Command::new(MONITOR).args([verb, "--help"])).stdout;
+    }
     let words = readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
     let ours = words.filter(|word| word.starts_with("--") && !word.ends_with('-'));
     for option in ours.filter(|option| {
