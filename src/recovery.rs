@@ -720,6 +720,15 @@ mod tests {
                 E::Silent,
                 (P::Diagnosing(restart), A::Diagnose),
             ),
+            // The check at the URL was not answered for a reason of ours; the server itself was asked.
+            (
+                P::AskingItself(Situation {
+                    was_asked: false,
+                    ..proxied
+                }),
+                E::Silent,
+                (P::Diagnosing(restart), A::Diagnose),
+            ),
             (
                 P::Diagnosing(taken),
                 diagnosed(Ruling::Restart, false),
@@ -843,6 +852,105 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_only_looks_goes_as_the_manual_says() {
+        let finish = |outcome| (P::Finished, A::Finish(outcome));
+        let young = Situation {
+            is_young: true,
+            ..situation(PortHolder::Server, true, true)
+        };
+        let (restart, taken) = (Plan::Restart, Plan::Leave(O::PortTaken));
+        let looked = Plan::Leave(O::Looked);
+        let prepare = (P::Preparing(restart), A::Prepare(restart));
+        let (dry, collect) = (Purpose::DryRun, Purpose::Collect);
+        let (first, last) = (P::Checking { failed: 0 }, P::Checking { failed: 2 });
+        let table = [
+            (dry, first, E::Answers, (P::Recognising, A::Recognise)),
+            (dry, last, E::Silent, (P::Searching, A::Search)),
+            (
+                dry,
+                P::Searching,
+                E::Searched(young),
+                (P::Diagnosing(restart), A::Diagnose),
+            ),
+            (
+                dry,
+                P::Diagnosing(taken),
+                diagnosed(Ruling::Restart, false),
+                finish(O::PortTaken),
+            ),
+            (
+                dry,
+                P::Diagnosing(restart),
+                diagnosed(Ruling::Hold, false),
+                finish(O::Held),
+            ),
+            (
+                dry,
+                P::Diagnosing(restart),
+                diagnosed(Ruling::Hold, true),
+                prepare,
+            ),
+            (
+                dry,
+                P::Diagnosing(restart),
+                diagnosed(Ruling::AskFirst, false),
+                prepare,
+            ),
+            (
+                dry,
+                P::Diagnosing(restart),
+                diagnosed(Ruling::Restart, true),
+                prepare,
+            ),
+            (dry, P::Preparing(restart), E::Prepared, finish(O::Looked)),
+            (
+                dry,
+                P::Preparing(Plan::Start),
+                E::Prepared,
+                finish(O::Looked),
+            ),
+            (collect, first, E::Answers, (P::Searching, A::Search)),
+            (collect, last, E::Silent, (P::Searching, A::Search)),
+            (
+                collect,
+                P::Searching,
+                E::Searched(young),
+                (P::Diagnosing(looked), A::Diagnose),
+            ),
+            (
+                collect,
+                P::Diagnosing(looked),
+                diagnosed(Ruling::Restart, true),
+                finish(O::Looked),
+            ),
+        ];
+        for (purpose, phase, event, expected) in table {
+            let policy = Policy { purpose, ..POLICY };
+            assert_eq!(
+                decide(policy, phase, event, false),
+                expected,
+                "{purpose:?} {phase:?} {event:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_trial_has_looked_where_it_found_why_nothing_would_be_touched() {
+        for (outcome, expected) in [
+            (O::NotAsked, true),
+            (O::PortTaken, true),
+            (O::Unproven, true),
+            (O::ProxyFails, true),
+            (O::Held, true),
+            (O::Looked, false),
+            (O::Untouched, false),
+            (O::Interrupted, false),
+        ] {
+            assert_eq!(outcome.has_looked(), expected, "{outcome:?}");
+        }
+    }
+
+    #[test]
     fn the_plan_follows_from_who_holds_the_port() {
         let leave = Plan::Leave;
         for (port, is_running, was_asked, expected) in [
@@ -914,12 +1022,6 @@ mod tests {
                 }
             }
         }
-        let collect = Policy {
-            purpose: Purpose::Collect,
-            ..POLICY
-        };
-        let healthy = decide(collect, P::Checking { failed: 0 }, E::Answers, false);
-        assert_eq!(healthy, (P::Searching, A::Search));
     }
 
     #[test]

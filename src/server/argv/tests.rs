@@ -200,7 +200,7 @@ fn answer<A: AsRef<[u8]>>(argv: &[A], cwd: Option<&[u8]>) -> bool {
 /// The rows whose answer is not the expected one.
 fn wrong(rows: &[Row]) -> Vec<&'static str> {
     let wrong = rows.iter().filter(|(_, argv, cwd, expected)| {
-        let argv: Vec<&[u8]> = argv.split(|byte| *byte == b'|').collect();
+        let argv: Vec<&[u8]> = split(argv).collect();
         answer(&argv, *cwd) != *expected
     });
     wrong.map(|(what, ..)| *what).collect()
@@ -217,6 +217,65 @@ fn every_row_gets_its_answer() {
 #[test]
 fn hazard_30_an_interpreter_of_another_name_is_one() {
     assert_eq!(wrong(INTERPRETERS_OF_OTHER_NAMES), [""; 0]);
+}
+
+fn split(argv: &[u8]) -> impl Iterator<Item = &[u8]> {
+    argv.split(|byte| *byte == b'|')
+}
+
+#[test]
+fn a_manager_is_an_interpreter_that_runs_manage_py() {
+    for (argv, expected) in [
+        ("python3|/opt/myvnc/manage.py|start", true),
+        ("python3|-u|manage.py", true),
+        ("python3|/srv/shop/manage.py|runserver", true),
+        ("python3|/opt/myvnc/main.py", false),
+        ("python3|/opt/myvnc/main.py|manage.py", false),
+        ("python3|-m|manage.py", false),
+        ("python3", false),
+        ("vim|/opt/myvnc/manage.py", false),
+        ("sudo|python3|manage.py", false),
+    ] {
+        assert_eq!(is_manager(split(argv.as_bytes())), expected, "{argv}");
+    }
+}
+
+#[test]
+fn the_script_is_absolute_and_without_dots() {
+    for (argv, cwd, expected) in [
+        (
+            "python3|-u|/opt/myvnc/main.py|x",
+            None,
+            Some("/opt/myvnc/main.py"),
+        ),
+        (
+            "python3|/opt/./myvnc/web/../main.py",
+            HOME,
+            Some("/opt/myvnc/main.py"),
+        ),
+        ("python3|main.py", HOME, Some("/home/ada/main.py")),
+        ("python3|../main.py", HOME, Some("/home/main.py")),
+        ("python3|main.py", None, None),
+        ("python3|-m|myvnc", HOME, None),
+        ("python3", HOME, None),
+        ("vim|/opt/myvnc/main.py", HOME, None),
+    ] {
+        let cwd = cwd.map(path);
+        let found = script(split(argv.as_bytes()), cwd.as_deref());
+        assert_eq!(found.as_deref(), expected.map(Path::new), "{argv}");
+    }
+}
+
+#[test]
+fn a_command_that_hands_on_a_pattern_is_known_by_its_flag() {
+    for (command, expected) in [
+        ("monitor_myvnc --process-pattern main --url http://vm", true),
+        ("sh -c monitor_myvnc --process-pattern=main", true),
+        ("python3 /opt/myvnc/main.py --process pattern", false),
+        ("", false),
+    ] {
+        assert_eq!(names_a_pattern(command), expected, "{command}");
+    }
 }
 
 #[test]

@@ -142,6 +142,12 @@ fn the_socket_decides() {
             &[7],
         ),
         (
+            "an instance that it has started, and that the pattern matches",
+            vec![one(7, 1, held), one(8, 7, Some(&other))],
+            named(),
+            &[7],
+        ),
+        (
             "manage.py in the foreground",
             vec![manager(one(6, 1, Some(&[]))), one(7, 6, held)],
             asked(),
@@ -244,6 +250,19 @@ fn several_holders_are_narrowed_or_left_alone() {
             &[],
         ),
         ("by the administrator", pair(second()), named(), &[7, 8]),
+        (
+            "two share a socket, and one of them has the script",
+            vec![
+                one(7, 1, Some(std::slice::from_ref(&v4))),
+                Candidate {
+                    is_beside: true,
+                    ..one(8, 1, Some(std::slice::from_ref(&v4)))
+                },
+                one(9, 1, Some(std::slice::from_ref(&v6))),
+            ],
+            asked(),
+            &[7, 8],
+        ),
     ];
     for (what, candidates, asked, expected) in table {
         let selection = choose(facts(Some(&both), candidates), &asked, PORT);
@@ -415,6 +434,16 @@ fn the_record_counts_while_its_process_holds_the_socket() {
         [7]
     );
     assert!(chosen(facts(None, vec![one(7, 1, None)]), &proven()).is_empty());
+    // Of several that listen, and of several that cannot be read, it is the recorded one.
+    let both = [socket(PORT, 1), on([127, 0, 0, 2], PORT, 2)];
+    let reopened = Asked {
+        cookie: Some(9),
+        ..recorded(7)
+    };
+    let candidates = vec![one(7, 1, Some(&both[..1])), one(8, 1, Some(&both[1..]))];
+    assert_eq!(chosen(facts(Some(&both), candidates), &reopened), [7]);
+    let candidates = vec![one(7, 1, None), one(8, 1, None)];
+    assert_eq!(chosen(facts(held, candidates), &recorded(7)), [7]);
 }
 
 #[test]
@@ -586,4 +615,217 @@ fn the_reason_names_what_cannot_be_read() {
     };
     let namespace = reason(facts(Some(&[]), vec![namespace]));
     assert_eq!(namespace, Spared::NetworkUnreadable(PORT));
+}
+
+#[test]
+fn each_reason_is_a_sentence_that_names_its_port() {
+    for (reason, has_port) in [
+        (Spared::NotTheHolder(PORT), true),
+        (Spared::Ambiguous(PORT), true),
+        (Spared::NotKnown(PORT), true),
+        (Spared::ListensElsewhere(PORT), true),
+        (Spared::ByPortAlone(PORT), true),
+        (Spared::OtherNetwork, false),
+        (Spared::OtherConfiguration, false),
+        (Spared::Manager, false),
+        (Spared::PortUnreadable(PORT), true),
+        (Spared::SocketsUnreadable(PORT), true),
+        (Spared::NetworkUnreadable(PORT), true),
+        (Spared::UnprovenUser(PORT), true),
+        (Spared::Remote, false),
+    ] {
+        let text = reason.to_string();
+        assert!(text.contains(' '), "{reason:?}");
+        assert_eq!(text.contains(&PORT.to_string()), has_port, "{text}");
+    }
+}
+
+#[test]
+fn a_refused_check_shows_that_nobody_listens() {
+    let refused = Asked {
+        is_refused: true,
+        ..named()
+    };
+    let selection = choose(facts(None, vec![one(7, 1, Some(&[]))]), &refused, PORT);
+    assert_eq!(selection.server.len(), 1);
+    assert_eq!(selection.port, PortHolder::Nobody);
+    let selection = choose(facts(None, vec![one(7, 1, Some(&[]))]), &named(), PORT);
+    assert_eq!(selection.server, []);
+    assert_eq!(selection.port, PortHolder::Unknown);
+}
+
+#[test]
+fn only_a_trusted_user_can_hold_an_address_that_its_owner_chose() {
+    let ours = [socket(PORT, 1)];
+    let trusting = Asked {
+        needs_trust: true,
+        ..proven()
+    };
+    let intruder = of(HOSTILE, one(9, 1, Some(&ours)));
+    let candidates = vec![one(7, 1, None), intruder.clone()];
+    let selection = choose(facts(Some(&ours), candidates), &trusting, PORT);
+    assert_eq!(selection.server, []);
+    assert_eq!(selection.port, PortHolder::Other);
+    let holder = selection.stranger.and_then(|stranger| stranger.process);
+    assert_eq!(holder, Some(intruder.process));
+    // One who does not hold it changes nothing.
+    let candidates = vec![of(HOSTILE, one(6, 1, Some(&[]))), one(7, 1, None)];
+    assert_eq!(chosen(facts(Some(&ours), candidates), &trusting), [7]);
+}
+
+#[test]
+fn the_reason_tells_holders_from_others() {
+    let both = [socket(PORT, 1), on([127, 0, 0, 2], PORT, 2)];
+    let reasons = |listeners: &[Listener], candidates, asked: &Asked| -> Vec<Spared> {
+        let selection = choose(facts(Some(listeners), candidates), asked, PORT);
+        assert_eq!(selection.server, []);
+        selection.spared.iter().map(|(_, reason)| *reason).collect()
+    };
+    let (several, other) = (Spared::Ambiguous(PORT), Spared::NotTheHolder(PORT));
+    let holding = vec![
+        one(7, 1, Some(&both[..1])),
+        one(8, 1, Some(&both[1..])),
+        one(9, 1, Some(&[])),
+    ];
+    assert_eq!(reasons(&both, holding, &asked()), [several, several, other]);
+    let hidden = vec![one(7, 1, None), one(8, 1, None)];
+    assert_eq!(reasons(&both[..1], hidden, &asked()), [several, several]);
+    // The sockets of a user who is not known to run the server were not examined.
+    let stranger = vec![of(HOSTILE, one(7, 1, None)), one(8, 1, Some(&[]))];
+    let unknown = Spared::NotKnown(PORT);
+    assert_eq!(reasons(&[], stranger, &proven()), [unknown, unknown]);
+}
+
+/// What it is, who listens, what matches, what is known, the server's socket.
+type SocketRow<'a> = (
+    &'a str,
+    &'a [Listener],
+    Candidate,
+    Asked,
+    Option<&'a Listener>,
+);
+
+#[test]
+fn the_socket_is_the_servers() {
+    let both = [socket(PORT, 1), on([127, 0, 0, 2], PORT, 2)];
+    let other = socket(PORT + 1, 3);
+    let second = [other.clone(), both[1].clone()];
+    let by_cookie = Asked {
+        cookie: Some(2),
+        ..recorded(7)
+    };
+    let table: [SocketRow<'_>; 6] = [
+        (
+            "it holds the second, and another port's",
+            &both,
+            one(7, 1, Some(&second)),
+            asked(),
+            Some(&both[1]),
+        ),
+        (
+            "unreadable, the cookie is the second's",
+            &both,
+            one(7, 1, None),
+            by_cookie.clone(),
+            Some(&both[1]),
+        ),
+        (
+            "unreadable, the only one",
+            &both[..1],
+            one(7, 1, None),
+            asked(),
+            Some(&both[0]),
+        ),
+        (
+            "unreadable, one of two",
+            &both,
+            one(7, 1, None),
+            asked(),
+            None,
+        ),
+        (
+            "nobody listens",
+            &[],
+            one(7, 1, Some(&[])),
+            recorded(7),
+            None,
+        ),
+        (
+            "unreadable, the only one, another's cookie",
+            &both[..1],
+            one(7, 1, None),
+            by_cookie,
+            Some(&both[0]),
+        ),
+    ];
+    for (what, listeners, candidate, asked, expected) in table {
+        let selection = choose(facts(Some(listeners), vec![candidate]), &asked, PORT);
+        assert_eq!(selection.server.len(), 1, "{what}");
+        assert_eq!(selection.socket.as_ref(), expected, "{what}");
+        let address = expected.map(|socket| socket.address);
+        assert_eq!(selection.address, address, "{what}");
+        let port = if listeners.is_empty() {
+            PortHolder::Nobody
+        } else {
+            PortHolder::Server
+        };
+        assert_eq!(selection.port, port, "{what}");
+    }
+}
+
+#[test]
+fn behind_a_proxy_the_socket_is_where_the_server_listens() {
+    let proxy = Listener {
+        uid: HOSTILE,
+        ..on([127, 0, 0, 2], PORT, 9)
+    };
+    let listeners = [socket(PORT, 8), proxy.clone()];
+    let other = [socket(PORT + 1, 3)];
+    let holder = of(HOSTILE, one(9, 1, None)).process;
+    let behind = |listens| {
+        let facts = Facts {
+            holder: Some(holder.clone()),
+            ..facts(Some(&listeners), vec![one(7, 1, Some(listens))])
+        };
+        choose(facts, &named(), PORT)
+    };
+    let selection = behind(&other);
+    assert_eq!(selection.server.len(), 1);
+    assert_eq!(selection.socket.as_ref(), Some(&other[0]));
+    // Of two sockets, the one of the process that was seen.
+    let stranger = Stranger {
+        uid: HOSTILE,
+        process: Some(holder.clone()),
+        address: proxy.address,
+    };
+    assert_eq!(selection.stranger, Some(stranger));
+    // The proxy's socket is not the server's.
+    let proxied = Facts {
+        holder: Some(holder.clone()),
+        ..facts(Some(&listeners[1..]), vec![one(7, 1, Some(&[]))])
+    };
+    let selection = choose(proxied, &named(), PORT);
+    assert_eq!(selection.server.len(), 1);
+    assert_eq!(selection.socket, None);
+}
+
+#[test]
+fn a_neighbour_has_the_restart_commands_script_or_its_configuration() {
+    let ours = [socket(PORT, 1)];
+    for (is_beside, configured, expected) in [
+        (true, Unknown, true),
+        (false, Same, true),
+        (true, Same, true),
+        (false, Unknown, false),
+        (false, Different, false),
+    ] {
+        let candidate = Candidate {
+            configured,
+            is_beside,
+            ..one(7, 1, Some(&ours))
+        };
+        let selection = choose(facts(Some(&ours), vec![candidate]), &asked(), PORT);
+        let is_neighbour = selection.neighbours == [7];
+        assert_eq!(is_neighbour, expected, "{is_beside} {configured:?}");
+    }
 }
