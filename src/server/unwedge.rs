@@ -289,6 +289,38 @@ mod tests {
             refused.map_err(|reason| reason.passes()),
             Err(Some(Duration::from_secs(1)))
         );
+        let still = connection("10.0.0.1:9143", 30);
+        assert_eq!(judged(Some(&still), 82, "0.0.0.0:9143", true), Ok(()));
+    }
+
+    #[test]
+    fn each_refusal_says_why_and_for_how_long() {
+        let (past, needed) = (Duration::from_millis(29_500), TIMEOUT);
+        let local = address("10.0.0.2:40000");
+        let (half, now) = (Some(Duration::from_millis(500)), Some(Duration::ZERO));
+        for (refusal, passes, says) in [
+            (Refusal::OtherNetwork, None, "network namespace"),
+            (Refusal::Gone, now, "is gone"),
+            (Refusal::Closed, now, "closed by one side"),
+            (Refusal::OtherEnd { local }, None, "ends at 10.0.0.2:40000"),
+            (
+                Refusal::Moved { ago: past, needed },
+                half,
+                "used 29.5 s ago, and must be unused for 30.0 s",
+            ),
+            (Refusal::Ended, now, "the child has ended"),
+            (Refusal::NotDescendant, None, "no descendant"),
+            (Refusal::OtherUser, None, "another user"),
+            (
+                Refusal::Young { age: past, needed },
+                half,
+                "runs for 29.5 s, and must run for 30.0 s",
+            ),
+            (Refusal::Signalled, now, "was sent SIGTERM"),
+        ] {
+            assert_eq!(refusal.passes(), passes, "{refusal:?}");
+            assert!(refusal.to_string().contains(says), "{refusal}");
+        }
     }
 
     fn child(age: u64) -> Descendant {
@@ -330,6 +362,7 @@ mod tests {
         };
         for (chain, expected) in [
             (vec![child(80)], Ok(0)),
+            (vec![child(30)], Ok(0)),
             (vec![child(80), child(80)], Ok(1)),
             (vec![child(80), child(29)], Ok(0)),
             (vec![child(80), root()], Ok(0)),
