@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::catalog::tests::is_in_the_manual;
-use super::catalog::{Cause, Kind};
+use super::catalog::{Cause, Kind, ServerProcess, Waiter};
 use super::causes as values;
 use crate::diagnosis::finding::{Blocker, Child, Finding};
 use crate::diagnosis::oom::Victim;
@@ -980,4 +980,52 @@ fn the_scheme_that_the_server_speaks_is_the_other_one() {
         };
         assert_eq!(values(&snapshot)[0], expected);
     }
+}
+
+#[test]
+fn a_process_that_waits_for_another_of_the_server_comes_after_it() {
+    for (awaited, expected) in [(8, [8, 7]), (42, [7, 8])] {
+        let mut snapshot = waits(chain(vec![other(awaited, "python3")], None));
+        snapshot.processes.push(Inspected {
+            process: identity(8),
+            ..process(client(false, 0, 517))
+        });
+        let causes = super::blocked(&snapshot);
+        let waiting: Vec<i32> = causes
+            .iter()
+            .filter_map(|cause| match cause {
+                Cause::Waiting {
+                    waiter: Waiter::Main { pid, .. },
+                    ..
+                } => Some(*pid),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(waiting, expected, "{awaited}");
+    }
+}
+
+#[test]
+fn behind_a_port_that_is_taken_is_the_process_that_listens() {
+    let silent = Inspected {
+        listens: Vec::new(),
+        ..process(Wait::Idle)
+    };
+    let mut snapshot = hung(silent);
+    snapshot.processes.push(Inspected {
+        process: identity(8),
+        listens: vec![(address(9144), 1)],
+        ..process(Wait::Idle)
+    });
+    snapshot.listeners = vec![listener("haproxy", 0, false)];
+    let causes = values(&snapshot);
+    let behind = causes.iter().find_map(|cause| match cause {
+        Cause::PortTaken { server, .. } => Some(server),
+        _ => None,
+    });
+    let expected = ServerProcess {
+        pid: 8,
+        listens: vec![address(9144)],
+    };
+    assert_eq!(behind, Some(&Some(expected)));
 }
