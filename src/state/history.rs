@@ -122,19 +122,23 @@ impl<'a> Line<'a> {
         if text.contains('\\') {
             return None;
         }
-        let mut rest = text.strip_prefix('{')?;
+        let mut rest = behind(text, b'{')?;
         let mut texts = [None; KEYS.len()];
         let mut away_s = None;
+        // Keys follow each other as in KEYS: the next one is tried first.
+        let mut next = 0;
         loop {
-            let (key, after) = split(rest.strip_prefix('"')?, b'"')?;
-            let value = after.strip_prefix(':')?;
-            if let Some(value) = value.strip_prefix('"') {
+            let (key, after) = split(behind(rest, b'"')?, b'"')?;
+            let value = behind(after, b':')?;
+            if let Some(value) = behind(value, b'"') {
                 let (text, after) = split(value, b'"')?;
-                let place = KEYS.iter().position(|known| *known == key)?;
+                let mut places = (next..KEYS.len()).chain(0..next);
+                let place = places.find(|place| KEYS[*place] == key)?;
                 texts[place] = Some(text);
+                next = place + 1;
                 rest = after;
             } else if key == "pids" {
-                let (numbers, after) = split(value.strip_prefix('[')?, b']')?;
+                let (numbers, after) = split(behind(value, b'[')?, b']')?;
                 let is_number = |byte: u8| byte.is_ascii_digit() || byte == b',';
                 numbers.bytes().all(is_number).then_some(())?;
                 rest = after;
@@ -211,6 +215,12 @@ const KEYS: [&str; 9] = [
     "outcome",
     "by",
 ];
+
+/// What stands behind that byte, of ASCII, with which the text begins.
+fn behind(text: &str, byte: u8) -> Option<&str> {
+    let is_first = text.as_bytes().first() == Some(&byte);
+    is_first.then(|| &text[1..])
+}
 
 /// What stands before and after the first such byte, of ASCII.
 fn split(text: &str, byte: u8) -> Option<(&str, &str)> {
