@@ -101,6 +101,8 @@ fn cause_10_at_the_memory_limit_of_its_control_group() {
         .status();
     assert!(filled.unwrap().success());
     let used: u64 = group.read("memory.usage_in_bytes").trim().parse().unwrap();
+    // The next page that it needs would be its end.
+    group.write("memory.oom_control", "1").unwrap();
     group
         .write("memory.limit_in_bytes", &used.to_string())
         .unwrap();
