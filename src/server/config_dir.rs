@@ -204,6 +204,104 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::unwrap_used)]
+    fn two_configurations_are_the_same_whatever_link_leads_to_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir(at("ours")).unwrap();
+        std::fs::create_dir(at("other")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink("ours", at("link")).unwrap();
+        let mut bare = std::process::Command::new("sleep");
+        bare.arg("600").env_clear();
+        let mut named = std::process::Command::new("sleep");
+        named.arg("600").env(VARIABLE, at("other"));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut bare = bare.env("PATH", path).spawn().unwrap();
+        let mut named = named.spawn().unwrap();
+        let pid = |child: &std::process::Child| i32::try_from(child.id()).unwrap();
+        // A program that has just been started has no environment for a moment.
+        for child in [pid(&bare), pid(&named)] {
+            while Proc::here()
+                .environ(child, LARGEST_ENVIRONMENT)
+                .unwrap()
+                .is_empty()
+            {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
+        let no_process = i32::MAX;
+        let compared = |pid, name: Option<&str>| {
+            let argument = name.map(|name| at(name).display().to_string());
+            let cmdline =
+                argument.map_or("sleep".to_owned(), |its| format!("sleep\0{OPTION}\0{its}"));
+            compare(pid, cmdline.as_bytes(), &at("ours"))
+        };
+        let found = [
+            compared(pid(&bare), Some("ours")),
+            compared(pid(&bare), Some("link")),
+            compared(pid(&bare), Some("other")),
+            compared(pid(&bare), Some("absent")),
+            // It cannot be resolved.
+            compared(pid(&bare), Some("file/below")),
+            compared(pid(&bare), None),
+            compared(pid(&named), None),
+            compared(pid(&named), Some("ours")),
+            compared(no_process, None),
+            compared(no_process, Some("ours")),
+            // It depends on a working directory.
+            compare(
+                pid(&bare),
+                b"sleep\0--config_dir=config",
+                Path::new("config"),
+            ),
+            // Neither is there.
+            compare(pid(&bare), b"sleep\0--config_dir=/no/a", Path::new("/no/b")),
+            compare(pid(&bare), b"sleep\0--config_dir=/no/a", Path::new("/no/a")),
+        ];
+        for child in [&mut bare, &mut named] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let (same, different) = (Configured::Same, Configured::Different);
+        let unknown = Configured::Unknown;
+        let expected = [
+            same,
+            same,
+            different,
+            different,
+            unknown,
+            Configured::NotNamed,
+            different,
+            same,
+            unknown,
+            same,
+            unknown,
+            different,
+            same,
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn a_server_config_is_read_from_its_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(read(directory.path()), ServerConfig::default());
+        let file = directory.path().join(SERVER_CONFIG);
+        std::fs::write(&file, br#"{"port": 9123}"#).unwrap();
+        assert_eq!(read(directory.path()).port, Some(9123));
+        // A longer text is cut, and then no JSON.
+        let length = usize::try_from(LARGEST_CONFIG).unwrap();
+        let text = format!("{{\"port\": 9123}}{}", " ".repeat(length - 14));
+        std::fs::write(&file, &text).unwrap();
+        assert_eq!(read(directory.path()).port, Some(9123));
+        let text = format!("{}{{\"port\": 9123}}", " ".repeat(length));
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(read(directory.path()), ServerConfig::default());
+    }
+
+    #[test]
     fn a_server_config_is_read_as_far_as_it_makes_sense() {
         let full = parse(br#"{"host": "vm", "port": 9123, "logdir": "/l", "debug": true}"#);
         assert_eq!(full.host.as_deref(), Some("vm"));

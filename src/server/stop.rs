@@ -101,6 +101,7 @@ pub(crate) fn end_child(pid: i32, start_time: u64) -> io::Result<bool> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command, Stdio};
 
     use nix::unistd::Uid;
@@ -144,5 +145,30 @@ mod tests {
             !held.kill().unwrap(),
             "its PID is free: nothing is there to be signalled"
         );
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_child_of_the_server_is_ended_even_if_it_is_stopped() {
+        let mut child = sleeper();
+        let its = process(&child);
+        assert!(!end_child(its.pid, its.start_time - 1).unwrap());
+        assert!(child.try_wait().unwrap().is_none());
+        nix::sys::signal::kill(Pid::from_raw(its.pid), nix::sys::signal::Signal::SIGSTOP).unwrap();
+        assert!(end_child(its.pid, its.start_time).unwrap());
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+        assert!(!end_child(its.pid, its.start_time).unwrap());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_does_not_end_is_killed() {
+        let mut child = sleeper();
+        let held = ProcessHandle::new(process(&child)).unwrap();
+        assert!(held.is_alive());
+        assert!(held.kill().unwrap());
+        held.ended().await;
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
+        assert!(!held.terminate().unwrap());
     }
 }

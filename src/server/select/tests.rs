@@ -799,6 +799,15 @@ fn behind_a_proxy_the_socket_is_where_the_server_listens() {
         address: proxy.address,
     };
     assert_eq!(selection.stranger, Some(stranger));
+    // What a server that is reached through another machine holds there comes before its other sockets.
+    let remote = Asked {
+        is_remote: true,
+        ..named()
+    };
+    let both = [other[0].clone(), listeners[0].clone()];
+    let facts_of_both = facts(Some(&listeners[..1]), vec![one(7, 1, Some(&both))]);
+    let selection = choose(facts_of_both, &remote, PORT);
+    assert_eq!(selection.socket.as_ref(), Some(&listeners[0]));
     // The proxy's socket is not the server's.
     let proxied = Facts {
         holder: Some(holder.clone()),
