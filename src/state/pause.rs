@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +24,10 @@ use crate::text::errno_text;
 
 /// Read limit, in bytes.
 const LONGEST: usize = 16 << 10;
-/// Mode of the file. A run of another user reads what root has asked.
-const MODE: u32 = 0o644;
+/// Mode of the file: whoever can open it can lock it, and so pause the server.
+const MODE: u32 = 0o600;
+/// Permissions of others than the owner (inode(7)).
+const OTHERS: u32 = 0o077;
 /// The version of the format.
 const FORMAT: u32 = 1;
 /// Longest pause.
@@ -77,8 +79,8 @@ pub(crate) struct Requests {
     format: u32,
     /// The last pause, which may be over.
     pub(crate) pause: Option<Pause>,
-    /// The last command, which may have ended.
-    pub(crate) inhibit: Option<Inhibit>,
+    /// The commands during which it is paused, the last one last. They may have ended.
+    pub(crate) inhibit: Vec<Inhibit>,
     /// When the end of a hold-off was asked for.
     pub(crate) resume: Option<Time>,
     /// Keys of a newer version, which are kept.
@@ -113,7 +115,7 @@ pub(crate) struct Asked {
 impl Requests {
     fn current(&self, is_running: bool, now: Time) -> Current {
         if is_running {
-            return Current::Inhibited(self.inhibit.clone().unwrap_or_default());
+            return Current::Inhibited(self.inhibit.last().cloned().unwrap_or_default());
         }
         let Some(pause) = &self.pause else {
             return Current::None;
@@ -131,7 +133,7 @@ impl Requests {
 
     fn is_empty(&self) -> bool {
         self.pause.is_none()
-            && self.inhibit.is_none()
+            && self.inhibit.is_empty()
             && self.resume.is_none()
             && self.other.is_empty()
     }
@@ -184,14 +186,17 @@ pub(crate) fn current(path: &Path, now: Time) -> Asked {
 
 /// The file's contents, and whether a command holds its lock; none where there is no file.
 fn read(path: &Path) -> io::Result<Option<(Requests, bool)>> {
-    let (file, _) = match file::open(path, OFlags::RDONLY) {
+    let (file, stat) = match file::open(path, OFlags::RDONLY) {
         Err(reason) if is_absent(&reason) => return Ok(None),
         opened => opened?,
     };
     let mut tries = 1;
     loop {
         match contents(&file) {
-            Ok(requests) => return Ok(Some((requests, is_running(&file)))),
+            Ok(requests) => {
+                let is_running = !is_open_to_others(&stat) && is_running(&file);
+                return Ok(Some((requests, is_running)));
+            }
             Err(_) if tries < MOST_READS => {
                 tries += 1;
                 std::thread::sleep(READ_AGAIN);
@@ -207,6 +212,11 @@ fn is_absent(reason: &io::Error) -> bool {
         reason.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
     )
+}
+
+/// Whether others can open the file: a lock on it can be anybody's.
+fn is_open_to_others(stat: &Stat) -> bool {
+    stat.st_mode & OTHERS != 0
 }
 
 /// An empty file is one that a verb has just made.
@@ -256,12 +266,20 @@ pub(crate) fn change(path: &Path, change: impl FnOnce(&mut Requests)) -> io::Res
 struct Changing<'a> {
     path: &'a Path,
     file: File,
+    /// Contents of the file that this one replaces.
+    replaced: Option<Requests>,
 }
 
 impl<'a> Changing<'a> {
     fn begin(path: &'a Path) -> io::Result<Self> {
+        let mut replaced = None;
         for _ in 0..MOST_TRIES {
             let (file, stat) = file::open_or_make(path, OFlags::RDWR, MODE)?;
+            if is_open_to_others(&stat) {
+                replaced = contents(&file).ok();
+                std::fs::remove_file(path)?;
+                continue;
+            }
             let taken = fcntl(
                 file.as_fd(),
                 FcntlArg::F_OFD_SETLK(&lock(libc::F_WRLCK, CHANGE)),
@@ -270,7 +288,11 @@ impl<'a> Changing<'a> {
                 // Another verb may have removed it meanwhile.
                 Ok(_) => match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(now) if (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino) => {
-                        return Ok(Self { path, file });
+                        return Ok(Self {
+                            path,
+                            file,
+                            replaced,
+                        });
                     }
                     _ => (),
                 },
@@ -283,13 +305,13 @@ impl<'a> Changing<'a> {
         Err(io::Error::other("another command is changing it"))
     }
 
-    fn write(&self, change: impl FnOnce(&mut Requests)) -> io::Result<()> {
-        let before = contents(&self.file);
+    fn write(self, change: impl FnOnce(&mut Requests)) -> io::Result<()> {
+        let before = self.replaced.or_else(|| contents(&self.file).ok());
         let mut requests = before.unwrap_or_default();
         change(&mut requests);
         let is_running = is_running(&self.file);
         if !is_running {
-            requests.inhibit = None;
+            requests.inhibit.clear();
         }
         if requests.is_empty() && !is_running {
             return std::fs::remove_file(self.path);
@@ -322,7 +344,7 @@ impl Inhibition {
         let shared = lock(libc::F_RDLCK, COMMAND);
         fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&shared))?;
         fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
-        changing.write(|requests| requests.inhibit = Some(by.clone()))?;
+        changing.write(|requests| requests.inhibit.push(by.clone()))?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -338,9 +360,7 @@ impl Inhibition {
         let none = lock(libc::F_UNLCK, COMMAND);
         fcntl(self.file.as_fd(), FcntlArg::F_OFD_SETLK(&none))?;
         change(&self.path, |requests| {
-            if requests.inhibit.as_ref() == Some(&self.by) {
-                requests.inhibit = None;
-            }
+            requests.inhibit.retain(|one| *one != self.by);
         })
     }
 }
@@ -348,6 +368,9 @@ impl Inhibition {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const NOW: Time = Time(1_764_052_868);
@@ -510,6 +533,38 @@ mod tests {
         assert_eq!(current(&path, NOW), Asked::default());
         assert!(!path.exists(), "it asks for nothing");
         drop(daemon);
+    }
+
+    #[test]
+    fn a_command_that_ends_leaves_the_record_of_an_earlier_one() {
+        let (_directory, path) = directory();
+        let one = Inhibition::begin(&path, inhibit()).unwrap();
+        let other = Inhibit {
+            pid: 4712,
+            ..inhibit()
+        };
+        Inhibition::begin(&path, other).unwrap().end().unwrap();
+        assert_eq!(current(&path, NOW).current, Current::Inhibited(inhibit()));
+        one.end().unwrap();
+        assert!(!path.exists(), "it asks for nothing");
+    }
+
+    /// Whoever can open the file can lock it, for ever: a dead server would stay down.
+    #[test]
+    fn hazard_15_a_lock_on_a_file_that_others_can_open_is_no_pause() {
+        let (_directory, path) = directory();
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        change(&path, |requests| requests.resume = Some(NOW)).unwrap();
+        assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let stranger = File::open(&path).unwrap();
+        let shared = lock(libc::F_RDLCK, COMMAND);
+        fcntl(stranger.as_fd(), FcntlArg::F_OFD_SETLK(&shared)).unwrap();
+        assert_eq!(current(&path, NOW).current, Current::None);
+        // It is closed to others with the next request, and a lock that was taken before does not count.
+        change(&path, |requests| requests.pause = Some(pause(60))).unwrap();
+        assert_eq!(mode(), 0o600);
+        assert_eq!(current(&path, NOW).current, Current::Paused(pause(60)));
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -513,7 +513,7 @@ fn a_pause_is_set_replaced_and_ended() {
     assert!(ran.stdout.starts_with("main: paused until ") && ran.stdout.ends_with(" (2 h)\n"));
     assert_eq!(
         fs::metadata(states.path("main.pause")).unwrap().mode() & 0o777,
-        0o644
+        0o600
     );
     let status = states.run("status", &["--short"]).stdout;
     assert!(status.contains("main  paused    HTTP 200"), "{status}");
