@@ -684,7 +684,7 @@ fn a_server_flaps_from_the_third_restart_within_an_hour_that_worked() {
     assert_eq!(fall(&mut ledger, 70, Failed), [Notice::Failed]);
     assert_eq!(fall(&mut ledger, 71, Answered), [Notice::Recovered]);
     ledger.fell(minutes(72), minutes(72), down("b", ""));
-    assert_eq!(ledger.hold(held(None, "limit")), None);
+    assert_eq!(ledger.hold(held(None, "limit")), Some(Notice::Held));
     assert_eq!(ledger.hold(held(None, "policy")), Some(Notice::Held));
     ledger.answered(minutes(73));
     ledger.answered(minutes(102));

@@ -104,21 +104,18 @@ impl Ledger {
     }
 
     /// A check failed. `since`: the last answer, or the first check that failed; it counts where an outage
-    /// begins. `down`: what this run found. Where an outage goes on, its cause is replaced by another one,
-    /// and the rest of it stays.
+    /// begins. `down`: what this run found. Where an outage goes on, it replaces what earlier runs found.
     pub(crate) fn fell(&mut self, now: Time, since: Time, down: Down) -> Option<Note> {
         if self.phase != Phase::Up {
             let known = self.down.get_or_insert_default();
-            if known.cause != down.cause {
-                *known = Down {
-                    id: std::mem::take(&mut known.id),
-                    announced: known.announced.take(),
-                    held: known.held.take(),
-                    reminders: known.reminders,
-                    counted: known.counted,
-                    ..down
-                };
-            }
+            *known = Down {
+                id: std::mem::take(&mut known.id),
+                announced: known.announced.take(),
+                held: known.held.take(),
+                reminders: known.reminders,
+                counted: known.counted,
+                ..down
+            };
             return None;
         }
         let up = self.since.unwrap_or(since);
@@ -225,11 +222,11 @@ impl Ledger {
     }
 
     /// A restart is withheld. Announced once for each cause; because of earlier restarts, only where the
-    /// outage was not announced yet and the server does not flap.
+    /// outage was not announced yet.
     pub(crate) fn hold(&mut self, hold: Hold) -> Option<Notice> {
         let down = self.down.get_or_insert_default();
         let is_news = if is_of_restarts(&hold.why) {
-            down.announced.is_none() && self.flapping.is_none()
+            down.announced.is_none()
         } else {
             down.held.as_ref() != Some(&hold.why)
         };

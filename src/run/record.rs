@@ -377,11 +377,17 @@ impl Run<'_> {
         away: Option<Duration>,
         outcome: Option<&str>,
     ) {
-        let at = Time::now();
+        // What ended before this run ends with its beginning.
+        let at = match down {
+            Some(_) => Time::now(),
+            None => self.began,
+        };
         let counted = down.as_ref().map_or(0, |down| down.counted);
         let away = away.map(|away| away.as_secs());
-        if let (Some(down), Some(away)) = (&mut self.state.state.ledger.down, away) {
-            down.counted = away;
+        // A line of no incident counts nothing of the outage that goes on.
+        let goes_on = self.state.state.ledger.down.as_mut();
+        if let (Some(goes_on), Some(_), Some(away)) = (goes_on, &down, away) {
+            goes_on.counted = away;
         }
         let filled = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         let by = match event {

@@ -262,6 +262,49 @@ fn a_paused_monitor_checks_and_touches_nothing() {
     );
 }
 
+/// Seconds that the lines of this event say the server was away.
+fn away(site: &Site, event: &str) -> u64 {
+    let lines = history(site);
+    let of_event = lines.iter().filter(|line| line["event"] == event);
+    of_event.filter_map(|line| line["away_s"].as_u64()).sum()
+}
+
+#[test]
+fn an_outage_keeps_its_seconds_beside_a_time_without_runs() {
+    let site = Site::new("");
+    let server = site.start();
+    run(&mut site.monitor());
+    let last = fs::File::options()
+        .write(true)
+        .open(state_file(&site, "last"))
+        .unwrap();
+    last.set_modified(SystemTime::now() - Duration::from_secs(7200))
+        .unwrap();
+    drop(server);
+    site.configure("bind-after = 3000");
+    assert_eq!(run(&mut site.monitor()).code(), Some(0));
+    let (unwatched, restarted) = (away(&site, "unwatched"), away(&site, "restarted"));
+    assert!((7190..7400).contains(&unwatched), "{unwatched}");
+    assert!((3..100).contains(&restarted), "{restarted}");
+}
+
+#[test]
+fn an_outage_that_goes_on_is_described_as_the_last_run_saw_it() {
+    let site = Site::new("");
+    let server = site.start();
+    let never = || run(site.monitor().args(["--restart-policy", "never"])).code();
+    assert_eq!(never(), Some(0));
+    drop(server);
+    let text = || state(&site)["down"]["text"].as_str().unwrap().to_owned();
+    assert_eq!(never(), Some(1));
+    let first = text();
+    wait_until("another run finds it down for longer", || {
+        assert_eq!(never(), Some(1));
+        text() != first
+    });
+    assert_eq!(events(&site), ["held"]);
+}
+
 #[test]
 fn a_pause_that_cannot_be_read_is_no_pause() {
     let site = Site::new("");
