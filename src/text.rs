@@ -47,9 +47,10 @@ pub(crate) fn errno_text(error: &io::Error) -> String {
     }
 }
 
-/// The local time of day of a Unix time, with the date where it is another day's.
-pub(crate) fn clock(unix_seconds: u64) -> String {
-    let time = i64::try_from(unix_seconds)
+/// The end of something at a Unix time: the local time of the minute in which it is over, with the date where
+/// that is another day's.
+pub(crate) fn end(unix_seconds: u64) -> String {
+    let time = i64::try_from(unix_seconds.div_ceil(60).saturating_mul(60))
         .ok()
         .and_then(|time| DateTime::from_timestamp(time, 0));
     let Some(time) = time.map(|time| time.with_timezone(&Local)) else {

@@ -14,7 +14,7 @@ mod users;
 mod words;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -30,6 +30,7 @@ use crate::journal::warn_stderr;
 use crate::proc::process::Proc;
 use crate::state::State;
 use crate::state::time::Time;
+use crate::text::errno_text;
 use crate::usage::{Place, UsageError};
 
 /// What ended a verb early.
@@ -54,8 +55,10 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     let verb = match parsed {
         Ok(cli) => cli.verb,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
-            print(&error.render().to_string());
-            return ExitCode::SUCCESS;
+            return match print(&error.render().to_string()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            };
         }
         Err(error) => {
             // Only the words before `--` are options.
@@ -84,8 +87,10 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
 fn refuse(error: &UsageError, arguments: &[OsString], is_plugin: bool) -> ExitCode {
     if is_plugin {
         let (line, status) = status::unknown(&error.to_string());
-        print(&line);
-        return ExitCode::from(status);
+        return match print(&line) {
+            Ok(()) => ExitCode::from(status),
+            Err(_) => ExitCode::FAILURE,
+        };
     }
     let names = Cli::command();
     let mut names = names.get_subcommands().map(clap::Command::get_name);
@@ -127,9 +132,21 @@ fn explained(error: &clap::Error) -> UsageError {
     }
 }
 
-/// A terminal that is gone needs no answer.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Writes to stdout. What cannot be written is reported.
+fn print(text: &str) -> Result<(), Refusal> {
+    let mut out = std::io::stdout();
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Reports what could not be written; a reader that has gone away needs no more.
+fn written(done: io::Result<()>) -> Result<(), Refusal> {
+    match done {
+        Err(reason) if reason.kind() != io::ErrorKind::BrokenPipe => {
+            warn_stderr(&format!("cannot write the output: {}", errno_text(&reason)));
+            Err(Refusal::Failure)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The servers that a verb is about. Warnings go to stderr.
@@ -144,22 +161,25 @@ fn targets(which: &cli::Which) -> Result<Targets, UsageError> {
     Ok(targets)
 }
 
-/// What is said where no run has written anything yet.
-fn nothing(targets: &Targets) -> String {
+/// What is said where there is nothing to read: no run has written anything yet, or it cannot be read.
+fn nothing(targets: &Targets, damage: Option<&str>) -> String {
     let directory = targets.directory.display();
     let sudo = if nix::unistd::geteuid().is_root() {
         ""
     } else {
-        "; root's: sudo monitor_myvnc status"
+        "; use sudo for the servers that root watches"
     };
-    format!("no server was checked yet: there is no state in {directory}{sudo}")
+    match damage.or(targets.warnings.first().map(String::as_str)) {
+        Some(damage) => format!("the state cannot be read: {damage}{sudo}"),
+        None => format!("no server was checked yet: there is no state in {directory}{sudo}"),
+    }
 }
 
 fn show_status(flags: &cli::Status) -> Result<u8, Refusal> {
     let targets = targets(&flags.which)?;
     if flags.names {
         let names = targets.all.iter().map(|one| format!("{}\n", one.name));
-        print(&names.collect::<String>());
+        print(&names.collect::<String>())?;
         return Ok(0);
     }
     let now = Time::now();
@@ -167,18 +187,19 @@ fn show_status(flags: &cli::Status) -> Result<u8, Refusal> {
     let read = |target| Server::read(target, now, |state| processes.of(state));
     let mut servers: Vec<Server> = targets.all.iter().map(read).collect();
     if !flags.json && !servers.iter().any(Server::is_known) {
-        let nothing = nothing(&targets);
+        let damage = servers.iter().flat_map(|server| &server.damage).next();
+        let nothing = nothing(&targets, damage.map(String::as_str));
         if flags.nagios {
             let (line, status) = status::unknown(&nothing);
-            print(&line);
+            print(&line)?;
             return Ok(status);
         }
-        print(&format!("{nothing}\n"));
+        print(&format!("{nothing}\n"))?;
         return Ok(1);
     }
     let style = Style::of_stdout();
     let (text, status) = status::report(flags, &mut servers, &host(), now, style);
-    print(&text);
+    print(&text)?;
     let is_empty = servers.is_empty();
     Ok(if is_empty { 1 } else { status })
 }

@@ -19,7 +19,7 @@ use crate::state::ledger::{Down, Restarted};
 use crate::state::pause::{self, Current};
 use crate::state::time::Time;
 use crate::sys::bounded;
-use crate::text::{self, clock, one_line};
+use crate::text::{self, end, one_line};
 
 /// Time limit of writing a line of the history, and of looking at a disk that was full.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -69,7 +69,7 @@ impl Run<'_> {
                     .map(|reason| format!(": {}", one_line(&reason)));
                 let text = format!(
                     "until {} by {}{}",
-                    clock(pause.until.0),
+                    end(pause.until.0),
                     one_line(&pause.by),
                     reason.unwrap_or_default()
                 );

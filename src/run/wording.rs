@@ -7,7 +7,7 @@ use crate::server::process::Process;
 use crate::server::stop::ProcessHandle;
 use crate::state::ledger::Hold;
 use crate::sys::account;
-use crate::text::clock;
+use crate::text::end;
 
 pub(super) fn describe(process: &Process) -> String {
     format!(
@@ -49,7 +49,7 @@ pub(super) fn held_off(hold: &Hold, failures: usize, cause: &str, server: &str) 
     match hold.until {
         Some(until) => format!(
             "Restart held off until {}: {why}; to try at once: monitor_myvnc resume {server}",
-            clock(until.0)
+            end(until.0)
         ),
         None => format!("Restart held off: {why}"),
     }

@@ -1,13 +1,13 @@
 //! `history`: what happened to the servers.
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 
 use super::cli::{self, By};
 use super::incidents::{Incident, Incidents, is_incident};
 use super::status::{outcome, what};
 use super::words::{self, Style, local, number, seconds, short};
-use super::{Refusal, nothing, print, targets};
+use super::{Refusal, nothing, print, targets, written};
 use crate::journal::warn_stderr;
 use crate::state::history::{self, Entry, Event, Line};
 use crate::state::time::Time;
@@ -20,7 +20,7 @@ const LONGEST_NAME: usize = 32;
 pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
     let targets = targets(&flags.which)?;
     if targets.all.is_empty() && !flags.json {
-        print(&format!("{}\n", nothing(&targets)));
+        print(&format!("{}\n", nothing(&targets, None)))?;
         return Ok(1);
     }
     let now = Time::now();
@@ -43,7 +43,7 @@ pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
                 }
             });
         }
-        array.end();
+        array.end()?;
     } else {
         let mut incidents = Vec::new();
         let mut groups = Groups::default();
@@ -65,12 +65,12 @@ pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
             Some(_) => groups.rows(),
             None => lines(&mut incidents),
         };
-        let text = if text.is_empty() {
+        let text = if text.is_empty() && is_whole {
             format!("no incident in {}\n", seconds(flags.since.as_secs()))
         } else {
             text
         };
-        print(&Style::of_stdout().plain(text));
+        print(&Style::of_stdout().plain(text))?;
     }
     Ok(u8::from(!is_whole))
 }
@@ -80,6 +80,8 @@ struct Array {
     out: BufWriter<std::io::Stdout>,
     is_one: bool,
     is_empty: bool,
+    /// What became of the last write.
+    done: io::Result<()>,
     others: Vec<(Time, String)>,
 }
 
@@ -89,6 +91,7 @@ impl Array {
             out: BufWriter::new(std::io::stdout()),
             is_one,
             is_empty: true,
+            done: Ok(()),
             others: Vec::new(),
         }
     }
@@ -107,20 +110,26 @@ impl Array {
     fn write(&mut self, text: &str) {
         let before = if self.is_empty { "[" } else { ",\n" };
         self.is_empty = false;
-        // A reader that is gone needs no more.
-        let _ = self.out.write_all(before.as_bytes());
-        let _ = self.out.write_all(text.as_bytes());
+        self.put(before);
+        self.put(text);
     }
 
-    fn end(mut self) {
+    /// Writes, unless that has failed before.
+    fn put(&mut self, text: &str) {
+        if self.done.is_ok() {
+            self.done = self.out.write_all(text.as_bytes());
+        }
+    }
+
+    fn end(mut self) -> Result<(), Refusal> {
         let mut others = std::mem::take(&mut self.others);
         others.sort_by_key(|(at, _)| *at);
         for (_, text) in others {
             self.write(&text);
         }
-        let end: &[u8] = if self.is_empty { b"[]\n" } else { b"]\n" };
-        let _ = self.out.write_all(end);
-        let _ = self.out.flush();
+        self.put(if self.is_empty { "[]\n" } else { "]\n" });
+        let flushed = self.out.flush();
+        written(self.done.and(flushed))
     }
 }
 

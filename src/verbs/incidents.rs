@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::state::history::{Event, Line, Text};
 use crate::state::time::Time;
 
-/// So many incidents are kept open for further lines of theirs.
+/// Number of incidents that can get further lines. Older ones are passed on.
 const OPEN: usize = 8;
 
 /// What happened to a server once.
@@ -57,8 +57,12 @@ impl Incident {
         self.event = line.event;
         self.away += line.away_s.unwrap_or(0);
         let owned = |text: Text| text.0.into_owned();
-        if let Some(cause) = line.cause {
-            self.cause = Some(owned(cause));
+        if let Some(cause) = line.cause.map(owned) {
+            // Another cause has a culprit of its own, or none.
+            if self.cause.as_ref() != Some(&cause) {
+                self.culprit = None;
+            }
+            self.cause = Some(cause);
         }
         if let Some(culprit) = line.culprit {
             self.is_client = line.culprit_kind.is_some_and(|kind| kind.0 == "client");

@@ -29,7 +29,7 @@ const SIGNALLED: i32 = 128;
 pub(super) fn inhibit(flags: &cli::Inhibit) -> Result<u8, Refusal> {
     let found = targets(&flags.which)?;
     if found.all.is_empty() {
-        warn_stderr(&format!("cannot inhibit: {}", nothing(&found)));
+        warn_stderr(&format!("cannot inhibit: {}", nothing(&found, None)));
         return Err(Refusal::Failure);
     }
     let words: Vec<_> = flags

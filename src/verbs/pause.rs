@@ -5,7 +5,7 @@ use chrono::{Local, NaiveTime, TimeZone};
 use super::cli;
 use super::targets::Target;
 use super::users::caller;
-use super::words::{ago, clock, short};
+use super::words::{ago, end, short};
 use super::{Refusal, nothing, print, targets};
 use crate::journal::warn_stderr;
 use crate::state::pause::{self, Current, Pause};
@@ -37,7 +37,7 @@ pub(super) fn pause(flags: &cli::Pause) -> Result<u8, Refusal> {
             requests.pause = Some(asked.clone());
         })?;
         let long = ago(now.before(until).unwrap_or_default());
-        Ok(format!("paused until {} ({long})", clock(until, now)))
+        Ok(format!("paused until {} ({long})", end(until, now)))
     })
 }
 
@@ -57,15 +57,15 @@ pub(super) fn resume(flags: &cli::Resume) -> Result<u8, Refusal> {
             .and_then(|state| state.ledger.hold.as_ref());
         Ok(match (before, hold) {
             (Current::Inhibited(inhibit), _) => format!(
-                "still paused as long as {} runs (PID {})",
+                "still paused as long as {} runs (under PID {})",
                 inhibit.command, inhibit.pid
             ),
             (_, Some(_)) => "resumed; the next run restarts it if it does not answer".to_owned(),
             (Current::Paused(pause), None) => {
-                let until = clock(pause.until, now);
+                let until = end(pause.until, now);
                 format!("resumed; it was paused until {until} by {}", pause.by)
             }
-            _ => "resumed; it was neither paused nor held off".to_owned(),
+            _ => "was neither paused nor held off".to_owned(),
         })
     })
 }
@@ -78,7 +78,7 @@ pub(super) fn each(
 ) -> Result<u8, Refusal> {
     let found = targets(which)?;
     if found.all.is_empty() {
-        warn_stderr(&format!("cannot {verb}: {}", nothing(&found)));
+        warn_stderr(&format!("cannot {verb}: {}", nothing(&found, None)));
         return Err(Refusal::Failure);
     }
     let mut status = 0;
@@ -87,7 +87,7 @@ pub(super) fn each(
             Ok(done) => print(&format!(
                 "{}\n",
                 crate::text::one_line(&format!("{}: {done}", target.name))
-            )),
+            ))?,
             Err(reason) => {
                 warn_stderr(&refused(target, verb, &reason));
                 status = 1;

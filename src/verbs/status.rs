@@ -10,7 +10,7 @@ pub(super) use self::nagios::unknown;
 pub(super) use self::table::{outcome, what};
 use super::cli;
 use super::server::{How, Server};
-use super::words::{Style, clock, local, number, quoted, short, since, wrap};
+use super::words::{Style, clock, end, local, number, quoted, short, since, wrap};
 use crate::diagnosis::Kind;
 use crate::state::ledger::{Hold, Restarted};
 use crate::state::pause::Current;
@@ -50,10 +50,11 @@ pub(super) fn report(
 
 /// One line for each server.
 fn lines(servers: &[Server], now: Time) -> String {
-    let width = name_width(servers);
+    let names = servers.iter().map(|server| one_line(&server.name));
+    let width = names.clone().map(|name| name.chars().count()).max();
+    let width = width.unwrap_or(0).max(LEAST_NAME);
     let mut text = String::new();
-    for server in servers {
-        let name = short(&server.name, LONGEST_NAME);
+    for (server, name) in servers.iter().zip(names) {
         let how = server.how(now).words();
         let what = one_line(&summary(server, now));
         let _ = writeln!(text, "{name:width$}  {how:WORDS$}  {what}");
@@ -131,7 +132,7 @@ fn summary(server: &Server, now: Time) -> String {
     let mut text = format!("{answer}, {ago} ago");
     match &server.asked.current {
         Current::Paused(pause) => {
-            let _ = write!(text, "; until {}", clock(pause.until, now));
+            let _ = write!(text, "; until {}", end(pause.until, now));
             if !pause.by.is_empty() {
                 let _ = write!(text, " by {}", pause.by);
             }
@@ -144,7 +145,7 @@ fn summary(server: &Server, now: Time) -> String {
             let since = clock(inhibit.at, now);
             let _ = write!(
                 text,
-                "; as long as {} runs (PID {pid} of {by}, since {since})",
+                "; as long as {} runs (under PID {pid} of {by}, since {since})",
                 inhibit.command
             );
         }
@@ -184,10 +185,7 @@ fn details(server: &Server, how: How, now: Time) -> Vec<String> {
         });
     }
     if let Some(since_when) = server.ledger.flapping {
-        let since_when = clock(since_when, now);
-        lines.push(format!(
-            "flapping since {since_when}: restarts help, but not for long"
-        ));
+        lines.push(flapping(since_when, now));
     }
     if !how.is_well() {
         if let Some(hold) = server.hold() {
@@ -209,6 +207,12 @@ fn details(server: &Server, how: How, now: Time) -> Vec<String> {
     }
     lines.extend(server.damage.iter().cloned());
     lines
+}
+
+/// Since when restarts help, but not for long.
+fn flapping(since_when: Time, now: Time) -> String {
+    let since_when = clock(since_when, now);
+    format!("flapping since {since_when}: restarts help, but not for long")
 }
 
 /// Why the next restart waits, until when, and what ends that.
@@ -237,7 +241,7 @@ fn held(server: &Server, hold: &Hold, now: Time) -> String {
         return why;
     };
     let next = if until > now {
-        clock(until, now)
+        end(until, now)
     } else {
         "with the next run".to_owned()
     };

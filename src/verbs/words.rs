@@ -29,6 +29,11 @@ pub(crate) fn clock(time: Time, now: Time) -> String {
     there.format(format).to_string()
 }
 
+/// The end of something, as `clock` writes it: not before the minute in which it is over.
+pub(crate) fn end(time: Time, now: Time) -> String {
+    clock(Time(time.0.div_ceil(60).saturating_mul(60)), now)
+}
+
 /// The beginning of an incident in five columns: `06:41` today, `Tue` in the last days, `11-25` before.
 pub(crate) fn day(time: Time, now: Time) -> String {
     let (there, here) = (local(time), local(now));

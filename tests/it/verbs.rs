@@ -2,7 +2,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -124,27 +124,31 @@ impl States {
         run(self.verb(verb).args(arguments))
     }
 
-    /// A golden file with its moments filled in: `{clock AGO}`, `{day AGO}`, `{time AGO}`, `{date AGO}`,
+    /// A golden file with its moments filled in: `{clock AGO}`, `{end AGO}` (up to the next minute), `{day AGO}`, `{time AGO}`, `{date AGO}`,
     /// `{full AGO}`; also `{host}` and `{up}`.
     fn golden(&self, name: &str) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden");
         let text = fs::read_to_string(path.join(name)).unwrap();
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-        let place = regex_lite::Regex::new(r"\{(clock|day|time|date|full) (-?\d+)\}").unwrap();
+        let place = regex_lite::Regex::new(r"\{(clock|end|day|time|date|full) (-?\d+)\}").unwrap();
         let text = text.replace("{host}", host.trim());
         let text = text.replace("{up}", &up_minutes().to_string());
         let today = self.now.with_timezone(&Local).date_naive();
         let filled = place.replace_all(&text, |found: &regex_lite::Captures| {
             let ago: i64 = found[2].parse().unwrap();
-            let moment = self.at(ago).with_timezone(&Local);
+            let mut moment = self.at(ago).with_timezone(&Local);
+            if &found[1] == "end" {
+                let seconds = (60 - moment.timestamp() % 60) % 60;
+                moment += chrono::Duration::seconds(seconds);
+            }
             let days = (today - moment.date_naive()).num_days();
             let format = match (&found[1], days) {
                 ("time", _) => return self.time(ago),
                 ("full", _) => "%a %d %b %Y %H:%M:%S",
                 ("date", _) => "%Y-%m-%d %H:%M:%S",
                 (_, 0) => "%H:%M",
-                ("clock", -6..=6) => "%a %H:%M",
-                ("clock", _) => "%Y-%m-%d %H:%M",
+                ("clock" | "end", -6..=6) => "%a %H:%M",
+                ("clock" | "end", _) => "%Y-%m-%d %H:%M",
                 (_, 1..=6) => "%a  ",
                 _ => "%m-%d",
             };
@@ -191,7 +195,7 @@ fn up_minutes() -> i64 {
     (uptime() / 60).min(65)
 }
 
-/// The servers of OPERATIONS.md: one is up, one held off, one paused.
+/// One server is up, one held off, one paused.
 fn three(states: &States) {
     let start = (uptime() - 60 * up_minutes()) * 100;
     states.state(
@@ -745,6 +749,109 @@ fn the_history_says_what_happened_and_whether_restarts_helped() {
             assert_eq!(have.join(" "), keys);
         }
     }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let states = States::new();
+    states.healthy("main");
+    states.line("main", ("1", 60, "restarted", "child", "bjobs", 5));
+    for arguments in [&["status"][..], &["history"], &["history", "--json"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut verb = states.verb(arguments[0]);
+        verb.args(&arguments[1..])
+            .stdout(full)
+            .stderr(Stdio::piped());
+        let ran = verb.spawn().unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{arguments:?}");
+        assert!(said.contains("No space left on device"), "{said}");
+    }
+}
+
+#[test]
+fn a_culprit_is_that_of_its_cause() {
+    let states = States::new();
+    states.healthy("main");
+    states.line("main", ("1", 600, "failed", "child", "bjobs", 5));
+    states.line("main", ("1", 500, "failed", "not_running", "", 5));
+    let history = states.run("history", &[]).stdout;
+    assert!(history.contains("not_running"), "{history}");
+    assert!(!history.contains("bjobs"), "{history}");
+}
+
+#[test]
+fn what_another_user_may_not_read_is_not_said_to_be_missing() {
+    if !crate::rig::is_root() {
+        return skip("only root can be another user");
+    }
+    let states = States::new();
+    states.healthy("main");
+    states.line("main", ("1", 60, "restarted", "child", "bjobs", 5));
+    for name in ["main.json", "main.last", "main.history.jsonl"] {
+        fs::set_permissions(states.path(name), fs::Permissions::from_mode(0o640)).unwrap();
+    }
+    fs::set_permissions(states.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    // The build directory may be closed to others.
+    let program = states.path("monitor_myvnc");
+    assert!(
+        Command::new("cp")
+            .arg(MONITOR)
+            .arg(&program)
+            .status()
+            .unwrap()
+            .success()
+    );
+    for verb in ["status", "history"] {
+        let mut command = Command::new(&program);
+        command.arg(verb).arg("--state-dir").arg(states.path(""));
+        let ran = run(command.uid(65_534).gid(65_534));
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.code(), Some(1), "{said}");
+        assert!(said.contains("Permission denied"), "{said}");
+        assert!(!said.contains("no state"), "{said}");
+        assert!(!said.contains("no incident"), "{said}");
+    }
+}
+
+#[test]
+fn the_plugin_says_why_it_warns() {
+    let states = States::new();
+    states.healthy("main");
+    let flapping = states.time(600);
+    states.state(
+        "main",
+        json!({"server": "main", "phase": "up", "since": flapping, "flapping": flapping}),
+    );
+    let ran = states.run("status", &["--nagios"]);
+    assert_eq!(ran.code(), Some(1));
+    assert!(ran.stdout.contains("flapping since "), "{}", ran.stdout);
+}
+
+#[test]
+fn short_lines_have_whole_names() {
+    let states = States::new();
+    let name = "a-very-long-name-of-a-server";
+    states.healthy(name);
+    let short = states.run("status", &["--short"]).stdout;
+    assert!(short.starts_with(&format!("{name}  up ")), "{short}");
+}
+
+#[test]
+fn the_end_of_a_pause_is_not_shown_too_early() {
+    let states = States::new();
+    states.healthy("main");
+    // 15 seconds after a full minute.
+    let until = DateTime::from_timestamp(states.now.timestamp() / 60 * 60 + 3615, 0).unwrap();
+    let text = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+    states.pause(
+        "main",
+        &json!({"format": 1, "pause": {"until": text, "by": "alice", "at": states.time(0)}}),
+    );
+    let next = (until + chrono::Duration::seconds(45)).with_timezone(&Local);
+    let short = states.run("status", &["--short"]).stdout;
+    let shown = next.format("%H:%M by alice").to_string();
+    assert!(short.contains(&shown), "{short}, not {shown}");
 }
 
 /// What a file is called, and what makes it.

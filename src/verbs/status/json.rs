@@ -94,7 +94,7 @@ fn pause(current: &Current) -> Option<Value> {
         Current::Inhibited(inhibit) => Some(json!({
             "until": null,
             "by": some(&inhibit.by),
-            "reason": format!("{} runs (PID {})", inhibit.command, inhibit.pid),
+            "reason": format!("{} runs (under PID {})", inhibit.command, inhibit.pid),
         })),
         Current::None | Current::Unreadable(_) => None,
     }

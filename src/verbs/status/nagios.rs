@@ -1,7 +1,7 @@
 //! The status as a plugin of Nagios and Icinga prints it (Monitoring Plugins Development Guidelines).
 
 use super::super::server::{DAY, How, Server};
-use super::summary;
+use super::{flapping, summary};
 use crate::state::time::Time;
 use crate::text::one_line;
 
@@ -49,7 +49,9 @@ pub(super) fn line(servers: &[Server], now: Time) -> (String, u8) {
         .iter()
         .map(|(_, server)| {
             let how = server.how(now).words();
-            format!("{} {how}, {}", server.name, summary(server, now))
+            let flapping = server.ledger.flapping.map(|since| flapping(since, now));
+            let flapping = flapping.map(|text| format!("; {text}")).unwrap_or_default();
+            format!("{} {how}, {}{flapping}", server.name, summary(server, now))
         })
         .collect();
     let text = cleaned(&texts.join(" / "));
