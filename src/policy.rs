@@ -213,8 +213,9 @@ fn is_client_error(status: &str) -> bool {
     status.is_ok_and(|status| (400..500).contains(&status))
 }
 
-/// The cause that decides: a full disk that a restart was tried for, as long as it is full; else the first
-/// one, or what stands behind it if it only says that the server is away.
+/// The cause that decides. As long as a disk is full for which a restart was tried, it is that disk. Otherwise it is
+/// the first cause; if that one only says that the server does not answer, a full disk or a machine short of memory
+/// or CPUs among the others decides.
 fn decisive(ledger: &Ledger, outage: &Outage) -> Found {
     if let Some(directory) = ledger.full_disk().filter(|_| outage.is_disk_full) {
         return Found::new(Kind::DiskFull, directory);
@@ -226,12 +227,12 @@ fn decisive(ledger: &Ledger, outage: &Outage) -> Found {
         first.kind,
         Kind::NotRunning | Kind::Misplaced | Kind::AcceptQueue | Kind::Unremarkable | Kind::Unknown
     );
-    let is_behind = |found: &&Found| {
+    let says_why = |found: &&Found| {
         let kind = found.kind;
         matches!(kind, Kind::DiskFull | Kind::Memory | Kind::Overload)
     };
-    let behind = outage.causes.iter().filter(|_| says_little);
-    behind.clone().find(is_behind).unwrap_or(first).clone()
+    let mut others = outage.causes.iter().filter(|_| says_little);
+    others.find(says_why).unwrap_or(first).clone()
 }
 
 /// When a restart was last tried for what this cause names; none where it was not, or with another command.

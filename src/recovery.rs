@@ -720,7 +720,7 @@ mod tests {
                 E::Silent,
                 (P::Diagnosing(restart), A::Diagnose),
             ),
-            // The check at the URL was not answered for a reason of ours; the server itself was asked.
+            // The check at the URL failed on the monitor's own side; the server itself was asked.
             (
                 P::AskingItself(Situation {
                     was_asked: false,

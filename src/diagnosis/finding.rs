@@ -104,8 +104,8 @@ fn blocker(cause: &Cause, snapshot: &Snapshot) -> Option<Blocker> {
             peer: *peer,
         }),
         Wait::Process { chain, .. } => {
-            // Another process of the server is no child that may be ended, and what is only supposed to be
-            // waited for is no evidence.
+            // A process of the server itself is not ended, and neither is one that cannot be examined: that
+            // the server waits for it is then a guess.
             let is_server = |one: &Mentioned| {
                 snapshot
                     .processes

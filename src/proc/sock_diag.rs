@@ -396,6 +396,7 @@ fn tcp_info(answer: &[u8]) -> Option<&[u8]> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::time::Instant;
 
     use super::*;
     use crate::fuzz::{fuzz, linear};
@@ -486,8 +487,11 @@ mod tests {
             let (mut server, _) = listener.accept().unwrap();
             let accepted = seen().unwrap();
             assert!(accepted.inode != 0 && accepted.cookie == waiting.cookie);
-            std::thread::sleep(Duration::from_millis(60));
-            assert!(seen().unwrap().still() >= Duration::from_millis(50));
+            let began = Instant::now();
+            while seen().unwrap().still() < Duration::from_millis(50) {
+                assert!(began.elapsed() < Duration::from_secs(60), "{bound}");
+                std::thread::yield_now();
+            }
             client.write_all(b"GET").unwrap();
             server.peek(&mut [0; 3]).unwrap();
             server.write_all(b"HTTP").unwrap();

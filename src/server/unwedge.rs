@@ -91,7 +91,7 @@ impl fmt::Display for Refusal {
 }
 
 /// Whether the server's end of a connection may be ended. `inode`: that of the socket which the server's system
-/// call names. `listener`: where the server listens. `needed`: for so long nothing may have moved on it.
+/// call names. `listener`: where the server listens. `needed`: the least time without data on the connection.
 pub(crate) fn may_destroy(
     connection: Option<&Connection>,
     inode: u64,

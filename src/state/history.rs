@@ -32,7 +32,7 @@ pub(crate) enum Event {
     Failed,
     /// Down, and the restart waits.
     Held,
-    /// Answers again after `failed` or `held`, without a restart of ours.
+    /// Answers again after `failed` or `held`, and the monitor has not restarted it.
     Recovered,
     /// Of the incident `id`: the server answered for 10 minutes afterwards.
     Lasted,
@@ -122,28 +122,28 @@ impl<'a> Line<'a> {
         if text.contains('\\') {
             return None;
         }
-        let mut rest = behind(text, b'{')?;
+        let mut rest = text.strip_prefix('{')?;
         let mut texts = [None; KEYS.len()];
         let mut away_s = None;
         // Keys follow each other as in KEYS: the next one is tried first.
         let mut next = 0;
         loop {
-            let (key, after) = split(behind(rest, b'"')?, b'"')?;
-            let value = behind(after, b':')?;
-            if let Some(value) = behind(value, b'"') {
-                let (text, after) = split(value, b'"')?;
+            let (key, after) = rest.strip_prefix('"')?.split_once('"')?;
+            let value = after.strip_prefix(':')?;
+            if let Some(value) = value.strip_prefix('"') {
+                let (text, after) = value.split_once('"')?;
                 let mut places = (next..KEYS.len()).chain(0..next);
                 let place = places.find(|place| KEYS[*place] == key)?;
                 texts[place] = Some(text);
                 next = place + 1;
                 rest = after;
             } else if key == "pids" {
-                let (numbers, after) = split(behind(value, b'[')?, b']')?;
+                let (numbers, after) = value.strip_prefix('[')?.split_once(']')?;
                 let is_number = |byte: u8| byte.is_ascii_digit() || byte == b',';
                 numbers.bytes().all(is_number).then_some(())?;
                 rest = after;
             } else {
-                let end = value.bytes().position(|byte| matches!(byte, b',' | b'}'))?;
+                let end = value.find([',', '}'])?;
                 match (key, &value[..end]) {
                     ("away_s", number) if number != "null" => away_s = Some(number.parse().ok()?),
                     (_, "null") => (),
@@ -215,18 +215,6 @@ const KEYS: [&str; 9] = [
     "outcome",
     "by",
 ];
-
-/// What stands behind that byte, of ASCII, with which the text begins.
-fn behind(text: &str, byte: u8) -> Option<&str> {
-    let is_first = text.as_bytes().first() == Some(&byte);
-    is_first.then(|| &text[1..])
-}
-
-/// What stands before and after the first such byte, of ASCII.
-fn split(text: &str, byte: u8) -> Option<(&str, &str)> {
-    let at = text.bytes().position(|found| found == byte)?;
-    Some((&text[..at], &text[at + 1..]))
-}
 
 fn event_of(word: &str) -> Option<Event> {
     let word: StrDeserializer<serde::de::value::Error> = word.into_deserializer();

@@ -800,7 +800,7 @@ fn what_blocks_the_server_is_named_as_a_value_where_one_thread_alone_waits() {
     };
     let stuck = waits(chain(vec![sh(), bjobs()], None));
     assert_eq!(blocker(&stuck), Some(expected));
-    // Another process of the server is no child that may be ended, and what is hidden is no evidence.
+    // A process of the server itself is not ended, and neither is one that cannot be examined.
     let hidden = Mentioned {
         is_hidden: true,
         ..bjobs()

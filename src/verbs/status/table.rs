@@ -23,7 +23,7 @@ const HEIGHTS: [(u64, char, char); 6] = [
     (1200, '▂', '_'),
 ];
 const LEAST: (char, char) = ('▁', '_');
-/// So many causes are named.
+/// Number of causes that are named as the most frequent.
 const MOST_OFTEN: usize = 3;
 
 /// A line for each server that was ever checked.
