@@ -122,28 +122,28 @@ impl<'a> Line<'a> {
         if text.contains('\\') {
             return None;
         }
-        let mut rest = text.strip_prefix('{')?;
+        let mut rest = after(text, b'{')?;
         let mut texts = [None; KEYS.len()];
         let mut away_s = None;
         // Keys follow each other as in KEYS: the next one is tried first.
         let mut next = 0;
         loop {
-            let (key, after) = rest.strip_prefix('"')?.split_once('"')?;
-            let value = after.strip_prefix(':')?;
-            if let Some(value) = value.strip_prefix('"') {
-                let (text, after) = value.split_once('"')?;
+            let (key, value) = split(after(rest, b'"')?, b'"')?;
+            let value = after(value, b':')?;
+            if let Some(value) = after(value, b'"') {
+                let (text, others) = split(value, b'"')?;
                 let mut places = (next..KEYS.len()).chain(0..next);
                 let place = places.find(|place| KEYS[*place] == key)?;
                 texts[place] = Some(text);
                 next = place + 1;
-                rest = after;
+                rest = others;
             } else if key == "pids" {
-                let (numbers, after) = value.strip_prefix('[')?.split_once(']')?;
+                let (numbers, others) = split(after(value, b'[')?, b']')?;
                 let is_number = |byte: u8| byte.is_ascii_digit() || byte == b',';
                 numbers.bytes().all(is_number).then_some(())?;
-                rest = after;
+                rest = others;
             } else {
-                let end = value.find([',', '}'])?;
+                let end = value.bytes().position(|byte| matches!(byte, b',' | b'}'))?;
                 match (key, &value[..end]) {
                     ("away_s", number) if number != "null" => away_s = Some(number.parse().ok()?),
                     (_, "null") => (),
@@ -215,6 +215,19 @@ const KEYS: [&str; 9] = [
     "outcome",
     "by",
 ];
+
+/// The rest of a text that begins with this byte of ASCII.
+fn after(text: &str, byte: u8) -> Option<&str> {
+    let is_first = text.as_bytes().first() == Some(&byte);
+    is_first.then(|| &text[1..])
+}
+
+/// The parts of a text before and after the first such byte of ASCII. `str::split_once` takes a quarter longer for a
+/// history, where the program is optimised for size.
+fn split(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|found| found == byte)?;
+    Some((&text[..at], &text[at + 1..]))
+}
 
 fn event_of(word: &str) -> Option<Event> {
     let word: StrDeserializer<serde::de::value::Error> = word.into_deserializer();
