@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use self::preflight::Files;
+use self::record::Held;
 use self::start::Restart;
 use crate::diagnosis::Finding;
 use crate::health::{CheckError, Checker, Verdict};
@@ -31,7 +32,6 @@ use crate::server::select::{Facts, Selection};
 use crate::server::stop::ProcessHandle;
 use crate::settings::Settings;
 use crate::state::last::LastFile;
-use crate::state::ledger::Hold;
 use crate::state::time::Time;
 use crate::state::{self, StateFile};
 use crate::sys::files::Directory;
@@ -164,7 +164,7 @@ struct Run<'a> {
     /// What the restart policy was asked about.
     outage: Option<Outage>,
     /// Why a restart waits.
-    hold: Option<Hold>,
+    hold: Option<Held>,
     /// The processes that were stopped.
     stopped: Vec<i32>,
     held: Vec<ProcessHandle>,

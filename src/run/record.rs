@@ -15,7 +15,7 @@ use crate::recovery::{self, Event, Outcome, Plan, Prospects, Purpose};
 use crate::state;
 use crate::state::history::{self, Entry};
 use crate::state::last::Last;
-use crate::state::ledger::{Down, Restarted};
+use crate::state::ledger::{Down, Hold, Restarted};
 use crate::state::pause::{self, Current};
 use crate::state::time::Time;
 use crate::sys::bounded;
@@ -27,6 +27,22 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Who restored the service, where that was this program.
 const MONITOR: &str = "monitor";
+
+/// Why a restart waits, and the sentence of the cause that decided it.
+pub(super) struct Held {
+    hold: Hold,
+    cause: String,
+}
+
+impl Held {
+    fn of(hold: Hold, findings: &[Finding]) -> Self {
+        let slug = hold.why.split(' ').next();
+        let mut decisive = findings.iter();
+        let decisive = decisive.find(|one| Some(one.kind.slug()) == slug);
+        let cause = decisive.map_or_else(|| hold.why.clone(), |one| one.text.clone());
+        Self { hold, cause }
+    }
+}
 
 impl Run<'_> {
     /// A file of this server in the state directory.
@@ -141,11 +157,11 @@ impl Run<'_> {
             Ruling::Restart => (recovery::Ruling::Restart, may_unwedge),
             Ruling::RestartAfterCheck => (recovery::Ruling::AskFirst, may_unwedge),
             Ruling::Hold(hold) => {
-                self.hold = Some(hold);
+                self.hold = Some(Held::of(hold, findings));
                 (recovery::Ruling::Hold, may_unwedge)
             }
             Ruling::Leave(hold) => {
-                self.hold = Some(hold);
+                self.hold = Some(Held::of(hold, findings));
                 (recovery::Ruling::Hold, false)
             }
         };
@@ -214,8 +230,7 @@ impl Run<'_> {
         };
         let failures = self.state.state.ledger.failures(self.knobs().command);
         let name = &self.state.state.server;
-        let down = self.state.state.ledger.down.as_ref();
-        let cause = down.map(|down| down.text.as_str()).unwrap_or_default();
+        let Held { hold, cause } = hold;
         self.journal.warning(&held_off(hold, failures, cause, name));
     }
 
@@ -270,8 +285,8 @@ impl Run<'_> {
             | Outcome::Unproven
             | Outcome::ProxyFails
             | Outcome::TakenOver => {
-                let notice = match self.hold.clone() {
-                    Some(hold) => ledger.hold(hold),
+                let notice = match self.hold.take() {
+                    Some(held) => ledger.hold(held.hold),
                     None => ledger.untouched(),
                 };
                 match notice {

@@ -235,7 +235,14 @@ fn held(server: &Server, hold: &Hold, now: Time) -> String {
             format!("{} in an hour", number(recent as u64, "restart"))
         }
         "policy" => "restart-policy is never".to_owned(),
-        _ => "a restart does not cure this".to_owned(),
+        why => {
+            let cause = server.ledger.down.as_ref().map(|down| down.cause.as_str());
+            if why.split(' ').next() == cause {
+                "a restart does not cure this".to_owned()
+            } else {
+                format!("a restart does not cure {why}")
+            }
+        }
     };
     let Some(until) = hold.until else {
         return why;

@@ -36,4 +36,14 @@ fn cause_17_the_machine_is_overloaded() {
     let start = "[WARNING] Cause: the machine is overloaded: load ";
     let end = " % (10 s average)\n";
     assert!(log.contains(start) && log.contains(end), "{log}");
+    // A healthy server is slow here: it gets twice the time before it is restarted.
+    run(site
+        .monitor()
+        .args(["--restart-policy", "useful", "--timeout", "0.5"]));
+    let log = &site.log()[log.len()..];
+    let (asked, restarted) = (
+        log.find("The machine is busy: checking once more, for up to 1 seconds"),
+        log.find("RESTARTING SERVER"),
+    );
+    assert!(asked.is_some() && asked < restarted, "{log}");
 }

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use nix::mount::MsFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::rig::{Site, run, wait_until};
+use crate::rig::{self, Mounted, Site, run, wait_until};
 
 /// A file of the site's server in the state directory.
 fn state_file(site: &Site, extension: &str) -> PathBuf {
@@ -199,6 +200,40 @@ fn a_status_that_a_restart_does_not_change_is_held_until_it_changes() {
     let _server = site.start();
     let (log, _) = useful();
     assert!(log.contains("RESTARTING"), "{log}");
+}
+
+#[test]
+fn a_full_disk_is_held_until_there_is_space() {
+    rig::in_private_namespace(|| {
+        let site = Site::new("");
+        let disk = site.path("disk");
+        let _mounted = Mounted::tmpfs(&disk, MsFlags::empty(), "size=64k");
+        site.configure(&format!("log = {}", disk.join("myvnc_7.log").display()));
+        let server = site.start();
+        assert_eq!(run(&mut site.monitor()).code(), Some(0));
+        drop(server);
+        let attempt = || {
+            let mut monitor = site.bare_monitor();
+            monitor.args(["--restart-cmd", &site.manage("fail")]);
+            monitor.args(["--restart-policy", "useful"]);
+            ran(&site, monitor.args(["--process-pattern", &site.pattern()])).0
+        };
+        let _ = fs::write(disk.join("ballast"), vec![b'x'; 1 << 20]);
+        let log = attempt();
+        assert!(log.contains("Starting server with command"), "{log}");
+        for _ in 0..2 {
+            let log = attempt();
+            let held = format!(
+                "a restart does not cure this: the disk of {} is full",
+                disk.display()
+            );
+            assert!(log.contains(&held), "{log}");
+            assert!(!log.contains("Starting server with command"), "{log}");
+        }
+        fs::remove_file(disk.join("ballast")).unwrap();
+        let log = attempt();
+        assert!(log.contains("Starting server with command"), "{log}");
+    });
 }
 
 #[test]
