@@ -11,6 +11,7 @@ use super::users::caller;
 use super::words::short;
 use super::{Refusal, nothing, targets};
 use crate::journal::warn_stderr;
+use crate::redact;
 use crate::state::pause::{Inhibit, Inhibition};
 use crate::state::time::Time;
 use crate::sys::progress::Progress;
@@ -40,7 +41,7 @@ pub(super) fn inhibit(flags: &cli::Inhibit) -> Result<u8, Refusal> {
     let by = Inhibit {
         pid: nix::unistd::getpid().as_raw(),
         by: caller(),
-        command: short(&words.join(" "), LONGEST),
+        command: short(&redact::redacted(&words.join(" ")), LONGEST),
         at: Time::now(),
     };
     let mut inhibitions = Vec::new();

@@ -752,6 +752,26 @@ fn the_history_says_what_happened_and_whether_restarts_helped() {
 }
 
 #[test]
+fn a_password_of_the_command_is_not_written_down() {
+    let states = States::new();
+    states.healthy("main");
+    let file = states.path("main.pause").display().to_string();
+    let command = [
+        "--",
+        "sh",
+        "-c",
+        "cat \"$0\"",
+        &file,
+        "--password",
+        "hunter2",
+    ];
+    let ran = states.run("inhibit", &command);
+    assert_eq!(ran.code(), Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("--password ***"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("hunter2"), "{}", ran.stdout);
+}
+
+#[test]
 fn output_that_cannot_be_written_is_an_error() {
     let states = States::new();
     states.healthy("main");
