@@ -137,7 +137,7 @@ pub(crate) struct State {
     pub(crate) paused: Option<Time>,
     /// Unix time of the last warning about the restart command.
     pub(crate) warned: Option<u64>,
-    /// The last `resume` that was carried out (`pause::Asked`).
+    /// The last `resume` that was carried out (`pause::Requested`).
     pub(crate) resumed: Option<Time>,
     /// When the server's certificate expires.
     pub(crate) certificate_expires: Option<Time>,

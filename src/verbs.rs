@@ -21,7 +21,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 
 use self::cli::{Cli, Verb};
-use self::server::{Process, Server};
+use self::server::{Server, ShownProcess};
 use self::targets::Targets;
 use self::users::Users;
 use self::words::Style;
@@ -232,11 +232,11 @@ impl Processes {
     }
 
     /// The process of the known server; none where it is of another boot.
-    fn of(&mut self, state: &State) -> Option<Process> {
+    fn of(&mut self, state: &State) -> Option<ShownProcess> {
         let known = state.known.as_ref().filter(|_| state.is_of_this_boot())?;
         let start = known.start.map(|ticks| ticks / procfs::ticks_per_second());
         let age = start.and_then(|start| self.uptime?.checked_sub(start));
-        Some(Process {
+        Some(ShownProcess {
             pid: known.pid?,
             user: known.uid.map(|uid| self.users.name(uid)),
             started: age.map(|age| Time(self.now.0.saturating_sub(age))),

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::state::ledger::{Down, Phase};
+use crate::state::ledger::{Condition, Down};
 
 /// Runs in a day.
 const RUNS: u64 = 1440;
@@ -155,7 +155,7 @@ fn day(trouble: Trouble, knobs: Knobs) -> Day {
             .filter(|second| world.answers(*second))
             .count();
         let is_up = world.answers(ends);
-        assert_eq!(is_up, ledger.phase == Phase::Up, "minute {minute}");
+        assert_eq!(is_up, ledger.phase == Condition::Up, "minute {minute}");
     }
     let counts = ledger.totals.restarts;
     Day {

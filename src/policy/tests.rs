@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::state::ledger::{Down, Phase};
+use crate::state::ledger::{Condition, Down};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const START: Time = Time(1_764_000_000);
@@ -403,7 +403,7 @@ fn ten_minutes_of_answers_resume_and_another_command_begin_anew() {
 
     let mut resumed = failed.clone();
     resumed.clear();
-    assert_eq!(resumed.phase, Phase::Down);
+    assert_eq!(resumed.phase, Condition::Down);
     assert_eq!(resumed.hold, None);
     assert_eq!(rule(PACKAGED, &resumed, minutes(8), &gone), Ruling::Restart);
 
@@ -562,7 +562,7 @@ fn a_run_that_is_killed_midway_has_failed() {
     for minute in 0..2 {
         ledger.begin(PACKAGED, minutes(minute), &gone, "a");
     }
-    assert_eq!(ledger.phase, Phase::Down);
+    assert_eq!(ledger.phase, Condition::Down);
     assert_eq!(ledger.failures(1), 2);
     assert_eq!(ledger.totals.restarts.failed, 2);
     attempt(
@@ -584,7 +584,7 @@ fn an_outage_is_counted_from_the_last_answer_to_the_next() {
     ledger.fell(minutes(3), minutes(2), down("a", "child"));
     assert_eq!(
         (ledger.phase, ledger.since),
-        (Phase::Down, Some(minutes(2)))
+        (Condition::Down, Some(minutes(2)))
     );
     assert!(ledger.hold(held(None, "policy")).is_some());
     ledger.fell(minutes(4), minutes(4), down("b", "not_running"));
@@ -595,7 +595,7 @@ fn an_outage_is_counted_from_the_last_answer_to_the_next() {
     assert_eq!(ledger.since, Some(minutes(2)));
     let recovered = Note::Recovered {
         down: known,
-        was: Phase::Held,
+        was: Condition::Held,
         away: MINUTE * 3,
     };
     assert_eq!(ledger.answered(minutes(5)), [recovered]);
@@ -612,7 +612,7 @@ fn an_outage_is_counted_from_the_last_answer_to_the_next() {
 
     ledger.fell(minutes(8), minutes(8), down("d", "child"));
     ledger.untouched();
-    assert_eq!(ledger.phase, Phase::Failed);
+    assert_eq!(ledger.phase, Condition::Failed);
     assert_eq!(ledger.unwedged(minutes(9)).notices, [Notice::Recovered]);
 }
 

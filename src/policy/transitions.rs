@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{HOUR, Knobs, Outage, Row, counted, decisive, row_of};
 use crate::cli::RestartPolicy;
 use crate::diagnosis::Kind;
-use crate::state::ledger::{Attempt, Down, Hold, Ledger, Phase, Restarted};
+use crate::state::ledger::{Attempt, Condition, Down, Hold, Ledger, Restarted};
 use crate::state::time::Time;
 
 /// The server is unwedged in an hour, at most.
@@ -38,7 +38,7 @@ pub(crate) enum Note {
         /// The outage; it was announced if `down.announced` is set.
         down: Down,
         /// How the server was.
-        was: Phase,
+        was: Condition,
         /// How long it was away.
         away: Duration,
     },
@@ -81,7 +81,7 @@ impl Ledger {
     /// A check was answered. Most healthy runs change nothing.
     pub(crate) fn answered(&mut self, now: Time) -> Vec<Note> {
         let mut notes = Vec::new();
-        if self.phase != Phase::Up {
+        if self.phase != Condition::Up {
             let was = self.phase;
             let (down, away) = self.comes_back(now);
             notes.push(Note::Recovered { down, was, away });
@@ -106,7 +106,7 @@ impl Ledger {
     /// A check failed. `since`: the last answer, or the first check that failed; it counts where an outage
     /// begins. `down`: what this run found. Where an outage goes on, it replaces what earlier runs found.
     pub(crate) fn fell(&mut self, now: Time, since: Time, down: Down) -> Option<Note> {
-        if self.phase != Phase::Up {
+        if self.phase != Condition::Up {
             let known = self.down.get_or_insert_default();
             *known = Down {
                 id: std::mem::take(&mut known.id),
@@ -122,7 +122,7 @@ impl Ledger {
         let since = since.max(up).min(now);
         let incidents = &mut self.totals.incidents;
         *incidents.entry(down.cause.clone()).or_default() += 1;
-        self.phase = Phase::Down;
+        self.phase = Condition::Down;
         self.since = Some(since);
         self.down = Some(down);
         let last = self.restarts.last_mut().filter(|last| is_open(last))?;
@@ -145,7 +145,7 @@ impl Ledger {
             tried.insert(cause.clone(), found.subject);
         }
         self.keep_tried(tried);
-        self.phase = Phase::Down;
+        self.phase = Condition::Down;
         self.restarts.push(Attempt {
             at: now,
             outcome: Restarted::Failed,
@@ -234,14 +234,14 @@ impl Ledger {
             down.announced = Some("held".to_owned());
             down.held = Some(hold.why.clone());
         }
-        self.phase = Phase::Held;
+        self.phase = Condition::Held;
         self.hold = Some(hold);
         is_news.then_some(Notice::Held)
     }
 
     /// Nothing could be touched. Announced once, and not after a hold because of the cause.
     pub(crate) fn untouched(&mut self) -> Option<Notice> {
-        self.phase = Phase::Failed;
+        self.phase = Condition::Failed;
         let down = self.down.get_or_insert_default();
         let is_news = match down.announced.as_deref() {
             None => true,
@@ -257,15 +257,15 @@ impl Ledger {
     /// `resume`, or a reboot: earlier restarts no longer count.
     pub(crate) fn clear(&mut self) {
         self.settle();
-        if self.phase == Phase::Held {
-            self.phase = Phase::Down;
+        if self.phase == Condition::Held {
+            self.phase = Condition::Down;
         }
     }
 
     /// Why the next restart waits, while it does.
     pub(crate) fn held(&self) -> Option<&Hold> {
         let hold = self.hold.as_ref();
-        hold.filter(|_| self.phase == Phase::Held)
+        hold.filter(|_| self.phase == Condition::Held)
     }
 
     /// The directory of the full disk that a restart was tried for.
@@ -286,7 +286,7 @@ impl Ledger {
         let since = self.since.replace(now).unwrap_or(now);
         let away = since.before(now).unwrap_or_default();
         self.totals.away_s += away.as_secs();
-        self.phase = Phase::Up;
+        self.phase = Condition::Up;
         let mut tried = self.hold.take().unwrap_or_default().tried;
         tried.retain(|slug, _| slug == Kind::DiskFull.slug());
         self.keep_tried(tried);

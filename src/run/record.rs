@@ -13,7 +13,7 @@ use crate::health::Verdict;
 use crate::policy::{self, Found, Knobs, Note, Notice, Outage, Ruling, Server};
 use crate::recovery::{self, Event, Outcome, Plan, Prospects, Purpose};
 use crate::state;
-use crate::state::history::{self, Entry};
+use crate::state::history::{self, Entry, HistoryEvent};
 use crate::state::last::Last;
 use crate::state::ledger::{Down, Hold, Restarted};
 use crate::state::pause::{self, Current};
@@ -253,18 +253,13 @@ impl Run<'_> {
             Outcome::Restarted | Outcome::OwnerChanged | Outcome::InstanceEnded => {
                 let down = ledger.down.clone();
                 let ended = ledger.ended(now, Restarted::Answered);
-                self.write(
-                    history::Event::Restarted,
-                    down,
-                    ended.away,
-                    Some("answered"),
-                )
-                .await;
+                self.write(HistoryEvent::Restarted, down, ended.away, Some("answered"))
+                    .await;
             }
             Outcome::Unwedged => {
                 let down = ledger.down.clone();
                 let ended = ledger.unwedged(now);
-                self.write(history::Event::Unwedged, down, ended.away, Some("answered"))
+                self.write(HistoryEvent::Unwedged, down, ended.away, Some("answered"))
                     .await;
             }
             Outcome::CommandFailed | Outcome::NoAnswer | Outcome::Unkillable => {
@@ -293,7 +288,7 @@ impl Run<'_> {
                     Some(Notice::Held) => {
                         let down = ledger.down.clone();
                         let away = self.away();
-                        self.write(history::Event::Held, down, away, Some("held"))
+                        self.write(HistoryEvent::Held, down, away, Some("held"))
                             .await;
                     }
                     Some(Notice::Failed) => self.write_failure("untouched").await,
@@ -318,7 +313,7 @@ impl Run<'_> {
     async fn write_failure(&mut self, outcome: &str) {
         let down = self.state.state.ledger.down.clone();
         let away = self.away();
-        self.write(history::Event::Failed, down, away, Some(outcome))
+        self.write(HistoryEvent::Failed, down, away, Some(outcome))
             .await;
     }
 
@@ -343,7 +338,7 @@ impl Run<'_> {
             .before
             .and_then(|before| before.unwatched(self.began));
         if let Some(span) = unwatched {
-            self.write(history::Event::Unwatched, None, Some(span), None)
+            self.write(HistoryEvent::Unwatched, None, Some(span), None)
                 .await;
         }
     }
@@ -352,7 +347,7 @@ impl Run<'_> {
     async fn note_planned(&mut self) {
         let planned = self.state.state.ledger.planned.take();
         if let Some(away) = planned.and_then(|since| since.before(self.began)) {
-            self.write(history::Event::Planned, None, Some(away), None)
+            self.write(HistoryEvent::Planned, None, Some(away), None)
                 .await;
         }
     }
@@ -360,11 +355,11 @@ impl Run<'_> {
     async fn note(&mut self, notes: Vec<Note>) {
         for note in notes {
             match note {
-                Note::Lasted { id } => self.write_of(history::Event::Lasted, id).await,
-                Note::FellAgain { id } => self.write_of(history::Event::FellAgain, id).await,
+                Note::Lasted { id } => self.write_of(HistoryEvent::Lasted, id).await,
+                Note::FellAgain { id } => self.write_of(HistoryEvent::FellAgain, id).await,
                 Note::Recovered { down, away, .. } => {
                     self.write(
-                        history::Event::Recovered,
+                        HistoryEvent::Recovered,
                         Some(down),
                         Some(away),
                         Some("answered"),
@@ -376,7 +371,7 @@ impl Run<'_> {
         }
     }
 
-    async fn write_of(&mut self, event: history::Event, id: String) {
+    async fn write_of(&mut self, event: HistoryEvent, id: String) {
         let down = Down {
             id,
             ..Down::default()
@@ -387,7 +382,7 @@ impl Run<'_> {
     /// Appends a line to the history. `away`: since the outage began; what earlier lines counted is left out.
     async fn write(
         &mut self,
-        event: history::Event,
+        event: HistoryEvent,
         down: Option<Down>,
         away: Option<Duration>,
         outcome: Option<&str>,
@@ -406,8 +401,8 @@ impl Run<'_> {
         }
         let filled = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         let by = match event {
-            history::Event::Restarted | history::Event::Unwedged => Some(MONITOR.to_owned()),
-            history::Event::Recovered => {
+            HistoryEvent::Restarted | HistoryEvent::Unwedged => Some(MONITOR.to_owned()),
+            HistoryEvent::Recovered => {
                 let known = self.state.known();
                 known.and_then(|known| known.uid).map(name_of)
             }

@@ -132,9 +132,9 @@ impl Run<'_> {
                 .as_ref()
                 .is_some_and(|server| Proc::here().is_alive(server.pid, server.start_time));
             match asked {
-                Asked::Interrupted => return Ok(Event::Interrupted),
-                Asked::Answers if !is_same => return Err(Failure::OtherProcess),
-                Asked::Answers => {
+                CheckEnd::Interrupted => return Ok(Event::Interrupted),
+                CheckEnd::Answers if !is_same => return Err(Failure::OtherProcess),
+                CheckEnd::Answers => {
                     incident.has_answered = true;
                     tokio::time::sleep(LOOK_INTERVAL).await;
                     self.look(incident).await;
@@ -143,7 +143,7 @@ impl Run<'_> {
                     }
                 }
                 // It has answered: what blocks it now are clients that come back.
-                Asked::Late if incident.has_answered && is_same => {
+                CheckEnd::Late if incident.has_answered && is_same => {
                     self.journal.warning(&format!(
                         "Clients keep blocking the server: {} connections were destroyed in {} s; a proxy in front of the \
                          server keeps them away from it",
@@ -152,7 +152,7 @@ impl Run<'_> {
                     ));
                     break;
                 }
-                Asked::Late => {
+                CheckEnd::Late => {
                     let acts = incident.acts.count();
                     let refusal = incident.refusal.clone().filter(|_| acts == 0);
                     return Err(refusal.map_or(Failure::NoAnswer(acts), Failure::Refused));
@@ -174,7 +174,7 @@ impl Run<'_> {
         began: Instant,
         deadline: Instant,
         incident: &mut Incident,
-    ) -> Result<Asked, Failure> {
+    ) -> Result<CheckEnd, Failure> {
         let itself = self.own_address();
         let timeout = self.settings.timeout;
         let mut wait = HEAD_START;
@@ -196,13 +196,13 @@ impl Run<'_> {
                     name = self.signals.next() => {
                         drop(asking);
                         self.on_signal(phase, name);
-                        return Ok(Asked::Interrupted);
+                        return Ok(CheckEnd::Interrupted);
                     }
                     verdict = &mut asking => break verdict,
                     () = tokio::time::sleep_until(next) => (),
                 }
                 if Instant::now() >= deadline {
-                    return Ok(Asked::Late);
+                    return Ok(CheckEnd::Late);
                 }
                 if self.look_and_act(began, deadline, incident).await? {
                     wait = HEAD_START;
@@ -214,7 +214,7 @@ impl Run<'_> {
                 self.verdict = Some(verdict);
             }
             if is_healthy {
-                return Ok(Asked::Answers);
+                return Ok(CheckEnd::Answers);
             }
             tokio::time::sleep(LOOK_INTERVAL.min(left)).await;
         }
@@ -402,7 +402,7 @@ impl Run<'_> {
 }
 
 /// How asking ended.
-enum Asked {
+enum CheckEnd {
     Answers,
     /// It has not answered in its time.
     Late,

@@ -23,7 +23,7 @@ const LONGEST: usize = 64 << 10;
 /// What a line of the history says.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Event {
+pub(crate) enum HistoryEvent {
     /// Down and healed by a restart.
     Restarted,
     /// Down and healed without one.
@@ -57,7 +57,7 @@ pub(crate) struct Entry {
     /// The server's name.
     pub(crate) server: String,
     /// What happened.
-    pub(crate) event: Event,
+    pub(crate) event: HistoryEvent,
     /// Slug of the first cause.
     #[serde(default)]
     pub(crate) cause: Option<String>,
@@ -89,7 +89,7 @@ pub(crate) struct Line<'a> {
     pub(crate) at: Time,
     #[serde(borrow)]
     pub(crate) server: Cow<'a, str>,
-    pub(crate) event: Event,
+    pub(crate) event: HistoryEvent,
     #[serde(borrow, default)]
     pub(crate) cause: Option<Text<'a>>,
     #[serde(borrow, default)]
@@ -191,8 +191,8 @@ impl<'a> Line<'a> {
                 .is_some_and(|outcome| outcome.0 == "failed")
         };
         match self.event {
-            Event::Restarted => true,
-            Event::Failed => is_failed(),
+            HistoryEvent::Restarted => true,
+            HistoryEvent::Failed => is_failed(),
             _ => false,
         }
     }
@@ -229,9 +229,9 @@ fn split(text: &str, byte: u8) -> Option<(&str, &str)> {
     Some((&text[..at], &text[at + 1..]))
 }
 
-fn event_of(word: &str) -> Option<Event> {
+fn event_of(word: &str) -> Option<HistoryEvent> {
     let word: StrDeserializer<serde::de::value::Error> = word.into_deserializer();
-    Event::deserialize(word).ok()
+    HistoryEvent::deserialize(word).ok()
 }
 
 /// Appends a line with one write. A file of 1 MiB is renamed to `….1` before, in the place of an older one.
@@ -336,7 +336,7 @@ mod tests {
             id: id.to_owned(),
             at: Time(1_764_052_868),
             server: "main".to_owned(),
-            event: Event::Restarted,
+            event: HistoryEvent::Restarted,
             cause: Some("idle_client".to_owned()),
             culprit: Some("10.1.2.3:51234".to_owned()),
             culprit_kind: Some("client".to_owned()),
@@ -463,7 +463,7 @@ mod tests {
         std::fs::write(&path, newer).unwrap();
         let mut events = Vec::new();
         read(&path, |entry| events.push(entry.event)).unwrap();
-        assert_eq!(events, [Event::Other]);
+        assert_eq!(events, [HistoryEvent::Other]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::time::Time;
 /// How the server was at the last change.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Phase {
+pub(crate) enum Condition {
     /// It answers.
     #[default]
     Up,
@@ -121,7 +121,7 @@ pub(crate) struct Restarts {
 #[serde(default)]
 pub(crate) struct Ledger {
     /// How the server is.
-    pub(crate) phase: Phase,
+    pub(crate) phase: Condition,
     /// Since when it answers, or since when it does not.
     pub(crate) since: Option<Time>,
     /// The outage, while there is one.

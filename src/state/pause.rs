@@ -104,7 +104,7 @@ pub(crate) enum Current {
 
 /// What is asked of a run.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub(crate) struct Asked {
+pub(crate) struct Requested {
     /// Whether it is to touch nothing.
     pub(crate) current: Current,
     /// When the end of a hold-off and of the back-off was last asked for. A run carries it out unless it
@@ -141,16 +141,16 @@ impl Requests {
 
 /// What the file asks for, for a run. One system call where there is no file; whatever its disk does,
 /// it takes no more than about a second.
-pub(crate) async fn asked(path: &Path, now: Time) -> Asked {
+pub(crate) async fn asked(path: &Path, now: Time) -> Requested {
     if is_missing(path) {
-        return Asked::default();
+        return Requested::default();
     }
     let reason = match bounded::ask(READ_TIMEOUT, || current(path, now)).await {
         Ok(Some(asked)) => return asked,
         Ok(None) => "its disk does not respond".to_owned(),
         Err(reason) => errno_text(&reason),
     };
-    Asked {
+    Requested {
         current: Current::Unreadable(reason),
         resume: None,
     }
@@ -164,18 +164,18 @@ fn is_missing(path: &Path) -> bool {
 }
 
 /// What the file asks for, read without a time limit.
-pub(crate) fn current(path: &Path, now: Time) -> Asked {
+pub(crate) fn current(path: &Path, now: Time) -> Requested {
     let (requests, is_running) = match read(path) {
         Ok(Some(read)) => read,
-        Ok(None) => return Asked::default(),
+        Ok(None) => return Requested::default(),
         Err(reason) => {
-            return Asked {
+            return Requested {
                 current: Current::Unreadable(errno_text(&reason)),
                 resume: None,
             };
         }
     };
-    Asked {
+    Requested {
         current: requests.current(is_running, now),
         // A time to come would be carried out again and again once the clock is right.
         resume: requests
@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn a_pause_ends_by_itself() {
         let (_directory, path) = directory();
-        assert_eq!(current(&path, NOW), Asked::default());
+        assert_eq!(current(&path, NOW), Requested::default());
         change(&path, |requests| requests.pause = Some(pause(60))).unwrap();
         assert_eq!(current(&path, NOW).current, Current::Paused(pause(60)));
         let later = |seconds| current(&path, Time(NOW.0 + seconds)).current;
@@ -452,7 +452,7 @@ mod tests {
             );
         }
         std::fs::write(&path, "").unwrap();
-        assert_eq!(current(&path, NOW), Asked::default());
+        assert_eq!(current(&path, NOW), Requested::default());
         std::fs::write(&path, r#"{"pause":{"until":"2999-01-01T00:00:00Z"}}"#).unwrap();
         assert_eq!(
             unreadable(&path),
@@ -461,7 +461,7 @@ mod tests {
         change(&path, |requests| requests.pause = Some(pause(60))).unwrap();
         assert_eq!(current(&path, NOW).current, Current::Paused(pause(60)));
         std::fs::write(&path, r#"{"resume":"2999-01-01T00:00:00Z"}"#).unwrap();
-        assert_eq!(current(&path, NOW), Asked::default());
+        assert_eq!(current(&path, NOW), Requested::default());
     }
 
     #[test]
@@ -530,7 +530,7 @@ mod tests {
         one.end().unwrap();
         assert_eq!(current(&path, NOW).current, Current::Inhibited(other));
         two.end().unwrap();
-        assert_eq!(current(&path, NOW), Asked::default());
+        assert_eq!(current(&path, NOW), Requested::default());
         assert!(!path.exists(), "it asks for nothing");
         drop(daemon);
     }
@@ -570,7 +570,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_run_reads_the_same() {
         let (_directory, path) = directory();
-        assert_eq!(asked(&path, NOW).await, Asked::default());
+        assert_eq!(asked(&path, NOW).await, Requested::default());
         change(&path, |requests| requests.pause = Some(pause(60))).unwrap();
         assert_eq!(asked(&path, NOW).await, current(&path, NOW));
     }

@@ -9,7 +9,7 @@ use super::status::{outcome, what};
 use super::words::{self, Style, local, number, seconds, short};
 use super::{Refusal, nothing, print, targets, written};
 use crate::journal::warn_stderr;
-use crate::state::history::{self, Entry, Event, Line};
+use crate::state::history::{self, Entry, HistoryEvent, Line};
 use crate::state::time::Time;
 use crate::text::errno_text;
 
@@ -135,7 +135,7 @@ impl Array {
 
 /// A line for each incident, the oldest first.
 fn lines(incidents: &mut Vec<Incident>) -> String {
-    incidents.retain(|incident| incident.event != Event::Other);
+    incidents.retain(|incident| incident.event != HistoryEvent::Other);
     incidents.sort_by_key(|incident| incident.began);
     let widths = incidents.iter().map(|one| one.server.chars().count());
     let width = widths.max().unwrap_or(0).min(LONGEST_NAME);
@@ -194,7 +194,7 @@ impl Groups {
         group.incidents += 1;
         group.restarts += incident.restarts;
         group.lasted += u32::from(incident.restarts > 0 && incident.lasted == Some(true));
-        group.unwedged += u32::from(incident.event == Event::Unwedged);
+        group.unwedged += u32::from(incident.event == HistoryEvent::Unwedged);
         group.away += incident.away;
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::state::history::{Event, Line, Text};
+use crate::state::history::{HistoryEvent, Line, Text};
 use crate::state::time::Time;
 
 /// Number of incidents that can get further lines. Older ones are passed on.
@@ -16,7 +16,7 @@ pub(crate) struct Incident {
     /// When it began.
     pub(crate) began: Time,
     /// Its last event that is about how it went.
-    pub(crate) event: Event,
+    pub(crate) event: HistoryEvent,
     pub(crate) cause: Option<String>,
     pub(crate) culprit: Option<String>,
     /// Whether the culprit is a client, whose port says nothing.
@@ -50,8 +50,8 @@ impl Incident {
 
     fn take(&mut self, line: Line) {
         match line.event {
-            Event::Lasted => return self.lasted = Some(true),
-            Event::FellAgain => return self.lasted = Some(false),
+            HistoryEvent::Lasted => return self.lasted = Some(true),
+            HistoryEvent::FellAgain => return self.lasted = Some(false),
             _ => self.restarts += u32::from(line.is_restart()),
         }
         self.event = line.event;
@@ -95,8 +95,11 @@ impl Incident {
 }
 
 /// Whether lines of that kind tell of an incident.
-pub(crate) fn is_incident(event: Event) -> bool {
-    !matches!(event, Event::Unwatched | Event::Planned | Event::Other)
+pub(crate) fn is_incident(event: HistoryEvent) -> bool {
+    !matches!(
+        event,
+        HistoryEvent::Unwatched | HistoryEvent::Planned | HistoryEvent::Other
+    )
 }
 
 /// Puts lines together. An incident is passed on when many others have begun since, so that it needs
@@ -117,7 +120,7 @@ impl Incidents {
             return None;
         }
         // Its first lines are too old to be read, or were lost with a file.
-        if matches!(line.event, Event::Lasted | Event::FellAgain) {
+        if matches!(line.event, HistoryEvent::Lasted | HistoryEvent::FellAgain) {
             return None;
         }
         let mut incident = Incident::new(&line);
@@ -138,7 +141,7 @@ impl Incidents {
 mod tests {
     use super::*;
 
-    fn line(id: &str, at: u64, event: Event, away: u64) -> Line<'_> {
+    fn line(id: &str, at: u64, event: HistoryEvent, away: u64) -> Line<'_> {
         let text = |text: &'static str| Some(Text(text.into()));
         Line {
             id: id.into(),
@@ -157,19 +160,22 @@ mod tests {
     #[test]
     fn lines_of_one_incident_are_one() {
         let mut incidents = Incidents::default();
-        incidents.take(line("1", 1074, Event::Failed, 74));
-        incidents.take(line("2", 2000, Event::Unwedged, 1));
-        let mut recovered = line("1", 2074, Event::Recovered, 1000);
+        incidents.take(line("1", 1074, HistoryEvent::Failed, 74));
+        incidents.take(line("2", 2000, HistoryEvent::Unwedged, 1));
+        let mut recovered = line("1", 2074, HistoryEvent::Recovered, 1000);
         recovered.by = Some(Text("alice".into()));
         recovered.culprit = None;
         incidents.take(recovered);
-        incidents.take(line("1", 2700, Event::Lasted, 0));
-        incidents.take(line("0", 2700, Event::FellAgain, 0));
+        incidents.take(line("1", 2700, HistoryEvent::Lasted, 0));
+        incidents.take(line("0", 2700, HistoryEvent::FellAgain, 0));
         let rest: Vec<Incident> = incidents.rest().into();
         assert_eq!(rest.len(), 2);
         let one = &rest[0];
         assert_eq!((one.began, one.away), (Time(1000), 1074));
-        assert_eq!((one.event, one.lasted), (Event::Recovered, Some(true)));
+        assert_eq!(
+            (one.event, one.lasted),
+            (HistoryEvent::Recovered, Some(true))
+        );
         assert_eq!((one.restarts, one.by.as_deref()), (1, Some("alice")));
         assert_eq!(one.who(), Some("[2001:db8::1]"));
         assert_eq!(one.what(one.who()), "idle_client [2001:db8::1]");
@@ -178,15 +184,15 @@ mod tests {
     #[test]
     fn lines_without_a_number_are_no_incident_s() {
         let mut incidents = Incidents::default();
-        incidents.take(line("", 1074, Event::Unwatched, 74));
-        incidents.take(line("", 2000, Event::Planned, 1));
+        incidents.take(line("", 1074, HistoryEvent::Unwatched, 74));
+        incidents.take(line("", 2000, HistoryEvent::Planned, 1));
         assert_eq!(incidents.rest().len(), 2);
     }
 
     #[test]
     fn only_a_client_loses_its_port() {
         let mut incidents = Incidents::default();
-        let mut peer = line("1", 1074, Event::Failed, 74);
+        let mut peer = line("1", 1074, HistoryEvent::Failed, 74);
         peer.culprit_kind = Some(Text("peer".into()));
         incidents.take(peer);
         assert_eq!(incidents.rest()[0].who(), Some("[2001:db8::1]:51234"));
@@ -197,7 +203,7 @@ mod tests {
         let mut incidents = Incidents::default();
         let passed = (0..100).filter_map(|number| {
             let id = number.to_string();
-            incidents.take(line(&id, number, Event::Restarted, 1))
+            incidents.take(line(&id, number, HistoryEvent::Restarted, 1))
         });
         let passed: Vec<String> = passed.map(|incident| incident.id).collect();
         assert_eq!(passed.len(), 100 - OPEN);

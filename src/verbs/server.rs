@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use super::incidents::{Incident, Incidents, is_incident};
 use super::spans::Timeline;
 use super::targets::Target;
-use crate::state::history::{self, Event, Line};
+use crate::state::history::{self, HistoryEvent, Line};
 use crate::state::last::{self, Checked};
-use crate::state::ledger::{Down, Hold, Ledger, Phase};
-use crate::state::pause::{self, Asked, Current};
+use crate::state::ledger::{Condition, Down, Hold, Ledger};
+use crate::state::pause::{self, Current, Requested};
 use crate::state::time::Time;
 use crate::text::errno_text;
 
@@ -60,7 +60,7 @@ impl How {
 
 /// The process of a server.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Process {
+pub(crate) struct ShownProcess {
     pub(crate) pid: i32,
     /// Login name, or the user ID in digits.
     pub(crate) user: Option<String>,
@@ -94,10 +94,10 @@ pub(crate) struct Server {
     pub(crate) checked: Option<Checked>,
     pub(crate) ledger: Ledger,
     pub(crate) certificate_expires: Option<Time>,
-    pub(crate) asked: Asked,
+    pub(crate) asked: Requested,
     /// The last `resume` that a run has carried out.
     pub(crate) resumed: Option<Time>,
-    pub(crate) process: Option<Process>,
+    pub(crate) process: Option<ShownProcess>,
     pub(crate) past: Past,
     /// What could not be read, a line for each.
     pub(crate) damage: Vec<String>,
@@ -108,7 +108,7 @@ impl Server {
     pub(crate) fn read(
         target: &Target,
         now: Time,
-        process: impl FnOnce(&crate::state::State) -> Option<Process>,
+        process: impl FnOnce(&crate::state::State) -> Option<ShownProcess>,
     ) -> Self {
         let mut damage: Vec<String> = Vec::new();
         let mut note = |extension: &str, reason: &str| {
@@ -167,26 +167,26 @@ impl Server {
             return How::Paused;
         }
         match self.phase() {
-            Phase::Up if checked.last.is_up => How::Up,
-            Phase::Held if !self.is_resumed() => How::Held,
-            Phase::Failed => How::Failed,
+            Condition::Up if checked.last.is_up => How::Up,
+            Condition::Held if !self.is_resumed() => How::Held,
+            Condition::Failed => How::Failed,
             _ => How::Down,
         }
     }
 
     /// The phase that was written down, unless a later check has answered: on a full disk only the check
     /// is still written.
-    fn phase(&self) -> Phase {
+    fn phase(&self) -> Condition {
         let is_later = |checked: Checked| self.ledger.since.is_none_or(|since| since <= checked.at);
         match self.checked {
-            Some(checked) if checked.last.is_up && is_later(checked) => Phase::Up,
+            Some(checked) if checked.last.is_up && is_later(checked) => Condition::Up,
             _ => self.ledger.phase,
         }
     }
 
     /// The outage that goes on, and since when.
     pub(crate) fn down(&self) -> Option<(&Down, Time)> {
-        if self.phase() == Phase::Up {
+        if self.phase() == Condition::Up {
             return None;
         }
         Some((self.ledger.down.as_ref()?, self.ledger.since?))
@@ -236,8 +236,8 @@ impl Reader {
             return;
         }
         match line.event {
-            Event::Unwatched => timeline.unwatched.add(line.at, away),
-            Event::Planned => self.planned.add(line.at, away),
+            HistoryEvent::Unwatched => timeline.unwatched.add(line.at, away),
+            HistoryEvent::Planned => self.planned.add(line.at, away),
             _ => timeline.away.add(line.at, away),
         }
         if !is_incident(line.event) {
@@ -334,8 +334,8 @@ impl Past {
             return;
         }
         let event = match server.ledger.phase {
-            Phase::Held => Event::Held,
-            _ => Event::Failed,
+            Condition::Held => HistoryEvent::Held,
+            _ => HistoryEvent::Failed,
         };
         let text = |text: &String| (!text.is_empty()).then(|| text.clone());
         let incident = Incident {

@@ -8,7 +8,7 @@ use super::super::server::{DAY, MONTH, SHOWN, Server};
 use super::super::spans::{Availability, Part};
 use super::super::words::{self, Style, WIDTH, short};
 use super::LONGEST_NAME;
-use crate::state::history::Event;
+use crate::state::history::HistoryEvent;
 use crate::state::time::Time;
 
 /// Spans of the table, with their names.
@@ -133,16 +133,16 @@ fn head(incident: &Incident, width: usize, now: Time) -> String {
 }
 
 /// How an incident went, in a word or two.
-pub(in super::super) fn outcome(event: Event) -> &'static str {
+pub(in super::super) fn outcome(event: HistoryEvent) -> &'static str {
     match event {
-        Event::Restarted => "restarted",
-        Event::Unwedged => "unwedged",
-        Event::Failed => "not healed",
-        Event::Held => "held off",
-        Event::Recovered => "recovered",
-        Event::Planned => "planned",
-        Event::Unwatched => "unwatched",
-        Event::Lasted | Event::FellAgain | Event::Other => "",
+        HistoryEvent::Restarted => "restarted",
+        HistoryEvent::Unwedged => "unwedged",
+        HistoryEvent::Failed => "not healed",
+        HistoryEvent::Held => "held off",
+        HistoryEvent::Recovered => "recovered",
+        HistoryEvent::Planned => "planned",
+        HistoryEvent::Unwatched => "unwatched",
+        HistoryEvent::Lasted | HistoryEvent::FellAgain | HistoryEvent::Other => "",
     }
 }
 
