@@ -8,6 +8,9 @@ use std::{env, fs};
 
 use crate::rig::MONITOR;
 
+/// Names the program of an earlier commit.
+pub(crate) const BASELINE: &str = "MONITOR_BENCH_BASELINE";
+
 /// Names the program to measure. The bench sets it for itself in a namespace.
 pub(crate) const VARIABLE: &str = "MONITOR_BENCH_BINARY";
 const TREE: &str = env!("CARGO_MANIFEST_DIR");

@@ -4,9 +4,8 @@
 use std::env;
 use std::process::Stdio;
 
-use crate::binary;
+use crate::binary::{self, BASELINE};
 use crate::child::{QUICK, bare, installed};
-use crate::record::BASELINE;
 use crate::rig;
 use crate::table::{Row, Table};
 

@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use crate::binary;
+use crate::binary::{self, BASELINE};
 use crate::child::{bare, installed, rounds, run};
 use crate::namespace;
 use crate::rig::Site;
 use crate::table::{Row, Table};
 
-/// Names the program of an earlier commit.
-pub(crate) const BASELINE: &str = "MONITOR_BENCH_BASELINE";
 /// The most system calls that a run may make more than that one.
 const MOST_MORE: u64 = 10;
 const RUNS: usize = 5;
