@@ -101,7 +101,7 @@ impl Run<'_> {
             }
         };
         let text = format!(
-            "Server is unresponsive: {}; nothing is done, for the monitor is paused {text}",
+            "Server is unresponsive: {}; nothing is done because the monitor is paused {text}",
             self.last_error()
         );
         if self.state.state.paused == Some(since) {
@@ -192,11 +192,14 @@ impl Run<'_> {
         }
     }
 
-    /// When the server last answered, if that is known.
+    /// When the server last answered, if that is known: in the run before, before the outage, or before a pause
+    /// in which it was seen down.
     pub(super) fn last_answer(&self) -> Option<SystemTime> {
         let before = self.last.before.filter(|before| before.last.is_up);
         let ledger = &self.state.state.ledger;
-        let time = before.map(|before| before.at).or(ledger.since)?;
+        let outage = ledger.down.as_ref().and(ledger.since);
+        let time = before.map(|before| before.at);
+        let time = time.or(outage).or(ledger.planned)?;
         let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.0))?;
         Some(time.min(SystemTime::now()))
     }
@@ -206,8 +209,12 @@ impl Run<'_> {
             return false;
         };
         let looking = bounded::ask(WRITE_TIMEOUT, || disks::is_full(Path::new(directory)));
-        // A disk that does not respond has no room either.
-        looking.await.ok().flatten().unwrap_or(true)
+        match looking.await {
+            // A disk that does not respond has no room either.
+            Ok(full) => full.unwrap_or(true),
+            // No process can be created to look at it: that is no reason to wait.
+            Err(_) => false,
+        }
     }
 
     /// Writes down that a restart begins: before the first signal, for the run can be killed.

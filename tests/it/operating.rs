@@ -297,6 +297,36 @@ fn a_paused_monitor_checks_and_touches_nothing() {
     );
 }
 
+#[test]
+fn after_a_pause_a_server_was_away_since_it_was_seen_down() {
+    let site = Site::new("");
+    let server = site.start();
+    run(&mut site.monitor());
+    // It has been up for three days.
+    let mut long_up = state(&site);
+    long_up["since"] = rfc3339(SystemTime::now() - Duration::from_secs(3 * 86_400)).into();
+    fs::write(state_file(&site, "json"), long_up.to_string()).unwrap();
+    drop(server);
+    let pause = |until: SystemTime| {
+        let at = rfc3339(SystemTime::now());
+        let pause = json!({"until": rfc3339(until), "by": "alice", "at": at});
+        ask(&site, &json!({"format": 1, "pause": pause}));
+    };
+    pause(SystemTime::now() + Duration::from_secs(3600));
+    run(&mut site.monitor());
+    pause(SystemTime::now() - Duration::from_secs(1));
+    let (log, code) = ran(&site, &mut site.monitor());
+    assert_eq!(code, Some(0));
+    let away = log.split("Service was away ").nth(1).unwrap();
+    let away: u64 = away.split(' ').next().unwrap().parse().unwrap();
+    assert!(away < 3600, "{log}");
+    let cause = log.lines().find(|line| line.contains("Cause: ")).unwrap();
+    assert!(
+        cause.contains("it last answered ") && cause.ends_with(" s ago"),
+        "{log}"
+    );
+}
+
 /// Seconds that the lines of this event say the server was away.
 fn away(site: &Site, event: &str) -> u64 {
     let lines = history(site);
