@@ -24,11 +24,24 @@ const OF_A_SERVER: [(&str, &str); 9] = [
 
 /// Keys that the packages set: what is right for a server that people use, and would surprise whoever
 /// replaces the Python monitor.
-const SET: [(&str, &str); 4] = [
+const SET: [(&str, &str); 6] = [
     ("restart-policy", "\"useful\""),
     ("max-restarts", "30"),
     ("start-grace", "30"),
     ("unwedge", "true"),
+    ("journal", "true"),
+    ("cert-warn-days", "21"),
+];
+
+/// Keys of every server that have no default, each with an example.
+const EXAMPLES: [(&str, &str); 4] = [
+    ("ca-cert", "/etc/myvnc/ssl/server.crt"),
+    (
+        "notify-cmd",
+        "MAILTO=root /usr/libexec/monitor_myvnc/notify-mail",
+    ),
+    ("ping-url", "https://hc-ping.com/UUID"),
+    ("metrics-dir", "/var/lib/prometheus/node-exporter"),
 ];
 
 /// The file as the packages install it.
@@ -66,8 +79,11 @@ pub(crate) fn value(arg: &Arg) -> String {
         (Some(default), ..) => default.to_string_lossy().into_owned(),
         (_, Some("logfile"), _) => format!("{}/main.log", defaults::LOG_DIR),
         (_, Some("state-dir"), _) => defaults::STATE_DIR.to_owned(),
-        (_, Some("ca-cert"), _) => "/etc/myvnc/ssl/server.crt".to_owned(),
-        (.., example) => example.unwrap_or_default().to_owned(),
+        (_, long, None) => {
+            let example = EXAMPLES.iter().find(|(key, _)| long == Some(key));
+            example.map_or_else(String::new, |(_, example)| (*example).to_owned())
+        }
+        (.., Some(example)) => example.to_owned(),
     };
     if is_switch(arg) {
         "false".to_owned()

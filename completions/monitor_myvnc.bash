@@ -58,7 +58,7 @@ _monitor_myvnc() {
 
     case "${cmd}" in
         monitor_myvnc)
-            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --dry-run --collect-diagnostics --timeout --retries --retry-delay --no-verify-ssl --ca-cert --listen --user --process-pattern --run-as --stop-timeout --start-timeout --restart-policy --max-restarts --start-grace --unwedge --unwedge-for --log-history-minutes --server-log --dump-cmd --quiet --log-level --debug --state-dir --help --version status history pause resume inhibit"
+            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --dry-run --collect-diagnostics --timeout --retries --retry-delay --no-verify-ssl --ca-cert --listen --user --process-pattern --run-as --stop-timeout --start-timeout --restart-policy --max-restarts --start-grace --unwedge --unwedge-for --log-history-minutes --server-log --dump-cmd --notify-cmd --journal --ping-url --metrics-dir --cert-warn-days --quiet --log-level --debug --state-dir --help --version status history pause resume inhibit"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -227,6 +227,28 @@ _monitor_myvnc() {
                     ;;
                 --dump-cmd)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --notify-cmd)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ping-url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-dir)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --cert-warn-days)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 --log-level)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_monitor_myvnc_global_optspecs
-    string join \n url= logfile= restart-cmd= config= server= check-config dry-run collect-diagnostics timeout= retries= retry-delay= no-verify-ssl ca-cert= listen= user= process-pattern= run-as= stop-timeout= start-timeout= restart-policy= max-restarts= start-grace= unwedge unwedge-for= log-history-minutes= server-log= dump-cmd= quiet log-level= debug state-dir= h/help V/version
+    string join \n url= logfile= restart-cmd= config= server= check-config dry-run collect-diagnostics timeout= retries= retry-delay= no-verify-ssl ca-cert= listen= user= process-pattern= run-as= stop-timeout= start-timeout= restart-policy= max-restarts= start-grace= unwedge unwedge-for= log-history-minutes= server-log= dump-cmd= notify-cmd= journal ping-url= metrics-dir= cert-warn-days= quiet log-level= debug state-dir= h/help V/version
 end
 
 function __fish_monitor_myvnc_needs_command
@@ -48,6 +48,10 @@ complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l unwedge-for
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l log-history-minutes -d 'Minutes of the server\'s own log that a diagnosis shows, 200 lines at most' -r -f
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l server-log -d 'Where to look for the server\'s own log if the server holds none open and the log of its last start cannot be shown: the newest file that matches' -r -F
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l dump-cmd -d 'Command to run before the server is stopped, for 10 seconds at most. Its output goes to the log; {pid} in it is replaced with the server\'s PID' -r -f -a "(__fish_complete_command)"
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l notify-cmd -d 'Command that is run for each event, such as a restart that did not help, with the event in its environment and as JSON on stdin. An event is kept until the command has taken it' -r -f -a "(__fish_complete_command)"
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l ping-url -d 'URL to request at the end of each run, so that somebody notices when no more runs take place. After a run that did not end well, /fail is appended' -r -f
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l metrics-dir -d 'Directory in which a file of metrics for each server is kept, for the textfile collector of the Prometheus node exporter' -r -f -a "(__fish_complete_directories)"
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l cert-warn-days -d 'Warn of a certificate that expires within this number of days; 0: do not warn' -r -f
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l log-level -d 'Least severe lines to log, unless --debug is given' -r -f -a "debug\t'Also each HTTP request and its result'
 info\t'Also what the run does'
 warning\t'Also what may need attention'
@@ -59,6 +63,7 @@ complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l dry-run -d 
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l collect-diagnostics -d 'Log what the server is doing now, healthy or not. Stops and starts nothing'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l no-verify-ssl -d 'Accept any TLS certificate'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l unwedge -d 'If one client or one child of the server blocks it, close that connection or end that child first, and restart only if that does not help'
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l journal -d 'Write each event to the systemd journal too'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l quiet -d 'Write only to the log file, not to stdout and stderr. Usage errors, a log that cannot be written, and a run that cannot begin are reported on stderr all the same'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l debug -d 'Log everything, whatever --log-level says, and add DEBUG lines about the lock, the processes found, the restart command\'s PID and durations'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -s h -l help -d 'Print this help'

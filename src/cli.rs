@@ -192,6 +192,30 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true, help_heading = DIAGNOSIS)]
     pub(crate) dump_cmd: Option<String>,
 
+    /// Command that is run for each event, such as a restart that did not help, with the event
+    /// in its environment and as JSON on stdin. An event is kept until the command has taken it
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true, help_heading = EVENTS)]
+    pub(crate) notify_cmd: Option<String>,
+
+    /// Write each event to the systemd journal too
+    #[arg(long, help_heading = EVENTS)]
+    pub(crate) journal: bool,
+
+    /// URL to request at the end of each run, so that somebody notices when no more runs take
+    /// place. After a run that did not end well, /fail is appended
+    #[arg(long, value_name = "URL", help_heading = EVENTS)]
+    pub(crate) ping_url: Option<String>,
+
+    /// Directory in which a file of metrics for each server is kept, for the textfile collector
+    /// of the Prometheus node exporter
+    #[arg(long, value_name = "DIR", help_heading = EVENTS)]
+    pub(crate) metrics_dir: Option<PathBuf>,
+
+    /// Warn of a certificate that expires within this number of days; 0: do not warn
+    #[arg(long, value_name = "NUMBER", default_value = defaults::CERT_WARN_DAYS,
+          value_parser = days, allow_negative_numbers = true, help_heading = EVENTS)]
+    pub(crate) cert_warn_days: u32,
+
     /// Write only to the log file, not to stdout and stderr. Usage errors, a log that
     /// cannot be written, and a run that cannot begin are reported on stderr all the same
     #[arg(long, help_heading = LOG)]
@@ -222,6 +246,7 @@ const CHECK: &str = "Health check";
 const RECOGNITION: &str = "Which process is the server";
 const RESTART: &str = "Restart";
 const DIAGNOSIS: &str = "Diagnosis";
+const EVENTS: &str = "Notifications and metrics";
 const LOG: &str = "Log and state";
 const OTHER: &str = "Other";
 
@@ -338,6 +363,10 @@ fn retries(text: &str) -> Result<u32, String> {
 
 fn minutes(text: &str) -> Result<u32, String> {
     whole(text, 1, defaults::MOST_HISTORY_MINUTES)
+}
+
+fn days(text: &str) -> Result<u32, String> {
+    whole(text, 0, defaults::MOST_CERT_WARN_DAYS)
 }
 
 /// Reads a whole number in these limits.

@@ -22,6 +22,13 @@ pub(crate) const START_GRACE: &str = "0";
 pub(crate) const UNWEDGE_FOR: &str = "5";
 /// Largest value of that limit: the next run begins a minute after this one.
 pub(crate) const LONGEST_UNWEDGE: u64 = 55;
+/// Days before a certificate expires from which that is announced; 0 is never.
+pub(crate) const CERT_WARN_DAYS: &str = "0";
+/// Largest number of these days.
+pub(crate) const MOST_CERT_WARN_DAYS: i64 = 365;
+/// Directory of the shipped notify commands.
+#[allow(dead_code, reason = "the build writes it into what it generates")]
+pub(crate) const NOTIFIERS: &str = "/usr/libexec/monitor_myvnc";
 /// Least severe lines to log.
 pub(crate) const LOG_LEVEL: &str = "debug";
 /// Largest value of an option that takes seconds.

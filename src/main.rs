@@ -1,6 +1,7 @@
 //! A watchdog for a MyVNC server: asks it over HTTP whether it answers, and when it does
 //! not, stops its processes, starts it again, sees it answer, and writes down what was wrong.
 
+mod announce;
 mod cli;
 mod config;
 mod defaults;
@@ -10,6 +11,7 @@ mod fuzz;
 mod health;
 mod journal;
 mod lock;
+mod notice;
 mod policy;
 mod proc;
 mod recovery;

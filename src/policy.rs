@@ -6,8 +6,7 @@ mod transitions;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-#[allow(unused_imports, reason = "of the run, which does not use it yet")]
-pub(crate) use self::transitions::{Ended, Note, Notice};
+pub(crate) use self::transitions::Note;
 use crate::cli::RestartPolicy;
 use crate::diagnosis::Kind;
 use crate::state::ledger::{Attempt, Hold, Ledger, Restarted};

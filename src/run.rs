@@ -1,5 +1,6 @@
 //! One run over one server: observe, decide, record and act, until the decision is to finish.
 
+mod announce;
 mod diagnose;
 mod grace;
 mod preflight;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use self::preflight::Files;
 use self::record::Held;
 use self::start::Restart;
+use crate::announce::Announcement;
 use crate::diagnosis::Finding;
 use crate::health::{CheckError, Checker, Verdict};
 use crate::journal::{BANNER, Journal, Level};
@@ -155,8 +157,12 @@ struct Run<'a> {
     files: Option<Files>,
     /// Which processes are the server, once they were searched for.
     selection: Option<Selection>,
-    /// The first cause that the diagnosis found.
-    cause: Option<Finding>,
+    /// The causes that the diagnosis found, the most specific first.
+    causes: Vec<Finding>,
+    /// What it read beside them, as the log shows it.
+    evidence: Vec<String>,
+    /// What is to be announced when this run ends.
+    announcements: Vec<Announcement>,
     /// What the diagnosis found that blocks the server and could be ended without it.
     blocking: Vec<Finding>,
     /// What the run before this one saw.
@@ -231,7 +237,9 @@ impl<'a> Run<'a> {
             restart_lock: None,
             files: None,
             selection: None,
-            cause: None,
+            causes: Vec::new(),
+            evidence: Vec::new(),
+            announcements: Vec::new(),
             blocking: Vec::new(),
             last,
             outage: None,
@@ -495,6 +503,7 @@ impl<'a> Run<'a> {
             }
         }
         self.keep(outcome).await;
+        self.deliver().await;
         self.say_state();
     }
 

@@ -74,6 +74,16 @@ pub(crate) struct Settings {
     pub(crate) server_log: Option<String>,
     /// What is run before the server is stopped.
     pub(crate) dump_cmd: Option<String>,
+    /// What is run for each event.
+    pub(crate) notify_cmd: Option<String>,
+    /// Whether events are written to the systemd journal.
+    pub(crate) journal: bool,
+    /// What is requested at the end of each run.
+    pub(crate) ping_url: Option<Url>,
+    /// Absolute path of the directory of the metrics.
+    pub(crate) metrics_dir: Option<PathBuf>,
+    /// Days before the certificate expires from which that is announced; 0 is never.
+    pub(crate) cert_warn_days: u32,
     /// Where the restart lock stands.
     pub(crate) state_dir: PathBuf,
 }
@@ -85,7 +95,7 @@ impl Settings {
         let url_text = cli.url.ok_or_else(|| missing("url"))?;
         let logfile = cli.logfile.ok_or_else(|| missing("logfile"))?;
         let restart_cmd = cli.restart_cmd.ok_or_else(|| missing("restart-cmd"))?;
-        let url = parse_url(&url_text)?;
+        let url = parse_url("url", &url_text)?;
         if restart_cmd.trim().is_empty() {
             return Err(UsageError::of(
                 "restart-cmd",
@@ -104,6 +114,15 @@ impl Settings {
             log_history: Duration::from_secs(u64::from(cli.log_history_minutes) * 60),
             server_log: cli.server_log.map(parse_glob).transpose()?,
             dump_cmd: cli.dump_cmd,
+            notify_cmd: cli.notify_cmd.map(parse_command).transpose()?,
+            journal: cli.journal,
+            ping_url: cli.ping_url.as_deref().map(parse_ping_url).transpose()?,
+            metrics_dir: cli
+                .metrics_dir
+                .as_deref()
+                .map(|dir| absolute("metrics-dir", dir))
+                .transpose()?,
+            cert_warn_days: cli.cert_warn_days,
             purpose: match (cli.collect_diagnostics, cli.dry_run) {
                 (true, _) => Purpose::Collect,
                 (false, true) => Purpose::DryRun,
@@ -165,9 +184,10 @@ impl Settings {
     }
 }
 
-fn parse_url(text: &str) -> Result<Url, UsageError> {
+/// The URL that `option` gives.
+fn parse_url(option: &str, text: &str) -> Result<Url, UsageError> {
     let shown = redact(text);
-    let wrong = |reason: &str| UsageError::of("url", format!("{shown}: {reason}"));
+    let wrong = |reason: &str| UsageError::of(option, format!("{shown}: {reason}"));
     let no_scheme = || wrong("no scheme; give a URL such as http://localhost:9143");
     let url = match Url::parse(text) {
         Ok(url) => url,
@@ -192,6 +212,21 @@ fn parse_url(text: &str) -> Result<Url, UsageError> {
         return Err(wrong("port 0 cannot be connected to"));
     }
     Ok(url)
+}
+
+/// The URL of the dead man's switch.
+fn parse_ping_url(text: &str) -> Result<Url, UsageError> {
+    let mut url = parse_url("ping-url", text)?;
+    url.set_fragment(None);
+    Ok(url)
+}
+
+fn parse_command(text: String) -> Result<String, UsageError> {
+    if text.trim().is_empty() {
+        let what = "is empty: give the command that an event is handed to";
+        return Err(UsageError::of("notify-cmd", what));
+    }
+    Ok(text)
 }
 
 /// The URL as it was given, unless it holds a password.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{HOUR, Knobs, Outage, Row, counted, decisive, row_of};
 use crate::cli::RestartPolicy;
 use crate::diagnosis::Kind;
+use crate::notice::Notice;
 use crate::state::ledger::{Attempt, Condition, Down, Hold, Ledger, Restarted};
 use crate::state::time::Time;
 
@@ -44,23 +45,6 @@ pub(crate) enum Note {
     },
     /// It no longer flaps.
     Stable,
-}
-
-/// What is to be announced.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Notice {
-    /// Down and healed by a restart.
-    Restarted,
-    /// Down and healed without one.
-    Unwedged,
-    /// A restart did not help, or nothing could be touched.
-    Failed,
-    /// A restart is withheld.
-    Held,
-    /// Healed by this run, after `Failed` or `Held`.
-    Recovered,
-    /// The third restart within an hour that worked.
-    Flapping,
 }
 
 /// How it ended when something was done for the server.

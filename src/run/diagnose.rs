@@ -55,7 +55,14 @@ impl Run<'_> {
         let prospects = self.rule(&findings, plan).await;
         let has_blocker = |one: &&Finding| one.blocker.is_some();
         self.blocking = findings.iter().filter(has_blocker).cloned().collect();
-        self.cause = findings.into_iter().next();
+        self.causes = findings;
+        self.evidence = report
+            .into_iter()
+            .filter_map(|line| match line {
+                Line::Reading(text) => Some(text),
+                Line::ServerLog(_) => None,
+            })
+            .collect();
         if self.settings.purpose != Purpose::Collect {
             self.say_spared();
         }
@@ -164,7 +171,7 @@ impl Run<'_> {
     /// How long the server was away, and why.
     pub(super) fn sum_up(&self) {
         let away = self.last_answer().and_then(|since| since.elapsed().ok());
-        if let (Some(away), Some(cause)) = (away, &self.cause) {
+        if let (Some(away), Some(cause)) = (away, self.causes.first()) {
             self.journal.info(&format!(
                 "Service was away {} s: {}",
                 away.as_secs(),

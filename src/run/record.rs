@@ -10,7 +10,8 @@ use super::Run;
 use super::wording::{held_off, name_of};
 use crate::diagnosis::{Finding, Kind, disks};
 use crate::health::Verdict;
-use crate::policy::{self, Found, Knobs, Note, Notice, Outage, Ruling, Server};
+use crate::notice::Notice;
+use crate::policy::{self, Found, Knobs, Note, Outage, Ruling, Server};
 use crate::recovery::{self, Event, Outcome, Plan, Prospects, Purpose};
 use crate::state;
 use crate::state::history::{self, Entry, HistoryEvent};
@@ -260,22 +261,28 @@ impl Run<'_> {
             Outcome::Restarted | Outcome::OwnerChanged | Outcome::InstanceEnded => {
                 let down = ledger.down.clone();
                 let ended = ledger.ended(now, Restarted::Answered);
+                for notice in &ended.notices {
+                    self.queue(*notice, down.as_ref(), ended.away);
+                }
                 self.write(HistoryEvent::Restarted, down, ended.away, Some("answered"))
                     .await;
             }
             Outcome::Unwedged => {
                 let down = ledger.down.clone();
                 let ended = ledger.unwedged(now);
+                for notice in &ended.notices {
+                    self.queue(*notice, down.as_ref(), ended.away);
+                }
                 self.write(HistoryEvent::Unwedged, down, ended.away, Some("answered"))
                     .await;
             }
             Outcome::CommandFailed | Outcome::NoAnswer | Outcome::Unkillable => {
-                ledger.ended(now, Restarted::Failed);
-                self.write_failure("failed").await;
+                let ended = ledger.ended(now, Restarted::Failed);
+                self.fail("failed", &ended.notices).await;
             }
             Outcome::TakenOver if self.restart.is_some() => {
-                ledger.ended(now, Restarted::Failed);
-                self.write_failure("failed").await;
+                let ended = ledger.ended(now, Restarted::Failed);
+                self.fail("failed", &ended.notices).await;
             }
             Outcome::Paused => {
                 ledger.planned.get_or_insert(Time::from(self.checked));
@@ -295,11 +302,12 @@ impl Run<'_> {
                     Some(Notice::Held) => {
                         let down = ledger.down.clone();
                         let away = self.away();
+                        self.queue(Notice::Held, down.as_ref(), away);
                         self.write(HistoryEvent::Held, down, away, Some("held"))
                             .await;
                     }
-                    Some(Notice::Failed) => self.write_failure("untouched").await,
-                    _ => (),
+                    Some(notice) => self.fail("untouched", &[notice]).await,
+                    None => (),
                 }
             }
             Outcome::SteppedAside
@@ -317,9 +325,12 @@ impl Run<'_> {
         ledger.down.as_ref().and(ledger.since)?.before(Time::now())
     }
 
-    async fn write_failure(&mut self, outcome: &str) {
+    async fn fail(&mut self, outcome: &str, notices: &[Notice]) {
         let down = self.state.state.ledger.down.clone();
         let away = self.away();
+        for notice in notices {
+            self.queue(*notice, down.as_ref(), away);
+        }
         self.write(HistoryEvent::Failed, down, away, Some(outcome))
             .await;
     }
@@ -365,6 +376,9 @@ impl Run<'_> {
                 Note::Lasted { id } => self.write_of(HistoryEvent::Lasted, id).await,
                 Note::FellAgain { id } => self.write_of(HistoryEvent::FellAgain, id).await,
                 Note::Recovered { down, away, .. } => {
+                    if down.announced.is_some() {
+                        self.queue(Notice::Recovered, Some(&down), Some(away));
+                    }
                     self.write(
                         HistoryEvent::Recovered,
                         Some(down),
@@ -373,7 +387,7 @@ impl Run<'_> {
                     )
                     .await;
                 }
-                Note::Stable => (),
+                Note::Stable => self.queue(Notice::Stable, None, None),
             }
         }
     }
