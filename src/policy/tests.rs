@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
+use crate::notice::Notice;
 use crate::state::ledger::{Condition, Down};
 
 const MINUTE: Duration = Duration::from_secs(60);
