@@ -76,6 +76,8 @@ struct Context {
     /// The word before, bare: `session` or `vnc`, where it was one of these.
     was_session: bool,
     was_vnc: bool,
+    /// Whether the word before names a secret, as in `password = x`.
+    was_name: bool,
 }
 
 impl Context {
@@ -85,6 +87,7 @@ impl Context {
         for (seen, (name, _)) in self.programs.iter_mut().zip(SHORT) {
             *seen |= program.starts_with(name);
         }
+        self.was_name = !bare.contains([':', '=', '/']) && is_secret(&bare.to_ascii_lowercase());
     }
 
     /// What follows a word of a log's text, such as `Validating session ID: x`.
@@ -122,7 +125,7 @@ impl Context {
 }
 
 /// A command line or a line of a log with each secret as `***`: `--password=x`, `--token x`,
-/// `NAME_TOKEN=x`, `password: x`, `Bearer x`, `Cookie: x`, `user:x@host`, `?token=x`, `{"password":"x"}`,
+/// `NAME_TOKEN=x`, `password: x`, `password = x`, `Bearer x`, `Cookie: x`, `user:x@host`, `?token=x`, `{"password":"x"}`,
 /// `'session_id': 'x'`, `Validating session ID: x`.
 pub(crate) fn redacted(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -167,6 +170,14 @@ fn without_in(word: &str, expected: Next, context: &mut Context) -> (String, Nex
         return (word.to_owned(), Next::Secret);
     }
     let of_text = context.after(word);
+    let value = word.trim_start_matches([':', '=', '>']);
+    if context.was_name && value.len() < word.len() {
+        let mark = &word[..word.len() - value.len()];
+        return match value {
+            "" => (word.to_owned(), Next::Secret),
+            _ => (format!("{mark}{HIDDEN}"), rest_of(value)),
+        };
+    }
     match expected {
         Next::Secret if bare.is_empty() => return (word.to_owned(), Next::Secret),
         Next::Secret if !word.starts_with('-') => return (HIDDEN.to_owned(), rest_of(word)),
@@ -388,6 +399,18 @@ mod tests {
             (
                 "password:x and password: x",
                 "password:*** and password: ***",
+            ),
+            (
+                "bind_password = x, token : 'y z' and passwd =w",
+                "bind_password = *** token : *** and passwd =***",
+            ),
+            (
+                "--password = x and secret => y",
+                "--password = *** and secret => ***",
+            ),
+            (
+                "passwords were checked = all",
+                "passwords were checked = all",
             ),
             ("sent Cookie: a=1; session=x", "sent Cookie: ***"),
             (

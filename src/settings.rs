@@ -178,6 +178,19 @@ impl Settings {
         self.name.clone().or_else(stem).unwrap_or_default()
     }
 
+    /// The arguments with which a verb finds this server: its name, and its state directory if that is not the
+    /// default.
+    pub(crate) fn as_arguments(&self) -> String {
+        let quoted = |text: &str| shlex::try_quote(text).unwrap_or_default().into_owned();
+        let name = quoted(&self.shown_name());
+        let is_default = default_state_dir().is_ok_and(|directory| directory == self.state_dir);
+        if is_default {
+            return name;
+        }
+        let directory = quoted(&self.state_dir.to_string_lossy());
+        format!("{name} --state-dir {directory}")
+    }
+
     /// The URL's port.
     pub(crate) fn port(&self) -> u16 {
         self.url.port_or_known_default().unwrap_or_default()

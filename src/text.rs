@@ -26,13 +26,19 @@ fn is_hostile(c: char) -> bool {
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A duration in seconds, without needless zeros: `10`, `2.5`.
+/// A duration in seconds, to the millisecond and without needless zeros: `10`, `2.5`. One that is shorter is as
+/// long as the first digit that is not 0 says: `0.0005`.
 pub(crate) fn seconds(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
         return duration.as_secs().to_string();
     }
     if duration < Duration::from_millis(1) {
-        return duration.as_secs_f64().to_string();
+        let places = (4..=9).find(|places| duration.as_nanos() >= 10_u128.pow(9 - places));
+        return format!(
+            "{:.*}",
+            places.unwrap_or(9) as usize,
+            duration.as_secs_f64()
+        );
     }
     let text = format!("{:.3}", duration.as_secs_f64());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+/// Programs that run a script, without the digits of a version at their end.
+const INTERPRETERS: [&str; 10] = [
+    "sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "perl", "python", "ruby",
+];
+
 /// A process that a sentence mentions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Mentioned {
@@ -17,11 +22,21 @@ pub(crate) struct Mentioned {
 }
 
 impl Mentioned {
-    /// The name of its program.
+    /// The name of its program; of a script, where an interpreter runs one.
     pub(crate) fn program(&self) -> String {
-        let first = self.command.split_whitespace().next().unwrap_or_default();
-        let name = first.rsplit('/').next().unwrap_or_default();
-        name.to_owned()
+        let file = |word: &str| {
+            // A kernel thread's name can contain a slash.
+            let directories = word.rfind('/').filter(|_| !word.starts_with('['));
+            word[directories.map_or(0, |slash| slash + 1)..].to_owned()
+        };
+        let mut words = self.command.split_whitespace();
+        let program = words.next().map(file).unwrap_or_default();
+        let bare = program.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let script = words.next().filter(|word| !word.starts_with('-'));
+        match script {
+            Some(script) if INTERPRETERS.contains(&bare) => file(script),
+            _ => program,
+        }
     }
 }
 
@@ -63,4 +78,29 @@ pub(crate) fn mebibytes(bytes: u64) -> u64 {
 pub(crate) fn list<T: fmt::Display>(items: &[T], between: &str) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     items.join(between)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_named_and_not_its_interpreter() {
+        for (command, program) in [
+            ("/usr/bin/bjobs -u all", "bjobs"),
+            ("sh /opt/lsf/bin/bjobs -u all", "bjobs"),
+            ("/usr/bin/python3.11 /opt/wrap.py x", "wrap.py"),
+            ("bash -c bjobs", "bash"),
+            ("sh", "sh"),
+            ("sleep 1000", "sleep"),
+            ("[kworker/0:1]", "[kworker/0:1]"),
+            ("", ""),
+        ] {
+            let mentioned = Mentioned {
+                command: command.to_owned(),
+                ..Mentioned::default()
+            };
+            assert_eq!(mentioned.program(), program, "{command}");
+        }
+    }
 }

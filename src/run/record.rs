@@ -237,9 +237,10 @@ impl Run<'_> {
             return;
         };
         let failures = self.state.state.ledger.failures(self.knobs().command);
-        let name = &self.state.state.server;
+        let server = self.settings.as_arguments();
         let Held { hold, cause } = hold;
-        self.journal.warning(&held_off(hold, failures, cause, name));
+        self.journal
+            .warning(&held_off(hold, failures, cause, &server));
     }
 
     /// Writes down how the run ended: the ledger, the history and the last check.
@@ -376,6 +377,11 @@ impl Run<'_> {
                 Note::Lasted { id } => self.write_of(HistoryEvent::Lasted, id).await,
                 Note::FellAgain { id } => self.write_of(HistoryEvent::FellAgain, id).await,
                 Note::Recovered { down, away, .. } => {
+                    if !down.text.is_empty() {
+                        let away = away.as_secs();
+                        let text = format!("Service was away {away} s: {}", down.text);
+                        self.journal.info(&text);
+                    }
                     if down.announced.is_some() {
                         self.queue(Notice::Recovered, Some(&down), Some(away));
                     }

@@ -37,7 +37,7 @@ pub(super) fn pids(held: &[ProcessHandle]) -> String {
 }
 
 /// That a restart waits: why, until when, and how to end that. `failures`: restarts in a row that did not help;
-/// `cause`: the sentence of the cause that decided it.
+/// `cause`: the sentence of the cause that decided it; `server`: the arguments that name it.
 pub(super) fn held_off(hold: &Hold, failures: usize, cause: &str, server: &str) -> String {
     let why = match hold.why.as_str() {
         "failed" if failures == 1 => "the last restart did not help".to_owned(),
