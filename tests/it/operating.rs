@@ -201,6 +201,51 @@ fn a_status_that_a_restart_does_not_change_is_held_until_it_changes() {
     assert!(log.contains("RESTARTING"), "{log}");
 }
 
+/// Changes the state as if somebody else had written it.
+fn edit(site: &Site, change: impl FnOnce(&mut Value)) {
+    let mut edited = state(site);
+    change(&mut edited);
+    fs::write(state_file(site, "json"), edited.to_string()).unwrap();
+}
+
+#[test]
+fn a_hold_that_is_over_is_tried_again_and_begins_anew() {
+    let site = Site::new("status = 404 Not Found");
+    let _server = site.start();
+    let useful = || {
+        let options = ["--restart-policy", "useful", "--start-timeout", "1"];
+        ran(&site, site.monitor().args(options)).0
+    };
+    assert!(useful().contains("RESTARTING"));
+    assert!(useful().contains("Restart held off until "));
+    let hours_ago = rfc3339(SystemTime::now() - Duration::from_secs(6 * 3600 + 60));
+    edit(&site, |state| {
+        for time in ["/since", "/hold/until", "/restarts/0/at"] {
+            *state.pointer_mut(time).unwrap() = hours_ago.clone().into();
+        }
+    });
+    let log = useful();
+    assert!(log.contains("RESTARTING"), "{log}");
+    assert!(useful().contains("Restart held off until "));
+}
+
+#[test]
+fn after_a_reboot_earlier_restarts_do_not_count() {
+    let site = Site::new("");
+    let attempt = || {
+        let fail = site.manage("fail");
+        let options = ["--restart-cmd", &fail, "--max-restarts", "30"];
+        ran(&site, site.monitor().args(options)).0
+    };
+    for _ in 0..3 {
+        attempt();
+    }
+    assert_eq!(state(&site)["phase"], "held");
+    edit(&site, |state| state["boot"] = "that of another boot".into());
+    let log = attempt();
+    assert!(log.contains("Starting server with command"), "{log}");
+}
+
 #[test]
 fn a_full_disk_is_held_until_there_is_space() {
     rig::in_private_namespace(|| {
