@@ -17,6 +17,7 @@ mod instances;
 mod interruptions;
 mod locks;
 mod operating;
+mod ping;
 mod proxy;
 mod rig;
 mod run_as;
