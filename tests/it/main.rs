@@ -15,6 +15,7 @@ mod hostile_peers;
 mod hostile_user;
 mod instances;
 mod interruptions;
+mod journald;
 mod locks;
 mod operating;
 mod ping;
