@@ -19,12 +19,10 @@ The log @MYVNC_LOG@ has the details; monitor_myvnc(1) explains each line.
 
 /// The catalog.
 pub(crate) fn text() -> String {
-    let mut text =
-        "# What monitor_myvnc writes to the systemd journal, for journalctl -x.\n".to_owned();
-    for notice in Notice::value_variants() {
+    let entries = Notice::value_variants().iter().map(|notice| {
         let (subject, meaning, has_cause) = entry(*notice);
         let cause = if has_cause { CAUSE } else { "" };
-        text += &format!(
+        format!(
             "
 -- {}
 Subject: {subject}
@@ -35,9 +33,10 @@ Documentation: man:monitor_myvnc(1)
 
 {cause}{MORE}",
             notice.message_id()
-        );
-    }
-    text
+        )
+    });
+    let head = "# What monitor_myvnc writes to the systemd journal, for journalctl -x.\n";
+    std::iter::once(head.to_owned()).chain(entries).collect()
 }
 
 /// The subject of an event, what it means, and whether it has a cause.
