@@ -17,6 +17,9 @@ use crate::text::one_line;
 
 /// Where journald takes records (its native protocol).
 const SOCKET: &str = "/run/systemd/journal/socket";
+/// Severity of each record, PRIORITY=3. journald drops what is less severe than `LogLevelMax=` of the sender's unit
+/// (systemd.exec(5)), and that of monitor_myvnc.service is `err`.
+const LEVEL: Level = Level::Error;
 /// Time limit of writing all records of a run.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -53,22 +56,12 @@ fn write(announcement: &Announcement) -> std::io::Result<()> {
     let Ok(notice) = Notice::from_str(&announcement.event, false) else {
         return Ok(());
     };
-    let level = match notice {
-        Notice::Failed => Level::Error,
-        Notice::Recovered | Notice::Stable => Level::Info,
-        Notice::Restarted
-        | Notice::Unwedged
-        | Notice::Held
-        | Notice::Reminder
-        | Notice::Flapping
-        | Notice::Expiring => Level::Warn,
-    };
     let mut log = JournalLog::empty()?.with_syslog_identifier(env!("CARGO_PKG_NAME").to_owned());
     for (name, value) in fields(notice, announcement) {
         log = log.add_extra_field(name, one_line(&value));
     }
     let record = &mut Record::builder();
-    record.level(level).target(env!("CARGO_PKG_NAME"));
+    record.level(LEVEL).target(env!("CARGO_PKG_NAME"));
     log.journal_send(
         &record
             .args(format_args!("{}", one_line(&announcement.summary)))
