@@ -1,6 +1,8 @@
 //! Writes what is generated from the program's flags and defaults (manual pages, completions, jobs and
 //! the sample configuration) and from CHANGELOG.md (debian/changelog).
 
+#[path = "build/catalog.rs"]
+mod catalog;
 #[path = "build/changelog.rs"]
 mod changelog;
 #[allow(dead_code, reason = "the program uses the rest")]
@@ -25,6 +27,9 @@ mod diagnosis {
 mod jobs;
 #[path = "build/manual.rs"]
 mod manual;
+#[allow(dead_code, reason = "the program uses the rest")]
+#[path = "src/notice.rs"]
+mod notice;
 #[path = "build/page.rs"]
 mod page;
 #[path = "build/sample.rs"]
@@ -51,6 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=src/defaults.rs");
     println!("cargo::rerun-if-changed=src/diagnosis/phrase.rs");
     println!("cargo::rerun-if-changed=src/diagnosis/cause/catalog.rs");
+    println!("cargo::rerun-if-changed=src/notice.rs");
     println!("cargo::rerun-if-changed=CHANGELOG.md");
     println!("cargo::rerun-if-changed=Cargo.toml");
     let changelog = debian_changelog()?;
@@ -64,6 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "packaging/monitor_myvnc.toml",
         sample::configuration(&command),
     ));
+    files.push(("systemd/monitor_myvnc.catalog", catalog::text()));
     files.push(("debian/changelog", changelog));
     let copy = PathBuf::from(std::env::var("OUT_DIR")?).join("generated");
     for (path, text) in files {

@@ -2,13 +2,14 @@
 
 use std::error::Error;
 
-use clap::{Arg, Command};
+use clap::{Arg, Command, ValueEnum};
 use clap_mangen::Man;
 
 use crate::cli::{is_switch, keys};
 use crate::commands;
 use crate::defaults;
 use crate::diagnosis::cause::catalog::Kind;
+use crate::notice::Notice;
 use crate::page::{page, tidy};
 use crate::sample;
 
@@ -29,7 +30,8 @@ pub(crate) fn pages(
 ) -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
     let program = PROGRAM
         .replace("{COMMANDS}", &commands::section(verbs)?)
-        .replace("{NIGHT}", commands::NIGHT.trim_end());
+        .replace("{NIGHT}", commands::NIGHT.trim_end())
+        .replace("{EVENTS}", &events());
     let program = filled(&program).replace("{CAUSES}", &causes());
     let file = filled(FILE).replace("{KEYS}", &blocks(keys(command).map(key)));
     let program = page("MONITOR_MYVNC", "1", date, &program);
@@ -49,6 +51,20 @@ fn causes() -> String {
         let entry = kind.entry();
         let terms = entry.terms.join("\n- ");
         format!("- {terms}\n{} {}", entry.meaning, entry.advice)
+    }))
+}
+
+/// Each event: its name, when it occurs, and its MESSAGE_ID.
+fn events() -> String {
+    blocks(Notice::value_variants().iter().map(|notice| {
+        let value = notice.to_possible_value();
+        let when = value.and_then(|value| value.get_help().map(ToString::to_string));
+        format!(
+            "- {}\n{}. MESSAGE_ID {}",
+            notice.slug(),
+            when.unwrap_or_default(),
+            notice.message_id()
+        )
     }))
 }
 

@@ -5,6 +5,7 @@ mod connect;
 mod cookies;
 mod exchange;
 mod lenient;
+pub(crate) mod ping;
 mod redirect;
 mod resolve;
 mod scheme;

@@ -41,4 +41,20 @@ impl Notice {
             Self::Expiring => "expiring",
         }
     }
+
+    /// MESSAGE_ID of its records in the systemd journal, under which the message catalog explains it: a random
+    /// number (sd_id128_t), which never changes.
+    pub(crate) fn message_id(self) -> &'static str {
+        match self {
+            Self::Restarted => "951d6ac25d8e46e3a621364d7616ba5c",
+            Self::Unwedged => "e6816c21ac81406892bedd3865db48d2",
+            Self::Failed => "1577dd8215324162ba07f565f40b4147",
+            Self::Held => "1c68dccb9bee4d56ac947f32cd2eddaf",
+            Self::Reminder => "b34c4f8c2004476ab673786d7672d77d",
+            Self::Recovered => "f8b10b0c1d0c436f99a5f7e486d64463",
+            Self::Flapping => "f5f9db7feadd4bf9b6f5faee31d2f78b",
+            Self::Stable => "e70cc9afba8a4b49b7decf1356c54e37",
+            Self::Expiring => "95efe57bd84e4136b953dea32228d881",
+        }
+    }
 }

@@ -3,6 +3,8 @@
 mod announce;
 mod diagnose;
 mod grace;
+mod journald;
+mod ping;
 mod preflight;
 mod recognise;
 mod record;
@@ -93,10 +95,14 @@ pub(crate) async fn run(settings: &Settings) -> bool {
             Err(())
         }
     };
-    let outcome = Run::new(settings, &journal).await.go().await;
+    let (outcome, summary) = Run::new(settings, &journal).await.go().await;
     let is_success =
         outcome.is_success() || settings.purpose != Purpose::Heal && outcome.has_looked();
-    is_success && lock.is_ok() && !journal.is_lost()
+    let is_success = is_success && lock.is_ok() && !journal.is_lost();
+    if settings.purpose == Purpose::Heal && outcome != Outcome::SteppedAside {
+        ping::ping(settings, &journal, lock, is_success, summary).await;
+    }
+    is_success
 }
 
 /// Takes the run lock. A trial run takes none, because it may examine the server while another run restarts it.
@@ -259,7 +265,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn go(mut self) -> Outcome {
+    /// The whole run: how it ended, and that in one line.
+    async fn go(mut self) -> (Outcome, String) {
         let policy = Policy {
             purpose: self.settings.purpose,
             retries: self.settings.retries,
@@ -271,8 +278,8 @@ impl<'a> Run<'a> {
         let (mut phase, mut action) = recovery::BEGINNING;
         loop {
             if let Action::Finish(outcome) = action {
-                self.finish(outcome).await;
-                return outcome;
+                let summary = self.finish(outcome).await;
+                return (outcome, summary);
             }
             let event = self.act(phase, action).await;
             if let Some(name) = self.signals.pending().await {
@@ -451,7 +458,7 @@ impl<'a> Run<'a> {
         Event::Reserved
     }
 
-    async fn finish(&mut self, outcome: Outcome) {
+    async fn finish(&mut self, outcome: Outcome) -> String {
         match outcome {
             Outcome::Healthy => {
                 if self.settings.purpose == Purpose::DryRun {
@@ -503,8 +510,10 @@ impl<'a> Run<'a> {
             }
         }
         self.keep(outcome).await;
+        let summary = self.in_one_line();
         self.deliver().await;
         self.say_state();
+        summary
     }
 
     /// Says, once, that the state directory cannot be used, or that the state in it made no sense.

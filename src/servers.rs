@@ -408,6 +408,7 @@ fn show(matches: &ArgMatches, settings: &Settings) -> String {
             "url" => Some(quoted(&settings.shown_url)),
             "logfile" => Some(quoted(&settings.logfile.to_string_lossy())),
             "state-dir" => Some(quoted(&settings.state_dir.to_string_lossy())),
+            "ping-url" => settings.shown_ping_url().as_deref().map(quoted),
             _ if cli::is_switch(arg) => Some(matches.get_flag(id).to_string()),
             _ if cli::is_number(arg) => raw,
             _ => raw.map(|raw| quoted(&redact::redacted(&raw))),

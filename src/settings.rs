@@ -191,6 +191,12 @@ impl Settings {
         format!("{name} --state-dir {directory}")
     }
 
+    /// The ping URL's scheme, host and port: whoever knows the rest can ping too.
+    pub(crate) fn shown_ping_url(&self) -> Option<String> {
+        let url = self.ping_url.as_ref()?;
+        Some(format!("{}/***", url.origin().ascii_serialization()))
+    }
+
     /// The URL's port.
     pub(crate) fn port(&self) -> u16 {
         self.url.port_or_known_default().unwrap_or_default()

@@ -7,6 +7,7 @@ pub(crate) mod history;
 pub(crate) mod last;
 pub(crate) mod ledger;
 pub(crate) mod pause;
+pub(crate) mod ping;
 pub(crate) mod time;
 
 use std::fs::{DirBuilder, OpenOptions};

@@ -17,7 +17,7 @@ use super::check_error::{TOO_LARGE, is_unasked};
 use super::lenient::{self, Needed};
 
 /// What the program calls itself.
-const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
 /// A connection with or without TLS.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}

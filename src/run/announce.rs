@@ -34,6 +34,7 @@ impl Run<'_> {
 
     /// Hands what is to be announced to whoever is to be told.
     pub(super) async fn deliver(&mut self) {
+        self.write_to_journald().await;
         self.announcements.clear();
     }
 }

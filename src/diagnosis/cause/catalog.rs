@@ -461,7 +461,8 @@ impl Kind {
                     "blocked in a TLS handshake with idle client ADDRESS",
                     "blocked in a TLS handshake or read with idle client ADDRESS",
                 ],
-                "The same, of a server that speaks TLS.",
+                "The server speaks TLS and serves one client at a time, and this client has connected and sends \
+                 nothing, or only a part of the handshake.",
                 KEEP_CLIENTS_AWAY,
             ),
             Self::SlowReader => entry(
