@@ -1,12 +1,12 @@
 //! `history`: what happened to the servers.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 
-use super::cli::{self, By};
-use super::incidents::{Incident, Incidents, is_incident};
+use super::cli;
+use super::groups::Groups;
+use super::incidents::{Incident, Incidents};
 use super::status::{outcome, what};
-use super::words::{self, Style, local, number, seconds, short};
+use super::words::{Style, local, seconds, short};
 use super::{Refusal, nothing, print, targets, written};
 use crate::journal::warn_stderr;
 use crate::state::history::{self, Entry, HistoryEvent, Line};
@@ -165,55 +165,4 @@ fn outcome_of(incident: &Incident) -> String {
         None => "",
     };
     format!("{}{lasted}", outcome(incident.event))
-}
-
-/// Incidents with one cause or one culprit.
-#[derive(Debug, Default)]
-struct Group {
-    incidents: u32,
-    restarts: u32,
-    lasted: u32,
-    unwedged: u32,
-    away: u64,
-}
-
-#[derive(Debug, Default)]
-struct Groups(BTreeMap<String, Group>);
-
-impl Groups {
-    fn add(&mut self, by: By, incident: &Incident) {
-        if !is_incident(incident.event) {
-            return;
-        }
-        let name = match by {
-            By::Cause => incident.cause.as_deref(),
-            By::Culprit => incident.who(),
-        };
-        let name = short(name.unwrap_or("-"), words::WIDTH / 2);
-        let group = self.0.entry(name).or_default();
-        group.incidents += 1;
-        group.restarts += incident.restarts;
-        group.lasted += u32::from(incident.restarts > 0 && incident.lasted == Some(true));
-        group.unwedged += u32::from(incident.event == HistoryEvent::Unwedged);
-        group.away += incident.away;
-    }
-
-    /// A line for each, the most frequent first.
-    fn rows(&self) -> String {
-        let width = self.0.keys().map(|name| name.chars().count()).max();
-        let width = width.unwrap_or(0);
-        let mut groups: Vec<_> = self.0.iter().collect();
-        groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.incidents));
-        let rows = groups.into_iter().map(|(name, group)| {
-            let restarts = number(group.restarts.into(), "restart");
-            let lasted = group.lasted;
-            let unwedged = match group.unwedged {
-                0 => String::new(),
-                number => format!("; {number} unwedged"),
-            };
-            let away = seconds(group.away);
-            format!("{name:width$}  {restarts}, {lasted} lasted{unwedged}; away {away}\n")
-        });
-        rows.collect()
-    }
 }
