@@ -227,6 +227,11 @@ fn helped(group: &Group) -> Option<String> {
     Some(text)
 }
 
+/// A moment of the span.
+fn moment(time: Time) -> String {
+    local(time).format("%a %d %b %H:%M").to_string()
+}
+
 fn capital(text: &str) -> String {
     let (first, rest) = text.split_at(text.len().min(1));
     first.to_uppercase() + rest
@@ -259,8 +264,7 @@ fn notes(server: &Server, from: Time, now: Time) -> Vec<String> {
         .first
         .filter(|first| (first.0 - from.0.min(first.0)) * 100 > span);
     if let Some(first) = first {
-        let first = local(first).format("%a %d %b %H:%M");
-        notes.push(format!("watched since {first}"));
+        notes.push(format!("watched since {}", moment(first)));
     }
     let unwatched = timeline.unwatched.between(from.0, now.0);
     if unwatched > 0 {

@@ -18,6 +18,7 @@ mod interruptions;
 mod locks;
 mod operating;
 mod proxy;
+mod report;
 mod rig;
 mod run_as;
 mod unwedge;

@@ -2,12 +2,11 @@
 
 use super::super::groups::Groups;
 use super::super::status::{outcome, what};
-use super::super::words::{local, number, seconds};
+use super::super::words::{number, seconds};
 use super::map::Map;
 use super::markup::{Attributes, Markup};
-use super::{MOST, Report, Watched, helped};
+use super::{MOST, Report, Watched, helped, moment};
 use crate::diagnosis::Kind;
-use crate::state::time::Time;
 
 const STYLE: &str = include_str!("style.css");
 /// Nothing is loaded and nothing is run, whatever a text says (Content Security Policy Level 3).
@@ -122,7 +121,6 @@ fn contents(report: &Report, main: &mut Markup) {
             for (kind, count) in advice {
                 let of = number(report.total.incidents.into(), "incident");
                 section.leaf("h3", &[], &format!("{}: {count} of {of}", kind.slug()));
-                section.leaf("p", &[], kind.entry().meaning);
                 section.leaf("p", &[("class", "advice")], kind.entry().advice);
             }
         });
@@ -276,8 +274,4 @@ fn table(page: &mut Markup, caption: &str, columns: &[&str], content: impl FnOnc
         });
         table.element("tbody", &[], content);
     });
-}
-
-fn moment(time: Time) -> String {
-    local(time).format("%a %d %b %H:%M").to_string()
 }

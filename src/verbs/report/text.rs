@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::super::groups::Groups;
 use super::super::status::{outcome, what};
-use super::super::words::{clock, number, seconds, short, wrap};
-use super::{MOST, Report, helped};
+use super::super::words::{number, seconds, short, wrap};
+use super::{MOST, Report, helped, moment};
 use crate::text::one_line;
 
 /// Longest name that is shown whole, in characters.
@@ -31,8 +31,7 @@ pub(super) fn page(report: &Report) -> String {
     for (kind, count) in report.advice() {
         let of = number(report.total.incidents.into(), "incident");
         let _ = writeln!(text, "\nWhat to do about {} ({count} of {of})", kind.slug());
-        let (meaning, advice) = (kind.entry().meaning, kind.entry().advice);
-        wrap("  ", &format!("{meaning} {advice}"), &mut text);
+        wrap("  ", kind.entry().advice, &mut text);
     }
     text
 }
@@ -96,17 +95,16 @@ fn longest(report: &Report, text: &mut String) {
     }
     text.push_str("\nLongest outages\n");
     let rows = report.longest.iter().map(|incident| {
-        let began = clock(incident.began, report.now);
+        let began = moment(incident.began);
         let name = short(&incident.server, LONGEST_NAME);
         (began, name, seconds(incident.away), incident)
     });
     let rows: Vec<_> = rows.collect();
     let width = |of: &dyn Fn(&(String, String, String, &_)) -> usize| rows.iter().map(of).max();
-    let began_width = width(&|row| row.0.len()).unwrap_or(0);
     let name_width = width(&|row| row.1.chars().count()).unwrap_or(0);
     for (began, name, away, incident) in &rows {
         let outcome = outcome(incident.event);
-        let head = format!("{began:began_width$}  {name:name_width$}  {away:>7}  {outcome:10}  ");
+        let head = format!("{began}  {name:name_width$}  {away:>7}  {outcome:10}  ");
         wrap(&head, &what(incident), text);
     }
 }
