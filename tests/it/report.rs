@@ -18,6 +18,9 @@ const PHONE: u32 = 390;
 /// Names of what chromium asks by itself, whatever page it shows.
 const BROWSER_S_OWN: [&str; 2] = ["google.com", "googleapis.com"];
 
+/// What writes the state, what the report then says, and its exit status.
+type Case<'a> = (&'a dyn Fn(&States), &'a str, i32);
+
 /// One server that an idle client and a child block, one that is held off, and one with a pause and a night without
 /// runs.
 fn week(states: &States) {
@@ -124,7 +127,6 @@ fn what_needs_attention_makes_no_quiet_week() {
         );
         states.last("main", "ok 200 0.012 60 60", 7);
     };
-    type Case<'a> = (&'a dyn Fn(&States), &'a str, i32);
     let cases: [Case; 4] = [
         (&paused, "now paused: HTTP 200", 0),
         (&expires, "the certificate expires in 9 days", 0),
