@@ -70,6 +70,7 @@ complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -s h -l help -
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -s V -l version -d 'Print the version'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "status" -d 'Print how each server is, how available it was, and its last incidents'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "history" -d 'Print what happened to the servers'
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "report" -d 'Print a summary of a week, for a mail or as a web page'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "pause" -d 'Stop and restart nothing for a while. Checks go on'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "resume" -d 'End a pause and a hold-off: the next run restarts a server that is down'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "inhibit" -d 'Run a command, and stop and restart nothing as long as it runs'
@@ -84,6 +85,10 @@ complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand history" -l 
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand history" -l by -d 'Count by cause, and how often a restart has helped, or by culprit' -r -f -a "cause\t'What was wrong'
 culprit\t'Who or what is to blame'"
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand history" -l json -d 'Print one JSON array'
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand report" -l config -d 'Only the servers of this configuration file [default: those of /etc/monitor_myvnc.toml, and all of the state directory]' -r -F
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand report" -l state-dir -d 'The state directory [default: that of the configuration file, else /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for other users]' -r -f -a "(__fish_complete_directories)"
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand report" -l since -d 'How far back: a number and s, m, h or d [default: 7d, or 30d with --html]' -r -f
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand report" -l html -d 'Print a web page, in one file without scripts'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand pause" -l config -d 'Only the servers of this configuration file [default: those of /etc/monitor_myvnc.toml, and all of the state directory]' -r -F
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand pause" -l state-dir -d 'The state directory [default: that of the configuration file, else /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for other users]' -r -f -a "(__fish_complete_directories)"
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand pause" -l for -d 'How long: a number and s, m, h or d; at most 7d [default: 1h]' -r -f
@@ -111,5 +116,5 @@ function __fish_monitor_myvnc_servers
     $words[1] status --names $options 2>/dev/null
 end
 
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand status history pause resume inhibit; and not contains -- -- (commandline -opc)" -f -a "(__fish_monitor_myvnc_servers)"
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand status history report pause resume inhibit; and not contains -- -- (commandline -opc)" -f -a "(__fish_monitor_myvnc_servers)"
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand inhibit; and contains -- -- (commandline -opc)" -f -a "(__fish_complete_subcommand --fcs-skip=(math (contains -i -- -- (commandline -opc))))"

@@ -23,6 +23,7 @@ use crate::defaults;
         Commands (monitor_myvnc COMMAND --help describes each):\n  \
         status   how the servers are, and how available they were\n  \
         history  what happened to them\n  \
+        report   a summary of a week, for a mail or as a web page\n  \
         pause    stop and restart nothing for a while\n  \
         resume   end a pause and a hold-off\n  \
         inhibit  stop and restart nothing as long as a command runs\n\n\

@@ -10,6 +10,10 @@ pub(crate) const LONGEST_LINE: usize = 2000;
 /// Text from outside as one printable line: control characters, line separators and
 /// characters that turn the writing direction become `?`; at most `LONGEST_LINE` characters.
 pub(crate) fn one_line(text: &str) -> String {
+    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte);
+    if text.len() <= LONGEST_LINE && text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
     let mut starts = text.char_indices().skip(LONGEST_LINE - 1);
     match (starts.next(), starts.next()) {
         (Some((last, _)), Some(_)) => text[..last].replace(is_hostile, "?") + "…",

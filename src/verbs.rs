@@ -2,10 +2,12 @@
 //! write files of the state directory, and ask no server.
 
 pub(crate) mod cli;
+mod groups;
 mod history;
 mod incidents;
 mod inhibit;
 mod pause;
+mod report;
 mod server;
 mod spans;
 mod status;
@@ -21,7 +23,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 
 use self::cli::{Cli, Verb};
-use self::server::{Server, ShownProcess};
+use self::server::{MONTH, Server, ShownProcess};
 use self::targets::Targets;
 use self::users::Users;
 use self::words::Style;
@@ -72,6 +74,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     let done = match verb {
         Verb::Status(flags) => show_status(&flags),
         Verb::History(flags) => history::show(&flags),
+        Verb::Report(flags) => report::show(&flags),
         Verb::Pause(flags) => pause::pause(&flags),
         Verb::Resume(flags) => pause::resume(&flags),
         Verb::Inhibit(flags) => inhibit::inhibit(&flags),
@@ -184,7 +187,7 @@ fn show_status(flags: &cli::Status) -> Result<u8, Refusal> {
     }
     let now = Time::now();
     let mut processes = Processes::new(now);
-    let read = |target| Server::read(target, now, |state| processes.of(state));
+    let read = |target| Server::read(target, now, MONTH, |state| processes.of(state), &mut |_| ());
     let mut servers: Vec<Server> = targets.all.iter().map(read).collect();
     if !flags.json && !servers.iter().any(Server::is_known) {
         let damage = servers.iter().flat_map(|server| &server.damage).next();

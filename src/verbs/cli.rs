@@ -30,6 +30,8 @@ pub(crate) enum Verb {
     Status(Status),
     /// Print what happened to the servers
     History(History),
+    /// Print a summary of a week, for a mail or as a web page
+    Report(Report),
     /// Stop and restart nothing for a while. Checks go on
     Pause(Pause),
     /// End a pause and a hold-off: the next run restarts a server that is down
@@ -103,6 +105,29 @@ pub(crate) struct History {
     /// Print one JSON array
     #[arg(long, conflicts_with = "by")]
     pub(crate) json: bool,
+}
+
+/// `report`.
+#[derive(Args, Debug)]
+pub(crate) struct Report {
+    #[command(flatten)]
+    pub(crate) which: Which,
+
+    /// How far back: a number and s, m, h or d [default: 7d, or 30d with --html]
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub(crate) since: Option<Duration>,
+
+    /// Print a web page, in one file without scripts
+    #[arg(long)]
+    pub(crate) html: bool,
+}
+
+impl Report {
+    /// How far back it looks.
+    pub(crate) fn span(&self) -> Duration {
+        let days = if self.html { 30 } else { 7 };
+        self.since.unwrap_or(Duration::from_secs(days * 86_400))
+    }
 }
 
 /// By what incidents are counted.

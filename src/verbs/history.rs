@@ -1,20 +1,23 @@
-//! `history`: what happened to the servers.
+//! `history`: what happened to the servers. It is printed as it is read, in a memory that does not grow with it.
 
-use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Stdout, Write};
+use std::path::PathBuf;
 
-use super::cli::{self, By};
-use super::incidents::{Incident, Incidents, is_incident};
+use super::cli;
+use super::groups::Groups;
+use super::incidents::{Incident, Incidents};
 use super::status::{outcome, what};
-use super::words::{self, Style, local, number, seconds, short};
+use super::words::{Style, local, seconds, short};
 use super::{Refusal, nothing, print, targets, written};
 use crate::journal::warn_stderr;
-use crate::state::history::{self, Entry, HistoryEvent, Line};
+use crate::state::history::{Entry, HistoryEvent, Line, Lines};
 use crate::state::time::Time;
 use crate::text::errno_text;
 
 /// Longest name that is shown whole, in characters.
 const LONGEST_NAME: usize = 32;
+/// Number of incidents that are put in order and have common columns.
+const TOGETHER: usize = 2048;
 
 /// Prints the incidents; the exit status.
 pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
@@ -26,92 +29,70 @@ pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
     let now = Time::now();
     let from = Time(now.0.saturating_sub(flags.since.as_secs()));
     let files = targets.all.iter().map(|one| one.file(".history.jsonl"));
-    let mut is_whole = true;
-    let mut read = |path: &std::path::Path, each: &mut dyn FnMut(&[u8])| {
-        if let Err(reason) = history::read_lines(path, each) {
-            warn_stderr(&format!("{}: {}", path.display(), errno_text(&reason)));
-            is_whole = false;
-        }
-    };
     if flags.json {
-        let mut array = Array::new(targets.all.len() == 1);
-        for path in files {
-            read(&path, &mut |line| {
-                let entry = serde_json::from_slice(line).ok();
-                if let Some(entry) = entry.filter(|entry: &Entry| entry.at >= from) {
-                    array.add(&entry);
-                }
-            });
-        }
-        array.end()?;
-    } else {
-        let mut incidents = Vec::new();
-        let mut groups = Groups::default();
-        for path in files {
-            let mut open = Incidents::default();
-            let mut pass = |incident: Incident| match flags.by {
-                Some(by) => groups.add(by, &incident),
-                None => incidents.push(incident),
-            };
-            read(&path, &mut |line| {
-                let line = Line::parse(line).filter(|line| line.at >= from);
-                line.and_then(|line| open.take(line))
-                    .into_iter()
-                    .for_each(&mut pass);
-            });
-            open.rest().into_iter().for_each(pass);
-        }
-        let text = match flags.by {
-            Some(_) => groups.rows(),
-            None => lines(&mut incidents),
-        };
-        let text = if text.is_empty() && is_whole {
-            format!("no incident in {}\n", seconds(flags.since.as_secs()))
-        } else {
-            text
-        };
-        print(&Style::of_stdout().plain(text))?;
+        return array(files.map(|file| Source::<Raw>::open(file, from)).collect());
     }
+    let mut all = Merged::new(files.map(|file| Source::<Open>::open(file, from)).collect());
+    let mut out = Output::new();
+    let mut is_empty = true;
+    if let Some(by) = flags.by {
+        let mut groups = Groups::default();
+        while let Some(incident) = all.next() {
+            groups.add(by, &incident);
+        }
+        let rows = groups.rows();
+        is_empty = rows.is_empty();
+        out.put(&Style::of_stdout().plain(rows));
+    } else {
+        let mut table = Table::default();
+        while let Some(incident) = all.next() {
+            if incident.event != HistoryEvent::Other {
+                table.add(incident, &mut out);
+                is_empty = false;
+            }
+        }
+        let rest = table.incidents.len();
+        table.print(rest, &mut out);
+    }
+    let is_whole = all.end();
+    if is_empty && is_whole {
+        out.put(&format!(
+            "no incident in {}\n",
+            seconds(flags.since.as_secs())
+        ));
+    }
+    out.end()?;
     Ok(u8::from(!is_whole))
 }
 
-/// An array of JSON: a server's lines as they come, those of several in order of time.
-struct Array {
-    out: BufWriter<std::io::Stdout>,
-    is_one: bool,
-    is_empty: bool,
-    /// What became of the last write.
-    done: io::Result<()>,
-    others: Vec<(Time, String)>,
+/// Prints the lines as an array of JSON; the exit status.
+fn array(sources: Vec<Source<Raw>>) -> Result<u8, Refusal> {
+    let mut all = Merged::new(sources);
+    let mut out = Output::new();
+    let mut before = "[";
+    while let Some((_, line)) = all.next() {
+        out.put(before);
+        out.put(&line);
+        before = ",\n";
+    }
+    out.put(if before == "[" { "[]\n" } else { "]\n" });
+    let is_whole = all.end();
+    out.end()?;
+    Ok(u8::from(!is_whole))
 }
 
-impl Array {
-    fn new(is_one: bool) -> Self {
+/// Standard output. What cannot be written is reported at the end.
+struct Output {
+    out: BufWriter<Stdout>,
+    done: io::Result<()>,
+}
+
+impl Output {
+    fn new() -> Self {
         Self {
             out: BufWriter::new(std::io::stdout()),
-            is_one,
-            is_empty: true,
             done: Ok(()),
-            others: Vec::new(),
         }
-    }
-
-    fn add(&mut self, entry: &Entry) {
-        let Ok(text) = serde_json::to_string(entry) else {
-            return;
-        };
-        if self.is_one {
-            self.write(&text);
-        } else {
-            self.others.push((entry.at, text));
-        }
-    }
-
-    fn write(&mut self, text: &str) {
-        let before = if self.is_empty { "[" } else { ",\n" };
-        self.is_empty = false;
-        self.put(before);
-        self.put(text);
     }
 
     /// Writes, unless that has failed before.
@@ -122,39 +103,188 @@ impl Array {
     }
 
     fn end(mut self) -> Result<(), Refusal> {
-        let mut others = std::mem::take(&mut self.others);
-        others.sort_by_key(|(at, _)| *at);
-        for (_, text) in others {
-            self.write(&text);
-        }
-        self.put(if self.is_empty { "[]\n" } else { "]\n" });
         let flushed = self.out.flush();
         written(self.done.and(flushed))
     }
 }
 
-/// A line for each incident, the oldest first.
-fn lines(incidents: &mut Vec<Incident>) -> String {
-    incidents.retain(|incident| incident.event != HistoryEvent::Other);
-    incidents.sort_by_key(|incident| incident.began);
-    let widths = incidents.iter().map(|one| one.server.chars().count());
-    let width = widths.max().unwrap_or(0).min(LONGEST_NAME);
-    let outcomes = incidents.iter().map(|one| outcome_of(one).len());
-    let outcomes = outcomes.max().unwrap_or(0);
-    let mut text = String::new();
-    for incident in incidents {
-        let began = local(incident.began).format("%Y-%m-%d %H:%M:%S");
-        let name = short(&incident.server, width);
-        let away = seconds(incident.away);
-        let outcome = outcome_of(incident);
-        let line = format!(
-            "{began}  {name:width$}  {away:>6}  {outcome:outcomes$}  {}",
-            what(incident)
-        );
-        text.push_str(line.trim_end());
-        text.push('\n');
+/// What becomes of the lines of one server.
+trait Pieces: Default {
+    type Piece: Dated;
+
+    /// Takes a line; what has become whole with it.
+    fn take(&mut self, line: &[u8], from: Time) -> Option<Self::Piece>;
+
+    /// What has become whole with the end.
+    fn rest(&mut self) -> Option<Self::Piece>;
+}
+
+trait Dated {
+    /// By what the pieces of several servers are put in order.
+    fn time(&self) -> Time;
+}
+
+/// Lines put together to incidents.
+#[derive(Default)]
+struct Open(Incidents);
+
+impl Pieces for Open {
+    type Piece = Incident;
+
+    fn take(&mut self, line: &[u8], from: Time) -> Option<Incident> {
+        let line = Line::parse(line).filter(|line| line.at >= from)?;
+        self.0.take(line)
     }
-    text
+
+    fn rest(&mut self) -> Option<Incident> {
+        self.0.first()
+    }
+}
+
+impl Dated for Incident {
+    fn time(&self) -> Time {
+        self.began
+    }
+}
+
+/// Lines as they are in the file.
+#[derive(Default)]
+struct Raw;
+
+impl Pieces for Raw {
+    type Piece = (Time, String);
+
+    fn take(&mut self, line: &[u8], from: Time) -> Option<(Time, String)> {
+        let at = Line::parse(line)?.at;
+        if at < from {
+            return None;
+        }
+        if Line::is_as_written(line) {
+            return Some((at, String::from_utf8(line.to_owned()).ok()?));
+        }
+        // Every key is to be there.
+        let entry: Entry = serde_json::from_slice(line).ok()?;
+        Some((at, serde_json::to_string(&entry).ok()?))
+    }
+
+    fn rest(&mut self) -> Option<(Time, String)> {
+        None
+    }
+}
+
+impl Dated for (Time, String) {
+    fn time(&self) -> Time {
+        self.0
+    }
+}
+
+/// The history of one server.
+struct Source<P: Pieces> {
+    path: PathBuf,
+    from: Time,
+    lines: Lines,
+    pieces: P,
+    /// The next piece.
+    next: Option<P::Piece>,
+}
+
+impl<P: Pieces> Source<P> {
+    /// Nothing before `from` counts.
+    fn open(path: PathBuf, from: Time) -> Self {
+        let mut source = Self {
+            lines: Lines::open(&path),
+            path,
+            from,
+            pieces: P::default(),
+            next: None,
+        };
+        source.read();
+        source
+    }
+
+    /// Reads on up to the next piece.
+    fn read(&mut self) {
+        while let Some(line) = self.lines.next() {
+            self.next = self.pieces.take(line, self.from);
+            if self.next.is_some() {
+                return;
+            }
+        }
+        self.next = self.pieces.rest();
+    }
+}
+
+/// The pieces of several servers, in order of time.
+struct Merged<P: Pieces>(Vec<Source<P>>);
+
+impl<P: Pieces> Merged<P> {
+    fn new(sources: Vec<Source<P>>) -> Self {
+        Self(sources)
+    }
+
+    fn next(&mut self) -> Option<P::Piece> {
+        let sources = self.0.iter_mut();
+        let some = sources.filter(|source| source.next.is_some());
+        let first = some.min_by_key(|source| source.next.as_ref().map(Dated::time))?;
+        let piece = first.next.take();
+        first.read();
+        piece
+    }
+
+    /// Whether all could be read.
+    fn end(self) -> bool {
+        let mut is_whole = true;
+        for source in self.0 {
+            if let Err(reason) = source.lines.end() {
+                let path = source.path.display();
+                warn_stderr(&format!("{path}: {}", errno_text(&reason)));
+                is_whole = false;
+            }
+        }
+        is_whole
+    }
+}
+
+/// A line for each incident, the oldest first.
+#[derive(Default)]
+struct Table {
+    incidents: Vec<Incident>,
+    /// Widths of the columns.
+    name: usize,
+    outcome: usize,
+}
+
+impl Table {
+    fn add(&mut self, incident: Incident, out: &mut Output) {
+        self.incidents.push(incident);
+        if self.incidents.len() >= TOGETHER {
+            self.print(TOGETHER / 2, out);
+        }
+    }
+
+    /// Prints the first ones.
+    fn print(&mut self, number: usize, out: &mut Output) {
+        self.incidents.sort_by_key(|incident| incident.began);
+        for one in &self.incidents {
+            let name = one.server.chars().count().min(LONGEST_NAME);
+            self.name = self.name.max(name);
+            self.outcome = self.outcome.max(outcome_of(one).len());
+        }
+        let style = Style::of_stdout();
+        let (name_width, outcome_width) = (self.name, self.outcome);
+        for incident in self.incidents.drain(..number) {
+            let began = local(incident.began).format("%Y-%m-%d %H:%M:%S");
+            let name = short(&incident.server, name_width);
+            let away = seconds(incident.away);
+            let outcome = outcome_of(&incident);
+            let line = format!(
+                "{began}  {name:name_width$}  {away:>6}  {outcome:outcome_width$}  {}",
+                what(&incident)
+            );
+            out.put(&style.plain(line.trim_end().to_owned()));
+            out.put("\n");
+        }
+    }
 }
 
 /// How an incident went, and whether that lasted.
@@ -165,55 +295,4 @@ fn outcome_of(incident: &Incident) -> String {
         None => "",
     };
     format!("{}{lasted}", outcome(incident.event))
-}
-
-/// Incidents with one cause or one culprit.
-#[derive(Debug, Default)]
-struct Group {
-    incidents: u32,
-    restarts: u32,
-    lasted: u32,
-    unwedged: u32,
-    away: u64,
-}
-
-#[derive(Debug, Default)]
-struct Groups(BTreeMap<String, Group>);
-
-impl Groups {
-    fn add(&mut self, by: By, incident: &Incident) {
-        if !is_incident(incident.event) {
-            return;
-        }
-        let name = match by {
-            By::Cause => incident.cause.as_deref(),
-            By::Culprit => incident.who(),
-        };
-        let name = short(name.unwrap_or("-"), words::WIDTH / 2);
-        let group = self.0.entry(name).or_default();
-        group.incidents += 1;
-        group.restarts += incident.restarts;
-        group.lasted += u32::from(incident.restarts > 0 && incident.lasted == Some(true));
-        group.unwedged += u32::from(incident.event == HistoryEvent::Unwedged);
-        group.away += incident.away;
-    }
-
-    /// A line for each, the most frequent first.
-    fn rows(&self) -> String {
-        let width = self.0.keys().map(|name| name.chars().count()).max();
-        let width = width.unwrap_or(0);
-        let mut groups: Vec<_> = self.0.iter().collect();
-        groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.incidents));
-        let rows = groups.into_iter().map(|(name, group)| {
-            let restarts = number(group.restarts.into(), "restart");
-            let lasted = group.lasted;
-            let unwedged = match group.unwedged {
-                0 => String::new(),
-                number => format!("; {number} unwedged"),
-            };
-            let away = seconds(group.away);
-            format!("{name:width$}  {restarts}, {lasted} lasted{unwedged}; away {away}\n")
-        });
-        rows.collect()
-    }
 }

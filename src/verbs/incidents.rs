@@ -130,6 +130,11 @@ impl Incidents {
         is_full.then(|| self.open.pop_front()).flatten()
     }
 
+    /// The first of the others.
+    pub(crate) fn first(&mut self) -> Option<Incident> {
+        self.open.pop_front()
+    }
+
     /// The others.
     pub(crate) fn rest(self) -> VecDeque<Incident> {
         self.open

@@ -70,7 +70,7 @@ pub(crate) struct ShownProcess {
 /// Numbers by cause, then by culprit.
 pub(crate) type Counts = BTreeMap<String, BTreeMap<String, u32>>;
 
-/// What happened in the last 30 days.
+/// What happened in the span that was read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Past {
     pub(crate) timeline: Timeline,
@@ -82,7 +82,7 @@ pub(crate) struct Past {
     pub(crate) counts: Counts,
     /// Restarts in 24 hours.
     pub(crate) day: u32,
-    /// Restarts in 30 days.
+    /// Restarts in the whole span.
     pub(crate) month: u32,
 }
 
@@ -104,11 +104,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Reads its files. `process` looks up the process of its record.
+    /// Reads its files, and of its history that many seconds. `process` looks up the process of its record; `seen`
+    /// gets each incident.
     pub(crate) fn read(
         target: &Target,
         now: Time,
+        span: u64,
         process: impl FnOnce(&crate::state::State) -> Option<ShownProcess>,
+        seen: &mut dyn FnMut(&Incident),
     ) -> Self {
         let mut damage: Vec<String> = Vec::new();
         let mut note = |extension: &str, reason: &str| {
@@ -139,7 +142,7 @@ impl Server {
             past: Past::default(),
             damage: Vec::new(),
         };
-        let mut reader = Reader::new(now);
+        let mut reader = Reader::new(now, span, seen);
         if let Err(reason) =
             history::read_lines(&target.file(".history.jsonl"), |line| reader.take(line))
         {
@@ -204,23 +207,24 @@ impl Server {
 }
 
 /// Puts the lines of the history together.
-struct Reader {
+struct Reader<'a> {
     /// Nothing before it counts.
     from: Time,
     day: Time,
     past: Past,
     incidents: Incidents,
-    planned: super::spans::Spans,
+    /// Gets each incident.
+    seen: &'a mut dyn FnMut(&Incident),
 }
 
-impl Reader {
-    fn new(now: Time) -> Self {
+impl<'a> Reader<'a> {
+    fn new(now: Time, span: u64, seen: &'a mut dyn FnMut(&Incident)) -> Self {
         Self {
-            from: Time(now.0.saturating_sub(MONTH)),
+            from: Time(now.0.saturating_sub(span)),
             day: Time(now.0.saturating_sub(DAY)),
             past: Past::default(),
             incidents: Incidents::default(),
-            planned: super::spans::Spans::default(),
+            seen,
         }
     }
 
@@ -237,7 +241,7 @@ impl Reader {
         }
         match line.event {
             HistoryEvent::Unwatched => timeline.unwatched.add(line.at, away),
-            HistoryEvent::Planned => self.planned.add(line.at, away),
+            HistoryEvent::Planned => timeline.planned.add(line.at, away),
             _ => timeline.away.add(line.at, away),
         }
         if !is_incident(line.event) {
@@ -258,16 +262,18 @@ impl Reader {
         lines.push_back(kept);
         if let Some(incident) = self.incidents.take(line) {
             self.past.count(&incident);
+            (self.seen)(&incident);
         }
     }
 
     fn past(self, server: &Server, now: Time) -> Past {
         let mut past = self.past;
         let mut incidents = self.incidents.rest();
+        past.outage(server, &mut incidents, now);
         for incident in &incidents {
             past.count(incident);
+            (self.seen)(incident);
         }
-        past.outage(server, &mut incidents, now);
         let surplus = incidents.len().saturating_sub(SHOWN);
         past.incidents = incidents.split_off(surplus);
         let timeline = &mut past.timeline;
@@ -285,13 +291,12 @@ impl Reader {
         timeline.first = known.into_iter().flatten().min();
         timeline.unwatched.merge();
         timeline.away.merge();
-        let mut planned = self.planned;
         if let Some(more) = server.ledger.planned.and_then(|since| since.before(now)) {
-            planned.add(now, more.as_secs());
+            timeline.planned.add(now, more.as_secs());
         }
-        planned.merge();
+        timeline.planned.merge();
         let away = timeline.away.without(&timeline.unwatched);
-        timeline.away = away.without(&planned);
+        timeline.away = away.without(&timeline.planned);
         past
     }
 }
@@ -351,7 +356,6 @@ impl Past {
             restarts: 0,
             lasted: None,
         };
-        self.count(&incident);
         incidents.push_back(incident);
     }
 }

@@ -51,10 +51,12 @@ impl Spans {
         Self(left)
     }
 
-    /// Seconds of them between two moments.
+    /// Seconds of them between two moments; they are merged.
     pub(crate) fn between(&self, from: u64, to: u64) -> u64 {
         let inside = |(start, end): &(u64, u64)| (*end).min(to).saturating_sub((*start).max(from));
-        self.0.iter().map(inside).sum()
+        let first = self.0.partition_point(|(_, end)| *end <= from);
+        let spans = self.0[first..].iter();
+        spans.take_while(|(start, _)| *start < to).map(inside).sum()
     }
 }
 
@@ -67,6 +69,8 @@ pub(crate) struct Timeline {
     pub(crate) away: Spans,
     /// When nobody watched.
     pub(crate) unwatched: Spans,
+    /// When it was away during a pause.
+    pub(crate) planned: Spans,
 }
 
 /// How available a server was in a span.
@@ -110,19 +114,20 @@ impl Timeline {
         let length = seconds / number;
         let start = now.0.saturating_sub(seconds);
         let parts = (0..number).map(|part| (start + part * length, start + (part + 1) * length));
-        parts
-            .map(|(from, to)| {
-                let Some(first) = self.first.filter(|first| first.0 < to) else {
-                    return Part::Before;
-                };
-                let from = from.max(first.0);
-                if self.unwatched.between(from, to) * 2 > to - from {
-                    Part::Unwatched
-                } else {
-                    Part::Away(self.away.between(from, to))
-                }
-            })
-            .collect()
+        parts.map(|(from, to)| self.part(from, to)).collect()
+    }
+
+    /// How it was between two moments.
+    pub(crate) fn part(&self, from: u64, to: u64) -> Part {
+        let Some(first) = self.first.filter(|first| first.0 < to) else {
+            return Part::Before;
+        };
+        let from = from.max(first.0);
+        if self.unwatched.between(from, to) * 2 > to - from {
+            Part::Unwatched
+        } else {
+            Part::Away(self.away.between(from, to))
+        }
     }
 }
 
@@ -187,6 +192,7 @@ mod tests {
                 first: Some(Time(first)),
                 away: away.without(&unwatched),
                 unwatched,
+                ..Timeline::default()
             }
         };
         let up = |timeline: Timeline| timeline.availability(1000, Time(2000));
@@ -213,6 +219,7 @@ mod tests {
             first: Some(Time(1300)),
             away: spans(&[(1900, 1910)]),
             unwatched: spans(&[(1500, 1751)]),
+            ..Timeline::default()
         };
         assert_eq!(
             timeline.parts(4, 1000, Time(2000)),

@@ -6,7 +6,7 @@ mod table;
 
 use std::fmt::Write;
 
-pub(super) use self::nagios::unknown;
+pub(super) use self::nagios::{CERTIFICATE_DAYS, unknown};
 pub(super) use self::table::{outcome, what};
 use super::cli;
 use super::server::{How, Server};
@@ -109,7 +109,7 @@ fn paragraph(server: &Server, width: usize, now: Time, style: Style, text: &mut 
 }
 
 /// What is known of a server, in one line.
-fn summary(server: &Server, now: Time) -> String {
+pub(super) fn summary(server: &Server, now: Time) -> String {
     let Some(checked) = server.checked else {
         return "no run has checked it yet".to_owned();
     };
@@ -210,7 +210,7 @@ fn details(server: &Server, how: How, now: Time) -> Vec<String> {
 }
 
 /// Since when restarts help, but not for long.
-fn flapping(since_when: Time, now: Time) -> String {
+pub(super) fn flapping(since_when: Time, now: Time) -> String {
     let since_when = clock(since_when, now);
     format!("flapping since {since_when}: restarts help, but not for long")
 }

@@ -321,7 +321,7 @@ fn the_manual_describes_each_verb_and_its_options() {
     let (_, commands) = manual.split_once("\n.SH COMMANDS\n").unwrap();
     let (commands, _) = commands.split_once("\n.SH ").unwrap();
     let help = run(Command::new(MONITOR).arg("--help")).stdout;
-    for verb in ["status", "history", "pause", "resume", "inhibit"] {
+    for verb in ["status", "history", "report", "pause", "resume", "inhibit"] {
         assert!(help.contains(&format!("\n  {verb} ")), "{help}");
         let heading = format!(".SS \"monitor_myvnc {verb} ");
         let (_, section) = commands

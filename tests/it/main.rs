@@ -20,6 +20,7 @@ mod locks;
 mod operating;
 mod ping;
 mod proxy;
+mod report;
 mod rig;
 mod run_as;
 mod unwedge;

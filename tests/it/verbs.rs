@@ -17,13 +17,13 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
 /// A state directory, at one moment.
-struct States {
+pub(crate) struct States {
     directory: TempDir,
     now: DateTime<Utc>,
 }
 
 impl States {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = DateTime::from_timestamp(Utc::now().timestamp(), 0).unwrap();
         Self {
             directory: tempfile::tempdir().unwrap(),
@@ -31,27 +31,27 @@ impl States {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn at(&self, ago: i64) -> DateTime<Utc> {
+    pub(crate) fn at(&self, ago: i64) -> DateTime<Utc> {
         self.now - chrono::Duration::seconds(ago)
     }
 
     /// A moment as the files have it.
-    fn time(&self, ago: i64) -> String {
+    pub(crate) fn time(&self, ago: i64) -> String {
         self.at(ago).to_rfc3339_opts(SecondsFormat::Secs, true)
     }
 
-    fn state(&self, stem: &str, mut state: Value) {
+    pub(crate) fn state(&self, stem: &str, mut state: Value) {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         state["format"] = 1.into();
         state["boot"] = boot.trim().into();
         fs::write(self.path(&format!("{stem}.json")), state.to_string()).unwrap();
     }
 
-    fn last(&self, stem: &str, text: &str, ago: i64) {
+    pub(crate) fn last(&self, stem: &str, text: &str, ago: i64) {
         let path = self.path(&format!("{stem}.last"));
         fs::write(&path, format!("{text:39}\n")).unwrap();
         let time = SystemTime::from(self.at(ago));
@@ -64,7 +64,7 @@ impl States {
     }
 
     /// A line of the history: number, age, event, cause, culprit and its kind, time away.
-    fn line(&self, stem: &str, line: (&str, i64, &str, &str, &str, i64)) {
+    pub(crate) fn line(&self, stem: &str, line: (&str, i64, &str, &str, &str, i64)) {
         let (id, ago, event, cause, culprit, away) = line;
         let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let kind = match cause {
@@ -90,7 +90,7 @@ impl States {
         writeln!(file, "{line}").unwrap();
     }
 
-    fn pause(&self, stem: &str, content: &Value) {
+    pub(crate) fn pause(&self, stem: &str, content: &Value) {
         fs::write(self.path(&format!("{stem}.pause")), content.to_string()).unwrap();
     }
 
@@ -100,7 +100,7 @@ impl States {
     }
 
     /// A server that answered 7 seconds ago.
-    fn healthy(&self, stem: &str) {
+    pub(crate) fn healthy(&self, stem: &str) {
         let since = self.time(40 * DAY);
         self.state(
             stem,
@@ -109,7 +109,7 @@ impl States {
         self.last(stem, "ok 200 0.012 60 60", 7);
     }
 
-    fn verb(&self, verb: &str) -> Command {
+    pub(crate) fn verb(&self, verb: &str) -> Command {
         let mut command = Command::new(MONITOR);
         command
             .arg(verb)
@@ -120,17 +120,19 @@ impl States {
         command
     }
 
-    fn run(&self, verb: &str, arguments: &[&str]) -> Run {
+    pub(crate) fn run(&self, verb: &str, arguments: &[&str]) -> Run {
         run(self.verb(verb).args(arguments))
     }
 
     /// A golden file with its moments filled in: `{clock AGO}`, `{end AGO}` (up to the next minute), `{day AGO}`, `{time AGO}`, `{date AGO}`,
-    /// `{full AGO}`; also `{host}` and `{up}`.
+    /// `{full AGO}`, `{moment AGO}`, `{period AGO}`; also `{host}` and `{up}`.
     fn golden(&self, name: &str) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden");
         let text = fs::read_to_string(path.join(name)).unwrap();
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-        let place = regex_lite::Regex::new(r"\{(clock|end|day|time|date|full) (-?\d+)\}").unwrap();
+        let place =
+            regex_lite::Regex::new(r"\{(clock|end|day|time|date|full|moment|period) (-?\d+)\}")
+                .unwrap();
         let text = text.replace("{host}", host.trim());
         let text = text.replace("{up}", &up_minutes().to_string());
         let today = self.now.with_timezone(&Local).date_naive();
@@ -145,6 +147,8 @@ impl States {
             let format = match (&found[1], days) {
                 ("time", _) => return self.time(ago),
                 ("full", _) => "%a %d %b %Y %H:%M:%S",
+                ("period", _) => "%a %d %b %Y %H:%M",
+                ("moment", _) => "%a %d %b %H:%M",
                 ("date", _) => "%Y-%m-%d %H:%M:%S",
                 (_, 0) => "%H:%M",
                 ("clock" | "end", -6..=6) => "%a %H:%M",
@@ -159,7 +163,7 @@ impl States {
 }
 
 /// What the program says of a state directory in the second in which that was written.
-fn said(write: impl Fn(&States), ask: impl Fn(&States) -> Run) -> (States, Run) {
+pub(crate) fn said(write: impl Fn(&States), ask: impl Fn(&States) -> Run) -> (States, Run) {
     for _ in 0..100 {
         let states = States::new();
         write(&states);
@@ -171,7 +175,7 @@ fn said(write: impl Fn(&States), ask: impl Fn(&States) -> Run) -> (States, Run) 
     panic!("a second is too short");
 }
 
-fn assert_golden(states: &States, ran: &Run, name: &str) {
+pub(crate) fn assert_golden(states: &States, ran: &Run, name: &str) {
     let expected = states.golden(name);
     assert_eq!(ran.stderr, "");
     assert!(
@@ -179,7 +183,11 @@ fn assert_golden(states: &States, ran: &Run, name: &str) {
         "{name}:\n{}\n{expected}",
         ran.stdout
     );
-    for line in ran.stdout.lines().filter(|_| name.starts_with("status")) {
+    for line in ran
+        .stdout
+        .lines()
+        .filter(|_| name.starts_with("status") || name.starts_with("report"))
+    {
         assert!(line.chars().count() <= 79, "{line}");
     }
 }
@@ -196,7 +204,7 @@ fn up_minutes() -> i64 {
 }
 
 /// One server is up, one held off, one paused.
-fn three(states: &States) {
+pub(crate) fn three(states: &States) {
     let start = (uptime() - 60 * up_minutes()) * 100;
     states.state(
         "main",
@@ -447,6 +455,7 @@ fn a_verb_has_a_grammar_of_its_own() {
         ("pause", &["nope"], "nope: no such server; there is main"),
         ("resume", &["nope"], "nope: no such server; there is main"),
         ("history", &["nope"], "nope: no such server; there is main"),
+        ("report", &["nope"], "nope: no such server; there is main"),
         ("status", &["nope"], "nope: no such server; there is main"),
         (
             "inhibit",
@@ -474,7 +483,7 @@ fn a_verb_has_a_grammar_of_its_own() {
         (
             "restart",
             &["main"],
-            "restart: no such command; give one of status, history, pause",
+            "restart: no such command; give one of status, history, report",
         ),
         ("", &[], "'': no such command"),
     ] {
@@ -496,7 +505,7 @@ fn a_verb_has_a_grammar_of_its_own() {
     assert_eq!(states.asked("main"), Value::Null, "nothing was paused");
     let flags_first = run(Command::new(MONITOR).args(["--quiet", "status"]));
     assert_eq!(flags_first.code(), Some(2));
-    for verb in ["status", "history", "pause", "resume", "inhibit"] {
+    for verb in ["status", "history", "report", "pause", "resume", "inhibit"] {
         let ran = run(Command::new(MONITOR).args([verb, "--help"]));
         assert_eq!(ran.code(), Some(0));
         assert!(ran.stdout.contains("--state-dir <DIR>") && ran.stdout.contains("--config <FILE>"));
@@ -776,7 +785,12 @@ fn output_that_cannot_be_written_is_an_error() {
     let states = States::new();
     states.healthy("main");
     states.line("main", ("1", 60, "restarted", "child", "bjobs", 5));
-    for arguments in [&["status"][..], &["history"], &["history", "--json"]] {
+    for arguments in [
+        &["status"][..],
+        &["history"],
+        &["history", "--json"],
+        &["report"],
+    ] {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let mut verb = states.verb(arguments[0]);
         verb.args(&arguments[1..])

@@ -6,7 +6,7 @@ use crate::state::time::Time;
 use crate::text::one_line;
 
 /// Days before the end of a certificate from which it is a warning.
-const CERTIFICATE_DAYS: u64 = 21;
+pub(in super::super) const CERTIFICATE_DAYS: u64 = 21;
 
 /// How grave it is. The greatest one decides.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
