@@ -25,6 +25,9 @@ mod diagnosis {
 mod jobs;
 #[path = "build/manual.rs"]
 mod manual;
+#[allow(dead_code, reason = "the program uses the rest")]
+#[path = "src/notice.rs"]
+mod notice;
 #[path = "build/page.rs"]
 mod page;
 #[path = "build/sample.rs"]
@@ -48,6 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=src/cli.rs");
     println!("cargo::rerun-if-changed=src/verbs/cli.rs");
+    println!("cargo::rerun-if-changed=src/notice.rs");
     println!("cargo::rerun-if-changed=src/defaults.rs");
     println!("cargo::rerun-if-changed=src/diagnosis/phrase.rs");
     println!("cargo::rerun-if-changed=src/diagnosis/cause/catalog.rs");
