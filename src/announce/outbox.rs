@@ -392,3 +392,178 @@ fn last_lines(history: &Path) -> Vec<Entry> {
     });
     entries.collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    fn event(number: usize) -> Announcement {
+        Announcement {
+            event: format!("event {number}"),
+            ..Announcement::default()
+        }
+    }
+
+    fn history() -> PathBuf {
+        PathBuf::from("/nowhere")
+    }
+
+    /// Takes all that waits, as (event, dropped).
+    fn take_all(path: &Path) -> Vec<(String, u64)> {
+        let (mut all, mut taken) = (Vec::new(), None::<String>);
+        while let Some(waiting) = next(path, taken.as_deref()).unwrap().waiting {
+            all.push((waiting.announcement.event, waiting.announcement.dropped));
+            taken = Some(waiting.name);
+        }
+        all
+    }
+
+    #[test]
+    fn events_are_taken_in_order_and_nothing_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state/h_1.outbox");
+        let outbox = Outbox::new(path.clone());
+        assert!(next(&path, None).unwrap().waiting.is_none());
+        for number in 0..12 {
+            assert_eq!(put(&path, &[event(number)], &history()).unwrap(), 0);
+        }
+        assert!(!outbox.is_empty());
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!(mode(&path), 0o700);
+        for file in fs::read_dir(&path).unwrap() {
+            assert_eq!(mode(&file.unwrap().path()), 0o600);
+        }
+        let first = next(&path, None).unwrap().waiting.unwrap();
+        assert_eq!(
+            (first.announcement.event.as_str(), first.count),
+            ("event 0", 12)
+        );
+        let again = next(&path, None).unwrap().waiting.unwrap();
+        assert_eq!(again.announcement, first.announcement, "it was not taken");
+        let all = (0..12).map(|number| (format!("event {number}"), 0));
+        assert_eq!(take_all(&path), all.collect::<Vec<_>>());
+        assert!(!path.exists() && outbox.is_empty());
+    }
+
+    #[test]
+    fn what_is_too_much_is_dropped_and_counted_in_the_next_event() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("h_1.outbox");
+        for number in 0..57 {
+            let dropped = put(&path, &[event(number)], &history()).unwrap();
+            assert_eq!(dropped, u64::from(number >= 50));
+        }
+        let marks = || {
+            let names = fs::read_dir(&path).unwrap().flatten();
+            names
+                .filter(|one| one.path().extension().unwrap() == "dropped")
+                .count()
+        };
+        assert_eq!(marks(), 1);
+        let all = take_all(&path);
+        assert_eq!(all.len(), 50);
+        assert_eq!(all[0], ("event 7".to_owned(), 7));
+        assert_eq!(all[1], ("event 8".to_owned(), 0));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_too_old_or_damaged_is_dropped_and_counted_in_the_next_event() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("h_1.outbox");
+        put(&path, &[event(1), event(2), event(3)], &history()).unwrap();
+        let file = |number| path.join(event_name(number));
+        let age = |number, seconds| {
+            let old = std::time::SystemTime::now() - Duration::from_secs(seconds);
+            let file = File::options().write(true).open(file(number)).unwrap();
+            file.set_modified(old).unwrap();
+        };
+        age(1, 24 * 3600 + 2);
+        age(3, 24 * 3600 - 100);
+        fs::write(file(2), "{\"event\":").unwrap();
+        let found = next(&path, None).unwrap();
+        assert_eq!(found.dropped, 2);
+        assert_eq!(take_all(&path), [("event 3".to_owned(), 2)]);
+
+        // All that is left is the number, for the next event.
+        put(&path, &[event(4)], &history()).unwrap();
+        age(1, 24 * 3600 + 2);
+        assert_eq!(next(&path, None).unwrap().dropped, 1);
+        assert_eq!(take_all(&path), []);
+        put(&path, &[event(5)], &history()).unwrap();
+        assert_eq!(take_all(&path), [("event 5".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_foreign_directory_is_refused_and_foreign_files_are_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        fs::create_dir(at("open")).unwrap();
+        fs::set_permissions(at("open"), PermissionsExt::from_mode(0o777)).unwrap();
+        fs::create_dir(at("real")).unwrap();
+        symlink(at("real"), at("link")).unwrap();
+        let mut refused = vec![at("file"), at("open"), at("link")];
+        if nix::unistd::geteuid().is_root() {
+            fs::create_dir(at("theirs")).unwrap();
+            std::os::unix::fs::chown(at("theirs"), Some(1234), None).unwrap();
+            refused.push(at("theirs"));
+        }
+        for path in refused {
+            assert!(put(&path, &[event(1)], &history()).is_err(), "{path:?}");
+            assert!(next(&path, None).is_err(), "{path:?}");
+        }
+        assert_eq!(fs::read_dir(at("real")).unwrap().count(), 0);
+
+        let path = at("h_1.outbox");
+        put(&path, &[event(1), event(2), event(3)], &history()).unwrap();
+        let secret = serde_json::to_vec(&event(7)).unwrap();
+        fs::write(at("secret"), secret).unwrap();
+        fs::remove_file(path.join(event_name(1))).unwrap();
+        symlink(at("secret"), path.join(event_name(1))).unwrap();
+        fs::remove_file(path.join(event_name(2))).unwrap();
+        nix::unistd::mkfifo(&path.join(event_name(2)), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(path.join("README"), "").unwrap();
+        assert_eq!(take_all(&path), [("event 3".to_owned(), 2)]);
+        assert!(at("secret").exists());
+    }
+
+    #[test]
+    fn an_event_has_the_last_lines_of_the_history() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("h_1.outbox");
+        let history = directory.path().join("h_1.history.jsonl");
+        let lines = (0..30).map(|number| {
+            format!(
+                "{{\"id\":\"{number}\",\"at\":\"2025-11-25T06:41:08Z\",\"server\":\"a\\u0007b\",\"event\":\"failed\",\
+                 \"culprit\":\"--password x\"}}\n"
+            )
+        });
+        fs::write(&history, lines.collect::<String>() + "torn").unwrap();
+        put(&path, &[event(1)], &history).unwrap();
+        let event = next(&path, None).unwrap().waiting.unwrap().announcement;
+        let ids: Vec<_> = event.history.iter().map(|line| line.id.as_str()).collect();
+        let last: Vec<_> = (20..30).map(|number| number.to_string()).collect();
+        assert_eq!(ids, last);
+        assert_eq!(event.history[0].server, "a?b");
+        assert_eq!(event.history[0].culprit.as_deref(), Some("--password ***"));
+    }
+
+    #[test]
+    fn what_a_killed_run_has_left_is_removed_once_it_is_old() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("h_1.outbox");
+        put(&path, &[event(1)], &history()).unwrap();
+        let (new, old) = (path.join("7.tmp"), path.join("8.tmp"));
+        fs::write(&new, "{").unwrap();
+        let file = File::create(&old).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(70))
+            .unwrap();
+        assert_eq!(take_all(&path).len(), 1);
+        assert!(new.exists() && !old.exists());
+    }
+}
