@@ -18,6 +18,8 @@ mod interruptions;
 mod locks;
 mod notify;
 mod operating;
+#[cfg(target_arch = "x86_64")]
+mod outbox;
 mod proxy;
 mod rig;
 mod run_as;

@@ -19,12 +19,12 @@ use crate::rig::{MONITOR, PATIENCE, Site, is_root, run, skip, wait_until};
 const NOTIFIERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/notifiers");
 
 /// A file of the site's server in the state directory.
-pub(crate) fn state_file(site: &Site, extension: &str) -> PathBuf {
+pub fn state_file(site: &Site, extension: &str) -> PathBuf {
     site.path(&format!("state/127.0.0.1_{}.{extension}", site.port))
 }
 
 /// The monitor with a restart command of that verb, and that notify command.
-pub(crate) fn monitor(site: &Site, verb: &str, notify: &str) -> Command {
+pub fn monitor(site: &Site, verb: &str, notify: &str) -> Command {
     let mut monitor = site.bare_monitor();
     monitor.args(["--restart-cmd", &site.manage(verb)]);
     monitor.args(["--process-pattern", &site.pattern()]);
@@ -33,7 +33,7 @@ pub(crate) fn monitor(site: &Site, verb: &str, notify: &str) -> Command {
 }
 
 /// A notify command that writes down the events that it takes.
-pub(crate) fn noting(site: &Site) -> String {
+pub fn noting(site: &Site) -> String {
     let file = site.path("events");
     format!(
         "echo \"$MONITOR_MYVNC_EVENT $MONITOR_MYVNC_DEDUP_KEY\" >> '{}'",
@@ -42,7 +42,7 @@ pub(crate) fn noting(site: &Site) -> String {
 }
 
 /// The events that were written down, as (event, dedup key).
-pub(crate) fn noted(site: &Site) -> Vec<(String, String)> {
+pub fn noted(site: &Site) -> Vec<(String, String)> {
     let events = fs::read_to_string(site.path("events")).unwrap_or_default();
     let pair = |line: &str| {
         let (event, key) = line.split_once(' ').unwrap();
