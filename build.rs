@@ -53,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=src/cli.rs");
     println!("cargo::rerun-if-changed=src/verbs/cli.rs");
+    println!("cargo::rerun-if-changed=src/notice.rs");
     println!("cargo::rerun-if-changed=src/defaults.rs");
     println!("cargo::rerun-if-changed=src/diagnosis/phrase.rs");
     println!("cargo::rerun-if-changed=src/diagnosis/cause/catalog.rs");

@@ -42,6 +42,9 @@ _monitor_myvnc() {
             monitor_myvnc,inhibit)
                 cmd="monitor_myvnc__subcmd__inhibit"
                 ;;
+            monitor_myvnc,notify)
+                cmd="monitor_myvnc__subcmd__notify"
+                ;;
             monitor_myvnc,pause)
                 cmd="monitor_myvnc__subcmd__pause"
                 ;;
@@ -61,7 +64,7 @@ _monitor_myvnc() {
 
     case "${cmd}" in
         monitor_myvnc)
-            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --dry-run --collect-diagnostics --timeout --retries --retry-delay --no-verify-ssl --ca-cert --listen --user --process-pattern --run-as --stop-timeout --start-timeout --restart-policy --max-restarts --start-grace --unwedge --unwedge-for --log-history-minutes --server-log --dump-cmd --notify-cmd --journal --ping-url --metrics-dir --cert-warn-days --quiet --log-level --debug --state-dir --help --version status history report pause resume inhibit"
+            opts="-h -V --url --logfile --restart-cmd --config --server --check-config --dry-run --collect-diagnostics --timeout --retries --retry-delay --no-verify-ssl --ca-cert --listen --user --process-pattern --run-as --stop-timeout --start-timeout --restart-policy --max-restarts --start-grace --unwedge --unwedge-for --log-history-minutes --server-log --dump-cmd --notify-cmd --journal --ping-url --metrics-dir --cert-warn-days --quiet --log-level --debug --state-dir --help --version status history report pause resume inhibit notify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -350,6 +353,46 @@ _monitor_myvnc() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
                     fi
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        monitor_myvnc__subcmd__notify)
+            opts="--config --state-dir --test $(_monitor_myvnc_servers)"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --test)
+                    COMPREPLY=($(compgen -W "restarted unwedged failed held reminder recovered flapping stable expiring" -- "${cur}"))
                     return 0
                     ;;
                 *)

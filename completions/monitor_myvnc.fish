@@ -74,6 +74,7 @@ complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "report"
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "pause" -d 'Stop and restart nothing for a while. Checks go on'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "resume" -d 'End a pause and a hold-off: the next run restarts a server that is down'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "inhibit" -d 'Run a command, and stop and restart nothing as long as it runs'
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -f -a "notify" -d 'Run the notify command with a sample of an event'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand status" -l config -d 'Only the servers of this configuration file [default: those of /etc/monitor_myvnc.toml, and all of the state directory]' -r -F
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand status" -l state-dir -d 'The state directory [default: that of the configuration file, else /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for other users]' -r -f -a "(__fish_complete_directories)"
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand status" -l json -d 'Print one JSON object'
@@ -99,6 +100,17 @@ complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand resume" -l s
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand inhibit" -l config -d 'Only the servers of this configuration file [default: those of /etc/monitor_myvnc.toml, and all of the state directory]' -r -F
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand inhibit" -l state-dir -d 'The state directory [default: that of the configuration file, else /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for other users]' -r -f -a "(__fish_complete_directories)"
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand inhibit" -l quiet -d 'Show no progress on a terminal'
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand notify" -l config -d 'Only the servers of this configuration file [default: those of /etc/monitor_myvnc.toml, and all of the state directory]' -r -F
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand notify" -l state-dir -d 'The state directory [default: that of the configuration file, else /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for other users]' -r -f -a "(__fish_complete_directories)"
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand notify" -l test -d 'The event: failed, unless another one is given' -r -f -a "restarted\t'Down, and healed by a restart in the same run'
+unwedged\t'Down, and healed without a restart'
+failed\t'A restart did not help, or nothing could be touched'
+held\t'Down, and the restart is held off'
+reminder\t'Still failed or held'
+recovered\t'Answers again after failed or held'
+flapping\t'The third restart within an hour that worked'
+stable\t'Flapping has ended'
+expiring\t'The certificate expires soon'"
 
 # The names of the servers, as the words before say where they are.
 function __fish_monitor_myvnc_servers
@@ -116,5 +128,5 @@ function __fish_monitor_myvnc_servers
     $words[1] status --names $options 2>/dev/null
 end
 
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand status history report pause resume inhibit; and not contains -- -- (commandline -opc)" -f -a "(__fish_monitor_myvnc_servers)"
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand status history report pause resume inhibit notify; and not contains -- -- (commandline -opc)" -f -a "(__fish_monitor_myvnc_servers)"
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand inhibit; and contains -- -- (commandline -opc)" -f -a "(__fish_complete_subcommand --fcs-skip=(math (contains -i -- -- (commandline -opc))))"

@@ -1,9 +1,18 @@
 //! Announcements: events with what whoever is told needs to know.
 
+pub(crate) mod command;
+pub(crate) mod outbox;
+pub(crate) mod summary;
+
 use serde::{Deserialize, Serialize};
 
+use crate::redact;
 use crate::state::history::Entry;
 use crate::state::time::Time;
+use crate::text::one_line;
+
+/// Lines of evidence that an event has, at most.
+const MOST_EVIDENCE: usize = 50;
 
 /// An event, as notify commands get it: a JSON object with these keys. Untrusted text in it is cleaned and redacted
 /// as a log line is.
@@ -52,4 +61,42 @@ pub(crate) struct ShownCause {
     pub(crate) culprit: Option<String>,
     /// Its sentence.
     pub(crate) text: String,
+}
+
+impl Announcement {
+    /// With its texts as the log shows them: each is one line, without secrets.
+    pub(crate) fn cleaned(mut self) -> Self {
+        for text in [
+            &mut self.server,
+            &mut self.host,
+            &mut self.url,
+            &mut self.summary,
+            &mut self.log,
+        ] {
+            *text = cleaned(text);
+        }
+        for text in [&mut self.cause, &mut self.culprit] {
+            *text = text.as_deref().map(cleaned);
+        }
+        for cause in &mut self.causes {
+            cause.culprit = cause.culprit.as_deref().map(cleaned);
+            cause.text = cleaned(&cause.text);
+        }
+        self.evidence.truncate(MOST_EVIDENCE);
+        for line in &mut self.evidence {
+            *line = cleaned(line);
+        }
+        self
+    }
+}
+
+/// A line of the history, cleaned in the same way.
+fn cleaned_entry(mut entry: Entry) -> Entry {
+    entry.server = cleaned(&entry.server);
+    entry.culprit = entry.culprit.as_deref().map(cleaned);
+    entry
+}
+
+fn cleaned(text: &str) -> String {
+    one_line(&redact::redacted(text))
 }

@@ -169,6 +169,10 @@ struct Run<'a> {
     evidence: Vec<String>,
     /// What is to be announced when this run ends.
     announcements: Vec<Announcement>,
+    /// Number of those that were put into the outbox, or could not be.
+    posted: usize,
+    /// Those that could not be.
+    unkept: Vec<Announcement>,
     /// What the diagnosis found that blocks the server and could be ended without it.
     blocking: Vec<Finding>,
     /// What the run before this one saw.
@@ -246,6 +250,8 @@ impl<'a> Run<'a> {
             causes: Vec::new(),
             evidence: Vec::new(),
             announcements: Vec::new(),
+            posted: 0,
+            unkept: Vec::new(),
             blocking: Vec::new(),
             last,
             outage: None,

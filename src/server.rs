@@ -2,10 +2,10 @@
 
 pub(crate) mod argv;
 pub(crate) mod config_dir;
-pub(crate) mod dump_command;
 pub(crate) mod process;
 pub(crate) mod restart_command;
 pub(crate) mod search;
 pub(crate) mod select;
+pub(crate) mod shell_command;
 pub(crate) mod stop;
 pub(crate) mod unwedge;

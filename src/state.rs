@@ -2,7 +2,7 @@
 //! known server and the ledger of what happened to it; it is written when they change. If the directory's disk
 //! is full, read-only or dead, a run has no state, but still checks and restarts the server.
 
-mod file;
+pub(crate) mod file;
 pub(crate) mod history;
 pub(crate) mod last;
 pub(crate) mod ledger;
@@ -36,11 +36,11 @@ use crate::text::errno_text;
 /// Length limit of a host in a file's name, in characters.
 const LONGEST_HOST: usize = 200;
 /// Read limit of a state file, in bytes.
-const LONGEST: usize = 32 << 10;
+const LONGEST: usize = 64 << 10;
 /// Mode of a state file.
 const MODE: u32 = 0o640;
 /// Mode of a state directory that we create.
-const DIRECTORY_MODE: u32 = 0o700;
+pub(crate) const DIRECTORY_MODE: u32 = 0o700;
 /// The version of the format.
 const FORMAT: u32 = 1;
 /// Time limit of reading a state file that is not in the page cache.

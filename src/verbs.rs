@@ -6,6 +6,7 @@ mod groups;
 mod history;
 mod incidents;
 mod inhibit;
+mod notify;
 mod pause;
 mod report;
 mod server;
@@ -29,6 +30,7 @@ use self::users::Users;
 use self::words::Style;
 use crate::USAGE;
 use crate::journal::warn_stderr;
+use crate::proc::machine::host_name;
 use crate::proc::process::Proc;
 use crate::state::State;
 use crate::state::time::Time;
@@ -78,6 +80,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
         Verb::Pause(flags) => pause::pause(&flags),
         Verb::Resume(flags) => pause::resume(&flags),
         Verb::Inhibit(flags) => inhibit::inhibit(&flags),
+        Verb::Notify(flags) => notify::notify(&flags),
     };
     match done {
         Ok(status) => ExitCode::from(status),
@@ -201,18 +204,10 @@ fn show_status(flags: &cli::Status) -> Result<u8, Refusal> {
         return Ok(1);
     }
     let style = Style::of_stdout();
-    let (text, status) = status::report(flags, &mut servers, &host(), now, style);
+    let (text, status) = status::report(flags, &mut servers, &host_name(), now, style);
     print(&text)?;
     let is_empty = servers.is_empty();
     Ok(if is_empty { 1 } else { status })
-}
-
-/// The name of this machine (`proc_sys_kernel(5)`).
-fn host() -> String {
-    let path = Proc::here().0.join("sys/kernel/hostname");
-    let name = std::fs::read_to_string(path).unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { "localhost" } else { name }.to_owned()
 }
 
 /// Looks up the processes of records: users and times.

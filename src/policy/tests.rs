@@ -1,6 +1,8 @@
 //! The rows of the policy, and the ledger's changes.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::notice::Notice;
 use crate::state::ledger::{Condition, Down};
@@ -58,7 +60,7 @@ fn obey(ledger: &mut Ledger, knobs: Knobs, now: Time, outage: &Outage) -> Ruling
     let ruling = rule(knobs, ledger, now, outage);
     match &ruling {
         Ruling::Hold(hold) | Ruling::Leave(hold) => {
-            ledger.hold(hold.clone());
+            ledger.hold(now, hold.clone());
         }
         Ruling::Restart | Ruling::RestartAfterCheck => (),
     }
@@ -559,7 +561,7 @@ fn a_run_that_is_killed_midway_has_failed() {
     let gone = outage(Kind::NotRunning, "", Server::Gone);
     let mut ledger = Ledger::default();
     ledger.fell(START, START, down("a", "not_running"));
-    ledger.hold(held(Some(START), "limit"));
+    ledger.hold(START, held(Some(START), "limit"));
     for minute in 0..2 {
         ledger.begin(PACKAGED, minutes(minute), &gone, "a");
     }
@@ -587,7 +589,7 @@ fn an_outage_is_counted_from_the_last_answer_to_the_next() {
         (ledger.phase, ledger.since),
         (Condition::Down, Some(minutes(2)))
     );
-    assert!(ledger.hold(held(None, "policy")).is_some());
+    assert!(ledger.hold(START, held(None, "policy")).is_some());
     ledger.fell(minutes(4), minutes(4), down("b", "not_running"));
     let known = ledger.down.clone().unwrap();
     assert_eq!(known.id, "a");
@@ -612,7 +614,7 @@ fn an_outage_is_counted_from_the_last_answer_to_the_next() {
     assert_eq!(ledger.totals.away_s, 240);
 
     ledger.fell(minutes(8), minutes(8), down("d", "child"));
-    ledger.untouched();
+    ledger.untouched(START);
     assert_eq!(ledger.phase, Condition::Failed);
     assert_eq!(ledger.unwedged(minutes(9)).notices, [Notice::Recovered]);
 }
@@ -667,8 +669,13 @@ fn a_server_flaps_from_the_third_restart_within_an_hour_that_worked() {
     use Restarted::{Answered, Failed};
     let gone = outage(Kind::NotRunning, "", Server::Gone);
     let mut ledger = Ledger::default();
+    let bjobs = Down {
+        culprit: Some("bjobs".to_owned()),
+        culprit_kind: Some("child".to_owned()),
+        ..down("a", "child")
+    };
     let fall = |ledger: &mut Ledger, minute, outcome| {
-        ledger.fell(minutes(minute), minutes(minute), down("a", ""));
+        ledger.fell(minutes(minute), minutes(minute), bjobs.clone());
         ledger.begin(BARE, minutes(minute), &gone, "a");
         ledger.ended(minutes(minute), outcome).notices
     };
@@ -685,31 +692,151 @@ fn a_server_flaps_from_the_third_restart_within_an_hour_that_worked() {
     assert_eq!(fall(&mut ledger, 70, Failed), [Notice::Failed]);
     assert_eq!(fall(&mut ledger, 71, Answered), [Notice::Recovered]);
     ledger.fell(minutes(72), minutes(72), down("b", ""));
-    assert_eq!(ledger.hold(held(None, "limit")), Some(Notice::Held));
-    assert_eq!(ledger.hold(held(None, "policy")), Some(Notice::Held));
+    assert_eq!(ledger.hold(START, held(None, "limit")), Some(Notice::Held));
+    assert_eq!(ledger.hold(START, held(None, "policy")), Some(Notice::Held));
     ledger.answered(minutes(73));
     ledger.answered(minutes(102));
     assert!(ledger.flapping.is_some());
-    assert_eq!(ledger.answered(minutes(103)), [Note::Stable]);
+    let blamed = BTreeMap::from([("child bjobs".to_owned(), 5)]);
+    assert_eq!(ledger.answered(minutes(103)), [Note::Stable { blamed }]);
     assert_eq!(ledger.flapping, None);
+    assert!(ledger.blamed.is_empty());
+}
+
+#[test]
+fn restarts_of_a_flapping_server_are_counted_by_what_they_are_blamed_on() {
+    let child = silent(Kind::Child, "");
+    let mut ledger = Ledger::default();
+    let mut fall = |minute, kind: &str, culprit: &str| {
+        let down = Down {
+            culprit: Some(culprit.to_owned()),
+            culprit_kind: Some(kind.to_owned()),
+            ..down("a", "idle_client")
+        };
+        ledger.fell(minutes(minute), minutes(minute), down);
+        ledger.begin(BARE, minutes(minute), &child, "a");
+        ledger.ended(minutes(minute), Restarted::Answered);
+        ledger.blamed.clone()
+    };
+    assert!(fall(0, "client", "10.1.2.3:51234").is_empty());
+    assert!(fall(59, "client", "10.1.2.3:51299").is_empty());
+    assert!(
+        fall(60, "client", "[fe80::1]:7").is_empty(),
+        "the first is an hour ago"
+    );
+    let expected = [
+        ("idle_client 10.1.2.3", 1),
+        ("idle_client [fe80::1]", 1),
+        ("idle_client bjobs", 1),
+    ];
+    let expected = expected.map(|(blame, times)| (blame.to_owned(), times));
+    assert_eq!(fall(61, "child", "bjobs"), BTreeMap::from(expected));
+    assert_eq!(fall(62, "child", "bjobs")["idle_client bjobs"], 2);
+    for minute in 63..95 {
+        fall(
+            minute,
+            "file",
+            &"x".repeat(usize::try_from(minute).unwrap()),
+        );
+    }
+    let blamed = fall(95, "file", "last");
+    assert_eq!(blamed.values().sum::<u32>(), 37);
+    assert!(blamed.len() <= 21 && blamed.keys().all(|blame| blame.chars().count() <= 60));
+}
+
+#[test]
+fn a_client_is_named_whose_connections_were_destroyed_three_times_within_an_hour() {
+    let mut ledger = Ledger::default();
+    let of = |client: &str| vec![client.to_owned()];
+    ledger.note_destroyed(START, of("10.1.2.3"));
+    ledger.note_destroyed(minutes(30), [of("10.1.2.3"), of("10.7.7.7")].concat());
+    assert!(ledger.recurrent(minutes(30)).is_empty());
+    ledger.note_destroyed(minutes(59), of("10.1.2.3"));
+    let named = BTreeMap::from([("10.1.2.3".to_owned(), 3)]);
+    assert_eq!(ledger.recurrent(minutes(59)), named);
+    assert!(
+        ledger.recurrent(minutes(60)).is_empty(),
+        "the first is an hour ago"
+    );
+    ledger.note_destroyed(minutes(61), vec!["10.7.7.7".to_owned(); 1000]);
+    assert!(ledger.destroyed.len() <= 30);
+}
+
+#[test]
+fn an_outage_is_announced_again_after_1_4_and_28_hours_then_daily_and_7_times() {
+    let mut ledger = Ledger::default();
+    ledger.fell(START, START, down("a", "child"));
+    assert_eq!(
+        ledger.remind(minutes(600), false),
+        None,
+        "nothing was announced"
+    );
+    ledger.untouched(minutes(10));
+    let mut at = Vec::new();
+    for minute in 10..30 * 1440 {
+        ledger.fell(minutes(minute), minutes(minute), down("b", "child"));
+        let reminded = ledger.remind(minutes(minute), false);
+        assert_eq!(ledger.untouched(minutes(minute)), None);
+        if reminded.is_some() {
+            at.push((minute - 10) / 60);
+        }
+    }
+    assert_eq!(at, [1, 4, 28, 52, 76, 100, 124]);
+
+    // Something new begins a new count.
+    let later = minutes(40 * 1440);
+    ledger.hold(later, held(None, "certificate sha256:aa"));
+    assert_eq!(ledger.remind(later.after(MINUTE * 59), false), None);
+    let reminded = ledger.remind(later.after(MINUTE * 60), false);
+    assert_eq!(reminded, Some(Notice::Reminder));
+    // Of several that are due, one is sent; none that fell into a pause.
+    assert!(
+        ledger
+            .remind(later.after(MINUTE * 60 * 60), false)
+            .is_some()
+    );
+    assert_eq!(ledger.remind(later.after(MINUTE * 60 * 61), false), None);
+    assert_eq!(ledger.remind(later.after(MINUTE * 60 * 77), true), None);
+    assert_eq!(ledger.remind(later.after(MINUTE * 60 * 78), false), None);
+    ledger.answered(later.after(MINUTE * 60 * 100));
+    assert_eq!(ledger.remind(later.after(MINUTE * 60 * 200), false), None);
+}
+
+#[test]
+fn a_recovery_is_announced_after_a_run_that_was_killed_midway() {
+    let treated = |ledger: &mut Ledger| match ledger.answered(minutes(2)).first() {
+        Some(Note::Recovered { down, .. }) => down.announced.is_some() || down.treated,
+        other => panic!("{other:?}"),
+    };
+    let gone = outage(Kind::NotRunning, "", Server::Gone);
+    let mut ledger = Ledger::default();
+    ledger.fell(START, START, down("a", "not_running"));
+    let mut begun = ledger.clone();
+    let mut unwedged = ledger.clone();
+    assert!(!treated(&mut ledger), "nobody has done or told anything");
+    begun.begin(BARE, START, &gone, "a");
+    begun.fell(minutes(1), minutes(1), down("b", "not_running"));
+    assert!(treated(&mut begun));
+    unwedged.treat();
+    assert!(treated(&mut unwedged));
 }
 
 #[test]
 fn an_outage_is_announced_once_for_each_thing_that_is_new() {
     let mut ledger = Ledger::default();
     ledger.fell(START, START, down("a", "certificate"));
-    assert_eq!(ledger.hold(held(None, "limit")), Some(Notice::Held));
-    assert_eq!(ledger.hold(held(None, "failed")), None);
-    assert_eq!(ledger.untouched(), Some(Notice::Failed));
-    assert_eq!(ledger.hold(held(None, "failed")), None);
-    assert_eq!(ledger.untouched(), None);
+    assert_eq!(ledger.hold(START, held(None, "limit")), Some(Notice::Held));
+    assert_eq!(ledger.hold(START, held(None, "failed")), None);
+    assert_eq!(ledger.untouched(START), Some(Notice::Failed));
+    assert_eq!(ledger.hold(START, held(None, "failed")), None);
+    assert_eq!(ledger.untouched(START), None);
     let certificate = held(None, "certificate sha256:aa");
-    assert_eq!(ledger.hold(certificate.clone()), Some(Notice::Held));
-    assert_eq!(ledger.hold(certificate.clone()), None);
-    assert_eq!(ledger.untouched(), None);
-    assert_eq!(ledger.hold(certificate), None);
+    assert_eq!(ledger.hold(START, certificate.clone()), Some(Notice::Held));
+    assert_eq!(ledger.hold(START, certificate.clone()), None);
+    assert_eq!(ledger.untouched(START), None);
+    assert_eq!(ledger.hold(START, certificate), None);
     let other = held(None, "certificate sha256:bb");
-    assert_eq!(ledger.hold(other), Some(Notice::Held));
+    assert_eq!(ledger.hold(START, other), Some(Notice::Held));
 }
 
 #[test]

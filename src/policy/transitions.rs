@@ -7,7 +7,7 @@ use super::{HOUR, Knobs, Outage, Row, counted, decisive, row_of};
 use crate::cli::RestartPolicy;
 use crate::diagnosis::Kind;
 use crate::notice::Notice;
-use crate::state::ledger::{Attempt, Condition, Down, Hold, Ledger, Restarted};
+use crate::state::ledger::{Attempt, Condition, Destroyed, Down, Hold, Ledger, Restarted};
 use crate::state::time::Time;
 
 /// The server is unwedged in an hour, at most.
@@ -20,6 +20,19 @@ const STABLE: Duration = Duration::from_secs(30 * 60);
 const FLAPPING: usize = 3;
 /// Attempts that are kept: with 200 bytes each, most of what is read of a state file.
 const MOST_ATTEMPTS: usize = 100;
+
+/// When an outage that goes on is announced again, in hours since it was announced.
+const REMINDERS: [u64; 7] = [1, 4, 28, 52, 76, 100, 124];
+/// A client whose connections were destroyed so often within an hour is named.
+const RECURRENT: usize = 3;
+/// Destroyed connections that are kept.
+const MOST_DESTROYED: usize = 30;
+/// Length limit of what a restart is blamed on, in characters.
+const LONGEST_BLAME: usize = 60;
+/// Things to blame that are counted apart.
+const MOST_BLAMED: usize = 20;
+/// What stands for the others.
+const OTHERS: &str = "other causes";
 
 /// What a check shows beyond its answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,7 +49,7 @@ pub(crate) enum Note {
     },
     /// It answers again, and this run has done nothing for it.
     Recovered {
-        /// The outage; it was announced if `down.announced` is set.
+        /// The outage.
         down: Down,
         /// How the server was.
         was: Condition,
@@ -44,7 +57,10 @@ pub(crate) enum Note {
         away: Duration,
     },
     /// It no longer flaps.
-    Stable,
+    Stable {
+        /// Restarts while it did, by what they were blamed on.
+        blamed: BTreeMap<String, u32>,
+    },
 }
 
 /// How it ended when something was done for the server.
@@ -82,7 +98,9 @@ impl Ledger {
             self.settle();
         }
         if answered >= STABLE && self.flapping.take().is_some() {
-            notes.push(Note::Stable);
+            notes.push(Note::Stable {
+                blamed: std::mem::take(&mut self.blamed),
+            });
         }
         notes
     }
@@ -96,7 +114,9 @@ impl Ledger {
                 id: std::mem::take(&mut known.id),
                 announced: known.announced.take(),
                 held: known.held.take(),
+                announced_at: known.announced_at,
                 reminders: known.reminders,
+                treated: known.treated,
                 counted: known.counted,
                 ..down
             };
@@ -130,6 +150,8 @@ impl Ledger {
         }
         self.keep_tried(tried);
         self.phase = Condition::Down;
+        self.treat();
+        let blame = self.down.as_ref().map(blame).unwrap_or_default();
         self.restarts.push(Attempt {
             at: now,
             outcome: Restarted::Failed,
@@ -137,6 +159,7 @@ impl Ledger {
             id: id.to_owned(),
             command: knobs.command,
             cause,
+            blame,
             settled: false,
         });
         self.totals.restarts.failed += 1;
@@ -148,7 +171,7 @@ impl Ledger {
         if outcome == Restarted::Failed {
             return Ended {
                 away: None,
-                notices: self.untouched().into_iter().collect(),
+                notices: self.untouched(now).into_iter().collect(),
             };
         }
         if let Some(last) = self.restarts.last_mut() {
@@ -158,8 +181,11 @@ impl Ledger {
         restarts.failed = restarts.failed.saturating_sub(1);
         restarts.answered += 1;
         let was_flapping = self.flapping.is_some();
-        if !was_flapping && self.recently_answered() >= FLAPPING {
+        if was_flapping {
+            self.count_last();
+        } else if self.recently_answered() >= FLAPPING {
             self.flapping = Some(now);
+            self.count_recent();
         }
         let (down, away) = self.comes_back(now);
         let was_announced = down.announced.is_some();
@@ -185,6 +211,33 @@ impl Ledger {
         recent.count() < MOST_INCIDENTS
     }
 
+    /// Something is about to be done for the server. To be written before, as for `begin`.
+    pub(crate) fn treat(&mut self) {
+        self.down.get_or_insert_default().treated = true;
+    }
+
+    /// Notes that connections of these clients were destroyed.
+    pub(crate) fn note_destroyed(&mut self, now: Time, clients: Vec<String>) {
+        self.destroyed.retain(|one| is_recent(one.at, now));
+        let new = clients
+            .into_iter()
+            .map(|client| Destroyed { at: now, client });
+        self.destroyed.extend(new);
+        let surplus = self.destroyed.len().saturating_sub(MOST_DESTROYED);
+        self.destroyed.drain(..surplus);
+    }
+
+    /// The clients that came back: their connections were destroyed at least three times within the last hour, and
+    /// how often.
+    pub(crate) fn recurrent(&self, now: Time) -> BTreeMap<String, usize> {
+        let mut clients = BTreeMap::new();
+        for one in self.destroyed.iter().filter(|one| is_recent(one.at, now)) {
+            *clients.entry(one.client.clone()).or_default() += 1;
+        }
+        clients.retain(|_, times| *times >= RECURRENT);
+        clients
+    }
+
     /// Notes that it is unwedged now, or that this is tried.
     pub(crate) fn note_unwedging(&mut self, now: Time) {
         self.unwedged.retain(|at| is_recent(*at, now));
@@ -207,7 +260,7 @@ impl Ledger {
 
     /// A restart is withheld. Announced once for each cause; because of earlier restarts, only where the
     /// outage was not announced yet.
-    pub(crate) fn hold(&mut self, hold: Hold) -> Option<Notice> {
+    pub(crate) fn hold(&mut self, now: Time, hold: Hold) -> Option<Notice> {
         let down = self.down.get_or_insert_default();
         let is_news = if is_of_restarts(&hold.why) {
             down.announced.is_none()
@@ -215,7 +268,7 @@ impl Ledger {
             down.held.as_ref() != Some(&hold.why)
         };
         if is_news {
-            down.announced = Some("held".to_owned());
+            announce(down, now, Notice::Held);
             down.held = Some(hold.why.clone());
         }
         self.phase = Condition::Held;
@@ -224,7 +277,7 @@ impl Ledger {
     }
 
     /// Nothing could be touched. Announced once, and not after a hold because of the cause.
-    pub(crate) fn untouched(&mut self) -> Option<Notice> {
+    pub(crate) fn untouched(&mut self, now: Time) -> Option<Notice> {
         self.phase = Condition::Failed;
         let down = self.down.get_or_insert_default();
         let is_news = match down.announced.as_deref() {
@@ -233,9 +286,23 @@ impl Ledger {
             Some(_) => false,
         };
         if is_news {
-            down.announced = Some("failed".to_owned());
+            announce(down, now, Notice::Failed);
         }
         is_news.then_some(Notice::Failed)
+    }
+
+    /// The outage goes on, and nothing new was announced. Of several reminders that are due, one is sent; none where
+    /// a pause has just ended.
+    pub(crate) fn remind(&mut self, now: Time, is_after_pause: bool) -> Option<Notice> {
+        let down = self.down.as_mut().filter(|down| down.announced.is_some())?;
+        // An older version has not written it down.
+        let announced = *down.announced_at.get_or_insert(now);
+        let hours = announced.before(now).unwrap_or_default().as_secs() / 3600;
+        let due = REMINDERS.iter().filter(|after| **after <= hours).count();
+        let due = u32::try_from(due).unwrap_or_default();
+        let is_due = due > down.reminders;
+        down.reminders = down.reminders.max(due);
+        (is_due && !is_after_pause).then_some(Notice::Reminder)
     }
 
     /// `resume`, or a reboot: earlier restarts no longer count.
@@ -277,6 +344,28 @@ impl Ledger {
         (self.down.take().unwrap_or_default(), away)
     }
 
+    /// Counts the last restart, which worked.
+    fn count_last(&mut self) {
+        let last = self.restarts.last();
+        let last = last.map(|last| last.blame.clone());
+        self.count(last);
+    }
+
+    /// Counts the restarts that worked in the hour before the last one.
+    fn count_recent(&mut self) {
+        let recent: Vec<String> = self.recent().map(|one| one.blame.clone()).collect();
+        self.blamed.clear();
+        self.count(recent);
+    }
+
+    fn count(&mut self, blames: impl IntoIterator<Item = String>) {
+        for blame in blames {
+            let is_full = self.blamed.len() >= MOST_BLAMED && !self.blamed.contains_key(&blame);
+            let blame = if is_full { OTHERS.to_owned() } else { blame };
+            *self.blamed.entry(blame).or_default() += 1;
+        }
+    }
+
     fn keep_tried(&mut self, tried: BTreeMap<String, String>) {
         self.hold = (!tried.is_empty()).then(|| Hold {
             tried,
@@ -291,15 +380,16 @@ impl Ledger {
         }
     }
 
-    /// Restarts that worked in the hour before the last one.
     fn recently_answered(&self) -> usize {
-        let Some(last) = self.restarts.last() else {
-            return 0;
-        };
-        let counts = |attempt: &&Attempt| {
-            attempt.outcome == Restarted::Answered && attempt.at.after(HOUR) > last.at
-        };
-        self.restarts.iter().filter(counts).count()
+        self.recent().count()
+    }
+
+    /// Restarts that worked in the hour before the last one, with that.
+    fn recent(&self) -> impl Iterator<Item = &Attempt> {
+        let last = self.restarts.last().map(|last| last.at);
+        self.restarts.iter().filter(move |attempt| {
+            attempt.outcome == Restarted::Answered && Some(attempt.at.after(HOUR)) > last
+        })
     }
 
     /// Forgets attempts of which nothing depends any more.
@@ -319,4 +409,22 @@ fn is_open(attempt: &Attempt) -> bool {
 /// Whether a hold's reason is that there were restarts before.
 fn is_of_restarts(why: &str) -> bool {
     matches!(why, "failed" | "limit")
+}
+
+fn announce(down: &mut Down, now: Time, notice: Notice) {
+    down.announced = Some(notice.slug().to_owned());
+    down.announced_at = Some(now);
+    down.reminders = 0;
+}
+
+/// What a restart is blamed on: the cause's slug and the culprit, a client without its port.
+fn blame(down: &Down) -> String {
+    let Some(culprit) = &down.culprit else {
+        return down.cause.clone();
+    };
+    let is_client = down.culprit_kind.as_deref() == Some("client");
+    let address = culprit.rsplit_once(':').filter(|_| is_client);
+    let culprit = address.map_or(culprit.as_str(), |(address, _)| address);
+    let blame = format!("{} {culprit}", down.cause);
+    blame.chars().take(LONGEST_BLAME).collect()
 }

@@ -7,6 +7,14 @@ use procfs::{FromBufRead, FromRead, LoadAverage, Meminfo, PressureRecord, parse_
 use super::parse::number_after;
 use super::process::{Proc, SMALL};
 
+/// The name of this machine (`proc_sys_kernel(5)`).
+pub(crate) fn host_name() -> String {
+    let path = Proc::here().0.join("sys/kernel/hostname");
+    let name = std::fs::read_to_string(path).unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost" } else { name }.to_owned()
+}
+
 /// The machine that the server runs on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Machine {

@@ -1,41 +1,257 @@
 //! The part of a run that tells others what happened: after the healing, and without a say in its outcome.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::Run;
+use super::wording::{name_of, why_held};
+use crate::announce::command::{self, Failure};
+use crate::announce::outbox::Outbox;
+use crate::announce::summary::{What, summary};
 use crate::announce::{Announcement, ShownCause};
 use crate::diagnosis::Finding;
+use crate::journal::Level;
 use crate::notice::Notice;
-use crate::state::ledger::Down;
+use crate::proc::machine::host_name;
+use crate::proc::process::Proc;
+use crate::recovery::Purpose;
+use crate::state::ledger::{Condition, Down};
 use crate::state::time::Time;
+use crate::text::{end, seconds};
+
+/// No further event is handed over after this time: the notify command is slow, and the next run goes on.
+const ENOUGH: Duration = Duration::from_secs(5);
 
 impl Run<'_> {
     /// Notes what is to be announced when this run ends. `down`: the outage that it is about, `away`: how long the
     /// server is or was away.
     pub(super) fn queue(&mut self, notice: Notice, down: Option<&Down>, away: Option<Duration>) {
+        let what = self.what(notice, down, away.unwrap_or_default());
+        self.queue_of(notice, &what, down, away);
+    }
+
+    /// Notes that the server flaps no longer.
+    pub(super) fn queue_stable(&mut self, blamed: BTreeMap<String, u32>) {
+        self.queue_of(Notice::Stable, &What::Stable { blamed }, None, None);
+    }
+
+    fn queue_of(
+        &mut self,
+        notice: Notice,
+        what: &What,
+        down: Option<&Down>,
+        away: Option<Duration>,
+    ) {
         let filled = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         let now = Time::now();
-        self.announcements.push(Announcement {
+        let server = &self.state.state.server;
+        let host = host_name();
+        let outage = match notice {
+            Notice::Flapping | Notice::Stable => "flapping",
+            _ => down.map(|down| down.id.as_str()).unwrap_or_default(),
+        };
+        let cause = down.map(|down| down.text.as_str()).unwrap_or_default();
+        let announcement = Announcement {
             event: notice.slug().to_owned(),
-            server: self.state.state.server.clone(),
+            server: server.clone(),
             url: self.settings.shown_url.clone(),
-            summary: summary(notice, &self.state.state.server, down, away),
+            summary: summary(server, what, cause),
             cause: down.and_then(|down| filled(&down.cause)),
             culprit: down.and_then(|down| down.culprit.clone()),
             since: away.map(|away| Time(now.0.saturating_sub(away.as_secs()))),
             away_seconds: away.map(|away| away.as_secs()),
             log: self.settings.logfile.display().to_string(),
-            dedup_key: down.map(|down| down.id.clone()).unwrap_or_default(),
+            // Outages of two servers can begin in one second of one run.
+            dedup_key: format!("{host}/{server}/{outage}"),
+            host,
             causes: self.causes.iter().map(shown).collect(),
             evidence: self.evidence.clone(),
             ..Announcement::default()
+        };
+        self.announcements.push(announcement.cleaned());
+    }
+
+    /// What the event is, with what belongs to it.
+    fn what(&self, notice: Notice, down: Option<&Down>, away: Duration) -> What {
+        let ledger = &self.state.state.ledger;
+        let hold = ledger.held();
+        let until = hold.and_then(|hold| hold.until).map(|until| end(until.0));
+        match notice {
+            Notice::Restarted => What::Restarted { away },
+            Notice::Unwedged => What::Unwedged { away },
+            Notice::Failed => {
+                let last = ledger.restarts.last();
+                let is_of_this_run = last.is_some_and(|last| last.at >= self.began);
+                What::Failed {
+                    was_restarted: is_of_this_run
+                        && last.map(|last| &last.id) == down.map(|down| &down.id),
+                }
+            }
+            Notice::Held => {
+                let failures = ledger.failures(self.knobs().command);
+                let why = hold.and_then(|hold| why_held(hold, failures));
+                What::Held { until, why }
+            }
+            Notice::Reminder => What::Reminder {
+                away,
+                until: until.filter(|_| ledger.phase == Condition::Held),
+            },
+            Notice::Recovered => What::Recovered {
+                away,
+                by: self.by_whom(),
+            },
+            Notice::Flapping => What::Flapping {
+                blamed: ledger.blamed.clone(),
+                clients: ledger.recurrent(Time::now()),
+            },
+            Notice::Stable => What::Stable {
+                blamed: BTreeMap::new(),
+            },
+            Notice::Expiring => What::Other,
+        }
+    }
+
+    /// Who answers again, or what this run has done for it.
+    fn by_whom(&self) -> Option<String> {
+        if self.restart.is_some() {
+            return Some("restarted by the monitor".to_owned());
+        }
+        let known = self.state.known()?;
+        let process = known.pid.map(|pid| format!("PID {pid}"));
+        let user = known.uid.map(|uid| format!("user {}", name_of(uid)));
+        let who: Vec<String> = process.into_iter().chain(user).collect();
+        let age = known.pid.and_then(|pid| Proc::here().age(pid));
+        let age = age.map(|age| {
+            format!(
+                ", started {} s ago",
+                seconds(Duration::from_secs(age.as_secs()))
+            )
         });
+        let who = Some(who.join(" of ")).filter(|who| !who.is_empty())?;
+        Some(format!("served by {who}{}", age.unwrap_or_default()))
+    }
+
+    /// Puts what is to be announced into the outbox. To be done before the ledger says that it was announced.
+    pub(super) async fn post(&mut self) {
+        let new = &self.announcements[self.posted..];
+        if new.is_empty() || self.settings.notify_cmd.is_none() {
+            return;
+        }
+        let outbox = self.outbox();
+        let put = if self.state.is_unusable() {
+            Err(None)
+        } else {
+            let history = self.state_file(".history.jsonl");
+            outbox.put(new, &history).await.map_err(Some)
+        };
+        match put {
+            Ok(dropped) => self.say_dropped(dropped),
+            Err(reason) => {
+                if let Some(reason) = reason {
+                    self.journal.warning(&format!(
+                        "Cannot keep events in {}: {reason}; the notify command gets them once",
+                        outbox.path().display()
+                    ));
+                }
+                self.unkept.extend_from_slice(new);
+            }
+        }
+        self.posted = self.announcements.len();
     }
 
     /// Hands what is to be announced to whoever is to be told.
     pub(super) async fn deliver(&mut self) {
         self.write_to_journald().await;
+        if self.settings.purpose == Purpose::Heal {
+            self.post().await;
+            self.notify().await;
+        }
         self.announcements.clear();
+        self.posted = 0;
+    }
+
+    /// Hands the events that wait to the notify command, the oldest first, until it fails.
+    async fn notify(&mut self) {
+        let Some(command) = self.settings.notify_cmd.as_deref() else {
+            return;
+        };
+        let began = Instant::now();
+        for event in std::mem::take(&mut self.unkept) {
+            if self.is_stopping || began.elapsed() >= ENOUGH {
+                return;
+            }
+            if let Err(failure) = self.hand_over(command, &event).await {
+                self.journal.warning(&format!(
+                    "The notify command has not taken the event {}: {failure}; the event is lost",
+                    event.event
+                ));
+                return;
+            }
+        }
+        let outbox = self.outbox();
+        if self.is_stopping || self.state.is_unusable() || outbox.is_empty() {
+            return;
+        }
+        let mut taken = None;
+        loop {
+            let next = match outbox.next(taken.as_ref()).await {
+                Ok(next) => next,
+                Err(reason) => {
+                    self.journal.warning(&format!(
+                        "Cannot use the outbox {}: {reason}",
+                        outbox.path().display()
+                    ));
+                    return;
+                }
+            };
+            self.say_dropped(next.dropped);
+            let Some(waiting) = next.waiting.filter(|_| began.elapsed() < ENOUGH) else {
+                return;
+            };
+            if let Err(failure) = self.hand_over(command, &waiting.announcement).await {
+                self.journal.warning(&format!(
+                    "The notify command has not taken the event {}: {failure}; {} for the next run",
+                    waiting.announcement.event,
+                    match waiting.count {
+                        1 => "it waits".to_owned(),
+                        count => format!("{count} events wait"),
+                    }
+                ));
+                return;
+            }
+            taken = Some(waiting);
+        }
+    }
+
+    async fn hand_over(&mut self, command: &str, event: &Announcement) -> Result<(), Failure> {
+        let _progress = self.progress("the notify command", command::LIMIT);
+        let (said, taken) = command::hand_over(command, event, self.signals.next()).await;
+        let level = match taken {
+            Ok(()) => Level::Info,
+            Err(_) => Level::Warning,
+        };
+        for line in said {
+            self.journal.quote(level, "Notify command", &line);
+        }
+        if taken.is_ok() {
+            self.journal.info(&format!(
+                "The notify command has taken the event {}",
+                event.event
+            ));
+        }
+        taken
+    }
+
+    fn outbox(&self) -> Outbox {
+        Outbox::new(self.state_file(".outbox"))
+    }
+
+    fn say_dropped(&self, count: u64) {
+        if count > 0 {
+            self.journal.warning(&format!(
+                "Events were dropped that the notify command has not taken in time: {count}"
+            ));
+        }
     }
 }
 
@@ -45,11 +261,4 @@ fn shown(finding: &Finding) -> ShownCause {
         culprit: finding.culprit.as_ref().map(|culprit| culprit.name.clone()),
         text: finding.text.clone(),
     }
-}
-
-/// The event in one line.
-fn summary(notice: Notice, server: &str, down: Option<&Down>, away: Option<Duration>) -> String {
-    let away = away.map_or_else(String::new, |away| format!(" after {} s", away.as_secs()));
-    let cause = down.map(|down| down.text.as_str()).unwrap_or_default();
-    format!("{server}: {}{away}: {cause}", notice.slug())
 }

@@ -9,7 +9,7 @@ use crate::health::{CheckError, CheckStage, NOT_TLS};
 use crate::journal::{BANNER, Level};
 use crate::recovery::{Event, Outcome, Phase, Plan, Purpose};
 use crate::redact;
-use crate::server::dump_command::Dump;
+use crate::server::shell_command::{Keep, ShellCommand};
 use crate::text::{errno_text, seconds};
 
 /// Time limit of the probe for the other scheme.
@@ -119,7 +119,7 @@ impl Run<'_> {
         let command = command.replace("{pid}", &pid.to_string());
         let shown = redact::redacted(&command);
         self.journal.info(&format!("Running {shown}"));
-        let mut dump = match Dump::start(&command) {
+        let mut dump = match ShellCommand::start(&command, Keep::First, |_| ()) {
             Ok(dump) => dump,
             Err(reason) => {
                 let reason = errno_text(&reason);

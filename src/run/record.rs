@@ -172,7 +172,7 @@ impl Run<'_> {
         }
     }
 
-    fn knobs(&self) -> Knobs {
+    pub(super) fn knobs(&self) -> Knobs {
         let mut hasher = DefaultHasher::new();
         self.settings.restart_cmd.hash(&mut hasher);
         Knobs {
@@ -249,6 +249,7 @@ impl Run<'_> {
             return;
         }
         self.note_unwatched().await;
+        let is_after_pause = self.state.state.ledger.planned.is_some();
         if outcome != Outcome::Paused {
             self.note_planned().await;
         }
@@ -296,8 +297,8 @@ impl Run<'_> {
             | Outcome::ProxyFails
             | Outcome::TakenOver => {
                 let notice = match self.hold.take() {
-                    Some(held) => ledger.hold(held.hold),
-                    None => ledger.untouched(),
+                    Some(held) => ledger.hold(now, held.hold),
+                    None => ledger.untouched(now),
                 };
                 match notice {
                     Some(Notice::Held) => {
@@ -316,8 +317,30 @@ impl Run<'_> {
             | Outcome::InterruptedAfterStart
             | Outcome::Looked => (),
         }
+        self.remind(outcome, is_after_pause);
+        self.post().await;
         self.state.save_changes().await;
         self.write_last().await;
+    }
+
+    /// Announces an outage again that goes on.
+    fn remind(&mut self, outcome: Outcome, is_after_pause: bool) {
+        let says_nothing = matches!(
+            outcome,
+            Outcome::Paused
+                | Outcome::SteppedAside
+                | Outcome::Interrupted
+                | Outcome::InterruptedAfterStart
+                | Outcome::Looked
+        );
+        if says_nothing {
+            return;
+        }
+        let ledger = &mut self.state.state.ledger;
+        if let Some(notice) = ledger.remind(Time::now(), is_after_pause) {
+            let down = self.state.state.ledger.down.clone();
+            self.queue(notice, down.as_ref(), self.away());
+        }
     }
 
     /// How long the outage lasts by now.
@@ -382,7 +405,7 @@ impl Run<'_> {
                         let text = format!("Service was away {away} s: {}", down.text);
                         self.journal.info(&text);
                     }
-                    if down.announced.is_some() {
+                    if down.announced.is_some() || down.treated {
                         self.queue(Notice::Recovered, Some(&down), Some(away));
                     }
                     self.write(
@@ -393,7 +416,7 @@ impl Run<'_> {
                     )
                     .await;
                 }
-                Note::Stable => self.queue(Notice::Stable, None, None),
+                Note::Stable { blamed } => self.queue_stable(blamed),
             }
         }
     }

@@ -78,6 +78,8 @@ struct Incident {
     signalled: Vec<(i32, u64)>,
     /// Whether the server has answered since the first act.
     has_answered: bool,
+    /// Clients whose connections were destroyed.
+    destroyed: Vec<String>,
     /// Why the last look led to no act.
     refusal: Option<Refusal>,
 }
@@ -94,9 +96,14 @@ impl Run<'_> {
                 before: self.blockers(),
                 ..Incident::default()
             };
+            // Before the first act, for the run can be killed.
+            self.state.state.ledger.treat();
+            self.state.save_changes().await;
             let healed = self.heal(phase, limit, &mut incident).await;
             if incident.acts.count() > 0 {
-                self.state.state.ledger.note_unwedging(Time::now());
+                let ledger = &mut self.state.state.ledger;
+                ledger.note_unwedging(Time::now());
+                ledger.note_destroyed(Time::now(), incident.destroyed);
             }
             healed
         } else {
@@ -246,8 +253,13 @@ impl Run<'_> {
                 Ok(target) => {
                     if self.end(&target).map_err(Failure::NotAllowed)? {
                         incident.acts.note(at);
-                        if let Target::Child { child, .. } = target {
-                            incident.signalled.push((child.pid, child.start_time));
+                        match target {
+                            Target::Child { child, .. } => {
+                                incident.signalled.push((child.pid, child.start_time));
+                            }
+                            Target::Client { connection, .. } => {
+                                incident.destroyed.push(connection.peer.ip().to_string());
+                            }
                         }
                     }
                 }

@@ -39,13 +39,8 @@ pub(super) fn pids(held: &[ProcessHandle]) -> String {
 /// That a restart waits: why, until when, and how to end that. `failures`: restarts in a row that did not help;
 /// `cause`: the sentence of the cause that decided it; `server`: the arguments that name it.
 pub(super) fn held_off(hold: &Hold, failures: usize, cause: &str, server: &str) -> String {
-    let why = match hold.why.as_str() {
-        "failed" if failures == 1 => "the last restart did not help".to_owned(),
-        "failed" => format!("the last {failures} restarts did not help"),
-        "limit" => "there were as many restarts in the last hour as max-restarts allows".to_owned(),
-        "policy" => return "Restart held off: restart-policy is never".to_owned(),
-        _ => format!("a restart does not cure this: {cause}"),
-    };
+    let why = why_held(hold, failures);
+    let why = why.unwrap_or_else(|| format!("a restart does not cure this: {cause}"));
     match hold.until {
         Some(until) => format!(
             "Restart held off until {}: {why}; to try at once: monitor_myvnc resume {server}",
@@ -53,4 +48,16 @@ pub(super) fn held_off(hold: &Hold, failures: usize, cause: &str, server: &str) 
         ),
         None => format!("Restart held off: {why}"),
     }
+}
+
+/// Why a restart waits; none where that is the cause itself.
+pub(super) fn why_held(hold: &Hold, failures: usize) -> Option<String> {
+    let why = match hold.why.as_str() {
+        "failed" if failures == 1 => "the last restart did not help".to_owned(),
+        "failed" => format!("the last {failures} restarts did not help"),
+        "limit" => "there were as many restarts in the last hour as max-restarts allows".to_owned(),
+        "policy" => "restart-policy is never".to_owned(),
+        _ => return None,
+    };
+    Some(why)
 }

@@ -66,7 +66,7 @@ pub(super) fn open_or_make(path: &Path, access: OFlags, mode: u32) -> io::Result
 }
 
 /// How a file of the state directory is opened, whatever it is opened for.
-pub(super) fn flags(access: OFlags) -> OFlags {
+pub(crate) fn flags(access: OFlags) -> OFlags {
     access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC
 }
 
@@ -74,16 +74,21 @@ pub(super) fn flags(access: OFlags) -> OFlags {
 ///
 /// # Errors
 /// It is not a regular file, or belongs to somebody other than root and us.
-pub(super) fn check(file: &impl AsFd) -> io::Result<Stat> {
+pub(crate) fn check(file: &impl AsFd) -> io::Result<Stat> {
     let stat = rustix::fs::fstat(file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(io::Error::other("not a regular file"));
     }
-    if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
+    if !is_ours(&stat) {
         return Err(io::Error::other(format!(
             "it belongs to UID {}",
             stat.st_uid
         )));
     }
     Ok(stat)
+}
+
+/// Whether it belongs to root or to us.
+pub(crate) fn is_ours(stat: &Stat) -> bool {
+    stat.st_uid == 0 || stat.st_uid == geteuid().as_raw()
 }

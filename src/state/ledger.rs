@@ -40,10 +40,23 @@ pub(crate) struct Down {
     pub(crate) announced: Option<String>,
     /// Why it was held when that was last announced.
     pub(crate) held: Option<String>,
-    /// How often it was announced again.
+    /// When that was announced.
+    pub(crate) announced_at: Option<Time>,
+    /// Number of reminders since then that were sent or left out.
     pub(crate) reminders: u32,
+    /// Whether a run has begun to unwedge or to restart the server. If that run was killed, the recovery is announced.
+    pub(crate) treated: bool,
     /// Seconds of it that the lines of the history count.
     pub(crate) counted: u64,
+}
+
+/// A client whose connection was destroyed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Destroyed {
+    /// When.
+    pub(crate) at: Time,
+    /// Its address, without the port.
+    pub(crate) client: String,
 }
 
 /// How a restart ended.
@@ -75,6 +88,9 @@ pub(crate) struct Attempt {
     /// Slug of the cause that it was made for.
     #[serde(default)]
     pub(crate) cause: String,
+    /// That cause's slug and the culprit, as flapping is counted.
+    #[serde(default)]
+    pub(crate) blame: String,
     /// Whether it counts no more for the back-off and the limit.
     #[serde(default)]
     pub(crate) settled: bool,
@@ -136,6 +152,10 @@ pub(crate) struct Ledger {
     pub(crate) planned: Option<Time>,
     /// Since when there are three restarts within an hour that worked.
     pub(crate) flapping: Option<Time>,
+    /// Restarts that worked, by what they were blamed on, from the hour before the server flapped until it is stable.
+    pub(crate) blamed: BTreeMap<String, u32>,
+    /// Clients whose connections were destroyed in the last hour.
+    pub(crate) destroyed: Vec<Destroyed>,
     /// Counts.
     pub(crate) totals: Totals,
 }

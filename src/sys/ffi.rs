@@ -139,18 +139,6 @@ pub(crate) fn detach(command: &mut Command, output: Option<Arc<File>>, user: Opt
     }
 }
 
-/// Lets nothing but stdin, stdout and stderr go on to the command, and no blocked signal.
-pub(crate) fn without_descriptors(command: &mut Command) {
-    // SAFETY: as for `detach`.
-    unsafe {
-        command.pre_exec(|| {
-            close_on_exec();
-            unblock();
-            Ok(())
-        });
-    }
-}
-
 /// Blocks no signal any more. `Command` lets a program inherit what we block (`signals::Signals`): a
 /// server would be deaf to SIGTERM as long as it lives, and its children too.
 fn unblock() {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::notice::Notice;
+
 /// Longest span that a verb takes, in seconds: ten years.
 const LONGEST: u64 = 10 * 365 * 86_400;
 
@@ -38,6 +40,8 @@ pub(crate) enum Verb {
     Resume(Resume),
     /// Run a command, and stop and restart nothing as long as it runs
     Inhibit(Inhibit),
+    /// Run the notify command with a sample of an event
+    Notify(Notify),
 }
 
 /// Which servers.
@@ -178,6 +182,18 @@ pub(crate) struct Inhibit {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND", num_args = 1..)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// `notify`.
+#[derive(Args, Debug)]
+pub(crate) struct Notify {
+    #[command(flatten)]
+    pub(crate) which: Which,
+
+    /// The event: failed, unless another one is given
+    #[arg(long, value_name = "EVENT", required = true, num_args = 0..=1,
+          default_missing_value = "failed")]
+    pub(crate) test: Notice,
 }
 
 /// Reads `90s`, `30m`, `12h`, `7d`.

@@ -12,8 +12,9 @@ use super::server::{DAY, How, Server};
 use super::status::{CERTIFICATE_DAYS, flapping, summary};
 use super::targets::Targets;
 use super::words::{Style, local, number, seconds};
-use super::{Processes, Refusal, host, nothing, print, targets};
+use super::{Processes, Refusal, nothing, print, targets};
 use crate::diagnosis::Kind;
+use crate::proc::machine::host_name;
 use crate::state::time::Time;
 
 /// Number of the longest outages, of causes and of culprits that are shown.
@@ -69,7 +70,7 @@ impl Report {
         let from = Time(now.0.saturating_sub(span));
         let mut processes = Processes::new(now);
         let mut report = Self {
-            host: host(),
+            host: host_name(),
             from,
             now,
             servers: Vec::new(),

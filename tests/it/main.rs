@@ -17,7 +17,10 @@ mod instances;
 mod interruptions;
 mod journald;
 mod locks;
+mod notify;
 mod operating;
+#[cfg(target_arch = "x86_64")]
+mod outbox;
 mod ping;
 mod proxy;
 mod report;

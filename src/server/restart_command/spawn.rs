@@ -269,7 +269,7 @@ fn environment_of(account: &Account) -> Vec<(&'static str, OsString)> {
 
 /// USER, LOGNAME, HOME, SHELL and PATH, where they are missing: cron sets no USER, and
 /// `manage.py` recognises a running server by it.
-fn missing_environment() -> Vec<(&'static str, OsString)> {
+pub(crate) fn missing_environment() -> Vec<(&'static str, OsString)> {
     let named = set("USER").or_else(|| set("LOGNAME"));
     let is_complete = named.is_some() && set("HOME").is_some() && set("SHELL").is_some();
     let account = if is_complete {

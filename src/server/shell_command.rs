@@ -1,8 +1,11 @@
-//! The dump command: run beside a server that hangs, for a bounded time, with what it says kept.
+//! A command of the administrator's beside the restart: run by the shell in a session of its own, for a bounded
+//! time, with what it says kept.
 
+use std::fs::File;
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -15,32 +18,45 @@ use super::restart_command::shell;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::{descriptors, ffi};
 
-/// As much of its output is kept, in bytes; what comes after it is read and dropped.
+/// As much of its output is kept, in bytes; the rest is read and dropped.
 const MOST_KEPT: usize = 64 << 10;
 
-/// A dump command that was started.
+/// Which part of its output is kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Keep {
+    /// The beginning.
+    First,
+    /// The end.
+    Last,
+}
+
+/// A command that was started.
 #[derive(Debug)]
-pub(crate) struct Dump {
+pub(crate) struct ShellCommand {
     child: Child,
     exit: Pidfd,
     output: pipe::Receiver,
+    keep: Keep,
     kept: Vec<u8>,
     is_closed: bool,
 }
 
-impl Dump {
-    /// Starts the command in a process group of its own.
-    pub(crate) fn start(command: &str) -> io::Result<Self> {
+impl ShellCommand {
+    /// Starts the command. `prepare` sets its environment and its stdin, which is /dev/null otherwise.
+    ///
+    /// # Errors
+    /// No process or no descriptor can be had.
+    pub(crate) fn start(
+        command: &str,
+        keep: Keep,
+        prepare: impl FnOnce(&mut Command),
+    ) -> io::Result<Self> {
         descriptors::close_stdin()?;
-        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+        let (reader, writer): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC)?;
         let mut shell = Command::new(shell());
-        shell
-            .arg("-c")
-            .arg(command)
-            .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .process_group(0);
-        ffi::without_descriptors(&mut shell);
+        shell.arg("-c").arg(command);
+        prepare(&mut shell);
+        ffi::detach(&mut shell, Some(Arc::new(File::from(writer))), None);
         let child = shell.spawn()?;
         // Of its output nothing is left here but the end that we read.
         drop(shell);
@@ -48,6 +64,7 @@ impl Dump {
             exit: Pidfd::of(i32::try_from(child.id()).unwrap_or_default()),
             child,
             output: pipe::Receiver::from_owned_fd(reader)?,
+            keep,
             kept: Vec::new(),
             is_closed: false,
         })
@@ -78,14 +95,19 @@ impl Dump {
     }
 
     /// Ends what is left of it, its children too, and returns what it has said.
-    pub(crate) fn end(mut self) -> String {
+    pub(crate) fn end(self) -> String {
         if let Ok(group) = i32::try_from(self.child.id()) {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
+        self.finish().1
+    }
+
+    /// Its exit status, if it has ended, and what it has said. What it has left behind goes on.
+    pub(crate) fn finish(mut self) -> (Option<ExitStatus>, String) {
         // What it said last may not have been announced yet.
         self.take(|output, bytes| Ok(nix::unistd::read(output, bytes)?));
-        let _ = self.child.try_wait();
-        String::from_utf8_lossy(&self.kept).into_owned()
+        let status = self.child.try_wait().ok().flatten();
+        (status, String::from_utf8_lossy(&self.kept).into_owned())
     }
 
     /// Takes what there is to read.
@@ -98,11 +120,22 @@ impl Dump {
                     self.is_closed = true;
                     return;
                 }
-                Ok(count) => {
-                    let left = MOST_KEPT - self.kept.len();
-                    self.kept.extend(&bytes[..count.min(left)]);
-                }
+                Ok(count) => self.keep(&bytes[..count]),
                 Err(_) => return,
+            }
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        match self.keep {
+            Keep::First => {
+                let left = MOST_KEPT - self.kept.len();
+                self.kept.extend(&bytes[..bytes.len().min(left)]);
+            }
+            Keep::Last => {
+                self.kept.extend(bytes);
+                let surplus = self.kept.len().saturating_sub(MOST_KEPT);
+                self.kept.drain(..surplus);
             }
         }
     }
