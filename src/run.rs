@@ -1,8 +1,10 @@
 //! One run over one server: observe, decide, record and act, until the decision is to finish.
 
 mod announce;
+mod certificate;
 mod diagnose;
 mod grace;
+mod metrics;
 mod preflight;
 mod recognise;
 mod record;
@@ -502,8 +504,10 @@ impl<'a> Run<'a> {
                 self.report_start(outcome).await;
             }
         }
+        let ended = Time::now();
         self.keep(outcome).await;
         self.deliver().await;
+        self.write_metrics(outcome, ended).await;
         self.say_state();
     }
 

@@ -1,0 +1,56 @@
+//! The part of a run that keeps when the server's certificate expires, and announces that in time.
+
+use super::Run;
+use crate::notice::Notice;
+use crate::policy::expiry;
+use crate::state::ledger::Down;
+use crate::state::pause::{self, Current};
+use crate::state::time::Time;
+use crate::text::date;
+
+/// Certificates of one server whose announcements are remembered: several machines can answer at one name.
+const MOST_CERTIFICATES: usize = 8;
+
+impl Run<'_> {
+    /// Keeps when the certificate of the last check expires. Returns that time if it is to be announced.
+    pub(super) async fn note_certificate(&mut self) -> Option<Time> {
+        let expires = self.checker.certificate_expires().map(Time);
+        if expires.is_some() || self.settings.url.scheme() == "http" {
+            self.state.state.certificate_expires = expires;
+        }
+        let (expires, now) = (expires?, Time::now());
+        let announced = &self.state.state.certificates_announced;
+        let before = announced.get(&expires).copied();
+        let days = expiry::due(self.settings.cert_warn_days, expires, before, now)?;
+        let asked = pause::asked(&self.state_file(".pause"), now).await;
+        if let Current::Paused(_) | Current::Inhibited(_) = asked.current {
+            return None;
+        }
+        let announced = &mut self.state.state.certificates_announced;
+        announced.retain(|expires, _| *expires > now);
+        announced.insert(expires, days);
+        while announced.len() > MOST_CERTIFICATES {
+            announced.pop_last();
+        }
+        Some(expires)
+    }
+
+    /// Announces that the certificate expires. Not where that could not be written down: it would be announced in
+    /// every run.
+    pub(super) fn announce_expiry(&mut self, expires: Time) {
+        if self.state.is_unusable() {
+            return;
+        }
+        let days = expiry::days_left(expires, Time::now());
+        let s = if days == 1 { "" } else { "s" };
+        let date = date(expires.0);
+        let text = format!("The server's certificate expires in {days} day{s}, on {date}");
+        self.journal.warning(&text);
+        let what = Down {
+            id: format!("certificate-{expires}"),
+            text,
+            ..Down::default()
+        };
+        self.queue(Notice::Expiring, Some(&what), None);
+    }
+}
