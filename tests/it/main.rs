@@ -16,6 +16,7 @@ mod hostile_user;
 mod instances;
 mod interruptions;
 mod locks;
+mod metrics;
 mod operating;
 mod proxy;
 mod rig;
