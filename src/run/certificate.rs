@@ -42,9 +42,11 @@ impl Run<'_> {
             return;
         }
         let days = expiry::days_left(expires, Time::now());
-        let s = if days == 1 { "" } else { "s" };
         let date = date(expires.0);
-        let text = format!("The server's certificate expires in {days} day{s}, on {date}");
+        let text = match days {
+            1 => format!("The server's certificate expires in 1 day, on {date}"),
+            days => format!("The server's certificate expires in {days} days, on {date}"),
+        };
         self.journal.warning(&text);
         let what = Down {
             id: format!("certificate-{expires}"),

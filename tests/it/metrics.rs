@@ -585,7 +585,7 @@ fn two_servers(site: &Site) -> PathBuf {
         state.display(),
         server("main", &site.url()),
         // Nobody listens there.
-        server("te.st-2", "http://127.0.0.1:1"),
+        server("te_st-2", "http://127.0.0.1:1"),
     );
     let file = site.path("two.toml");
     fs::write(&file, text).unwrap();
@@ -631,7 +631,7 @@ fn prometheus_reads_two_servers_through_the_node_exporter() {
     let scraped = exporter.get("/metrics");
     for (line, count) in [
         ("monitor_myvnc_up{server=\"main\"} 1\n", 1),
-        ("monitor_myvnc_up{server=\"te.st-2\"} 0\n", 1),
+        ("monitor_myvnc_up{server=\"te_st-2\"} 0\n", 1),
         ("# HELP monitor_myvnc_up ", 1),
         ("monitor_myvnc_incidents_total{", 66),
         ("node_textfile_scrape_error 0\n", 1),
@@ -727,7 +727,7 @@ fn a_server_that_stays_down_raises_an_alert() {
         all.filter(|alert| alert["labels"]["alertname"] == name)
             .any(|alert| alert["labels"]["server"] == server)
     };
-    for server in ["main", "te.st-2"] {
+    for server in ["main", "te_st-2"] {
         for name in ["MyvncDown", "MyvncRestartHeld"] {
             wait_until(name, || raised(name, server));
         }
@@ -779,7 +779,8 @@ fn the_examples_are_what_their_programs_take() {
     let names: Vec<&str> = names.collect();
     assert_eq!(names.len(), 7);
     for name in names {
-        let mut tested = tests.split(&format!("alertname: {name}\n")).skip(1);
+        let case = format!("alertname: {name}\n");
+        let mut tested = tests.split(&case).skip(1);
         let fires = tested.any(|rest| rest.trim_start().starts_with("exp_alerts:"));
         assert!(fires, "{name}");
     }
