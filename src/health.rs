@@ -444,8 +444,8 @@ impl Checker {
         if let Some(sender) = self.sender.get() {
             return Ok(sender);
         }
-        let tls =
-            tls::client_config(&self.trust, &self.presented).map_err(|error| no_tls(&error, to))?;
+        let tls = tls::watching_config(&self.trust, &self.presented)
+            .map_err(|error| no_tls(&error, to))?;
         let sender = Sender::new(tls).map_err(|error| no_tls(&error, to))?;
         Ok(self.sender.get_or_init(|| sender))
     }
@@ -514,7 +514,7 @@ async fn exchange(
 }
 
 fn anybody(to: &str) -> Result<Arc<ClientConfig>, CheckError> {
-    tls::client_config(&Trust::Anybody, &Presented::default())
+    tls::client_config(&Trust::Anybody)
         .map(Arc::new)
         .map_err(|error| no_tls(&error, to))
 }

@@ -85,8 +85,13 @@ impl Presented {
     }
 }
 
-/// A TLS client that trusts so. What servers present to it is noted in `presented`.
-pub(crate) fn client_config(trust: &Trust, presented: &Presented) -> Result<ClientConfig, Error> {
+/// A TLS client that trusts so.
+pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, Error> {
+    watching_config(trust, &Presented::default())
+}
+
+/// The same. What servers present to it is noted in `presented`.
+pub(crate) fn watching_config(trust: &Trust, presented: &Presented) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier {
         trust: trust.clone(),

@@ -17,6 +17,8 @@ use crate::sys::bounded;
 
 /// Time limit of reading the outbox.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// How the names of events in the outbox end.
+const EVENT: &[u8] = b".json";
 
 impl Run<'_> {
     /// Writes the metrics where they are wanted. `ended`: when the last check had ended.
@@ -90,14 +92,14 @@ async fn pending(outbox: &Path) -> Option<usize> {
     }
 }
 
-/// Number of the files in it whose names do not begin with a dot.
+/// Number of the files in it that are whole events.
 fn events(directory: Dir) -> Option<usize> {
     let mut count = 0;
     for entry in directory {
         let entry = entry.ok()?;
-        let is_hidden = CStr::to_bytes(entry.file_name()).starts_with(b".");
+        let is_event = CStr::to_bytes(entry.file_name()).ends_with(EVENT);
         let is_file = matches!(entry.file_type(), FileType::RegularFile | FileType::Unknown);
-        count += usize::from(is_file && !is_hidden);
+        count += usize::from(is_file && is_event);
     }
     Some(count)
 }

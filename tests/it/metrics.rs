@@ -270,10 +270,10 @@ fn outages_restarts_holds_and_pauses_are_counted_and_shown() {
         run(monitor(&site).arg(flag));
         assert_eq!(metrics(&site), before, "{flag}");
     }
-    // Events that wait; what begins with a dot is not whole yet.
+    // Events that wait, one that is not whole yet, and the number of those that were dropped.
     let outbox = site.path(&format!("state/127.0.0.1_{}.outbox", site.port));
     fs::create_dir_all(&outbox).unwrap();
-    for name in ["1", "2", ".3.tmp"] {
+    for name in ["1.json", "2.json", "3.tmp", "3.dropped"] {
         fs::write(outbox.join(name), "").unwrap();
     }
     run(&mut monitor(&site));
