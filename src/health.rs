@@ -34,7 +34,7 @@ use self::exchange::{Answer, Stream};
 use self::redirect::MOST_REDIRECTS;
 use self::sender::{Sender, Sent};
 use crate::proc::net;
-use crate::tls::{self, Trust};
+use crate::tls::{self, Presented, Trust};
 
 /// What one check saw.
 #[derive(Debug)]
@@ -149,6 +149,8 @@ enum Opened {
 pub(crate) struct Checker {
     url: Url,
     trust: Trust,
+    /// What the server has presented in the last check.
+    presented: Presented,
     /// Set up when it is first needed.
     sender: OnceCell<Sender>,
     /// Whether the server has given an answer that reqwest refuses and that counts.
@@ -164,6 +166,7 @@ impl Checker {
         Self {
             url: url.clone(),
             trust: trust.clone(),
+            presented: Presented::default(),
             sender: OnceCell::new(),
             is_odd: Cell::new(false),
             addresses: RefCell::new(resolve::literal(url).into_iter().collect()),
@@ -184,11 +187,17 @@ impl Checker {
 
     /// Asks the URL, and the URLs on its host that it redirects to.
     pub(crate) async fn check(&self, limit: Duration) -> Verdict {
+        self.presented.forget();
         let progress = Progress::begin(limit);
         let verdict = progress.judge(self.follow(&progress)).await;
         // The task of reqwest's connection has yet to see that nobody waits any more, and to close it.
         tokio::task::yield_now().await;
         verdict
+    }
+
+    /// When the certificate expires, in Unix time, that the server presented in the last check, accepted or not.
+    pub(crate) fn certificate_expires(&self) -> Option<u64> {
+        self.presented.expires()
     }
 
     /// Asks for the URL at this address, the server's own: over plain HTTP, and if it seems to speak
@@ -436,7 +445,8 @@ impl Checker {
         if let Some(sender) = self.sender.get() {
             return Ok(sender);
         }
-        let tls = tls::client_config(&self.trust).map_err(|error| no_tls(&error, to))?;
+        let tls = tls::watching_config(&self.trust, &self.presented)
+            .map_err(|error| no_tls(&error, to))?;
         let sender = Sender::new(tls).map_err(|error| no_tls(&error, to))?;
         Ok(self.sender.get_or_init(|| sender))
     }

@@ -11,6 +11,7 @@ mod fuzz;
 mod health;
 mod journal;
 mod lock;
+mod metrics;
 mod notice;
 mod policy;
 mod proc;

@@ -1,6 +1,7 @@
 //! Whether a server that does not answer may be restarted now: pure functions of the ledger, the time and
 //! the verdict. The changes of the ledger are in `transitions`; the run writes it, and does what is ruled.
 
+pub(crate) mod expiry;
 mod transitions;
 
 use std::collections::BTreeMap;

@@ -1,9 +1,11 @@
 //! One run over one server: observe, decide, record and act, until the decision is to finish.
 
 mod announce;
+mod certificate;
 mod diagnose;
 mod grace;
 mod journald;
+mod metrics;
 mod ping;
 mod preflight;
 mod recognise;
@@ -515,9 +517,11 @@ impl<'a> Run<'a> {
                 self.report_start(outcome).await;
             }
         }
+        let ended = Time::now();
         self.keep(outcome).await;
         let summary = self.in_one_line();
         self.deliver().await;
+        self.write_metrics(outcome, ended).await;
         self.say_state();
         summary
     }

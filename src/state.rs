@@ -10,6 +10,7 @@ pub(crate) mod pause;
 pub(crate) mod ping;
 pub(crate) mod time;
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -142,6 +143,9 @@ pub(crate) struct State {
     pub(crate) resumed: Option<Time>,
     /// When the server's certificate expires.
     pub(crate) certificate_expires: Option<Time>,
+    /// Certificates of which that was announced: when each expires, and how many days before that it was last.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) certificates_announced: BTreeMap<Time, u32>,
     /// Keys of a newer version, which are kept.
     #[serde(flatten)]
     other: serde_json::Map<String, serde_json::Value>,

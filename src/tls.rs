@@ -4,7 +4,7 @@
 mod error;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ring::digest;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -62,11 +62,40 @@ impl Trust {
     }
 }
 
+/// The first certificate that a server has presented since it was last forgotten, whether it was accepted or not.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Presented(Arc<Mutex<Option<CertificateDer<'static>>>>);
+
+impl Presented {
+    fn note(&self, certificate: &CertificateDer<'_>) {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| certificate.clone().into_owned());
+    }
+
+    /// From now on, the next one counts.
+    pub(crate) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// When it expires, in Unix time; none where there was none, and where it cannot be understood.
+    pub(crate) fn expires(&self) -> Option<u64> {
+        let first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, parsed) = X509Certificate::from_der(first.as_ref()?).ok()?;
+        u64::try_from(parsed.validity().not_after.timestamp()).ok()
+    }
+}
+
 /// A TLS client that trusts so.
 pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, Error> {
+    watching_config(trust, &Presented::default())
+}
+
+/// The same. What servers present to it is noted in `presented`.
+pub(crate) fn watching_config(trust: &Trust, presented: &Presented) -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier {
         trust: trust.clone(),
+        presented: presented.clone(),
         provider: provider.clone(),
         bundle: OnceLock::new(),
         directory: OnceLock::new(),
@@ -84,6 +113,7 @@ pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, Error> {
 #[derive(Debug)]
 struct Verifier {
     trust: Trust,
+    presented: Presented,
     provider: Arc<CryptoProvider>,
     bundle: OnceLock<Store>,
     directory: OnceLock<Store>,
@@ -246,6 +276,7 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        self.presented.note(end_entity);
         if matches!(self.trust, Trust::Anybody) {
             return Ok(ServerCertVerified::assertion());
         }

@@ -317,6 +317,10 @@ impl Run<'_> {
             | Outcome::InterruptedAfterStart
             | Outcome::Looked => (),
         }
+        // The outage is the last event: a ping says what that is.
+        if outcome != Outcome::SteppedAside {
+            self.note_certificate().await;
+        }
         self.remind(outcome, is_after_pause);
         self.post().await;
         self.state.save_changes().await;
@@ -344,7 +348,7 @@ impl Run<'_> {
     }
 
     /// How long the outage lasts by now.
-    fn away(&self) -> Option<Duration> {
+    pub(super) fn away(&self) -> Option<Duration> {
         let ledger = &self.state.state.ledger;
         ledger.down.as_ref().and(ledger.since)?.before(Time::now())
     }
@@ -359,13 +363,17 @@ impl Run<'_> {
             .await;
     }
 
+    /// Whether the last check was answered, with which status (0 for none), and how long it took.
+    pub(super) fn answer(&self) -> Option<(bool, u16, Duration)> {
+        Some(match self.verdict.as_ref()? {
+            Verdict::Healthy { status, took, .. } => (true, *status, *took),
+            Verdict::Unhealthy(error) => (false, error.status().unwrap_or_default(), self.took),
+        })
+    }
+
     async fn write_last(&mut self) {
-        let (is_up, status, took) = match &self.verdict {
-            Some(Verdict::Healthy { status, took, .. }) => (true, *status, *took),
-            Some(Verdict::Unhealthy(error)) => {
-                (false, error.status().unwrap_or_default(), self.took)
-            }
-            None => return,
+        let Some((is_up, status, took)) = self.answer() else {
+            return;
         };
         let last = Last::new(is_up, status, took, self.last.before.as_ref(), self.began);
         if let Err(reason) = self.last.write(&last).await {

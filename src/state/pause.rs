@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 use serde::{Deserialize, Serialize};
 
 use super::time::Time;
@@ -142,8 +142,10 @@ impl Requests {
 /// What the file asks for, for a run. One system call where there is no file; whatever its disk does,
 /// it takes no more than about a second.
 pub(crate) async fn asked(path: &Path, now: Time) -> Requested {
-    if is_missing(path) {
-        return Requested::default();
+    match quick(path) {
+        Quick::Missing => return Requested::default(),
+        Quick::Cached => return current(path, now),
+        Quick::Slow => (),
     }
     let reason = match bounded::ask(READ_TIMEOUT, || current(path, now)).await {
         Ok(Some(asked)) => return asked,
@@ -156,11 +158,28 @@ pub(crate) async fn asked(path: &Path, now: Time) -> Requested {
     }
 }
 
-/// Whether the kernel knows, without asking a disk, that there is no file.
-fn is_missing(path: &Path) -> bool {
+enum Quick {
+    Missing,
+    /// It can be read without waiting.
+    Cached,
+    /// Reading it could wait for a disk.
+    Slow,
+}
+
+/// What the kernel knows of the file without asking a disk or another machine.
+fn quick(path: &Path) -> Quick {
     let flags = file::flags(OFlags::RDONLY);
-    let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
-    matches!(opened, Err(Errno::NOENT))
+    let file = match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Quick::Missing,
+        Err(_) => return Quick::Slow,
+    };
+    let mut byte = [0];
+    let mut buffers = [io::IoSliceMut::new(&mut byte)];
+    match rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
+        Ok(1) => Quick::Cached,
+        _ => Quick::Slow,
+    }
 }
 
 /// What the file asks for, read without a time limit.

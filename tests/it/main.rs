@@ -17,6 +17,7 @@ mod instances;
 mod interruptions;
 mod journald;
 mod locks;
+mod metrics;
 mod notify;
 mod operating;
 #[cfg(target_arch = "x86_64")]
