@@ -198,6 +198,7 @@ struct Rest<'a> {
     at: usize,
 }
 
+#[allow(clippy::option_option, reason = "a value that is null, or no value")]
 impl<'a> Rest<'a> {
     fn take(&mut self, word: &[u8]) -> Option<()> {
         let end = self.at + word.len();
