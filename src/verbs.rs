@@ -190,7 +190,16 @@ fn show_status(flags: &cli::Status) -> Result<u8, Refusal> {
     }
     let now = Time::now();
     let mut processes = Processes::new(now);
-    let read = |target| Server::read(target, now, MONTH, |state| processes.of(state), &mut |_| ());
+    let read = |target| {
+        Server::read(
+            target,
+            now,
+            MONTH,
+            flags.json,
+            |state| processes.of(state),
+            &mut |_| (),
+        )
+    };
     let mut servers: Vec<Server> = targets.all.iter().map(read).collect();
     if !flags.json && !servers.iter().any(Server::is_known) {
         let damage = servers.iter().flat_map(|server| &server.damage).next();

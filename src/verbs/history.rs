@@ -7,7 +7,7 @@ use super::cli;
 use super::groups::Groups;
 use super::incidents::{Incident, Incidents};
 use super::status::{outcome, what};
-use super::words::{Style, local, seconds, short};
+use super::words::{Style, date, seconds, short};
 use super::{Refusal, nothing, print, targets, written};
 use crate::journal::warn_stderr;
 use crate::state::history::{Entry, HistoryEvent, Line, Lines};
@@ -155,16 +155,14 @@ impl Pieces for Raw {
     type Piece = (Time, String);
 
     fn take(&mut self, line: &[u8], from: Time) -> Option<(Time, String)> {
-        let at = Line::parse(line)?.at;
-        if at < from {
-            return None;
-        }
-        if Line::is_as_written(line) {
-            return Some((at, String::from_utf8(line.to_owned()).ok()?));
+        if let Some(Line { at, .. }) = Line::of_written(line) {
+            let text = (at >= from).then(|| String::from_utf8(line.to_owned()).ok());
+            return Some((at, text.flatten()?));
         }
         // Every key is to be there.
         let entry: Entry = serde_json::from_slice(line).ok()?;
-        Some((at, serde_json::to_string(&entry).ok()?))
+        let text = (entry.at >= from).then(|| serde_json::to_string(&entry).ok());
+        Some((entry.at, text.flatten()?))
     }
 
     fn rest(&mut self) -> Option<(Time, String)> {
@@ -268,17 +266,19 @@ impl Table {
         for one in &self.incidents {
             let name = one.server.chars().count().min(LONGEST_NAME);
             self.name = self.name.max(name);
-            self.outcome = self.outcome.max(outcome_of(one).len());
+            let (outcome, lasted) = outcome_of(one);
+            self.outcome = self.outcome.max(outcome.len() + lasted.len());
         }
         let style = Style::of_stdout();
         let (name_width, outcome_width) = (self.name, self.outcome);
         for incident in self.incidents.drain(..number) {
-            let began = local(incident.began).format("%Y-%m-%d %H:%M:%S");
+            let began = date(incident.began);
             let name = short(&incident.server, name_width);
             let away = seconds(incident.away);
-            let outcome = outcome_of(&incident);
+            let (outcome, lasted) = outcome_of(&incident);
+            let lasted_width = outcome_width - outcome.len();
             let line = format!(
-                "{began}  {name:name_width$}  {away:>6}  {outcome:outcome_width$}  {}",
+                "{began}  {name:name_width$}  {away:>6}  {outcome}{lasted:lasted_width$}  {}",
                 what(&incident)
             );
             out.put(&style.plain(line.trim_end().to_owned()));
@@ -288,11 +288,11 @@ impl Table {
 }
 
 /// How an incident went, and whether that lasted.
-fn outcome_of(incident: &Incident) -> String {
+fn outcome_of(incident: &Incident) -> (&'static str, &'static str) {
     let lasted = match incident.lasted {
         Some(true) => ", lasted",
         Some(false) => ", fell again",
         None => "",
     };
-    format!("{}{lasted}", outcome(incident.event))
+    (outcome(incident.event), lasted)
 }

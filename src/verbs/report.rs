@@ -85,6 +85,7 @@ impl Report {
                 target,
                 now,
                 span,
+                false,
                 |state| processes.of(state),
                 &mut |incident| {
                     count.add(incident);

@@ -104,12 +104,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Reads its files, and of its history that many seconds. `process` looks up the process of its record; `seen`
+    /// Reads its files, and of its history that many seconds, with the last lines if they are wanted. `process` looks up the process of its record; `seen`
     /// gets each incident.
     pub(crate) fn read(
         target: &Target,
         now: Time,
         span: u64,
+        keeps_lines: bool,
         process: impl FnOnce(&crate::state::State) -> Option<ShownProcess>,
         seen: &mut dyn FnMut(&Incident),
     ) -> Self {
@@ -142,7 +143,7 @@ impl Server {
             past: Past::default(),
             damage: Vec::new(),
         };
-        let mut reader = Reader::new(now, span, seen);
+        let mut reader = Reader::new(now, span, keeps_lines, seen);
         if let Err(reason) =
             history::read_lines(&target.file(".history.jsonl"), |line| reader.take(line))
         {
@@ -213,17 +214,19 @@ struct Reader<'a> {
     day: Time,
     past: Past,
     incidents: Incidents,
+    keeps_lines: bool,
     /// Gets each incident.
     seen: &'a mut dyn FnMut(&Incident),
 }
 
 impl<'a> Reader<'a> {
-    fn new(now: Time, span: u64, seen: &'a mut dyn FnMut(&Incident)) -> Self {
+    fn new(now: Time, span: u64, keeps_lines: bool, seen: &'a mut dyn FnMut(&Incident)) -> Self {
         Self {
             from: Time(now.0.saturating_sub(span)),
             day: Time(now.0.saturating_sub(DAY)),
             past: Past::default(),
             incidents: Incidents::default(),
+            keeps_lines,
             seen,
         }
     }
@@ -251,15 +254,13 @@ impl<'a> Reader<'a> {
             self.past.month += 1;
             self.past.day += u32::from(line.at >= self.day);
         }
-        let lines = &mut self.past.lines;
-        let is_full = lines.len() >= 4 * SHOWN;
-        let mut kept = is_full
-            .then(|| lines.pop_front())
-            .flatten()
-            .unwrap_or_default();
-        kept.clear();
-        kept.extend_from_slice(text);
-        lines.push_back(kept);
+        if self.keeps_lines {
+            let lines = &mut self.past.lines;
+            if lines.len() >= 4 * SHOWN {
+                lines.pop_front();
+            }
+            lines.push_back(text.to_owned());
+        }
         if let Some(incident) = self.incidents.take(line) {
             self.past.count(&incident);
             (self.seen)(&incident);

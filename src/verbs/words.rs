@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use chrono::{DateTime, Local, TimeZone};
+use chrono::{DateTime, Datelike, Local, TimeZone, Timelike};
 
 pub(crate) use crate::diagnosis::phrase::ago;
 use crate::state::time::Time;
@@ -15,6 +15,14 @@ pub(crate) const WIDTH: usize = 79;
 /// In the local time zone.
 pub(crate) fn local(time: Time) -> DateTime<Local> {
     Local.from_utc_datetime(&time.utc().naive_utc())
+}
+
+/// A moment with its date: `2025-12-24 04:22:07`, several times as fast as chrono formats it.
+pub(crate) fn date(time: Time) -> String {
+    let there = local(time);
+    let (year, month, day) = (there.year(), there.month(), there.day());
+    let (hour, minute, second) = (there.hour(), there.minute(), there.second());
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }
 
 /// A moment near now: `10:22`, `Tue 04:22`, `2025-12-24 04:22`.

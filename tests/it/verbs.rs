@@ -1025,3 +1025,41 @@ fn untrusted_text_stays_in_its_line() {
         );
     }
 }
+
+#[test]
+fn a_long_history_of_two_servers_is_in_order() {
+    const NUMBER: i64 = 3000;
+    let states = States::new();
+    for (name, shift) in [("main", 0), ("dev", 100)] {
+        states.healthy(name);
+        let lines = (0..NUMBER).rev().map(|number| {
+            let at = states.time(number * 200 + shift);
+            format!(
+                "{{\"id\":\"{number}\",\"at\":\"{at}\",\"server\":\"{name}\",\"event\":\"restarted\",\
+                 \"cause\":\"child\",\"culprit\":null,\"culprit_kind\":null,\"away_s\":{},\"outcome\":\"answered\",\
+                 \"pids\":[1,2],\"by\":null}}\n",
+                number % 7
+            )
+        });
+        let path = states.path(&format!("{name}.history.jsonl"));
+        fs::write(path, lines.collect::<String>()).unwrap();
+    }
+    let text = states.run("history", &["--since", "30d"]).stdout;
+    let began: Vec<&str> = text.lines().map(|line| &line[..19]).collect();
+    assert_eq!(began.len(), 2 * usize::try_from(NUMBER).unwrap());
+    assert!(began.is_sorted(), "{text}");
+    assert!(
+        text.lines().all(|line| line.contains("  restarted  child")),
+        "{text}"
+    );
+    let array = states.run("history", &["--since", "30d", "--json"]).stdout;
+    let array: Value = serde_json::from_str(&array).unwrap();
+    let at: Vec<&str> = array
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["at"].as_str().unwrap())
+        .collect();
+    assert_eq!(at.len(), began.len());
+    assert!(at.is_sorted());
+}
