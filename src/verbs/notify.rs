@@ -1,5 +1,6 @@
 //! `notify --test`: hands a sample of an event to the notify command of each server.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -97,7 +98,7 @@ fn configured(flags: &cli::Notify) -> Result<(Vec<Settings>, bool), UsageError> 
         arguments.push("--server".into());
         arguments.push(name.into());
     }
-    let mut nothing = |text: &str| UsageError::new(text.trim_end(), Place::Flags);
+    let nothing = |text: &str| UsageError::new(text.trim_end(), Place::Flags);
     match servers::order(&arguments) {
         Ok(Request::Watch { servers, wrong }) => {
             for error in &wrong {
@@ -129,7 +130,7 @@ fn sample(notice: Notice, server: &Settings) -> Announcement {
         Notice::Recovered => What::Recovered { away, by: None },
         Notice::Flapping => What::Flapping {
             blamed: blamed(),
-            clients: Default::default(),
+            clients: BTreeMap::new(),
         },
         Notice::Stable => What::Stable { blamed: blamed() },
         Notice::Expiring => What::Other,
