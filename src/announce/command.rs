@@ -80,15 +80,13 @@ pub(crate) async fn hand_over(
         () = tokio::time::sleep(LIMIT) => Some(Failure::Late),
         signal = stop => Some(Failure::Interrupted(signal)),
     };
-    match killed {
-        Some(failure) => (last_lines(&running.end()), Err(failure)),
-        None => {
-            let (status, said) = running.finish();
-            let is_taken = status.is_some_and(|status| status.success());
-            let taken = is_taken.then_some(()).ok_or(Failure::Exited(status));
-            (last_lines(&said), taken)
-        }
+    if let Some(failure) = killed {
+        return (last_lines(&running.end()), Err(failure));
     }
+    let (status, said) = running.finish();
+    let is_taken = status.is_some_and(|status| status.success());
+    let taken = is_taken.then_some(()).ok_or(Failure::Exited(status));
+    (last_lines(&said), taken)
 }
 
 /// The variables of an event. One without a value is empty.

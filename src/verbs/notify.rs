@@ -1,5 +1,6 @@
 //! `notify --test`: hands a sample of an event to the notify command of each server.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -129,7 +130,7 @@ fn sample(notice: Notice, server: &Settings) -> Announcement {
         Notice::Recovered => What::Recovered { away, by: None },
         Notice::Flapping => What::Flapping {
             blamed: blamed(),
-            clients: Default::default(),
+            clients: BTreeMap::new(),
         },
         Notice::Stable => What::Stable { blamed: blamed() },
         Notice::Expiring => What::Other,

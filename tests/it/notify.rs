@@ -19,12 +19,12 @@ use crate::rig::{MONITOR, PATIENCE, Site, is_root, run, skip, wait_until};
 const NOTIFIERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/notifiers");
 
 /// A file of the site's server in the state directory.
-pub fn state_file(site: &Site, extension: &str) -> PathBuf {
+pub(crate) fn state_file(site: &Site, extension: &str) -> PathBuf {
     site.path(&format!("state/127.0.0.1_{}.{extension}", site.port))
 }
 
 /// The monitor with a restart command of that verb, and that notify command.
-pub fn monitor(site: &Site, verb: &str, notify: &str) -> Command {
+pub(crate) fn monitor(site: &Site, verb: &str, notify: &str) -> Command {
     let mut monitor = site.bare_monitor();
     monitor.args(["--restart-cmd", &site.manage(verb)]);
     monitor.args(["--process-pattern", &site.pattern()]);
@@ -33,7 +33,7 @@ pub fn monitor(site: &Site, verb: &str, notify: &str) -> Command {
 }
 
 /// A notify command that writes down the events that it takes.
-pub fn noting(site: &Site) -> String {
+pub(crate) fn noting(site: &Site) -> String {
     let file = site.path("events");
     format!(
         "echo \"$MONITOR_MYVNC_EVENT $MONITOR_MYVNC_DEDUP_KEY\" >> '{}'",
@@ -42,7 +42,7 @@ pub fn noting(site: &Site) -> String {
 }
 
 /// The events that were written down, as (event, dedup key).
-pub fn noted(site: &Site) -> Vec<(String, String)> {
+pub(crate) fn noted(site: &Site) -> Vec<(String, String)> {
     let events = fs::read_to_string(site.path("events")).unwrap_or_default();
     let pair = |line: &str| {
         let (event, key) = line.split_once(' ').unwrap();
@@ -393,14 +393,14 @@ fn a_signal_ends_the_notifier_and_the_event_waits() {
 
 /// A configuration file with these servers, as (name, notify command).
 fn configuration(site: &Site, servers: &[(&str, Option<&str>)]) -> PathBuf {
-    let mut text = format!("state-dir = {:?}\n", site.path("state"));
+    let mut text = format!("state-dir = '{}'\n", site.path("state").display());
     for (name, notify) in servers {
         let port = site.port;
         write!(
             text,
             "[server.{name}]\nurl = \"http://127.0.0.1:{port}/{name}\"\nrestart-cmd = \"true\"\n\
-             process-pattern = \"no process is called so, {name}\"\nlogfile = {:?}\n",
-            site.path(&format!("{name}.log")),
+             process-pattern = \"no process is called so, {name}\"\nlogfile = '{}'\n",
+            site.path(&format!("{name}.log")).display(),
         )
         .unwrap();
         if let Some(notify) = notify {
