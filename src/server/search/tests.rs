@@ -83,7 +83,8 @@ impl Captured {
 
     /// What a search of it reports.
     fn reports(&self, search: &Search, skipped: &[i32], is_careful: bool) -> Vec<Report> {
-        self.by(search, skipped, is_careful, |looker| looker.look()).1
+        self.by(search, skipped, is_careful, |looker| looker.look())
+            .1
     }
 
     /// What a looker at it answers, and what it reports.
