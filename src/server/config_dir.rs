@@ -258,6 +258,12 @@ mod tests {
             // Neither is there.
             compare(pid(&bare), b"sleep\0--config_dir=/no/a", Path::new("/no/b")),
             compare(pid(&bare), b"sleep\0--config_dir=/no/a", Path::new("/no/a")),
+            // One name is one directory, even where it cannot be resolved.
+            compare(
+                pid(&bare),
+                b"sleep\0--config_dir=/dev/null/a",
+                Path::new("/dev/null/a"),
+            ),
         ];
         for child in [&mut bare, &mut named] {
             child.kill().unwrap();
@@ -278,6 +284,7 @@ mod tests {
             same,
             unknown,
             different,
+            same,
             same,
         ];
         assert_eq!(found, expected);

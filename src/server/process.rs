@@ -31,3 +31,16 @@ pub(crate) fn hash(cmdline: &[u8]) -> u64 {
     cmdline.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_arguments_have_another_hash() {
+        let argv = b"python3\0/opt/myvnc/main.py\0";
+        assert_eq!(hash(argv), hash(argv));
+        assert_ne!(hash(argv), hash(b"python3\0/opt/myvnc/main.p"));
+        assert_ne!(hash(argv), hash(b""));
+    }
+}

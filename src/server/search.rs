@@ -722,3 +722,6 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     let cmdline = looker.proc.cmdline(pid, LONGEST_CMDLINE).ok()?;
     looker.process(pid, &cmdline)
 }
+
+#[cfg(test)]
+mod tests;

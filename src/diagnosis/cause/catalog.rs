@@ -730,11 +730,6 @@ impl Cause {
         self.kind().slug()
     }
 
-    /// What to do.
-    pub(crate) fn advice(&self) -> &'static str {
-        self.kind().entry().advice
-    }
-
     /// Who or what is to blame, if that is not the server itself.
     pub(crate) fn culprit(&self) -> Option<Culprit> {
         let (kind, name) = match self {

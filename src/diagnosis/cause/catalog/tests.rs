@@ -318,7 +318,7 @@ fn each_kind_has_examples_and_each_sentence_a_term() {
     assert_eq!(slugs, all);
     for cause in &examples {
         assert!(is_in_the_manual(cause), "{cause}");
-        assert!(!cause.advice().is_empty());
+        assert!(!cause.kind().entry().advice.is_empty());
     }
     for kind in Kind::ALL {
         for term in kind.entry().terms {
@@ -388,4 +388,53 @@ fn the_most_specific_causes_come_first() {
                     not_running accept_queue descriptors swapped memory disk_full unknown overload \
                     memory threads unknown unremarkable threads";
     assert_eq!(slugs.join(" "), expected);
+}
+
+#[test]
+fn a_restart_cannot_help_before_a_status_a_disk_or_whom_the_cause_names_changes() {
+    let subjects = examples().into_iter().filter_map(|cause| {
+        let subject = cause.subject();
+        (!subject.is_empty()).then(|| format!("{} {subject}", cause.slug()))
+    });
+    let expected = [
+        "idle_client 10.0.0.7:51234",
+        "idle_tls_client 10.0.0.7:51234",
+        "idle_tls_client 10.0.0.7:51234",
+        "slow_reader 10.0.0.7:51234",
+        "child bjobs",
+        "peer 10.0.0.7:51234",
+        "peer 10.0.0.7:51234",
+        "file /home/x",
+        "uninterruptible /home/x",
+        "traced strace",
+        "port_taken nginx",
+        "misplaced python3",
+        "proxy 502",
+        "proxy 502",
+        "http_status 503",
+        "disk_full /var/log",
+        "disk_full /var/log",
+    ];
+    assert_eq!(subjects.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn no_signal_reaches_a_process_in_state_d_or_that_waits_for_a_network_file_system() {
+    let mut causes = examples();
+    let local = File {
+        mount: None,
+        ..file()
+    };
+    causes.push(waiting(Awaited::File(local)));
+    causes.retain(Cause::is_stuck);
+    let stuck: Vec<&str> = causes.iter().map(Cause::slug).collect();
+    assert_eq!(stuck, ["file", "uninterruptible", "uninterruptible"]);
+}
+
+#[test]
+fn one_client_blocks_the_server_in_three_kinds() {
+    let mut kinds = Kind::ALL.to_vec();
+    kinds.retain(|kind| kind.is_by_client());
+    let slugs: Vec<&str> = kinds.iter().map(|kind| kind.slug()).collect();
+    assert_eq!(slugs, ["idle_client", "idle_tls_client", "slow_reader"]);
 }
