@@ -838,7 +838,8 @@ fn a_mail_arrives_through_a_real_sendmail() {
         subject.starts_with("monitor was restarted after "),
         "{subject}"
     );
-    assert_eq!(body.lines().next(), Some(subject.as_str()));
+    // Of a long summary, the subject has the beginning.
+    assert!(body.starts_with(subject.trim_end_matches("...")), "{mail}");
     for part in [
         "Event:    restarted",
         "Cause:    idle_client",

@@ -2,6 +2,7 @@
 //! the order stays.
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -66,7 +67,7 @@ fn killed_at(command: &mut Command, number: usize, victims: Victims) -> bool {
     ptrace::syscall(main, None).unwrap();
     // Of each process: whether it is within a call, and whether it has opened the outbox.
     let mut traced: HashMap<Pid, (bool, bool)> = HashMap::new();
-    let (mut count, mut is_killed) = (0, false);
+    let (mut count, mut is_killed, mut is_over) = (0, false, false);
     loop {
         let status = match waitpid(None, Some(flags)) {
             Ok(status) => status,
@@ -78,6 +79,11 @@ fn killed_at(command: &mut Command, number: usize, victims: Victims) -> bool {
         match status {
             WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {
                 traced.remove(&pid);
+                // This thread can have other children: a server.
+                is_over |= pid == main;
+                if is_over && traced.is_empty() {
+                    return is_killed;
+                }
                 continue;
             }
             WaitStatus::PtraceSyscall(_) => {
@@ -258,4 +264,30 @@ fn what_waits_is_told_in_order_when_the_monitor_is_killed_at_any_write() {
             assert!(!state_file(site, "outbox").exists(), "{what}");
         },
     );
+}
+
+#[test]
+fn a_server_that_was_unwedged_is_told_of_also_when_the_monitor_is_killed_before_the_first_write() {
+    for is_killed in [false, true] {
+        let (site, server) = Site::hung("hang = child\nhang-for = /jobs");
+        let mut unwedging = monitor(&site, "start", &noting(&site));
+        unwedging.arg("--unwedge");
+        assert_eq!(run(&mut unwedging).code(), Some(0), "it is known now");
+        let mut client = site.idle_client();
+        client.write_all(b"GET /jobs HTTP/1.0\r\n\r\n").unwrap();
+        wait_until("it has a child", || {
+            let children = format!("/proc/{0}/task/{0}/children", server.pid);
+            !fs::read_to_string(children).unwrap().trim().is_empty()
+        });
+        if is_killed {
+            let mut traced = monitor(&site, "start", &noting(&site));
+            assert!(killed_at(traced.arg("--unwedge"), 0, Victims::Both));
+            assert!(noted(&site).is_empty());
+        }
+        assert_eq!(run(&mut unwedging).code(), Some(0));
+        let events = noted(&site);
+        let expected = if is_killed { "recovered" } else { "unwedged" };
+        assert_eq!(events.len(), 1, "{events:?}\n{}", site.log());
+        assert_eq!(events[0].0, expected, "{}", site.log());
+    }
 }
