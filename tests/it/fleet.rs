@@ -264,8 +264,8 @@ fn the_plugin_says_one_line_whose_perfdata_icinga_can_read() {
     assert_eq!(code, Some(3));
     assert!(said.starts_with("MYVNC UNKNOWN - "), "{said}");
     for (phase, last, expected, word) in [
-        ("up", "ok 200 0.012", 0, "OK"),
-        ("down", "down 0 0.001", 2, "CRITICAL"),
+        ("up", "ok 200 0.012 60 60", 0, "OK"),
+        ("down", "down 0 0.001 60 60", 2, "CRITICAL"),
     ] {
         state(phase);
         fs::write(at("h_1.last"), format!("{last:39}\n")).unwrap();
