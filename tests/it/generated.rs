@@ -84,7 +84,14 @@ fn what_is_committed_is_what_the_build_writes() {
 }
 
 /// Keys that the sample configuration sets.
-const SET: [&str; 4] = ["restart-policy", "max-restarts", "start-grace", "unwedge"];
+const SET: [&str; 6] = [
+    "restart-policy",
+    "max-restarts",
+    "start-grace",
+    "unwedge",
+    "journal",
+    "cert-warn-days",
+];
 
 #[test]
 fn every_option_is_in_manual_completions_and_sample_configuration() {
@@ -427,7 +434,7 @@ fn the_cron_job_steps_aside_while_the_timer_runs() {
 }
 
 #[test]
-fn the_sample_configuration_is_commented_out_but_for_four_keys_and_its_defaults_are_true() {
+fn the_sample_configuration_is_commented_out_but_for_six_keys_and_its_defaults_are_true() {
     let sample = read("packaging/monitor_myvnc.toml");
     for line in sample.lines() {
         let is_set = SET.iter().any(|key| line.starts_with(&format!("{key} = ")));
