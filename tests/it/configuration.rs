@@ -225,8 +225,8 @@ fn a_server_overrides_what_is_shared_and_a_flag_overrides_both() {
     let expected = "[server.one]\nurl = \"http://vm:1\"\nlogfile = \"/var/log/monitor_myvnc/one.log\"\n\
         restart-cmd = \"a \\\"b\\\"\"\ntimeout = 0.5\nretries = 7\nretry-delay = 5\nno-verify-ssl = true\n\
         stop-timeout = 10\nstart-timeout = 30\nrestart-policy = \"always\"\nmax-restarts = 0\nstart-grace = 0\n\
-        unwedge = false\nunwedge-for = 5\nlog-history-minutes = 2\nquiet = false\nlog-level = \"debug\"\n\
-        debug = false\nstate-dir = \"/state\"\n";
+        unwedge = false\nunwedge-for = 5\nlog-history-minutes = 2\njournal = false\ncert-warn-days = 0\n\
+        quiet = false\nlog-level = \"debug\"\ndebug = false\nstate-dir = \"/state\"\n";
     assert_eq!(checked.stdout, expected);
     let (checked, _) = check(text, &[]);
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);

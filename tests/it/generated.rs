@@ -465,6 +465,9 @@ fn the_sample_configuration_is_commented_out_but_for_six_keys_and_its_defaults_a
         assert!(all.lines().any(|shown| shown == line), "{all}");
     }
     let examples = [
+        "notify-cmd",
+        "ping-url",
+        "metrics-dir",
         "ca-cert",
         "listen",
         "user",

@@ -8,6 +8,7 @@ mod configuration;
 mod containers;
 mod diagnosis;
 mod documents;
+mod fleet;
 mod generated;
 mod healing;
 mod held;

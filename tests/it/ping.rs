@@ -170,7 +170,7 @@ fn a_run_pings_how_it_ended() {
     let [request] = &taken[..] else {
         panic!("{taken:?}");
     };
-    let expected = format!("POST /{SECRET}/fail?create=1 monitor: failed");
+    let expected = format!("POST /{SECRET}/fail?create=1 monitor is down, ");
     assert!(request.starts_with(&expected), "{request}");
     assert!(request.contains("the server is not running"), "{request}");
     fails();
