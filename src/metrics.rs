@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::diagnosis::Kind;
@@ -312,9 +312,6 @@ impl MetricsFile {
             opened => opened,
         };
         let mut file = File::from(opened?);
-        // ext4 begins to write a file without blocks to the disk, and may wait for it, when it replaces another
-        // (ext4(5), auto_da_alloc). What cannot be had here is an error of the write.
-        let _ = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, text.len() as u64);
         let written = file.write_all(text.as_bytes()).and_then(|()| {
             // Whatever the umask is.
             rustix::fs::fchmod(&file, mode)?;
