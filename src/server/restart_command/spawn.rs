@@ -111,7 +111,7 @@ impl Prepared {
         self.spare = None;
         let output = self.output.clone();
         let output = output.map(|file| (length(&file).max(self.length), file));
-        let spawned = self.spawn_shell();
+        let spawned = self.spawn_shell(shell(), SHELLS[1]);
         if spawned.is_err() {
             // For the next attempt; it may do without.
             self.spare = Spare::hold(SPAWN.0).ok();
@@ -124,12 +124,10 @@ impl Prepared {
         })
     }
 
-    fn spawn_shell(&self) -> io::Result<Child> {
-        let [_, last] = SHELLS;
-        let first = shell();
+    /// One shell that cannot be executed need not keep the server down.
+    fn spawn_shell(&self, first: &str, second: &str) -> io::Result<Child> {
         match self.spawn_by(first) {
-            // One shell that cannot be executed need not keep the server down.
-            Err(reason) if first != last && !is_final(&reason) => self.spawn_by(last),
+            Err(reason) if !is_final(&reason) => self.spawn_by(second),
             spawned => spawned,
         }
         .map_err(|reason| {
@@ -306,6 +304,8 @@ fn set(name: &str) -> Option<OsString> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::os::unix::fs::OpenOptionsExt;
+
     use super::*;
 
     #[test]
@@ -360,5 +360,67 @@ mod tests {
         let mut running = prepared.spawn().unwrap();
         assert!(running.ended().await.unwrap().success());
         assert_eq!(running.last_lines().unwrap(), ["SigBlk:\t0000000000000000"]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn one_shell_that_cannot_be_executed_does_not_keep_the_server_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let (prepared, _) =
+            Prepared::new("exit 3", &directory.path().join("output"), None).unwrap();
+        let no_shell = directory.path().join("no-shell");
+        let no_shell = no_shell.to_str().unwrap();
+        let mut child = prepared.spawn_shell(no_shell, "/bin/sh").unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        let failed = prepared.spawn_shell(no_shell, no_shell).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::NotFound);
+        // What passes is for the next attempt, and not for another shell.
+        let busy = directory.path().join("busy");
+        let options = std::fs::OpenOptions::new()
+            .create(true)
+            .write(true)
+            .mode(0o700)
+            .open(&busy);
+        let _writer = options.unwrap();
+        let busy = busy.to_str().unwrap();
+        let failed = prepared.spawn_shell(busy, "/bin/sh").unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(Errno::ETXTBSY as i32));
+    }
+
+    #[test]
+    fn another_shell_fares_no_better_where_resources_lack_or_the_user_stays_root() {
+        let is_final = |number: i32| is_final(&io::Error::from_raw_os_error(number));
+        assert!(is_final(Errno::EAGAIN as i32));
+        assert!(is_final(ffi::STILL_ROOT as i32));
+        assert!(!is_final(Errno::ENOENT as i32));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_process_of_a_started_command_is_its_shell() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("output");
+        let (mut prepared, _) = Prepared::new("echo $$", &output, None).unwrap();
+        let mut running = prepared.spawn().unwrap();
+        assert!(running.ended().await.unwrap().success());
+        assert_eq!(running.last_lines().unwrap(), [running.pid().to_string()]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn of_a_long_output_the_last_lines_are_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("output");
+        std::fs::write(&output, "before\n").unwrap();
+        let shown = async |command: &str| {
+            let (mut prepared, _) = Prepared::new(command, &output, None).unwrap();
+            let mut running = prepared.spawn().unwrap();
+            assert!(running.ended().await.unwrap().success());
+            running.last_lines().unwrap()
+        };
+        let lines =
+            shown("i=1; while [ $i -le 60 ]; do printf '%0999d\\n' $i; i=$((i+1)); done").await;
+        let expected: Vec<String> = (11..=60).map(|number| format!("{number:0999}")).collect();
+        assert_eq!(lines, expected);
+        // One line that is longer than what is read.
+        let lines = shown("printf '%070000d\\n' 7").await;
+        assert_eq!(lines, [format!("{:065535}", 7)]);
     }
 }
