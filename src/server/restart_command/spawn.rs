@@ -63,8 +63,8 @@ impl Prepared {
     ) -> io::Result<(Self, Option<io::Error>)> {
         let account = account.filter(|account| !account.is_own());
         let environment = match account {
-            Some(account) => environment_of(account),
-            None => missing_environment(),
+            Some(account) => environment_of(account, set),
+            None => missing_environment(set),
         };
         if descriptors::soft_limit() < SHELL_LIMIT as u64 {
             return Err(too_few(&Errno::EMFILE.into()));
@@ -252,8 +252,11 @@ pub(in crate::server) fn shell() -> &'static str {
 }
 
 /// The environment of another user, as `User=` gives it (`systemd.exec(5)`), and PATH where it is
-/// missing.
-fn environment_of(account: &Account) -> Vec<(&'static str, OsString)> {
+/// missing. `set`: the variables of our own environment.
+fn environment_of(
+    account: &Account,
+    set: impl Fn(&str) -> Option<OsString>,
+) -> Vec<(&'static str, OsString)> {
     let user = OsString::from(account.shown());
     let mut all = vec![
         ("USER", user.clone()),
@@ -267,7 +270,7 @@ fn environment_of(account: &Account) -> Vec<(&'static str, OsString)> {
 
 /// USER, LOGNAME, HOME, SHELL and PATH, where they are missing: cron sets no USER, and
 /// `manage.py` recognises a running server by it.
-fn missing_environment() -> Vec<(&'static str, OsString)> {
+fn missing_environment(set: impl Fn(&str) -> Option<OsString>) -> Vec<(&'static str, OsString)> {
     let named = set("USER").or_else(|| set("LOGNAME"));
     let is_complete = named.is_some() && set("HOME").is_some() && set("SHELL").is_some();
     let account = if is_complete {
@@ -422,5 +425,92 @@ mod tests {
         // One line that is longer than what is read.
         let lines = shown("printf '%070000d\\n' 7").await;
         assert_eq!(lines, [format!("{:065535}", 7)]);
+    }
+
+    #[test]
+    fn the_shell_is_there() {
+        assert!(SHELLS.contains(&shell()));
+        let has_bash = access(SHELLS[0], AccessFlags::X_OK).is_ok();
+        assert_eq!(shell() == SHELLS[0], has_bash);
+    }
+
+    #[test]
+    fn a_file_system_that_has_no_blocks_is_not_full() {
+        // Nothing is written to it.
+        open_output(Path::new("/proc/thread-self/comm")).unwrap();
+    }
+
+    #[test]
+    fn a_variable_that_is_set_has_a_value() {
+        assert_eq!(set("PATH"), std::env::var_os("PATH"));
+        assert_eq!(set("NO_SUCH_VARIABLE_HERE"), None);
+    }
+
+    #[test]
+    fn another_user_gets_an_environment_of_their_own() {
+        let account = Account {
+            name: Some("vnc".into()),
+            uid: 3_999_999.into(),
+            gid: 3_999_998.into(),
+            groups: Vec::new(),
+            home: "/home/vnc".into(),
+            shell: "/bin/zsh".into(),
+        };
+        let mut expected = vec![
+            ("USER", "vnc".into()),
+            ("LOGNAME", "vnc".into()),
+            ("HOME", "/home/vnc".into()),
+            ("SHELL", "/bin/zsh".into()),
+        ];
+        let all = |_: &str| Some("set".into());
+        assert_eq!(environment_of(&account, all), expected);
+        expected.push(("PATH", PATH.into()));
+        assert_eq!(environment_of(&account, |_| None), expected);
+    }
+
+    #[test]
+    fn what_is_missing_in_our_own_environment_is_added() {
+        let added = |present: &[&str]| {
+            missing_environment(|name| present.contains(&name).then(|| "own".into()))
+        };
+        let all = ["USER", "LOGNAME", "HOME", "SHELL", "PATH"];
+        assert_eq!(added(&all), []);
+        assert_eq!(added(&all[..4]), [("PATH", PATH.into())]);
+        let (logname, user) = (("LOGNAME", "own".into()), ("USER", "own".into()));
+        assert_eq!(added(&["USER", "HOME", "SHELL", "PATH"]), [logname]);
+        assert_eq!(added(&["LOGNAME", "HOME", "SHELL", "PATH"]), [user]);
+        let account = account::by_uid(geteuid()).unwrap();
+        let of_account = |name, value: Option<OsString>| value.map(|value| (name, value));
+        let home = account.as_ref().map(|account| account.dir.clone().into());
+        let home = of_account("HOME", home);
+        let its_shell = account.as_ref().map(|account| account.shell.clone().into());
+        let its_shell = of_account("SHELL", its_shell);
+        let user = account.map(|account| OsString::from(account.name));
+        let names = [
+            of_account("USER", user.clone()),
+            of_account("LOGNAME", user),
+        ];
+        let lists = [
+            (
+                &all[3..],
+                names.iter().chain([&home]).flatten().collect::<Vec<_>>(),
+            ),
+            (
+                &["USER", "LOGNAME", "PATH", "SHELL"][..],
+                home.iter().collect(),
+            ),
+            (
+                &["USER", "LOGNAME", "PATH", "HOME"][..],
+                its_shell.iter().collect(),
+            ),
+            (
+                &["USER", "LOGNAME", "PATH"][..],
+                home.iter().chain(&its_shell).collect(),
+            ),
+        ];
+        for (present, expected) in lists {
+            let added = added(present);
+            assert_eq!(added.iter().collect::<Vec<_>>(), expected, "{present:?}");
+        }
     }
 }
