@@ -463,6 +463,33 @@ fn the_sockets_of_a_candidate_that_was_not_near_are_found_later() {
 }
 
 #[test]
+fn processes_that_have_nothing_to_do_with_the_server_are_read_for_a_limited_time() {
+    let all = [SERVER, OTHER, THIRD, FIRST + 3];
+    let machine = all.into_iter().fold(Captured::new(), |machine, pid| {
+        machine.with(pid, 1, SERVER_ARGV).holding(pid, NO_INODE)
+    });
+    let search = Search::default();
+    let look = |mut looker: Looker| {
+        looker.others_timeout = Duration::ZERO;
+        looker.look();
+    };
+    let (_, reports) = machine.by(&search, &[], false, look);
+    assert!(candidates(reports).len() < all.len());
+    let holder = |found: &[i32], others: &[i32]| {
+        let look = |mut looker: Looker| {
+            looker.others_timeout = Duration::ZERO;
+            looker.taking = Some(vec![made_up(0, 42)]);
+            let candidate = |pid: &i32| looker.candidate(*pid, b"python3\0x\0", false);
+            let found: Vec<Candidate> = found.iter().filter_map(candidate).collect();
+            looker.find_holder(&found, &[], others);
+        };
+        read_in_turn(&machine.by(&search, &[], true, look).1)
+    };
+    assert!(holder(&all, &[]).len() < all.len());
+    assert!(holder(&[], &all).len() < all.len());
+}
+
+#[test]
 fn the_process_of_the_record_is_a_candidate_whatever_its_arguments_are() {
     let machine = Captured::new()
         .with(SERVER, 1, &["myvnc-server"])
