@@ -379,7 +379,7 @@ mod tests {
         // What passes is for the next attempt, and not for another shell.
         let busy = directory.path().join("busy");
         let options = std::fs::OpenOptions::new()
-            .create(true)
+            .create_new(true)
             .write(true)
             .mode(0o700)
             .open(&busy);
