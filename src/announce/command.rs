@@ -61,7 +61,7 @@ pub(crate) async fn hand_over(
     stop: impl Future<Output = &'static str>,
 ) -> (Vec<String>, Result<(), Failure>) {
     let started = ShellCommand::start(command, Keep::Last, |shell| {
-        shell.envs(missing_environment());
+        shell.envs(missing_environment(|name| std::env::var_os(name)));
         shell.envs(environment(announcement));
         // From a file in memory: a command that does not read it blocks nobody. Without one, the environment
         // says the same.

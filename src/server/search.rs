@@ -268,6 +268,8 @@ struct Looker<'a> {
     all: Vec<Listener>,
     /// What of it takes connections to the server's address.
     taking: Option<Vec<Listener>>,
+    /// See `OTHERS_TIMEOUT`.
+    others_timeout: Duration,
     count: usize,
 }
 
@@ -286,6 +288,7 @@ impl<'a> Looker<'a> {
             tell,
             all: Vec::new(),
             taking: None,
+            others_timeout: OTHERS_TIMEOUT,
             count: 0,
         }
     }
@@ -343,7 +346,7 @@ impl<'a> Looker<'a> {
         for pid in &first {
             self.read(&mut sweep, *pid, true, &mut found);
         }
-        let end = Instant::now() + OTHERS_TIMEOUT;
+        let end = Instant::now() + self.others_timeout;
         for (pid, is_proven) in &others {
             if Instant::now() > end {
                 break;
@@ -533,7 +536,7 @@ impl<'a> Looker<'a> {
     /// No process examined so far holds the socket: looks through the rest, the socket's users first.
     fn find_holder(&mut self, found: &[Candidate], first: &[i32], others: &[i32]) {
         let taking = self.taking.clone().unwrap_or_default();
-        let end = Instant::now() + OTHERS_TIMEOUT;
+        let end = Instant::now() + self.others_timeout;
         for one in found.iter().filter(|one| one.listens.is_none()) {
             if Instant::now() > end {
                 return;

@@ -41,11 +41,7 @@ impl ProcessHandle {
     /// SIGTERM, then SIGCONT, without which a stopped process cannot act on it (`systemd.kill(5)`).
     /// `false` when it had ended.
     pub(crate) fn terminate(&self) -> io::Result<bool> {
-        let sent = self.send(Signal::TERM)?;
-        if sent {
-            self.send(Signal::CONT)?;
-        }
-        Ok(sent)
+        terminate(|signal| self.send(signal))
     }
 
     /// SIGKILL. `false` when it had ended.
@@ -66,11 +62,7 @@ impl ProcessHandle {
     }
 
     fn send(&self, signal: Signal) -> io::Result<bool> {
-        match self.pidfd.send(signal, || self.is_alive()) {
-            Ok(()) => Ok(true),
-            Err(reason) if reason.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(false),
-            Err(reason) => Err(reason),
-        }
+        send(&self.pidfd, signal, || self.is_alive())
     }
 }
 
@@ -85,16 +77,23 @@ pub(crate) fn end_child(pid: i32, start_time: u64) -> io::Result<bool> {
     if !is_alive() {
         return Ok(false);
     }
-    for signal in [Signal::TERM, Signal::CONT] {
-        match pidfd.send(signal, is_alive) {
-            Ok(()) => (),
-            Err(reason) if reason.raw_os_error() == Some(Errno::ESRCH as i32) => {
-                return Ok(signal == Signal::CONT);
-            }
-            Err(reason) => return Err(reason),
-        }
+    terminate(|signal| send(&pidfd, signal, is_alive))
+}
+
+fn terminate(send: impl Fn(Signal) -> io::Result<bool>) -> io::Result<bool> {
+    let sent = send(Signal::TERM)?;
+    if sent {
+        send(Signal::CONT)?;
     }
-    Ok(true)
+    Ok(sent)
+}
+
+fn send(pidfd: &Pidfd, signal: Signal, is_alive: impl Fn() -> bool) -> io::Result<bool> {
+    match pidfd.send(signal, is_alive) {
+        Ok(()) => Ok(true),
+        Err(reason) if reason.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(false),
+        Err(reason) => Err(reason),
+    }
 }
 
 #[cfg(test)]

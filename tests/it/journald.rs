@@ -108,7 +108,10 @@ fn each_event_is_a_record_with_its_cause() {
         ] {
             assert_eq!(record[name], value, "{name}");
         }
-        assert!(record["MESSAGE"].starts_with("m was restarted "), "{record:?}");
+        assert!(
+            record["MESSAGE"].starts_with("m was restarted "),
+            "{record:?}"
+        );
         assert!(record["MESSAGE"].contains(&culprit), "{record:?}");
         let away: u64 = record["MYVNC_AWAY_USEC"].parse().unwrap();
         assert!((1..100).contains(&(away / 1_000_000)), "{away}");

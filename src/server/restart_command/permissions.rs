@@ -200,7 +200,8 @@ mod tests {
 
         set_mode(&at("a/b/x"), 0o757);
         assert_eq!(weak("a/b/x", None), Some((at("a/b/x"), Writer::Everyone)));
-        let said = writable_by_others(&format!("{} start", at("a/b/x").display()), None).await;
+        let command = format!("{} start", at("a/b/x").display());
+        let said = writable_by_others(&command, None).await;
         let expected = "is part of the restart command, which runs as root, and everyone can change it: \
             chmod go-w";
         let path = at("a/b/x");
@@ -233,10 +234,29 @@ mod tests {
         chown(at("a/b"), Some(3_999_999), Some(3_999_998)).unwrap();
         set_mode(&at("a/b"), 0o775);
         assert_eq!(weak("a/b/x", None), Some((at("a/b"), owner)));
+        let said = writable_by_others(&command, None).await.unwrap();
+        let remedy = format!(
+            "chown root {}, or set run-as = \"3999999\"",
+            at("a/b").display()
+        );
+        assert!(
+            said.ends_with(&format!("its owner 3999999 can change it: {remedy}")),
+            "{said}"
+        );
         assert_eq!(weak("a/b/x", Some(&vnc)), None);
         chown(at("a/b"), Some(0), Some(3_999_997)).unwrap();
         let group = Writer::Group(3_999_997);
         assert_eq!(weak("a/b/x", Some(&vnc)), Some((at("a/b"), group)));
+        let said = writable_by_others(&command, Some(&vnc)).await.unwrap();
+        let directory = at("a/b").display().to_string();
+        let expected = format!(
+            "{directory} is part of the restart command, which runs as vnc, and its group 3999997 can change \
+            it: chmod go-w {directory}"
+        );
+        assert_eq!(said, expected);
+        set_mode(&at("a/b"), 0o755);
+        assert_eq!(weak("a/b/x", Some(&vnc)), None, "its group cannot write");
+        set_mode(&at("a/b"), 0o775);
         symlink(at("a/b/x"), at("link")).unwrap();
         assert_eq!(
             weak("link", None),
@@ -261,5 +281,28 @@ mod tests {
         assert_eq!(owners(&command, Some(&config)).await, [1234, 1235]);
         assert_eq!(owners(&command, Some(Path::new("/no/such"))).await, [1234]);
         assert_eq!(owners("systemctl restart x", None).await, Vec::<u32>::new());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_ordinary_users_own_files_are_not_looked_at() {
+        if geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        std::fs::write(&path, "").unwrap();
+        set_mode(&path, 0o777);
+        let command = format!("{} start", path.display());
+        assert_eq!(writable_by_others(&command, None).await, None);
+    }
+
+    #[test]
+    fn users_and_groups_are_shown_by_name_where_they_have_one() {
+        assert_eq!(
+            (name_of_user(0), name_of_group(0)),
+            ("root".into(), "root".into())
+        );
+        assert_eq!(name_of_user(3_999_999), "3999999");
+        assert_eq!(name_of_group(3_999_997), "3999997");
     }
 }

@@ -63,8 +63,8 @@ impl Prepared {
     ) -> io::Result<(Self, Option<io::Error>)> {
         let account = account.filter(|account| !account.is_own());
         let environment = match account {
-            Some(account) => environment_of(account),
-            None => missing_environment(),
+            Some(account) => environment_of(account, set),
+            None => missing_environment(set),
         };
         if descriptors::soft_limit() < SHELL_LIMIT as u64 {
             return Err(too_few(&Errno::EMFILE.into()));
@@ -111,7 +111,7 @@ impl Prepared {
         self.spare = None;
         let output = self.output.clone();
         let output = output.map(|file| (length(&file).max(self.length), file));
-        let spawned = self.spawn_shell();
+        let spawned = self.spawn_shell(shell(), SHELLS[1]);
         if spawned.is_err() {
             // For the next attempt; it may do without.
             self.spare = Spare::hold(SPAWN.0).ok();
@@ -124,12 +124,10 @@ impl Prepared {
         })
     }
 
-    fn spawn_shell(&self) -> io::Result<Child> {
-        let [_, last] = SHELLS;
-        let first = shell();
+    /// One shell that cannot be executed need not keep the server down.
+    fn spawn_shell(&self, first: &str, second: &str) -> io::Result<Child> {
         match self.spawn_by(first) {
-            // One shell that cannot be executed need not keep the server down.
-            Err(reason) if first != last && !is_final(&reason) => self.spawn_by(last),
+            Err(reason) if !is_final(&reason) => self.spawn_by(second),
             spawned => spawned,
         }
         .map_err(|reason| {
@@ -254,8 +252,11 @@ pub(in crate::server) fn shell() -> &'static str {
 }
 
 /// The environment of another user, as `User=` gives it (`systemd.exec(5)`), and PATH where it is
-/// missing.
-fn environment_of(account: &Account) -> Vec<(&'static str, OsString)> {
+/// missing. `set`: the variables of our own environment.
+fn environment_of(
+    account: &Account,
+    set: impl Fn(&str) -> Option<OsString>,
+) -> Vec<(&'static str, OsString)> {
     let user = OsString::from(account.shown());
     let mut all = vec![
         ("USER", user.clone()),
@@ -269,7 +270,9 @@ fn environment_of(account: &Account) -> Vec<(&'static str, OsString)> {
 
 /// USER, LOGNAME, HOME, SHELL and PATH, where they are missing: cron sets no USER, and
 /// `manage.py` recognises a running server by it.
-pub(crate) fn missing_environment() -> Vec<(&'static str, OsString)> {
+pub(crate) fn missing_environment(
+    set: impl Fn(&str) -> Option<OsString>,
+) -> Vec<(&'static str, OsString)> {
     let named = set("USER").or_else(|| set("LOGNAME"));
     let is_complete = named.is_some() && set("HOME").is_some() && set("SHELL").is_some();
     let account = if is_complete {
@@ -305,6 +308,8 @@ fn set(name: &str) -> Option<OsString> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::OpenOptionsExt;
 
     use super::*;
 
@@ -360,5 +365,154 @@ mod tests {
         let mut running = prepared.spawn().unwrap();
         assert!(running.ended().await.unwrap().success());
         assert_eq!(running.last_lines().unwrap(), ["SigBlk:\t0000000000000000"]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn one_shell_that_cannot_be_executed_does_not_keep_the_server_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let (prepared, _) =
+            Prepared::new("exit 3", &directory.path().join("output"), None).unwrap();
+        let no_shell = directory.path().join("no-shell");
+        let no_shell = no_shell.to_str().unwrap();
+        let mut child = prepared.spawn_shell(no_shell, "/bin/sh").unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        let failed = prepared.spawn_shell(no_shell, no_shell).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::NotFound);
+        // What passes is for the next attempt, and not for another shell.
+        let busy = directory.path().join("busy");
+        let options = std::fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o700)
+            .open(&busy);
+        let _writer = options.unwrap();
+        let busy = busy.to_str().unwrap();
+        let failed = prepared.spawn_shell(busy, "/bin/sh").unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(Errno::ETXTBSY as i32));
+    }
+
+    #[test]
+    fn another_shell_fares_no_better_where_resources_lack_or_the_user_stays_root() {
+        let is_final = |number: i32| is_final(&io::Error::from_raw_os_error(number));
+        assert!(is_final(Errno::EAGAIN as i32));
+        assert!(is_final(ffi::STILL_ROOT as i32));
+        assert!(!is_final(Errno::ENOENT as i32));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_process_of_a_started_command_is_its_shell() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("output");
+        let (mut prepared, _) = Prepared::new("echo $$", &output, None).unwrap();
+        let mut running = prepared.spawn().unwrap();
+        assert!(running.ended().await.unwrap().success());
+        assert_eq!(running.last_lines().unwrap(), [running.pid().to_string()]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn of_a_long_output_the_last_lines_are_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("output");
+        std::fs::write(&output, "before\n").unwrap();
+        let shown = async |command: &str| {
+            let (mut prepared, _) = Prepared::new(command, &output, None).unwrap();
+            let mut running = prepared.spawn().unwrap();
+            assert!(running.ended().await.unwrap().success());
+            running.last_lines().unwrap()
+        };
+        let lines =
+            shown("i=1; while [ $i -le 60 ]; do printf '%0999d\\n' $i; i=$((i+1)); done").await;
+        let expected: Vec<String> = (11..=60).map(|number| format!("{number:0999}")).collect();
+        assert_eq!(lines, expected);
+        // One line that is longer than what is read.
+        let lines = shown("printf '%070000d\\n' 7").await;
+        assert_eq!(lines, [format!("{:065535}", 7)]);
+    }
+
+    #[test]
+    fn the_shell_is_there() {
+        assert!(SHELLS.contains(&shell()));
+        let has_bash = access(SHELLS[0], AccessFlags::X_OK).is_ok();
+        assert_eq!(shell() == SHELLS[0], has_bash);
+    }
+
+    #[test]
+    fn a_file_system_that_has_no_blocks_is_not_full() {
+        // Nothing is written to it.
+        open_output(Path::new("/proc/thread-self/comm")).unwrap();
+    }
+
+    #[test]
+    fn a_variable_that_is_set_has_a_value() {
+        assert_eq!(set("PATH"), std::env::var_os("PATH"));
+        assert_eq!(set("NO_SUCH_VARIABLE_HERE"), None);
+    }
+
+    #[test]
+    fn another_user_gets_an_environment_of_their_own() {
+        let account = Account {
+            name: Some("vnc".into()),
+            uid: 3_999_999.into(),
+            gid: 3_999_998.into(),
+            groups: Vec::new(),
+            home: "/home/vnc".into(),
+            shell: "/bin/zsh".into(),
+        };
+        let mut expected = vec![
+            ("USER", "vnc".into()),
+            ("LOGNAME", "vnc".into()),
+            ("HOME", "/home/vnc".into()),
+            ("SHELL", "/bin/zsh".into()),
+        ];
+        let all = |_: &str| Some("set".into());
+        assert_eq!(environment_of(&account, all), expected);
+        expected.push(("PATH", PATH.into()));
+        assert_eq!(environment_of(&account, |_| None), expected);
+    }
+
+    #[test]
+    fn what_is_missing_in_our_own_environment_is_added() {
+        let added = |present: &[&str]| {
+            missing_environment(|name| present.contains(&name).then(|| "own".into()))
+        };
+        let all = ["USER", "LOGNAME", "HOME", "SHELL", "PATH"];
+        assert_eq!(added(&all), []);
+        assert_eq!(added(&all[..4]), [("PATH", PATH.into())]);
+        let (logname, user) = (("LOGNAME", "own".into()), ("USER", "own".into()));
+        assert_eq!(added(&["USER", "HOME", "SHELL", "PATH"]), [logname]);
+        assert_eq!(added(&["LOGNAME", "HOME", "SHELL", "PATH"]), [user]);
+        let account = account::by_uid(geteuid()).unwrap();
+        let of_account = |name, value: Option<OsString>| value.map(|value| (name, value));
+        let home = account.as_ref().map(|account| account.dir.clone().into());
+        let home = of_account("HOME", home);
+        let its_shell = account.as_ref().map(|account| account.shell.clone().into());
+        let its_shell = of_account("SHELL", its_shell);
+        let user = account.map(|account| OsString::from(account.name));
+        let names = [
+            of_account("USER", user.clone()),
+            of_account("LOGNAME", user),
+        ];
+        let lists = [
+            (
+                &all[3..],
+                names.iter().chain([&home]).flatten().collect::<Vec<_>>(),
+            ),
+            (
+                &["USER", "LOGNAME", "PATH", "SHELL"][..],
+                home.iter().collect(),
+            ),
+            (
+                &["USER", "LOGNAME", "PATH", "HOME"][..],
+                its_shell.iter().collect(),
+            ),
+            (
+                &["USER", "LOGNAME", "PATH"][..],
+                home.iter().chain(&its_shell).collect(),
+            ),
+        ];
+        for (present, expected) in lists {
+            let added = added(present);
+            assert_eq!(added.iter().collect::<Vec<_>>(), expected, "{present:?}");
+        }
     }
 }

@@ -69,7 +69,7 @@ pub(super) fn mistake(command: &str) -> Option<Mistake> {
     let is_manage =
         |word: &String| argv::is_myvnc_script(word.as_bytes()) && word.ends_with("manage.py");
     let script = words.iter().position(is_manage)?;
-    let mut after = words[script + 1..].iter();
+    let mut after = words[script..].iter();
     (!after.any(|word| VERBS.contains(&word.as_str()))).then_some(Mistake::NoVerb)
 }
 
@@ -239,6 +239,10 @@ mod tests {
                 "/opt/myvnc/manage.py 'unbalanced",
                 Some("/opt/myvnc/manage.py"),
             ),
+            (
+                "/opt/a=b/myvnc/manage.py start",
+                Some("/opt/a=b/myvnc/manage.py"),
+            ),
             // Not a script of MyVNC's, or not named.
             ("cd /opt/myvnc && ./manage.py start", None),
             ("/opt/django/manage.py start", None),
@@ -256,6 +260,30 @@ mod tests {
                 expected.map(PathBuf::from),
                 "{command}"
             );
+        }
+    }
+
+    #[test]
+    fn manage_py_needs_a_verb_after_it() {
+        for (command, expected) in [
+            ("/opt/myvnc/manage.py start", None),
+            ("start /opt/myvnc/manage.py", Some(Mistake::NoVerb)),
+            ("/opt/django/manage.py migrate", None),
+            ("/opt/myvnc/main.py --host x", None),
+            ("/opt/myvnc/manage.py start & ", Some(Mistake::InBackground)),
+            ("/opt/myvnc/manage.py start &&", None),
+        ] {
+            assert_eq!(mistake(command), expected, "{command}");
+        }
+    }
+
+    #[test]
+    fn four_levels_of_commands_in_commands_are_read() {
+        let mut command = "sudo x".to_owned();
+        for level in 0..8 {
+            assert_eq!(changes_user(&command), level <= DEPTH, "{command}");
+            let quoted = shlex::try_quote(&command).unwrap_or_default();
+            command = format!("sh -c {quoted}");
         }
     }
 
@@ -306,6 +334,7 @@ mod tests {
             "env 'sudo' x",
             "x it's sudo y",
             "x # it's commented\nsudo y",
+            "x#no-comment sudo y",
         ] {
             assert!(changes_user(command), "{command}");
         }
@@ -344,6 +373,10 @@ mod tests {
             ("systemctl restart myvnc", &[]),
             ("$HOME/x /a/b", &["/a/b"]),
             ("A=/x --config=/y manage.py", &[]),
+            // An operator in quotes is none, and a comment has no quotes.
+            ("'/a|b' x", &["/a|b"]),
+            ("'x' /a/b|/c/d", &["/a/b"]),
+            ("x # it's a comment\n/a/b|/c/d", &["/a/b"]),
         ] {
             let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
             assert_eq!(programs(command), expected, "{command}");
@@ -421,6 +454,8 @@ mod tests {
             ("A=( /x /y ) && /a/b", None),
             ("A=${B:-a /x } /a/b", None),
             ("A[0]=/x /a/b", None),
+            ("1A=x /a/b", None),
+            ("=x /a/b", None),
             // Something else of it may start the server.
             ("/a/b;ls", None),
             ("/a/b; /c/d", None),

@@ -35,7 +35,7 @@ impl Captured {
         self.stat(pid, parent, 'S', 500);
         let uid = geteuid();
         self.status(pid, &format!("{uid}\t{uid}"), "1");
-        let cmdline: String = argv.iter().map(|one| format!("{one}\0")).collect();
+        let cmdline = argv.join("\0") + "\0";
         self.write(&format!("{pid}/cmdline"), &cmdline);
         self.link(&format!("{pid}/cwd"), "/");
         self.link(&format!("{pid}/ns/net"), "net:[1]");
@@ -83,8 +83,10 @@ impl Captured {
 
     /// What a search of it reports.
     fn reports(&self, search: &Search, skipped: &[i32], is_careful: bool) -> Vec<Report> {
-        self.by(search, skipped, is_careful, |looker| looker.look())
-            .1
+        self.by(search, skipped, is_careful, |looker| {
+            looker.look();
+        })
+        .1
     }
 
     /// What a looker at it answers, and what it reports.
@@ -312,10 +314,11 @@ fn what_takes_connections_to_the_servers_address_is_reported() {
     let (_other, _, _) = listening();
     let taking = |search: &Search| {
         let reports = Captured::new().reports(search, &[], false);
-        match reports.into_iter().next() {
-            Some(Report::Listeners(listeners)) => listeners.unwrap(),
-            first => panic!("{first:?}"),
-        }
+        let listeners = |report| match report {
+            Report::Listeners(listeners) => listeners,
+            _ => None,
+        };
+        reports.into_iter().find_map(listeners).unwrap()
     };
     assert_eq!(taking(&search), [listener]);
     let elsewhere = Search {
@@ -460,6 +463,33 @@ fn the_sockets_of_a_candidate_that_was_not_near_are_found_later() {
     let reports = find(&machine);
     assert_eq!(sockets(&reports), Some((SERVER, vec![listener.clone()])));
     assert_eq!(holder_in(&reports), None);
+}
+
+#[test]
+fn processes_that_have_nothing_to_do_with_the_server_are_read_for_a_limited_time() {
+    let all = [SERVER, OTHER, THIRD, FIRST + 3];
+    let machine = all.into_iter().fold(Captured::new(), |machine, pid| {
+        machine.with(pid, 1, SERVER_ARGV).holding(pid, NO_INODE)
+    });
+    let search = Search::default();
+    let look = |mut looker: Looker| {
+        looker.others_timeout = Duration::ZERO;
+        looker.look();
+    };
+    let reports = machine.by(&search, &[], false, look).1;
+    assert!(candidates(reports).len() < all.len());
+    let holder = |found: &[i32], others: &[i32]| {
+        let look = |mut looker: Looker| {
+            looker.others_timeout = Duration::ZERO;
+            looker.taking = Some(vec![made_up(0, 42)]);
+            let candidate = |pid: &i32| looker.candidate(*pid, b"python3\0x\0", false);
+            let found: Vec<Candidate> = found.iter().filter_map(candidate).collect();
+            looker.find_holder(&found, &[], others);
+        };
+        read_in_turn(&machine.by(&search, &[], true, look).1)
+    };
+    assert!(holder(&all, &[]).len() < all.len());
+    assert!(holder(&[], &all).len() < all.len());
 }
 
 #[test]
@@ -736,7 +766,7 @@ async fn hazard_4_a_process_that_became_something_else_has_changed() {
     let found = process(server.pid()).unwrap();
     let none: Vec<i32> = Vec::new();
     for is_known in [false, true] {
-        assert_eq!(changed(&[found.clone()], is_known).await, none);
+        assert_eq!(changed(std::slice::from_ref(&found), is_known).await, none);
     }
     let others = [
         Process {
@@ -754,7 +784,7 @@ async fn hazard_4_a_process_that_became_something_else_has_changed() {
     ];
     for other in others {
         assert_eq!(
-            changed(&[other.clone()], true).await,
+            changed(std::slice::from_ref(&other), true).await,
             [found.pid],
             "{other:?}"
         );
@@ -764,7 +794,7 @@ async fn hazard_4_a_process_that_became_something_else_has_changed() {
         pid: FIRST,
         ..found.clone()
     };
-    assert_eq!(changed(&[absent.clone()], false).await, [FIRST]);
+    assert_eq!(changed(std::slice::from_ref(&absent), false).await, [FIRST]);
     assert_eq!(changed(&[absent], true).await, none);
     server.end();
 }
