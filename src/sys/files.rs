@@ -41,6 +41,24 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
+/// The names in a directory that the administrator has named, and the directory's metadata.
+///
+/// # Errors
+/// It cannot be read, or is no directory.
+pub(crate) fn list(path: &Path) -> io::Result<(Metadata, Vec<OsString>)> {
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(path)?;
+    let metadata = directory.metadata()?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&directory)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        names.push(OsString::from_vec(name));
+    }
+    Ok((metadata, names))
+}
+
 /// Reads such a file.
 ///
 /// # Errors
