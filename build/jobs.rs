@@ -112,11 +112,43 @@ KillMode=process
 # check, because the server is left over in the control group.
 SyslogLevel=err
 LogLevelMax=err
-# A server that the restart command starts, and the commands that the server runs,
-# inherit these restrictions. So only what none of them needs is forbidden.
+#
+# Restrictions. A server that the restart command starts, the commands that the
+# server runs and desktops that it starts on this host inherit all of them. So only
+# what none of these needs is forbidden. `systemd-analyze security
+# monitor_myvnc.service` lists the rest. Not set, and why:
+# - User=, the other capabilities: the monitor examines and signals processes of any
+#   user (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_KILL), runs the restart command as
+#   the server's owner (CAP_SETUID, CAP_SETGID, CAP_CHOWN), closes connections
+#   (CAP_NET_ADMIN) and reads the kernel's log (CAP_SYSLOG, ProtectKernelLogs=). A
+#   program with a file capability that is not in the set cannot be executed: ping,
+#   gnome-keyring, kwin, powerdevil. podman makes device nodes (CAP_MKNOD).
+# - NoNewPrivileges=, RestrictSUIDSGID=: sudo, fusermount, LSF's eauth; chmod g+s.
+# - PrivateTmp=, ProtectSystem=, ProtectHome=, RootDirectory=: the X sockets in /tmp,
+#   the server's files, home directories.
+# - ProtectProc=, ProcSubset=, PrivateUsers=: the monitor finds processes of any user.
+# - ProtectControlGroups=, RestrictNamespaces=: containers, browsers' sandboxes.
+# - PrivateDevices=, DeviceAllow=, ProtectClock= (it restricts devices too): GPUs,
+#   /dev/fuse.
+# - PrivateNetwork=, IPAddressDeny=, ProtectHostname=: the server's network and host
+#   name are the host's.
+# - MemoryDenyWriteExecute=: just-in-time compilers, as in browsers and Java.
+# - SystemCallArchitectures=: 32-bit programs. SystemCallFilter= of the other groups:
+#   debuggers (dump-cmd too), FUSE, Wine, nice and ulimit.
+# - UMask=: the server's files would get another mode.
 LockPersonality=yes
 RestrictRealtime=yes
 CapabilityBoundingSet=~CAP_SYS_MODULE CAP_SYS_BOOT CAP_SYS_RAWIO CAP_SYS_TIME CAP_MAC_ADMIN CAP_MAC_OVERRIDE
+CapabilityBoundingSet=~CAP_SYS_PACCT CAP_SYS_TTY_CONFIG CAP_LINUX_IMMUTABLE CAP_LEASE CAP_BLOCK_SUSPEND CAP_BPF
+SystemCallFilter=~@clock @module @raw-io @reboot @swap
+SystemCallErrorNumber=EPERM
+# Packet capture, and old protocols whose sockets load kernel modules.
+RestrictAddressFamilies=~AF_PACKET AF_AX25 AF_IPX AF_APPLETALK AF_NETROM AF_X25 AF_ROSE AF_LLC AF_PPPOX
+# These need a mount namespace. Mounts of the host, autofs's too, appear in it; what
+# the server or its desktops mount (FUSE) is not seen outside of it.
+PrivateMounts=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
 "
     )
 }
