@@ -107,6 +107,11 @@ ExecStart={PROGRAM} --quiet --config {CONFIG_FILE}
 # With KillMode=process, systemd ends only the monitor: the server continues to
 # run when a check ends and when this unit is stopped.
 KillMode=process
+# A run that leaves a server down (exit status 1), or a wrong configuration (2), makes
+# this unit failed until a run succeeds, so that `systemctl --failed` lists it. A run
+# that `systemctl stop` ends does not: it exits with 128 + SIGTERM. It first completes
+# a restart that it has begun.
+SuccessExitStatus=143
 # The monitor writes its own log. What it writes to stderr goes to the journal as
 # an error. LogLevelMax hides the warning that systemd would otherwise log at each
 # check, because the server is left over in the control group.
