@@ -28,6 +28,12 @@ fn cron() -> String {
 #   chown root:myvnc {CONFIG_FILE}; chmod 640 {CONFIG_FILE}
 #   chown -R myvnc {LOG_DIR}
 # The state directory is then ~myvnc/{USER_STATE_DIR}.
+#
+# cron mails what the job writes, to MAILTO or to the job's user. With --quiet that
+# is only what keeps a run from working at all. To get each ERROR and CRITICAL line
+# of the logs by mail, remove --quiet and append >/dev/null to the line below. With
+# --log-level critical there, only CRITICAL lines are mailed, and logged. notify-cmd
+# in {CONFIG_FILE} is the alternative.
 SHELL=/bin/sh
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 * * * * * root [ -x {PROGRAM} ] || exit 0; [ -d /run/systemd/system ] && systemctl --quiet is-active monitor_myvnc.timer && exit 0; exec {PROGRAM} --quiet --config {CONFIG_FILE}
