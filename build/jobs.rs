@@ -41,34 +41,42 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     )
 }
 
-/// logrotate(8) refuses a file that two patterns match, so the logs are each `*.log` that does not
-/// end in `.restart.log`.
+/// logrotate(8) refuses a file that two patterns match, so a log of the manual's stem is dated or not by
+/// its name: those of this century begin with `-20` and two digits.
 fn logrotate() -> String {
-    let ours = format!("{LOG_DIR}/");
-    let mut text = format!(
+    let stem = MANUAL_LOG_STEM;
+    let hidden = stem.replace("/myvnc", "/.myvnc");
+    let dated = "-20[0-9][0-9]*";
+    format!(
         "\
-# Rotates the logs of monitor_myvnc.
-#
-# logrotate reports an error for a log that two patterns match. So the patterns
-# with [!...] match each *.log except *.restart.log, which has its own block.
+# Rotates the logs of monitor_myvnc, and the output of the restart command beside
+# them (*.restart.log). The server that it started may hold that file open, so files
+# are copied and truncated, not replaced; owner, group and mode stay.
 #
 # If {LOG_DIR} belongs to a user other than root, add the line
-# `su OWNER GROUP` to the two blocks for that directory.
-"
-    );
-    for (stem, own) in [(ours.as_str(), None), (MANUAL_LOG_STEM, Some(".log"))] {
-        let own = own.map(|own| format!("{stem}{own}"));
-        let logs: Vec<_> = own.into_iter().chain(all_but(".restart", stem)).collect();
-        text += &rotation(&logs.join("\n"), "create 0640");
-        text += "\n# Output of the restart command. The server that it started may hold the file\n# open, so the file is copied and truncated, not replaced.\n";
-        text += &rotation(&format!("{stem}*.restart.log"), "copytruncate");
-        text.push('\n');
-    }
-    text.truncate(text.trim_end().len() + 1);
-    text
+# `su OWNER GROUP` to the first block.
+{}
+{}
+# A log for each day, such as {stem}-$(date +%Y%m%d).log, with its
+# lock: removed 30 days after the last line.
+{stem}{dated}.log
+{hidden}{dated}.lock
+{{
+    daily
+    minage 30
+    rotate 0
+    nocreate
+    missingok
+}}
+",
+        rotation(&format!("{LOG_DIR}/*.log")),
+        rotation(&format!(
+            "{stem}.log\n{stem}[!-]*.log\n{stem}-[!2]*.log\n{stem}-2.log\n{stem}-2[!0]*.log"
+        )),
+    )
 }
 
-fn rotation(logs: &str, how: &str) -> String {
+fn rotation(logs: &str) -> String {
     format!(
         "\
 {logs}
@@ -79,23 +87,10 @@ fn rotation(logs: &str, how: &str) -> String {
     delaycompress
     missingok
     notifempty
-    {how}
+    copytruncate
 }}
 "
     )
-}
-
-/// Patterns (glob(7)) that match each `STEM*.log` once, but for those that end in `UNWANTED.log`.
-fn all_but(unwanted: &str, stem: &str) -> Vec<String> {
-    let mut patterns = Vec::new();
-    for (at, letter) in unwanted.char_indices().rev() {
-        let tail = &unwanted[at + letter.len_utf8()..];
-        patterns.push(format!("{stem}*[!{letter}]{tail}.log"));
-        if !tail.is_empty() {
-            patterns.push(format!("{stem}{tail}.log"));
-        }
-    }
-    patterns
 }
 
 fn service() -> String {
