@@ -1,9 +1,13 @@
-//! The configuration file: TOML in, flags out. Its keys are the long options' names, and what an
-//! option takes or refuses is the command line's own answer.
+//! The configuration file and its drop-ins: TOML in, flags out. The keys are the long options' names, and
+//! what an option takes or refuses is the command line's own answer.
 
-use std::io::Read;
+use std::fmt;
+use std::fs::Metadata;
+use std::io::{ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use clap::{Arg, Command, CommandFactory, Parser};
 use nix::unistd::Uid;
@@ -18,21 +22,29 @@ use crate::usage::{Place, Position, UsageError};
 /// The table that holds a table for each server.
 const SERVERS: &str = "server";
 
-/// What a configuration file says.
-#[derive(Debug)]
+/// What a configuration file and its drop-ins say.
+#[derive(Debug, Default)]
 pub(crate) struct Config {
-    path: PathBuf,
+    /// The files, in the order in which they are read.
+    paths: Vec<Rc<Path>>,
     shared: Vec<ConfigKey>,
     servers: Vec<ServerTable>,
     /// What is wrong outside of the servers' tables.
     wrong: Vec<UsageError>,
 }
 
+/// A place in one of the files.
+#[derive(Clone, Debug)]
+struct Origin {
+    path: Rc<Path>,
+    at: Position,
+}
+
 /// A `[server.NAME]` table.
 #[derive(Debug)]
 struct ServerTable {
     name: String,
-    at: Position,
+    origin: Origin,
     own: Vec<ConfigKey>,
     wrong: Vec<UsageError>,
 }
@@ -43,32 +55,82 @@ struct ConfigKey {
     key: String,
     /// The flag that says the same; none for `false`.
     flag: Option<String>,
-    at: Position,
+    origin: Origin,
 }
 
 impl Config {
-    /// Reads a file. What is wrong with one server is that server's; anything else is an error.
+    /// Reads a file and its drop-ins. What is wrong with one server is that server's; anything else is an
+    /// error.
     pub(crate) fn read(path: &Path) -> Result<Self, Vec<UsageError>> {
-        let text = read_safely(path).map_err(|error| vec![error])?;
-        Self::parse(path, &text)
+        Self::of(&texts(path)?)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, Vec<UsageError>> {
-        let reader = Reader {
-            path,
-            text,
-            command: Cli::command(),
-        };
-        let mut config = reader.file().map_err(|error| vec![error])?;
+    /// What these files say, in their order.
+    fn of(files: &[(PathBuf, String)]) -> Result<Self, Vec<UsageError>> {
+        let command = Cli::command();
+        let mut config = Self::default();
+        for (path, text) in files {
+            let path: Rc<Path> = path.as_path().into();
+            config.paths.push(Rc::clone(&path));
+            let reader = Reader {
+                path,
+                text,
+                command: &command,
+            };
+            match reader.file() {
+                Ok(file) => config.add(file, &command),
+                Err(error) => config.wrong.push(error),
+            }
+        }
         if config.wrong.is_empty() {
             return Ok(config);
         }
-        let mut wrong = config.wrong;
+        let mut wrong = std::mem::take(&mut config.wrong);
         for server in &mut config.servers {
             wrong.append(&mut server.wrong);
         }
-        wrong.sort_by_key(UsageError::position);
+        config.sort(&mut wrong);
         Err(wrong)
+    }
+
+    /// Adds what a later file says. Its keys at the top displace those before.
+    fn add(&mut self, later: Self, command: &Command) {
+        self.wrong.extend(later.wrong);
+        for entry in later.shared {
+            self.shared.retain(|before| {
+                let is_excluded = before.origin.path != entry.origin.path
+                    && entry.flag.is_some()
+                    && conflict(command, &before.key, &entry.key);
+                before.key != entry.key && !is_excluded
+            });
+            self.shared.push(entry);
+        }
+        for mut server in later.servers {
+            let mut servers = self.servers.iter_mut();
+            let Some(before) = servers.find(|before| before.name == server.name) else {
+                self.servers.push(server);
+                continue;
+            };
+            let what = format!(
+                "server {}: already declared in {}: a server is declared once",
+                server.name, before.origin
+            );
+            before
+                .wrong
+                .push(UsageError::new(what, server.origin.place()));
+            before.wrong.append(&mut server.wrong);
+        }
+    }
+
+    /// Sorts mistakes by file, then by line.
+    pub(crate) fn sort(&self, wrong: &mut [UsageError]) {
+        wrong.sort_by_key(|error| {
+            let file = match &error.place {
+                Place::File { path, .. } => self.paths.iter().position(|one| **one == **path),
+                Place::Flags => None,
+            };
+            (file, error.position())
+        });
     }
 
     /// What is wrong with the table of a server, whatever its values mean together.
@@ -82,7 +144,7 @@ impl Config {
         servers.find(|server| Some(server.name.as_str()) == name)
     }
 
-    /// The names of its servers, as they stand in it.
+    /// The names of its servers, in the order of the files.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.servers.iter().map(|server| server.name.as_str())
     }
@@ -100,12 +162,30 @@ impl Config {
     pub(crate) fn place(&self, name: Option<&str>, key: Option<&str>, given: &[&str]) -> Place {
         let entries = self.effective(name, given);
         let entry = entries.iter().find(|entry| Some(entry.key.as_str()) == key);
-        let at = entry.map(|entry| entry.at);
+        let server = || self.server(name).map(|server| &server.origin);
+        let origin = entry.map(|entry| &entry.origin).or_else(server);
+        let path = origin.map(|origin| &origin.path);
         Place::File {
-            path: self.path.clone(),
-            at: at.or(self.server(name).map(|server| server.at)),
+            path: path
+                .or(self.paths.first())
+                .map(|path| path.to_path_buf())
+                .unwrap_or_default(),
+            at: origin.map(|origin| origin.at),
             server: name.map(str::to_owned),
         }
+    }
+
+    /// The file that declares this server.
+    pub(crate) fn file_of(&self, name: &str) -> Option<&Path> {
+        self.server(Some(name)).map(|server| &*server.origin.path)
+    }
+
+    /// FILE:LINE of what says this option for that server.
+    pub(crate) fn origin(&self, name: Option<&str>, key: &str, given: &[&str]) -> Option<String> {
+        let entries = self.effective(name, given);
+        let entry = entries.into_iter().find(|entry| entry.key == key)?;
+        let Origin { path, at } = &entry.origin;
+        Some(format!("{}:{}", path.display(), at.line))
     }
 
     fn effective(&self, name: Option<&str>, given: &[&str]) -> Vec<&ConfigKey> {
@@ -129,27 +209,92 @@ impl Config {
     }
 }
 
-/// The file's text. It holds commands that are run as root, so as root it is read only when
-/// nobody else can have written it.
-pub(crate) fn read_safely(path: &Path) -> Result<String, UsageError> {
-    let cannot = |reason: &str| UsageError::of("config", format!("{}: {reason}", path.display()));
-    let (mut file, metadata) = files::open(path).map_err(|reason| cannot(&errno_text(&reason)))?;
-    if nix::unistd::geteuid().is_root() {
-        if metadata.mode() & 0o022 != 0 {
-            return Err(cannot(
-                "others can write it, and it holds commands that root runs: chmod go-w it",
-            ));
-        }
-        if !Uid::from_raw(metadata.uid()).is_root() {
-            return Err(cannot(
-                "it is not root's, and it holds commands that root runs: chown it to root",
-            ));
+impl Origin {
+    fn place(&self) -> Place {
+        Place::File {
+            path: self.path.to_path_buf(),
+            at: Some(self.at),
+            server: None,
         }
     }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Position { line, column } = self.at;
+        write!(f, "{}:{line}:{column}", self.path.display())
+    }
+}
+
+/// The texts of a configuration file and of its drop-ins, `FILE.d/*.toml` sorted by name.
+///
+/// # Errors
+/// One of them cannot be read, or others than root can have written it.
+pub(crate) fn texts(path: &Path) -> Result<Vec<(PathBuf, String)>, Vec<UsageError>> {
+    let mut texts = vec![(
+        path.to_owned(),
+        read_safely(path).map_err(|error| vec![error])?,
+    )];
+    let mut wrong = Vec::new();
+    for path in drop_ins(path).map_err(|error| vec![error])? {
+        match read_safely(&path) {
+            Ok(text) => texts.push((path, text)),
+            Err(error) => wrong.push(error),
+        }
+    }
+    if wrong.is_empty() {
+        Ok(texts)
+    } else {
+        Err(wrong)
+    }
+}
+
+/// The paths of a file's drop-ins; hidden files are none.
+fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, UsageError> {
+    let mut directory = path.as_os_str().to_owned();
+    directory.push(".d");
+    let directory = Path::new(&directory);
+    let (metadata, mut names) = match files::list(directory) {
+        Err(reason) if reason.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.map_err(|reason| unusable(directory, &errno_text(&reason)))?,
+    };
+    refuse_what_others_change(directory, &metadata)?;
+    names.retain(|name| {
+        let name = name.as_bytes();
+        name.ends_with(b".toml") && !name.starts_with(b".")
+    });
+    names.sort();
+    Ok(names.iter().map(|name| directory.join(name)).collect())
+}
+
+/// The file's text.
+fn read_safely(path: &Path) -> Result<String, UsageError> {
+    let cannot = |reason: std::io::Error| unusable(path, &errno_text(&reason));
+    let (mut file, metadata) = files::open(path).map_err(cannot)?;
+    refuse_what_others_change(path, &metadata)?;
     let mut text = String::new();
-    file.read_to_string(&mut text)
-        .map_err(|reason| cannot(&errno_text(&reason)))?;
+    file.read_to_string(&mut text).map_err(cannot)?;
     Ok(text)
+}
+
+fn unusable(path: &Path, reason: &str) -> UsageError {
+    UsageError::of("config", format!("{}: {reason}", path.display()))
+}
+
+/// The files hold commands that are run as root, so as root they are read only when nobody else can have
+/// written them.
+fn refuse_what_others_change(path: &Path, metadata: &Metadata) -> Result<(), UsageError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let reason = if metadata.mode() & 0o022 != 0 {
+        "others can write it, and it holds commands that root runs: chmod go-w it"
+    } else if !Uid::from_raw(metadata.uid()).is_root() {
+        "it is not root's, and it holds commands that root runs: chown it to root"
+    } else {
+        return Ok(());
+    };
+    Err(unusable(path, reason))
 }
 
 fn option<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
@@ -166,19 +311,14 @@ fn conflict(command: &Command, one: &str, other: &str) -> bool {
 
 /// Reads one file and gathers what is wrong with it.
 struct Reader<'a> {
-    path: &'a Path,
+    path: Rc<Path>,
     text: &'a str,
-    command: Command,
+    command: &'a Command,
 }
 
 impl Reader<'_> {
     fn file(&self) -> Result<Config, UsageError> {
-        let mut config = Config {
-            path: self.path.to_owned(),
-            shared: Vec::new(),
-            servers: Vec::new(),
-            wrong: Vec::new(),
-        };
+        let mut config = Config::default();
         let document = match DeTable::parse(self.text) {
             Ok(document) => document.into_inner(),
             Err(error) => {
@@ -216,7 +356,7 @@ impl Reader<'_> {
                 },
             }
         }
-        config.servers.sort_by_key(|server| server.at);
+        config.servers.sort_by_key(|server| server.origin.at);
         Ok(config)
     }
 
@@ -227,7 +367,7 @@ impl Reader<'_> {
         let line = self.text.get(start..)?.lines().next()?;
         let (key, value) = line.split_once('=')?;
         let (key, value) = (key.trim(), value.trim());
-        option(&self.command, key)?;
+        option(self.command, key)?;
         match value.strip_prefix('"') {
             Some(text) => {
                 let text = text.strip_suffix('"')?;
@@ -256,7 +396,7 @@ impl Reader<'_> {
             };
             let mut server = ServerTable {
                 name: name.get_ref().to_string(),
-                at: self.position(at),
+                origin: self.origin(at),
                 own: Vec::new(),
                 wrong: Vec::new(),
             };
@@ -286,7 +426,7 @@ impl Reader<'_> {
     }
 
     fn entry(&self, key: &str, value: &DeValue, at: usize) -> Result<ConfigKey, UsageError> {
-        let Some(arg) = option(&self.command, key) else {
+        let Some(arg) = option(self.command, key) else {
             let nearest = self.nearest(key);
             let what = format!("unknown key {key}: the nearest valid key is {nearest}");
             return Err(self.error(at, what));
@@ -323,14 +463,14 @@ impl Reader<'_> {
         Ok(ConfigKey {
             key: key.to_owned(),
             flag,
-            at: self.position(at),
+            origin: self.origin(at),
         })
     }
 
     fn nearest(&self, key: &str) -> String {
         let key = key.replace('_', "-").to_ascii_lowercase();
         let likeness = |long: &str| strsim::jaro_winkler(long, &key);
-        keys(&self.command)
+        keys(self.command)
             .filter_map(Arg::get_long)
             .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
             .unwrap_or_default()
@@ -342,10 +482,13 @@ impl Reader<'_> {
     }
 
     fn place(&self, at: usize) -> Place {
-        Place::File {
-            path: self.path.to_owned(),
-            at: Some(self.position(at)),
-            server: None,
+        self.origin(at).place()
+    }
+
+    fn origin(&self, at: usize) -> Origin {
+        Origin {
+            path: Rc::clone(&self.path),
+            at: self.position(at),
         }
     }
 
@@ -387,19 +530,25 @@ mod tests {
 
     #[test]
     fn fuzz_configuration() {
-        let seeds: [&[u8]; 4] = [
+        let seeds: [&[u8]; 5] = [
             b"timeout = 5\nquiet = true\n[server.a]\nurl = \"http://h:1\"\nrestart-cmd = 'x'\n",
             b"[server.\"b c\"]\nretries = 0x10\nstop-timeout = 1.5e3\nuser = 'root'\n",
             b"# comment\nlogfile = \"\"\"\nx\"\"\"\nunknown_key = [1, {a = 2}]\n",
             b"process-pattern = '^(a|b)*$'\nlog-level = \"\\u00e9\"\nserver = 1\n",
+            b"timeout = 5\nca-cert = '/c'\n[server.a]\nretries = 1\n\0no-verify-ssl = true\n[server.a]\nx = 1\n",
         ];
         let target = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
-            match Config::parse(Path::new("/c.toml"), &text) {
+            let files = text.split('\0').enumerate();
+            let files: Vec<_> = files
+                .map(|(number, text)| (format!("/c.toml.d/{number}.toml").into(), text.to_owned()))
+                .collect();
+            match Config::of(&files) {
                 Ok(config) => {
                     for name in config.names() {
                         config.flags(Some(name), &[]);
                         config.place(Some(name), Some("url"), &[]);
+                        config.origin(Some(name), "url", &[]);
                     }
                 }
                 Err(reasons) => assert!(!reasons.is_empty()),

@@ -35,11 +35,13 @@ use std::process::ExitCode;
 use crate::journal::warn_stderr;
 use crate::servers::Request;
 use crate::settings::Settings;
-use crate::sys::descriptors;
+use crate::sys::{descriptors, signals};
 use crate::usage::UsageError;
 
 /// Exit status of usage errors: the servers that they are about were not touched.
 const USAGE: u8 = 2;
+/// Exit status of a run that a signal ended, plus the signal's number: the shell's for a process that a signal killed.
+const SIGNAL: u8 = 128;
 /// Descriptors of an event loop: epoll and its copy, eventfd, both ends of the signals' pipe and a copy.
 const EVENT_LOOP: usize = 6;
 
@@ -73,7 +75,9 @@ fn main() -> ExitCode {
     match watch_all(&servers) {
         _ if !wrong.is_empty() => refused,
         true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+        false => signals::received().map_or(ExitCode::FAILURE, |signal| {
+            ExitCode::from(SIGNAL + signal as u8)
+        }),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::server::config_dir::config_dir;
 use crate::server::{restart_command, search};
 use crate::settings::Settings;
 use crate::sys::account;
+use crate::text::one_line;
 use crate::usage::{Place, UsageError};
 
 /// What the command line asks for.
@@ -80,7 +81,7 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Request, Vec<UsageError>> 
     if !is_by_file {
         let settings = Settings::from_flags(flags).map_err(|error| vec![error])?;
         return Ok(Request::PrintSettings {
-            text: show(&given, &settings),
+            text: show(&given, &settings, |_| None),
             doubts: doubts(&[&settings]),
             wrong: Vec::new(),
         });
@@ -89,13 +90,18 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Request, Vec<UsageError>> 
     let path = path.unwrap_or(Path::new(defaults::CONFIG_FILE));
     let config = Config::read(path)?;
     let chosen = choose(&config, &flags.server).map_err(|error| vec![error])?;
+    let command = Cli::command();
+    let by_hand: Vec<&str> = cli::keys(&command)
+        .filter(|arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine))
+        .filter_map(clap::Arg::get_long)
+        .collect();
     let (mut servers, mut wrong) = (Vec::new(), Vec::new());
     for name in chosen {
         if !config.wrong(name).is_empty() {
             wrong.extend_from_slice(config.wrong(name));
             continue;
         }
-        match server(&config, name, arguments, &given) {
+        match server(&config, name, arguments, &by_hand) {
             Ok(Some(server)) => servers.push(server),
             Ok(None) => {
                 let text = format!(
@@ -115,15 +121,23 @@ pub(crate) fn order(arguments: &[OsString]) -> Result<Request, Vec<UsageError>> 
             server.by_port_alone |= !is_named;
         }
     }
-    tell_apart(&mut servers, path, &mut wrong);
-    wrong.sort_by_key(UsageError::position);
+    tell_apart(&mut servers, &config, &mut wrong);
+    config.sort(&mut wrong);
     if servers.is_empty() {
         return Err(wrong);
     }
     Ok(if flags.check_config {
         let shown: Vec<_> = servers
             .iter()
-            .map(|server| show(&server.matches, &server.settings))
+            .map(|server| {
+                let name = server.settings.name.as_deref();
+                show(&server.matches, &server.settings, |key| {
+                    if by_hand.contains(&key) {
+                        return Some("command line".to_owned());
+                    }
+                    config.origin(name, key, &by_hand)
+                })
+            })
             .collect();
         let settings: Vec<_> = servers.iter().map(|server| &server.settings).collect();
         Request::PrintSettings {
@@ -174,14 +188,9 @@ fn server(
     config: &Config,
     name: Option<&str>,
     arguments: &[OsString],
-    given: &ArgMatches,
+    by_hand: &[&str],
 ) -> Result<Option<Server>, UsageError> {
-    let command = Cli::command();
-    let by_hand: Vec<&str> = cli::keys(&command)
-        .filter(|arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine))
-        .filter_map(clap::Arg::get_long)
-        .collect();
-    let from_file = config.flags(name, &by_hand);
+    let from_file = config.flags(name, by_hand);
     let is_said = |key: &str| {
         by_hand.contains(&key)
             || from_file
@@ -202,7 +211,7 @@ fn server(
         if key.is_some_and(|key| by_hand.contains(&key)) {
             return error;
         }
-        let place = config.place(name, key, &by_hand);
+        let place = config.place(name, key, by_hand);
         error.at(place)
     };
     if name.is_none() && !is_said("logfile") {
@@ -223,9 +232,9 @@ fn server(
 }
 
 /// Takes out the servers that could be taken for each other, or that would write the same log.
-fn tell_apart(servers: &mut Vec<Server>, path: &Path, wrong: &mut Vec<UsageError>) {
-    let place = || Place::File {
-        path: path.to_owned(),
+fn tell_apart(servers: &mut Vec<Server>, config: &Config, wrong: &mut Vec<UsageError>) {
+    let place = |server: &str| Place::File {
+        path: config.file_of(server).unwrap_or(Path::new("")).to_owned(),
         at: None,
         server: None,
     };
@@ -241,8 +250,9 @@ fn tell_apart(servers: &mut Vec<Server>, path: &Path, wrong: &mut Vec<UsageError
             .enumerate()
         {
             let both = format!("servers {} and {}", name(one), name(other));
+            let place = place(name(other));
             let mut refuse = |reason: String| {
-                wrong.push(UsageError::new(reason, place()));
+                wrong.push(UsageError::new(reason, place.clone()));
                 is_wrong[first] = true;
                 is_wrong[second] = true;
             };
@@ -387,8 +397,12 @@ fn are_named_apart(one: &Settings, other: &Settings) -> bool {
         || matches!((one.user, other.user), (Some(one), Some(other)) if one != other)
 }
 
-/// The settings as they would stand in a configuration file; no password is shown.
-fn show(matches: &ArgMatches, settings: &Settings) -> String {
+/// The settings as they would stand in a configuration file, each with its origin; no password is shown.
+fn show(
+    matches: &ArgMatches,
+    settings: &Settings,
+    origin: impl Fn(&str) -> Option<String>,
+) -> String {
     let command = Cli::command();
     let mut text = match &settings.name {
         Some(name) => format!("[server.{}]\n", quoted_name(name)),
@@ -414,7 +428,11 @@ fn show(matches: &ArgMatches, settings: &Settings) -> String {
             _ => raw.map(|raw| quoted(&redact::redacted(&raw))),
         };
         if let Some(value) = value {
-            text.extend([key, " = ", &value, "\n"]);
+            text.extend([key, " = ", &value]);
+            if let Some(origin) = origin(key) {
+                text.extend(["  # ", &one_line(&origin)]);
+            }
+            text.push('\n');
         }
     }
     text

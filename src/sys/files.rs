@@ -21,6 +21,8 @@ const MOST_LINKS: u32 = 40;
 const MOST_TRIES: u32 = 10;
 /// Group and others.
 const OTHERS_WRITE: u32 = 0o022;
+/// Files in such a directory get its group.
+const SET_GROUP_ID: u32 = 0o2000;
 
 /// Opens a regular file that the administrator has named, for reading.
 ///
@@ -39,6 +41,24 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
     Ok((file, metadata))
+}
+
+/// The names in a directory that the administrator has named, and the directory's metadata.
+///
+/// # Errors
+/// It cannot be read, or is no directory.
+pub(crate) fn list(path: &Path) -> io::Result<(Metadata, Vec<OsString>)> {
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(path)?;
+    let metadata = directory.metadata()?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&directory)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        names.push(OsString::from_vec(name));
+    }
+    Ok((metadata, names))
 }
 
 /// Reads such a file.
@@ -228,6 +248,9 @@ impl Directory {
                         Ok(file) => {
                             let file = File::from(file);
                             self.give(&file);
+                            if matches!(access, Access::Append | Access::AppendAndRead) {
+                                self.show_to_adm(&file);
+                            }
                             return Ok(file);
                         }
                         Err(Errno::EXIST) => (),
@@ -291,6 +314,16 @@ impl Directory {
         )))
     }
 
+    /// Gives a log that root has made in a directory of root to group adm, unless the directory gives its
+    /// files a group (set-group-ID). What cannot be given keeps its group.
+    fn show_to_adm(&self, file: &File) {
+        if self.owner == 0 && self.us == 0 && self.mode & SET_GROUP_ID == 0 {
+            if let Some(adm) = adm() {
+                let _ = rustix::fs::fchown(file, None, Some(adm));
+            }
+        }
+    }
+
     /// Gives a file that root has made here to the directory's owner. What cannot be given stays
     /// root's.
     fn give(&self, file: &File) {
@@ -299,6 +332,20 @@ impl Directory {
             let _ = rustix::fs::fchown(file, Some(owner), None);
         }
     }
+}
+
+/// The group that reads logs on Debian and elsewhere. Only the file is asked, because a directory
+/// service can fail to respond.
+fn adm() -> Option<rustix::process::Gid> {
+    let groups = read(Path::new("/etc/group")).ok()?;
+    group_in(&String::from_utf8_lossy(&groups), "adm").map(rustix::process::Gid::from_raw)
+}
+
+/// A group's ID in the text of `group(5)`.
+fn group_in(text: &str, name: &str) -> Option<u32> {
+    let mut lines = text.lines().map(|line| line.split(':'));
+    let mut group = lines.find(|fields| fields.clone().next() == Some(name))?;
+    group.nth(2)?.parse().ok()
 }
 
 /// A file that was opened to be shown to others, and who could have put it there.
@@ -501,6 +548,50 @@ mod tests {
         }
         assert!(open_append(directory.path(), 0o640).is_err());
         assert!(open_append(Path::new("/"), 0o640).is_err());
+    }
+
+    #[test]
+    fn group_adm_reads_a_new_log_of_root_and_nothing_else() {
+        assert_eq!(
+            group_in("x:x:1:\nadm:x:4:syslog\nadm2:x:5:\n", "adm"),
+            Some(4)
+        );
+        assert_eq!(group_in("adm2:x:5:\nadm\n", "adm"), None);
+        assert_eq!(group_in("adm:x:-1:\n", "adm"), None);
+        if !is_root() {
+            return;
+        }
+        let Some(adm) = adm().map(rustix::process::Gid::as_raw) else {
+            return;
+        };
+        let directory = ours();
+        let at = |name: &str| directory.path().join(name);
+        let group = |name: &str| std::fs::metadata(at(name)).unwrap().gid();
+        std::fs::write(at("old"), "").unwrap();
+        chown(at("old"), None, Some(OTHER)).unwrap();
+        for name in ["old", "new"] {
+            open_append(&at(name), 0o640).unwrap();
+        }
+        let opened = Directory::open(directory.path()).unwrap();
+        opened.append(OsStr::new("log"), 0o640).unwrap();
+        opened.read_and_write(OsStr::new("lock"), 0o600).unwrap();
+        assert_eq!(
+            (group("old"), group("new"), group("log")),
+            (OTHER, adm, adm)
+        );
+        assert_eq!(
+            group("lock"),
+            std::fs::metadata(directory.path()).unwrap().gid()
+        );
+
+        chown(directory.path(), None, Some(OTHER)).unwrap();
+        set(directory.path(), 0o2750);
+        open_append(&at("of the directory"), 0o640).unwrap();
+        assert_eq!(group("of the directory"), OTHER);
+        chown(directory.path(), Some(SOMEBODY), None).unwrap();
+        set(directory.path(), 0o750);
+        open_append(&at("somebody's"), 0o640).unwrap();
+        assert_ne!(group("somebody's"), adm);
     }
 
     #[test]

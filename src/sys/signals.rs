@@ -57,8 +57,7 @@ impl Signals {
                 Some(descriptor) if descriptor.readable().await.is_ok() => (),
                 _ => tokio::time::sleep(POLL).await,
             }
-            let mut waiting = STOP.into_iter();
-            if let Some(signal) = waiting.find(|signal| ffi::is_pending(*signal as i32)) {
+            if let Some(signal) = received() {
                 self.is_seen = true;
                 return signal.as_str();
             }
@@ -75,6 +74,12 @@ impl Signals {
             () = std::future::ready(()) => None,
         }
     }
+}
+
+/// The signal that asks this process to stop: none is taken out of the queue.
+pub(crate) fn received() -> Option<Signal> {
+    let mut stop = STOP.into_iter();
+    stop.find(|signal| ffi::is_pending(*signal as i32))
 }
 
 /// Lets the kernel keep the exit status of children, also where our parent ignored SIGCHLD (`wait(2)`).

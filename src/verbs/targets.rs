@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use url::Url;
 
 use super::cli::{Place, Which};
-use crate::config::read_safely;
+use crate::config;
 use crate::defaults;
 use crate::settings::{default_state_dir, shown};
 use crate::state::{self, State};
@@ -138,30 +138,49 @@ impl Targets {
         Ok(found)
     }
 
-    /// Adds the servers of a configuration file. What else is wrong with it is a run's matter.
+    /// Adds the servers of a configuration file and its drop-ins. What else is wrong with it is a run's matter.
     fn add_configured(&mut self, path: &Path, place: &Place) -> Result<(), UsageError> {
-        let text = read_safely(path)?;
-        let document = DeTable::parse(&text).map_err(|error| {
-            let what = error.message().replace('\n', ": ");
-            let reason = format!("{}: not TOML: {what}", path.display());
-            UsageError::of("config", reason)
-        })?;
-        let shared = document.get_ref();
-        let servers = shared
-            .get("server")
-            .and_then(|value| value.get_ref().as_table());
-        let named = servers.into_iter().flatten();
-        let named = named.filter_map(|(name, value)| {
-            let own = value.get_ref().as_table()?;
-            Some((name.span().start, Some(name.get_ref().to_string()), own))
-        });
-        let mut named: Vec<_> = named.collect();
-        named.sort_by_key(|(at, ..)| *at);
-        if named.is_empty() {
-            named.push((0, None, shared));
+        let texts = config::texts(path).map_err(|errors| first(errors, path))?;
+        let mut documents = Vec::new();
+        for (path, text) in &texts {
+            let document = DeTable::parse(text).map_err(|error| {
+                let what = error.message().replace('\n', ": ");
+                let reason = format!("{}: not TOML: {what}", path.display());
+                UsageError::of("config", reason)
+            })?;
+            documents.push(document.into_inner());
         }
-        for (_, name, own) in named {
-            let value = |key: &str| text_of(own, key).or_else(|| text_of(shared, key));
+        // A later file's keys at the top displace those before.
+        let shared = |key: &str| {
+            let mut later_first = documents.iter().rev();
+            later_first.find_map(|document| document.get(key).map(|value| text(value.get_ref())))?
+        };
+        let mut named: Vec<(Option<String>, &DeTable)> = Vec::new();
+        for document in &documents {
+            let servers = document
+                .get("server")
+                .and_then(|value| value.get_ref().as_table());
+            let mut servers: Vec<_> = servers.into_iter().flatten().collect();
+            servers.sort_by_key(|(name, _)| name.span().start);
+            for (name, value) in servers {
+                let name = name.get_ref().as_ref();
+                let is_new = !named
+                    .iter()
+                    .any(|(before, _)| before.as_deref() == Some(name));
+                if let Some(own) = value.get_ref().as_table().filter(|_| is_new) {
+                    named.push((Some(name.to_owned()), own));
+                }
+            }
+        }
+        let nothing = DeTable::new();
+        if named.is_empty() {
+            named.push((None, &nothing));
+        }
+        for (name, own) in named {
+            let value = |key: &str| match own.get(key) {
+                Some(value) => text(value.get_ref()),
+                None => shared(key),
+            };
             let Some(given) = value("url") else {
                 continue;
             };
@@ -213,8 +232,14 @@ impl Targets {
     }
 }
 
-fn text_of<'a>(table: &'a DeTable, key: &str) -> Option<&'a str> {
-    match table.get(key)?.get_ref() {
+/// The first of several mistakes.
+fn first(errors: Vec<UsageError>, path: &Path) -> UsageError {
+    let unknown = || UsageError::of("config", format!("{}: cannot be read", path.display()));
+    errors.into_iter().next().unwrap_or_else(unknown)
+}
+
+fn text<'a>(value: &'a DeValue) -> Option<&'a str> {
+    match value {
         DeValue::String(text) => Some(text),
         _ => None,
     }

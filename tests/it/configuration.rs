@@ -220,14 +220,14 @@ fn a_server_overrides_what_is_shared_and_a_flag_overrides_both() {
     let text = "timeout = 3\nretries = 2\nno-verify-ssl = true\nrestart-cmd = \"a \\\"b\\\"\"\n\
         [server.two]\nurl = \"https://ada:pw@vm:2\"\nca-cert = \"/etc/ssl/certs/ca-certificates.crt\"\n\
         [server.one]\nurl = \"http://vm:1\"\ntimeout = 0.5\n";
-    let (checked, _) = check(text, &["--retries", "7", "--server", "one"]);
+    let (checked, file) = check(text, &["--retries", "7", "--server", "one"]);
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
-    let expected = "[server.one]\nurl = \"http://vm:1\"\nlogfile = \"/var/log/monitor_myvnc/one.log\"\n\
-        restart-cmd = \"a \\\"b\\\"\"\ntimeout = 0.5\nretries = 7\nretry-delay = 5\nno-verify-ssl = true\n\
-        stop-timeout = 10\nstart-timeout = 30\nrestart-policy = \"always\"\nmax-restarts = 0\nstart-grace = 0\n\
-        unwedge = false\nunwedge-for = 5\nlog-history-minutes = 2\njournal = false\ncert-warn-days = 0\n\
-        quiet = false\nlog-level = \"debug\"\ndebug = false\nstate-dir = \"/state\"\n";
-    assert_eq!(checked.stdout, expected);
+    let expected = "[server.one]\nurl = \"http://vm:1\"  # FILE:9\nlogfile = \"/var/log/monitor_myvnc/one.log\"\n\
+        restart-cmd = \"a \\\"b\\\"\"  # FILE:4\ntimeout = 0.5  # FILE:10\nretries = 7  # command line\n\
+        retry-delay = 5\nno-verify-ssl = true  # FILE:3\nstop-timeout = 10\nstart-timeout = 30\nrestart-policy = \"always\"\nmax-restarts = 0\nstart-grace = 0\n\
+        unwedge = false\nunwedge-for = 5\nlog-history-minutes = 2\njournal = false\ncert-warn-days = 0\nquiet = false\nlog-level = \"debug\"\n\
+        debug = false\nstate-dir = \"/state\"  # command line\n";
+    assert_eq!(checked.stdout, expected.replace("FILE", &file));
     let (checked, _) = check(text, &[]);
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
     let (two, one) = checked.stdout.split_once("\n\n").unwrap();
@@ -350,6 +350,249 @@ fn a_file_that_others_can_write_is_refused_as_root() {
         assert_eq!(refused.code(), Some(2), "{why}");
         assert!(refused.stderr.contains(why), "{}", refused.stderr);
     }
+}
+
+/// A configuration file with drop-ins, in a directory of its own.
+struct DropIns {
+    directory: tempfile::TempDir,
+}
+
+impl DropIns {
+    fn new(main: &str, drop_ins: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("m.toml.d")).unwrap();
+        let made = Self { directory };
+        std::fs::write(made.file(), main).unwrap();
+        for (name, text) in drop_ins {
+            std::fs::write(made.drop_in(name), text).unwrap();
+        }
+        made
+    }
+
+    fn file(&self) -> String {
+        self.directory.path().join("m.toml").display().to_string()
+    }
+
+    fn drop_in(&self, name: &str) -> String {
+        format!("{}.d/{name}", self.file())
+    }
+
+    fn check(&self, arguments: &[&str]) -> Run {
+        let mut monitor = Command::new(MONITOR);
+        monitor.args([
+            "--check-config",
+            "--config",
+            &self.file(),
+            "--state-dir",
+            "/state",
+        ]);
+        run(monitor.args(arguments))
+    }
+}
+
+#[test]
+fn a_later_drop_in_wins_and_each_value_names_its_file() {
+    let made = DropIns::new(
+        "timeout = 3\nretries = 1\nno-verify-ssl = true\n[server.a]\nurl = 'http://vm:1'\nrestart-cmd = 'true'\nretries = 2\n",
+        &[
+            (
+                "20-b.toml",
+                "timeout = 7\nca-cert = '/etc/ssl/certs/ca-certificates.crt'\n[server.b]\nurl = 'https://vm:2'\n",
+            ),
+            (
+                "10-shared.toml",
+                "timeout = 5\nretries = 4\nrestart-cmd = 'shared'\n",
+            ),
+            (".hidden.toml", "not toml"),
+            ("30-old.toml~", "not toml"),
+            ("README", "not toml"),
+        ],
+    );
+    let checked = made.check(&[]);
+    assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+    let (a, b) = checked.stdout.split_once("\n\n").unwrap();
+    assert!(
+        a.starts_with("[server.a]") && b.starts_with("[server.b]"),
+        "{a}{b}"
+    );
+    let (main, first, last) = (
+        made.file(),
+        made.drop_in("10-shared.toml"),
+        made.drop_in("20-b.toml"),
+    );
+    for (server, line) in [
+        (a, format!("timeout = 7  # {last}:1")),
+        (a, format!("retries = 2  # {main}:7")),
+        (a, format!("restart-cmd = \"true\"  # {main}:6")),
+        (b, format!("restart-cmd = \"shared\"  # {first}:3")),
+        (b, format!("retries = 4  # {first}:2")),
+        (b, format!("url = \"https://vm:2\"  # {last}:4")),
+        // The last of two keys that exclude each other.
+        (b, "no-verify-ssl = false".to_owned()),
+        (
+            b,
+            format!("ca-cert = \"/etc/ssl/certs/ca-certificates.crt\"  # {last}:2"),
+        ),
+        (b, "stop-timeout = 10".to_owned()),
+    ] {
+        assert!(server.lines().any(|one| one == line), "{line}: {server}");
+    }
+    let by_hand = made.check(&["--timeout", "1"]);
+    assert_eq!(
+        by_hand
+            .stdout
+            .matches("timeout = 1  # command line\n")
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn mistakes_in_drop_ins_have_their_places_and_a_server_is_declared_once() {
+    let server = |name: &str, port: u16| {
+        format!("[server.{name}]\nurl = 'http://vm:{port}'\nrestart-cmd = 'true'\n")
+    };
+    let made = DropIns::new(
+        &(server("a", 1) + &server("b", 2)),
+        &[
+            ("1.toml", &format!("\n{}", server("b", 3))),
+            ("2.toml", &(server("c", 4) + "tiemout = 3\n")),
+            ("3.toml", &(server("d", 5) + "user = 'no-such-user-here'\n")),
+        ],
+    );
+    let checked = made.check(&[]);
+    assert_eq!(checked.code(), Some(2));
+    assert!(
+        checked.stdout.starts_with("[server.a]"),
+        "{}",
+        checked.stdout
+    );
+    assert_eq!(
+        checked.stdout.matches("[server.").count(),
+        1,
+        "{}",
+        checked.stdout
+    );
+    let expected = [
+        format!(
+            "{}:2:9: server b: already declared in {}:4:9: a server is declared once",
+            made.drop_in("1.toml"),
+            made.file()
+        ),
+        format!(
+            "{}:4:1: unknown key tiemout: the nearest valid key is timeout",
+            made.drop_in("2.toml")
+        ),
+        format!(
+            "{}:4:1: server d: user no-such-user-here: no such user",
+            made.drop_in("3.toml")
+        ),
+    ]
+    .map(|line| format!("monitor_myvnc: {line} (see monitor_myvnc.toml(5))\n"));
+    assert_eq!(checked.stderr, expected.concat());
+
+    // What is wrong outside of the servers' tables stops all, and all of it is said.
+    std::fs::write(made.drop_in("2.toml"), "timeout =\n").unwrap();
+    std::fs::write(made.file(), "retries = true\n").unwrap();
+    let checked = made.check(&[]);
+    assert_eq!((checked.code(), checked.stdout), (Some(2), String::new()));
+    let lines: Vec<_> = checked.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", checked.stderr);
+    assert!(
+        lines[0].contains("m.toml:1:1: retries: give a number"),
+        "{}",
+        lines[0]
+    );
+    assert!(lines[1].contains("2.toml:1:10: not TOML: "), "{}", lines[1]);
+}
+
+#[test]
+fn servers_of_two_drop_ins_must_differ_too() {
+    let made = DropIns::new(
+        "restart-cmd = 'x'\n",
+        &[
+            ("a.toml", "[server.a]\nurl = 'http://vm'\n"),
+            ("b.toml", "[server.b]\nurl = 'http://vm'\n"),
+        ],
+    );
+    let checked = made.check(&[]);
+    assert_eq!(checked.code(), Some(2));
+    let expected = format!(
+        "monitor_myvnc: {}: servers a and b cannot be told apart",
+        made.drop_in("b.toml")
+    );
+    assert!(checked.stderr.starts_with(&expected), "{}", checked.stderr);
+}
+
+#[test]
+fn verbs_read_drop_ins() {
+    let made = DropIns::new(
+        "state-dir = '/nowhere'\n[server.a]\nurl = 'http://vm:1'\n",
+        &[
+            (
+                "1.toml",
+                "state-dir = '/state'\n[server.c]\nurl = 'http://vm:3'\n",
+            ),
+            (
+                "2.toml",
+                "[server.b]\nurl = 'http://vm:2'\n[server.a]\nurl = 'http://vm:4'\n",
+            ),
+        ],
+    );
+    let mut monitor = Command::new(MONITOR);
+    let named = run(monitor.args(["status", "--names", "--config", &made.file()]));
+    assert_eq!(
+        (named.stdout.as_str(), named.code()),
+        ("a\nc\nb\n", Some(0)),
+        "{}",
+        named.stderr
+    );
+    std::fs::write(made.drop_in("2.toml"), "[server.b\n").unwrap();
+    let mut monitor = Command::new(MONITOR);
+    let refused = run(monitor.args(["status", "--config", &made.file()]));
+    assert_eq!(refused.code(), Some(2), "{}", refused.stdout);
+    let expected = format!("--config {}: not TOML", made.drop_in("2.toml"));
+    assert!(refused.stderr.contains(&expected), "{}", refused.stderr);
+}
+
+#[test]
+fn drop_ins_that_others_can_write_are_refused_as_root() {
+    if !rig::is_root() {
+        return rig::skip("only root is refused such a file");
+    }
+    let made = DropIns::new("", &[("a.toml", "")]);
+    let directory = made.drop_in("");
+    let changed = |path: &str, mode: u32, owner: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        std::os::unix::fs::chown(path, Some(owner), None).unwrap();
+    };
+    assert_eq!(made.check(&[]).code(), Some(0));
+    for (path, good) in [
+        (directory.as_str(), 0o755),
+        (&made.drop_in("a.toml"), 0o640),
+    ] {
+        for (mode, owner, why) in [
+            (good | 0o020, 0, "others can write it"),
+            (good | 0o002, 0, "others can write it"),
+            (good, 65534, "it is not root's"),
+        ] {
+            changed(path, mode, owner);
+            let refused = made.check(&[]);
+            assert_eq!(refused.code(), Some(2), "{path}: {why}");
+            let expected = format!("{}: {why}", path.trim_end_matches('/'));
+            assert!(refused.stderr.contains(&expected), "{}", refused.stderr);
+        }
+        changed(path, good, 0);
+    }
+    std::fs::remove_file(made.drop_in("a.toml")).unwrap();
+    std::fs::remove_dir(&directory).unwrap();
+    std::fs::write(directory.trim_end_matches('/'), "").unwrap();
+    let refused = made.check(&[]);
+    assert!(
+        refused.stderr.contains("m.toml.d: Not a directory"),
+        "{}",
+        refused.stderr
+    );
 }
 
 /// A file with these sites' servers, told apart by port alone or by pattern.

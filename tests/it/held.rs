@@ -153,7 +153,7 @@ fn told_to_stop_during_a_dump_it_stops_at_once() {
     assert!(lines.any(|line| line.is_ok_and(|line| line.contains("Running sleep 9"))));
     kill(pid, Signal::SIGTERM).unwrap();
     assert_eq!(lines.count(), 1, "no further check: {}", site.log());
-    assert_eq!(wait_for(&mut monitor).code(), Some(1), "{}", site.log());
+    assert_eq!(wait_for(&mut monitor).code(), Some(143), "{}", site.log());
     assert!(
         site.log().contains("Received SIGTERM: this run ends now"),
         "{}",

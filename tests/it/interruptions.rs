@@ -39,7 +39,7 @@ fn told_to_stop_before_the_first_signal_it_stops_at_once() {
         let server = site.start();
         let _client = site.idle_client();
         let mut monitor = run_until(&site, &["--timeout", "60"], "Checking server health");
-        assert_eq!(interrupt(&mut monitor, signal), Some(1));
+        assert_eq!(interrupt(&mut monitor, signal), Some(128 + signal as i32));
         let said = format!("[WARNING] Received {signal}: this run ends now; nothing was touched\n");
         assert!(site.transcript().ends_with(&said), "{}", site.log());
         assert!(server.is_alive());
@@ -56,7 +56,7 @@ fn told_to_stop_between_two_checks_it_stops_at_once() {
             &["--retries", "1", "--retry-delay", "60"],
             "Check 1 of 2 failed",
         );
-        assert_eq!(interrupt(&mut monitor, signal), Some(1));
+        assert_eq!(interrupt(&mut monitor, signal), Some(128 + signal as i32));
         assert!(
             site.log()
                 .contains("this run ends now; nothing was touched")
@@ -77,7 +77,7 @@ fn told_to_stop_after_the_first_signal_it_starts_the_server_first() {
             &["--timeout", "0.5"],
             "Waiting for processes to terminate...",
         );
-        assert_eq!(interrupt(&mut monitor, signal), Some(1));
+        assert_eq!(interrupt(&mut monitor, signal), Some(128 + signal as i32));
         let log = site.log();
         assert!(
             log.contains(&format!(
@@ -105,7 +105,7 @@ fn told_to_stop_while_it_kills_it_starts_the_server_first() {
         &["--timeout", "0.5", "--stop-timeout", "1"],
         "Waiting for processes",
     );
-    assert_eq!(interrupt(&mut monitor, Signal::SIGTERM), Some(1));
+    assert_eq!(interrupt(&mut monitor, Signal::SIGTERM), Some(143));
     assert!(site.log().contains("Sent SIGKILL"), "{}", site.log());
     wait_until("the new server answers", || site.answers());
     assert_eq!(site.servers().len(), 1);
@@ -117,7 +117,7 @@ fn told_to_stop_while_the_server_starts_it_does_not_take_it_along() {
         let site = Site::new("bind-after = 1000");
         site.configure_manage("delay = 500");
         let mut monitor = run_until(&site, &[], "Starting server with command");
-        assert_eq!(interrupt(&mut monitor, signal), Some(1));
+        assert_eq!(interrupt(&mut monitor, signal), Some(128 + signal as i32));
         assert!(
             site.log()
                 .ends_with("The server was started; this run ends because it received a signal\n"),

@@ -394,7 +394,7 @@ fn hazard_40_a_signal_that_was_ignored_at_start_ends_no_run() {
         let pid = Pid::from_raw(child.id().try_into().unwrap());
         kill(pid, ignored).unwrap();
         kill(pid, asked).unwrap();
-        assert_eq!(wait_for(&mut child).code(), Some(1));
+        assert_eq!(wait_for(&mut child).code(), Some(128 + asked as i32));
         let log = site.log();
         assert!(log.contains(&format!("Received {asked}")), "{log}");
         assert!(!log.contains(&format!("Received {ignored}")), "{log}");
