@@ -502,7 +502,8 @@ fn logrotate<'a>(file: &Path, names: impl Iterator<Item = &'a str>) -> Option<(b
     let mut text = "logrotate state -- version 2\n".to_owned();
     for name in names {
         let log = file.with_file_name(name);
-        text += &format!("\"{}\" 2026-1-1-0:0:0\n", log.display());
+        let log = log.display().to_string();
+        text.extend(["\"", &log, "\" 2026-1-1-0:0:0\n"]);
     }
     std::fs::write(&state, text).unwrap();
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o600)).unwrap();
