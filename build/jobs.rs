@@ -31,9 +31,9 @@ fn cron() -> String {
 #
 # cron mails what the job writes, to MAILTO or to the job's user. With --quiet that
 # is only what keeps a run from working at all. To get each ERROR and CRITICAL line
-# of the logs by mail, remove --quiet and append >/dev/null to the line below. With
-# --log-level critical there, only CRITICAL lines are mailed, and logged. notify-cmd
-# in {CONFIG_FILE} is the alternative.
+# of the logs by mail, remove --quiet and append >/dev/null to the line below, there
+# where it has --config. With --log-level critical, only CRITICAL lines are mailed,
+# and logged. notify-cmd in {CONFIG_FILE} is the alternative.
 SHELL=/bin/sh
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 * * * * * root [ -x {PROGRAM} ] || exit 0; [ -d /run/systemd/system ] && systemctl --quiet is-active monitor_myvnc.timer && exit 0; exec {PROGRAM} --quiet --config {CONFIG_FILE}
