@@ -54,22 +54,22 @@ fn entry(notice: Notice) -> (&'static str, &'static str, bool) {
         ),
         Notice::Failed => (
             "MyVNC server @MYVNC_SERVER@ does not respond",
-            "The server does not respond. A restart did not help, or nothing could be touched.\nEach further run of monitor_myvnc checks it, and restarts it if it may.",
+            "The server does not respond. A restart did not help, or nothing could be touched.\nEach further run of monitor_myvnc checks it, and restarts it unless restarts are held off.",
             true,
         ),
         Notice::Held => (
             "MyVNC server @MYVNC_SERVER@ does not respond, and its restart is held off",
-            "The server does not respond, and a restart would not help now. The log says until\nwhen it is held off. To restart at the next run: monitor_myvnc resume @MYVNC_SERVER@",
+            "The server does not respond, and restarts are held off. The log says why and until\nwhen. To restart at the next run: monitor_myvnc resume @MYVNC_SERVER@",
             true,
         ),
         Notice::Reminder => (
             "MyVNC server @MYVNC_SERVER@ still does not respond",
-            "The server has not responded since an earlier record. monitor_myvnc status shows\nwhat is held off, and until when.",
+            "The server has not responded since the event failed or held. monitor_myvnc status\nshows until when restarts are held off.",
             true,
         ),
         Notice::Recovered => (
             "MyVNC server @MYVNC_SERVER@ responds again",
-            "The server responds again. An earlier record says that it did not.",
+            "The server responds again, after the event failed or held.",
             true,
         ),
         Notice::Flapping => (
@@ -78,7 +78,7 @@ fn entry(notice: Notice) -> (&'static str, &'static str, bool) {
             true,
         ),
         Notice::Stable => (
-            "MyVNC server @MYVNC_SERVER@ no longer hangs again and again",
+            "MyVNC server @MYVNC_SERVER@ is stable again",
             "The server has responded for 30 minutes.",
             false,
         ),

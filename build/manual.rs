@@ -50,7 +50,8 @@ fn causes() -> String {
     blocks(Kind::ALL.iter().map(|kind| {
         let entry = kind.entry();
         let terms = entry.terms.join("\n- ");
-        format!("- {terms}\n{} {}", entry.meaning, entry.advice)
+        let slug = kind.slug();
+        format!("- {terms}\n[{slug}] {} {}", entry.meaning, entry.advice)
     }))
 }
 

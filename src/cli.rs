@@ -26,7 +26,8 @@ use crate::defaults;
         report   a summary of a week, for a mail or as a web page\n  \
         pause    stop and restart nothing for a while\n  \
         resume   end a pause and a hold-off\n  \
-        inhibit  stop and restart nothing as long as a command runs\n\n\
+        inhibit  stop and restart nothing as long as a command runs\n  \
+        notify   try the notify command\n\n\
         Exit status:\n  \
         0  the server is healthy, was restarted, or another run holds the lock\n  \
         1  the server is not healthy, or an error; the log says what\n  \

@@ -448,7 +448,8 @@ fn write(path: &Path, state: &State) -> io::Result<()> {
             .mode(DIRECTORY_MODE)
             .create(directory)?;
     }
-    let temporary = path.with_extension("json.tmp");
+    // Another run over the server can write at the same time.
+    let temporary = path.with_extension(format!("json.{}.tmp", std::process::id()));
     let _ = std::fs::remove_file(&temporary);
     let mut file = OpenOptions::new()
         .write(true)

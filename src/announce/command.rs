@@ -14,7 +14,7 @@ use crate::server::restart_command::missing_environment;
 use crate::server::shell_command::{Keep, ShellCommand};
 use crate::text::errno_text;
 
-/// Time limit of the command.
+/// Time limit of the command, for all the events of one run.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// As many of its last lines of output are shown.
 const LAST_LINES: usize = 5;
@@ -26,8 +26,8 @@ pub(crate) enum Failure {
     NotStarted(String),
     /// It failed.
     Exited(Option<ExitStatus>),
-    /// It did not end in time.
-    Late,
+    /// It did not end in this time.
+    Late(Duration),
     /// The monitor was asked to stop, by this signal.
     Interrupted(&'static str),
 }
@@ -43,10 +43,10 @@ impl fmt::Display for Failure {
                 }
             },
             Self::Exited(None) => f.write_str("its exit status is not known"),
-            Self::Late => write!(
+            Self::Late(limit) => write!(
                 f,
                 "it did not end within {} s and was killed",
-                LIMIT.as_secs()
+                limit.as_secs_f64().ceil()
             ),
             Self::Interrupted(signal) => write!(f, "it was killed because of {signal}"),
         }
@@ -54,10 +54,11 @@ impl fmt::Display for Failure {
 }
 
 /// Hands an event to the command; what it said last, and why it has not taken the event, if so. `stop` ends it
-/// before its time. The command line is the administrator's alone: nothing of the event is put into it.
+/// before `limit`. The command line is the administrator's alone: nothing of the event is put into it.
 pub(crate) async fn hand_over(
     command: &str,
     announcement: &Announcement,
+    limit: Duration,
     stop: impl Future<Output = &'static str>,
 ) -> (Vec<String>, Result<(), Failure>) {
     let started = ShellCommand::start(command, Keep::Last, |shell| {
@@ -77,7 +78,7 @@ pub(crate) async fn hand_over(
     };
     let killed = tokio::select! {
         () = running.ended() => None,
-        () = tokio::time::sleep(LIMIT) => Some(Failure::Late),
+        () = tokio::time::sleep(limit) => Some(Failure::Late(limit)),
         signal = stop => Some(Failure::Interrupted(signal)),
     };
     if let Some(failure) = killed {
@@ -148,7 +149,7 @@ mod tests {
     }
 
     async fn ran(command: &str) -> (Vec<String>, Result<(), Failure>) {
-        hand_over(command, &event(), pending()).await
+        hand_over(command, &event(), LIMIT, pending()).await
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -193,7 +194,7 @@ mod tests {
             "SIGTERM"
         };
         let flood = "sleep 77.125 & yes & exec sleep 77.125";
-        let (said, taken) = hand_over(flood, &event(), soon).await;
+        let (said, taken) = hand_over(flood, &event(), LIMIT, soon).await;
         assert_eq!(taken, Err(Failure::Interrupted("SIGTERM")));
         assert!(said.len() <= 5);
     }

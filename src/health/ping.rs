@@ -57,6 +57,8 @@ async fn ask(url: &Url, failure: Option<String>) -> Result<u16, String> {
         .tls_backend_preconfigured(tls)
         .dns_resolver(Names)
         .redirect(Policy::limited(MOST_REDIRECTS))
+        // A redirect to another host does not tell it the path.
+        .referer(false)
         .retry(reqwest::retry::never())
         .user_agent(USER_AGENT)
         .http1_only()

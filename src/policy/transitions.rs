@@ -117,6 +117,7 @@ impl Ledger {
                 announced_at: known.announced_at,
                 reminders: known.reminders,
                 treated: known.treated,
+                was_up: known.was_up,
                 counted: known.counted,
                 ..down
             };
@@ -127,8 +128,11 @@ impl Ledger {
         let incidents = &mut self.totals.incidents;
         *incidents.entry(down.cause.clone()).or_default() += 1;
         self.phase = Condition::Down;
+        self.down = Some(Down {
+            was_up: self.since.is_some(),
+            ..down
+        });
         self.since = Some(since);
-        self.down = Some(down);
         let last = self.restarts.last_mut().filter(|last| is_open(last))?;
         let has_lasted = up.before(since).unwrap_or_default() >= LASTING;
         last.lasted = Some(has_lasted);

@@ -46,9 +46,11 @@ impl Run<'_> {
         let now = Time::now();
         let server = &self.state.state.server;
         let host = host_name();
-        let outage = match notice {
+        // Without a number of the outage: where no state can be written, each run would have another one.
+        let what_about = match notice {
             Notice::Flapping | Notice::Stable => "flapping",
-            _ => down.map(|down| down.id.as_str()).unwrap_or_default(),
+            Notice::Expiring => "certificate",
+            _ => "outage",
         };
         let cause = down.map(|down| down.text.as_str()).unwrap_or_default();
         let announcement = Announcement {
@@ -61,8 +63,7 @@ impl Run<'_> {
             since: away.map(|away| Time(now.0.saturating_sub(away.as_secs()))),
             away_seconds: away.map(|away| away.as_secs()),
             log: self.settings.logfile.display().to_string(),
-            // Outages of two servers can begin in one second of one run.
-            dedup_key: format!("{host}/{server}/{outage}"),
+            dedup_key: format!("{host}/{server}/{what_about}"),
             host,
             causes: self.causes.iter().map(shown).collect(),
             evidence: self.evidence.clone(),
@@ -176,11 +177,22 @@ impl Run<'_> {
             return;
         };
         let began = Instant::now();
-        for event in std::mem::take(&mut self.unkept) {
+        // What waits is older.
+        let unkept = std::mem::take(&mut self.unkept);
+        if !self.deliver_outbox(command, began).await {
+            for event in unkept {
+                self.journal.warning(&format!(
+                    "The notify command has not taken the event {}: earlier events wait; the event is lost",
+                    event.event
+                ));
+            }
+            return;
+        }
+        for event in unkept {
             if self.is_stopping || began.elapsed() >= ENOUGH {
                 return;
             }
-            if let Err(failure) = self.hand_over(command, &event).await {
+            if let Err(failure) = self.hand_over(command, &event, began).await {
                 self.journal.warning(&format!(
                     "The notify command has not taken the event {}: {failure}; the event is lost",
                     event.event
@@ -188,9 +200,13 @@ impl Run<'_> {
                 return;
             }
         }
+    }
+
+    /// Hands over the events that wait; whether none is left that can be read.
+    async fn deliver_outbox(&mut self, command: &str, began: Instant) -> bool {
         let outbox = self.outbox();
-        if self.is_stopping || self.state.is_unusable() || outbox.is_empty() {
-            return;
+        if self.state.is_unusable() || outbox.is_empty() {
+            return true;
         }
         let mut taken = None;
         loop {
@@ -201,14 +217,17 @@ impl Run<'_> {
                         "Cannot use the outbox {}: {reason}",
                         outbox.path().display()
                     ));
-                    return;
+                    return true;
                 }
             };
             self.say_dropped(next.dropped);
-            let Some(waiting) = next.waiting.filter(|_| began.elapsed() < ENOUGH) else {
-                return;
+            let Some(waiting) = next.waiting else {
+                return true;
             };
-            if let Err(failure) = self.hand_over(command, &waiting.announcement).await {
+            if self.is_stopping || began.elapsed() >= ENOUGH {
+                return false;
+            }
+            if let Err(failure) = self.hand_over(command, &waiting.announcement, began).await {
                 self.journal.warning(&format!(
                     "The notify command has not taken the event {}: {failure}; {} for the next run",
                     waiting.announcement.event,
@@ -217,15 +236,22 @@ impl Run<'_> {
                         count => format!("{count} events wait"),
                     }
                 ));
-                return;
+                return false;
             }
             taken = Some(waiting);
         }
     }
 
-    async fn hand_over(&mut self, command: &str, event: &Announcement) -> Result<(), Failure> {
-        let _progress = self.progress("the notify command", command::LIMIT);
-        let (said, taken) = command::hand_over(command, event, self.signals.next()).await;
+    /// Hands an event over, within what is left of the limit since `began`.
+    async fn hand_over(
+        &mut self,
+        command: &str,
+        event: &Announcement,
+        began: Instant,
+    ) -> Result<(), Failure> {
+        let limit = command::LIMIT.saturating_sub(began.elapsed());
+        let _progress = self.progress("the notify command", limit);
+        let (said, taken) = command::hand_over(command, event, limit, self.signals.next()).await;
         let level = match taken {
             Ok(()) => Level::Info,
             Err(_) => Level::Warning,

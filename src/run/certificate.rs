@@ -36,7 +36,11 @@ impl Run<'_> {
         announced.retain(|expires, _| *expires > now);
         announced.insert(expires, days);
         while announced.len() > MOST_CERTIFICATES {
-            announced.pop_last();
+            let mut others = announced.keys().rev().filter(|other| **other != expires);
+            let Some(last) = others.next().copied() else {
+                break;
+            };
+            announced.remove(&last);
         }
         self.announce_expiry(expires);
     }

@@ -198,7 +198,8 @@ impl Run<'_> {
     pub(super) fn last_answer(&self) -> Option<SystemTime> {
         let before = self.last.before.filter(|before| before.last.is_up);
         let ledger = &self.state.state.ledger;
-        let outage = ledger.down.as_ref().and(ledger.since);
+        let down = ledger.down.as_ref().filter(|down| down.was_up);
+        let outage = down.and(ledger.since);
         let time = before.map(|before| before.at);
         let time = time.or(outage).or(ledger.planned)?;
         let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.0))?;

@@ -46,6 +46,8 @@ pub(crate) struct Down {
     pub(crate) reminders: u32,
     /// Whether a run has begun to unwedge or to restart the server. If that run was killed, the recovery is announced.
     pub(crate) treated: bool,
+    /// Whether it began with an answer, and not with the first check that ever took place.
+    pub(crate) was_up: bool,
     /// Seconds of it that the lines of the history count.
     pub(crate) counted: u64,
 }

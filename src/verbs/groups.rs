@@ -14,6 +14,8 @@ pub(crate) struct Group {
     pub(crate) restarts: u32,
     /// Incidents after whose last restart the server answered for 10 minutes.
     pub(crate) lasted: u32,
+    /// Incidents after whose restart it has not answered for so long yet.
+    pub(crate) open: u32,
     pub(crate) unwedged: u32,
     /// In seconds.
     pub(crate) away: u64,
@@ -24,6 +26,8 @@ impl Group {
         self.incidents += 1;
         self.restarts += incident.restarts;
         self.lasted += u32::from(incident.restarts > 0 && incident.lasted == Some(true));
+        let is_restarted = incident.event == HistoryEvent::Restarted;
+        self.open += u32::from(is_restarted && incident.lasted.is_none());
         self.unwedged += u32::from(incident.event == HistoryEvent::Unwedged);
         self.away += incident.away;
     }
@@ -65,12 +69,16 @@ impl Groups {
         let rows = self.sorted().into_iter().map(|(name, group)| {
             let restarts = number(group.restarts.into(), "restart");
             let lasted = group.lasted;
+            let open = match group.open {
+                0 => String::new(),
+                number => format!(", {number} not known yet"),
+            };
             let unwedged = match group.unwedged {
                 0 => String::new(),
                 number => format!("; {number} unwedged"),
             };
             let away = seconds(group.away);
-            format!("{name:width$}  {restarts}, {lasted} lasted{unwedged}; away {away}\n")
+            format!("{name:width$}  {restarts}, {lasted} lasted{open}{unwedged}; away {away}\n")
         });
         rows.collect()
     }

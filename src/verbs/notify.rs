@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::{Refusal, cli, print};
-use crate::announce::command::hand_over;
+use crate::announce::command::{self, hand_over};
 use crate::announce::summary::{What, summary};
 use crate::announce::{Announcement, ShownCause};
 use crate::defaults;
@@ -54,7 +54,7 @@ pub(super) fn notify(flags: &cli::Notify) -> Result<u8, Refusal> {
         let sample = sample(flags.test, server);
         let (said, taken) = runtime.block_on(async {
             let mut signals = Signals::catch();
-            hand_over(command, &sample, signals.next()).await
+            hand_over(command, &sample, command::LIMIT, signals.next()).await
         });
         let lines = said.iter().map(|line| {
             let line = one_line(&redact::redacted(line));
@@ -137,14 +137,10 @@ fn sample(notice: Notice, server: &Settings) -> Announcement {
     };
     let (name, host) = (server.shown_name(), host_name());
     let cause = match notice {
-        Notice::Expiring => "the certificate expires soon (this is a test)".to_owned(),
-        _ => format!("this is a test of the notify command; nothing is wrong with client {CLIENT}"),
+        Notice::Expiring => "the certificate expires soon".to_owned(),
+        _ => "this is a test of the notify command, nothing is wrong".to_owned(),
     };
-    // Those without an outage say nothing of the cause.
-    let mut summary = summary(&name, &what, &cause);
-    if !summary.contains("test") {
-        summary.push_str(" (this is a test)");
-    }
+    let summary = format!("TEST: {}", summary(&name, &what, &cause));
     let now = Time::now();
     Announcement {
         event: notice.slug().to_owned(),
@@ -161,7 +157,7 @@ fn sample(notice: Notice, server: &Settings) -> Announcement {
             culprit: Some(CLIENT.to_owned()),
             text: cause,
         }],
-        evidence: vec!["This is where the evidence of the diagnosis stands".to_owned()],
+        evidence: vec!["The evidence of the diagnosis follows here".to_owned()],
         server: name,
         host,
         ..Announcement::default()

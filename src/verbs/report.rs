@@ -210,17 +210,22 @@ impl Watched {
 /// Whether restarts have helped; none where none was made and nothing was healed without one.
 fn helped(group: &Group) -> Option<String> {
     let (restarts, lasted) = (group.restarts, group.lasted);
-    let word = match (restarts, lasted) {
+    let known = restarts.saturating_sub(group.open);
+    let word = match (known, lasted) {
+        (0, _) if restarts > 0 => "not known yet".to_owned(),
         (0, _) if group.unwedged == 0 => return None,
         (0, _) => "not needed".to_owned(),
         (_, 0) => "no".to_owned(),
-        (restarts, lasted) if restarts == lasted => "yes".to_owned(),
-        (restarts, lasted) if restarts <= 2 * lasted => "mostly".to_owned(),
+        (known, lasted) if known == lasted => "yes".to_owned(),
+        (known, lasted) if known <= 2 * lasted => "mostly".to_owned(),
         _ => "seldom".to_owned(),
     };
     let mut text = word;
     if restarts > 0 {
         text = format!("{text}, {lasted} of {}", number(restarts.into(), "restart"));
+        if group.open > 0 && known > 0 {
+            text = format!("{text}, {} not known yet", group.open);
+        }
     }
     if group.unwedged > 0 {
         let comma = if restarts > 0 { "; " } else { ", " };

@@ -182,7 +182,9 @@ fn every_option_of_the_readme_is_one_of_the_program() {
     let readme =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let mut help = run(Command::new(MONITOR).arg("--help")).stdout;
-    for verb in ["status", "history", "report", "pause", "resume", "inhibit"] {
+    for verb in [
+        "status", "history", "report", "pause", "resume", "inhibit", "notify",
+    ] {
         help += &run(Command::new(MONITOR).args([verb, "--help"])).stdout;
     }
     let words = readme.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
