@@ -38,8 +38,6 @@ use crate::settings::Settings;
 use crate::sys::{descriptors, signals};
 use crate::usage::UsageError;
 
-/// Exit status of usage errors: the servers that they are about were not touched.
-const USAGE: u8 = 2;
 /// Exit status of a run that a signal ended, plus the signal's number: the shell's for a process that a signal killed.
 const SIGNAL: u8 = 128;
 /// Descriptors of an event loop: epoll and its copy, eventfd, both ends of the signals' pipe and a copy.
@@ -89,7 +87,7 @@ fn refuse(wrong: &[UsageError]) -> ExitCode {
     if wrong.is_empty() {
         ExitCode::SUCCESS
     } else {
-        ExitCode::from(USAGE)
+        ExitCode::from(usage::EXIT_STATUS)
     }
 }
 

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+/// Exit status of usage errors: the servers that they are about were not touched.
+pub(crate) const EXIT_STATUS: u8 = 2;
+
 /// One mistake of a command line or of a configuration file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct UsageError {

@@ -28,14 +28,13 @@ use self::server::{MONTH, Server, ShownProcess};
 use self::targets::Targets;
 use self::users::Users;
 use self::words::Style;
-use crate::USAGE;
 use crate::journal::warn_stderr;
 use crate::proc::machine::host_name;
 use crate::proc::process::Proc;
 use crate::state::State;
 use crate::state::time::Time;
 use crate::text::errno_text;
-use crate::usage::{Place, UsageError};
+use crate::usage::{self, Place, UsageError};
 
 /// What ended a verb early.
 enum Refusal {
@@ -107,7 +106,7 @@ fn refuse(error: &UsageError, arguments: &[OsString], is_plugin: bool) -> ExitCo
         None => "--help".to_owned(),
     };
     warn_stderr(&format!("{error} (see {see})"));
-    ExitCode::from(USAGE)
+    ExitCode::from(usage::EXIT_STATUS)
 }
 
 /// What clap says, without advice that is wrong here.
