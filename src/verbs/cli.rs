@@ -41,6 +41,7 @@ pub(crate) enum Verb {
     /// Run a command, and stop and restart nothing as long as it runs
     Inhibit(Inhibit),
     /// Run the notify command with a sample of an event
+    #[command(override_usage = "monitor_myvnc notify [SERVER]... --test [EVENT] [OPTIONS]")]
     Notify(Notify),
 }
 
