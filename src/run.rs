@@ -144,6 +144,19 @@ fn say_busy(journal: &Journal, pid: Option<i32>, since: Option<Duration>) {
     journal.log(if is_long { Level::Warning } else { Level::Info }, &text);
 }
 
+/// Makes what an earlier run has written this run's own.
+fn adopt(state: &mut StateFile, settings: &Settings, began: Time) {
+    if let Some(listen) = settings.listen {
+        state.forget_another_address(listen);
+    }
+    if policy::is_absurd(&state.state.ledger, began) {
+        state.set_aside("it contains times in the future");
+    }
+    state.state.server = settings.shown_name();
+    state.state.url.clone_from(&settings.shown_url);
+    state.state.log = Some(settings.logfile.display().to_string());
+}
+
 /// A run and all that it has taken hold of.
 struct Run<'a> {
     settings: &'a Settings,
@@ -181,6 +194,8 @@ struct Run<'a> {
     last: LastFile,
     /// What the restart policy was asked about.
     outage: Option<Outage>,
+    /// When the end of a hold was last asked for.
+    resume: Option<Time>,
     /// Why a restart waits.
     hold: Option<Held>,
     /// The processes that were stopped.
@@ -211,16 +226,8 @@ impl<'a> Run<'a> {
         let host = settings.url.host_str().unwrap_or_default();
         let path = state::path(&settings.state_dir, host, settings.port(), ".json");
         let mut state = StateFile::open(path).await;
-        if let Some(listen) = settings.listen {
-            state.forget_another_address(listen);
-        }
         let began = Time::now();
-        if policy::is_absurd(&state.state.ledger, began) {
-            state.set_aside("it contains times in the future");
-        }
-        state.state.server = settings.shown_name();
-        state.state.url.clone_from(&settings.shown_url);
-        state.state.log = Some(settings.logfile.display().to_string());
+        adopt(&mut state, settings, began);
         let last = LastFile::open(state::path(
             &settings.state_dir,
             host,
@@ -257,6 +264,7 @@ impl<'a> Run<'a> {
             blocking: Vec::new(),
             last,
             outage: None,
+            resume: None,
             hold: None,
             stopped: Vec::new(),
             held: Vec::new(),
@@ -428,7 +436,8 @@ impl<'a> Run<'a> {
         self.verdict.as_ref().and_then(Verdict::peer)
     }
 
-    async fn reserve(&mut self) -> Event {
+    /// The restart lock of the server's address.
+    async fn restart_file(&mut self) -> RestartFile {
         let files = self.files().await;
         let address = self.address(&files);
         // One server of this host has many names: the lock is that of its address, IPv4 first.
@@ -441,10 +450,15 @@ impl<'a> Run<'a> {
             }
             None => "0.0.0.0".to_owned(),
         };
-        let lock = RestartFile::new(&self.settings.state_dir, &key, address.port);
-        match lock.reserve(self.checked).await {
+        RestartFile::new(&self.settings.state_dir, &key, address.port)
+    }
+
+    async fn reserve(&mut self) -> Event {
+        let file = self.restart_file().await;
+        match file.reserve(self.checked).await {
             Reserved::Ours { lock, late } => {
                 self.restart_lock = Some(lock);
+                self.refresh().await;
                 if late {
                     self.journal
                         .info("Another run has restarted this server, or tried to: checking again");
@@ -464,6 +478,35 @@ impl<'a> Run<'a> {
             }
         }
         Event::Reserved
+    }
+
+    /// Takes the restart lock, so that only one run at a time writes down how the server is; whether this one may.
+    async fn take_turn(&mut self) -> bool {
+        if self.restart_lock.is_some() {
+            return true;
+        }
+        let file = self.restart_file().await;
+        match file.reserve(self.checked).await {
+            Reserved::Ours { lock, .. } => {
+                self.restart_lock = Some(lock);
+                self.refresh().await;
+                true
+            }
+            Reserved::Busy { .. } => false,
+            Reserved::Unusable { reason } => {
+                self.state.give_up(reason);
+                true
+            }
+        }
+    }
+
+    /// Reads the state again, for a run that has the restart lock: another run may have changed it before.
+    async fn refresh(&mut self) {
+        if self.state.refresh().await {
+            adopt(&mut self.state, self.settings, self.began);
+            self.forget_other_boots();
+            self.carry_out_resume();
+        }
     }
 
     async fn finish(&mut self, outcome: Outcome) -> String {

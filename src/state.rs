@@ -230,21 +230,39 @@ impl StateFile {
             unusable: None,
             is_said: false,
         };
-        match quick(&file.path) {
-            Quick::Read(text) => file.take(&text),
+        file.read().await;
+        file
+    }
+
+    /// Reads the file again, where another run has written it since. What this run has changed is lost then; whether
+    /// that is so.
+    pub(crate) async fn refresh(&mut self) -> bool {
+        if self.is_unusable() {
+            return false;
+        }
+        let now = Self::open(self.path.clone()).await;
+        let is_news = now.saved.is_some() && now.saved != self.saved;
+        if is_news {
+            *self = now;
+        }
+        is_news
+    }
+
+    async fn read(&mut self) {
+        match quick(&self.path) {
+            Quick::Read(text) => self.take(&text),
             Quick::Missing => (),
-            Quick::Unusable(reason) => file.unusable = Some(errno_text(&reason)),
+            Quick::Unusable(reason) => self.unusable = Some(errno_text(&reason)),
             Quick::Slow => {
-                let path = file.path.clone();
+                let path = self.path.clone();
                 match bounded::ask(READ_TIMEOUT, || slow(&path)).await {
-                    Ok(Some(Some(text))) => file.take(&text),
+                    Ok(Some(Some(text))) => self.take(&text),
                     Ok(Some(None)) => (),
-                    Ok(None) => file.unusable = Some("its disk does not respond".to_owned()),
-                    Err(reason) => file.unusable = Some(errno_text(&reason)),
+                    Ok(None) => self.unusable = Some("its disk does not respond".to_owned()),
+                    Err(reason) => self.unusable = Some(errno_text(&reason)),
                 }
             }
         }
-        file
     }
 
     fn take(&mut self, text: &[u8]) {

@@ -11,7 +11,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Access, AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::fs::{
+    Access, AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags,
+    Stat, flock,
+};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +85,28 @@ impl Outbox {
         let found =
             rustix::fs::openat2(CWD, &self.path, flags, Mode::empty(), ResolveFlags::CACHED);
         matches!(found, Err(Errno::NOENT))
+    }
+
+    /// Locks it against other runs as long as the descriptor is open; none where another run hands its events over,
+    /// or has just done so.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not ours.
+    pub(crate) async fn lock(&self) -> Result<Option<OwnedFd>, String> {
+        // First in a child, because the disk can block without end.
+        let exists = |path: &Path| match open(path) {
+            Err(reason) if reason.kind() == io::ErrorKind::NotFound => Ok(false),
+            opened => opened.map(|_| true),
+        };
+        if !self.ask(exists).await? {
+            return Ok(None);
+        }
+        let directory = open(&self.path).map_err(|reason| errno_text(&reason))?;
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            // A file system without locks: no worse than before.
+            _ => Ok(Some(directory)),
+        }
     }
 
     /// Adds events, with the last lines of the history in that file; the number of older ones that were dropped for
@@ -177,7 +202,13 @@ impl Names {
                 continue;
             };
             if let Some(number) = name.strip_suffix(EVENT) {
-                names.events.extend(number.parse::<u64>());
+                // A name that is not ours would be found again after each removal.
+                let number = number.parse::<u64>().ok();
+                let is_file = entry.file_type() != FileType::Directory;
+                let number = number.filter(|number| is_file && event_name(*number) == name);
+                names
+                    .events
+                    .extend(number.filter(|number| *number < u64::MAX));
             } else if let Some(mark) = name.strip_suffix(DROPPED) {
                 let mark = mark.split_once('-').and_then(|(number, count)| {
                     Some((number.parse::<u64>().ok()?, count.parse::<u64>().ok()?))
@@ -420,6 +451,41 @@ mod tests {
             taken = Some(waiting.name);
         }
         all
+    }
+
+    #[test]
+    fn names_that_are_not_ours_are_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("h_1.outbox");
+        put(&path, &[event(1)], &history()).unwrap();
+        let odd = ["1.json", "18446744073709551615.json", "x.json", "notes"];
+        for name in odd {
+            fs::write(path.join(name), "{}").unwrap();
+        }
+        fs::create_dir(path.join("000000000000.json")).unwrap();
+        put(&path, &[event(2)], &history()).unwrap();
+        let taken = [("event 1".to_owned(), 0), ("event 2".to_owned(), 0)];
+        assert_eq!(take_all(&path), taken);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), odd.len() + 1);
+    }
+
+    #[test]
+    fn one_run_at_a_time_hands_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("h_1.outbox");
+        put(&path, &[event(1)], &history()).unwrap();
+        let outbox = Outbox::new(path);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let lock = outbox.lock().await.unwrap();
+            assert!(lock.is_some());
+            assert!(outbox.lock().await.unwrap().is_none());
+            drop(lock);
+            assert!(outbox.lock().await.unwrap().is_some());
+        });
     }
 
     #[test]

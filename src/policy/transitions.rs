@@ -78,6 +78,13 @@ fn is_recent(at: Time, now: Time) -> bool {
 }
 
 impl Ledger {
+    /// Whether an answer changes something that is told or written down.
+    pub(crate) fn changes_with_answer(&self, now: Time) -> bool {
+        let is_quiet =
+            self.phase == Condition::Up && self.restarts.is_empty() && self.flapping.is_none();
+        self.planned.is_some() || !is_quiet && !self.clone().answered(now).is_empty()
+    }
+
     /// A check was answered. Most healthy runs change nothing.
     pub(crate) fn answered(&mut self, now: Time) -> Vec<Note> {
         let mut notes = Vec::new();

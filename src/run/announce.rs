@@ -10,7 +10,7 @@ use crate::announce::outbox::Outbox;
 use crate::announce::summary::{What, summary};
 use crate::announce::{Announcement, ShownCause};
 use crate::diagnosis::Finding;
-use crate::journal::Level;
+use crate::journal::{Journal, Level};
 use crate::notice::Notice;
 use crate::proc::machine::host_name;
 use crate::proc::process::Proc;
@@ -208,17 +208,25 @@ impl Run<'_> {
         if self.state.is_unusable() || outbox.is_empty() {
             return true;
         }
+        let cannot = |journal: &Journal, reason: String| {
+            let outbox = outbox.path().display();
+            journal.warning(&format!("Cannot use the outbox {outbox}: {reason}"));
+            true
+        };
+        let _lock = match outbox.lock().await {
+            Ok(Some(lock)) => lock,
+            Ok(None) => {
+                self.journal
+                    .debug("Another run hands over the events that wait");
+                return true;
+            }
+            Err(reason) => return cannot(self.journal, reason),
+        };
         let mut taken = None;
         loop {
             let next = match outbox.next(taken.as_ref()).await {
                 Ok(next) => next,
-                Err(reason) => {
-                    self.journal.warning(&format!(
-                        "Cannot use the outbox {}: {reason}",
-                        outbox.path().display()
-                    ));
-                    return true;
-                }
+                Err(reason) => return cannot(self.journal, reason),
             };
             self.say_dropped(next.dropped);
             let Some(waiting) = next.waiting else {

@@ -65,9 +65,8 @@ impl Run<'_> {
         }
         let path = self.state_file(".pause");
         let asked = pause::asked(&path, self.began).await;
-        if asked.resume.is_some() && self.state.state.resumed != asked.resume {
-            self.state.state.resumed = asked.resume;
-            self.state.state.ledger.clear();
+        self.resume = asked.resume;
+        if self.carry_out_resume() {
             self.journal
                 .info("Restarts are no longer held off: monitor_myvnc resume was run");
         }
@@ -112,6 +111,17 @@ impl Run<'_> {
             self.journal.info(&text);
         }
         Event::Paused
+    }
+
+    /// Ends a hold, where that was asked for and no run has done it; whether this is so.
+    pub(super) fn carry_out_resume(&mut self) -> bool {
+        let state = &mut self.state.state;
+        let is_new = self.resume.is_some() && state.resumed != self.resume;
+        if is_new {
+            state.resumed = self.resume;
+            state.ledger.clear();
+        }
+        is_new
     }
 
     /// Forgets what holds for another boot only.
@@ -249,6 +259,13 @@ impl Run<'_> {
         if self.settings.purpose != Purpose::Heal {
             return;
         }
+        // Where two logs watch one server, its recovery is told by one of the runs.
+        let is_news =
+            outcome == Outcome::Healthy && self.state.state.ledger.changes_with_answer(Time::now());
+        if is_news && !self.take_turn().await {
+            self.write_last().await;
+            return;
+        }
         self.note_unwatched().await;
         let is_after_pause = self.state.state.ledger.planned.is_some();
         if outcome != Outcome::Paused {
@@ -326,6 +343,8 @@ impl Run<'_> {
         self.post().await;
         self.state.save_changes().await;
         self.write_last().await;
+        // What follows is no restart: the next run need not wait for a notify command.
+        self.restart_lock = None;
     }
 
     /// Announces an outage again that goes on.

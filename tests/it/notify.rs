@@ -908,6 +908,36 @@ fn no_value_begins_a_header_and_other_letters_are_encoded() {
     assert!(body.contains("could not be sent: 3"), "{body}");
 }
 
+#[test]
+fn runs_of_two_logs_at_once_tell_each_event_once_and_in_order() {
+    let site = Site::new("");
+    let notify = noting(&site);
+    assert_eq!(
+        run(&mut monitor(&site, "fail", "exit 1")).code(),
+        Some(1),
+        "{}",
+        site.log()
+    );
+    assert_eq!(waiting(&site).len(), 1);
+    let _server = site.start();
+    // Each takes its time, so that the runs meet.
+    let slow = format!("sleep 0.2; {notify}");
+    let with_log = |number: usize| {
+        let mut monitor = monitor(&site, "fail", &slow);
+        let log = site.path(&format!("{number}.log"));
+        monitor.arg("--logfile").arg(log).spawn().unwrap()
+    };
+    let runs: Vec<_> = (0..6).map(with_log).collect();
+    for mut run in runs {
+        assert_eq!(run.wait().unwrap().code(), Some(0));
+    }
+    // What one run has kept while another one handed over.
+    assert_eq!(run(&mut monitor(&site, "fail", &notify)).code(), Some(0));
+    assert_eq!(events(&site), ["failed", "recovered"]);
+    let history = fs::read_to_string(state_file(&site, "history.jsonl")).unwrap();
+    assert_eq!(history.matches("\"recovered\"").count(), 1, "{history}");
+}
+
 /// As the subject has it: one line of at most 300 bytes.
 fn shown(summary: &str) -> String {
     let line: String = summary

@@ -140,6 +140,34 @@ fn restarts_that_do_not_help_wait_longer_and_resume_ends_that() {
 }
 
 #[test]
+fn a_run_that_comes_late_counts_the_restart_of_the_other_run() {
+    let site = Site::new("");
+    let _server = site.start();
+    let _client = site.idle_client();
+    let mut late = site.monitor();
+    let mut late = late.args(["--timeout", "1.5", "--quiet"]).spawn().unwrap();
+    wait_until("it checks", || {
+        site.log().contains("Checking server health")
+    });
+    // What a run with another log leaves that has restarted the server meanwhile, in vain.
+    let now = rfc3339(SystemTime::now());
+    let other = json!({
+        "format": 1, "phase": "failed", "since": now,
+        "down": {"id": "other", "cause": "idle_client", "announced": "failed"},
+        "restarts": [{"at": now, "outcome": "failed", "id": "other"}],
+        "totals": {"restarts": {"answered": 0, "failed": 1}},
+    });
+    fs::create_dir_all(site.path("state")).unwrap();
+    fs::write(state_file(&site, "json"), other.to_string()).unwrap();
+    fs::write(state_file(&site, "lock"), "1\n").unwrap();
+    assert_eq!(late.wait().unwrap().code(), Some(0));
+    let state = state(&site);
+    let expected = json!({"answered": 1, "failed": 1});
+    assert_eq!(state["totals"]["restarts"], expected, "{state}");
+    assert_eq!(history(&site)[0]["id"], "other", "the same outage");
+}
+
+#[test]
 fn another_restart_command_begins_anew() {
     let site = Site::new("");
     let attempt = |verb: &str| {
