@@ -4,14 +4,13 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use crate::rig;
 use crate::rig::{Mounted, Site, run};
 use nix::mount::MsFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConnection, StreamOwned};
 
 /// The first cause of a server that the monitor's own check makes hang so.
 fn cause_of(site: &Site) -> String {
@@ -742,28 +741,15 @@ fn cause_15_a_proxy_in_front_while_the_server_is_up_or_down() {
 
 #[test]
 fn cause_15_a_certificate_that_has_expired() {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    parameters.not_after = rcgen::date_time_ymd(2020, 6, 15);
-    let certificate = parameters.self_signed(&key).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            key.serialize_der().try_into().unwrap(),
-        )
-        .unwrap();
-    let config = Arc::new(config);
+    let (config, certificate) =
+        rig::certified(|one| one.not_after = rcgen::date_time_ymd(2020, 6, 15));
     let port = answering(move |client| {
         let session = ServerConnection::new(config.clone()).unwrap();
         let _ = StreamOwned::new(session, client).read(&mut [0; 1024]);
     });
     let site = Site::new("");
     let authority = site.path("own.pem");
-    fs::write(&authority, certificate.pem()).unwrap();
+    fs::write(&authority, certificate).unwrap();
     let url = format!("https://127.0.0.1:{port}");
     let looked = run(site
         .monitor()

@@ -37,20 +37,7 @@ fn a_fifo_as_configuration_or_certificate_is_refused() {
 fn a_fifo_as_the_systems_certificates_is_none() {
     let site = Site::new("");
     let fifo = fifo(&site, "fifo");
-    let key = rcgen::KeyPair::generate().unwrap();
-    let parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let certificate = parameters.self_signed(&key).unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(
-        rustls::crypto::ring::default_provider().into(),
-    )
-    .with_safe_default_protocol_versions()
-    .unwrap()
-    .with_no_client_auth()
-    .with_single_cert(
-        vec![certificate.der().clone()],
-        key.serialize_der().try_into().unwrap(),
-    );
-    let config = std::sync::Arc::new(config.unwrap());
+    let (config, _) = rig::certified(|_| ());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConnection, StreamOwned};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -379,21 +379,9 @@ fn a_reader_never_sees_half_a_file() {
 
 /// An HTTPS server with a certificate for 127.0.0.1 that expires at that time; its port, and the certificate.
 fn expiring(expires: u64) -> (u16, String) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    parameters.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(expires);
-    let certificate = parameters.self_signed(&key).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            key.serialize_der().try_into().unwrap(),
-        )
-        .unwrap();
-    let config = Arc::new(config);
+    let (config, certificate) = rig::certified(|one| {
+        one.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(expires);
+    });
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -407,7 +395,7 @@ fn expiring(expires: u64) -> (u16, String) {
             }
         }
     });
-    (port, certificate.pem())
+    (port, certificate)
 }
 
 /// A run on that HTTPS server.

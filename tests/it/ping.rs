@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::rig::{Run, Site, run, wait_for, wait_until};
+use crate::rig::{self, Run, Site, run, wait_for, wait_until};
 
 /// The part of a ping URL that nobody else may know.
 const SECRET: &str = "0f3c-5b1d";
@@ -236,21 +236,10 @@ fn a_paused_run_pings_success() {
 
 /// A TLS server's configuration, and its certificate in a file of the site.
 fn tls(site: &Site) -> (Arc<ServerConfig>, PathBuf) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let certificate = parameters.self_signed(&key).unwrap();
-    let provider = rustls::crypto::ring::default_provider();
-    let config = ServerConfig::builder_with_provider(provider.into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            key.serialize_der().try_into().unwrap(),
-        );
+    let (config, certificate) = rig::certified(|_| ());
     let file = site.path("ca.pem");
-    fs::write(&file, certificate.pem()).unwrap();
-    (Arc::new(config.unwrap()), file)
+    fs::write(&file, certificate).unwrap();
+    (config, file)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::super::words::{local, seconds};
 use super::markup::Markup;
 use crate::state::time::Time;
 
-/// So many days are shown at most, the last ones.
+/// The map shows the last days of the span, this number at most.
 const MOST_DAYS: usize = 62;
 /// Up to that number, each day has its date in the picture; else the Mondays.
 const MOST_DATES: usize = 14;

@@ -58,7 +58,7 @@ impl Markup {
         }
     }
 
-    /// A style sheet of ours.
+    /// The style sheet of this program, as it is.
     pub(super) fn style(&mut self, sheet: &'static str) {
         self.0.push_str("<style>\n");
         self.0.push_str(sheet);

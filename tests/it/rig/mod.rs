@@ -724,3 +724,24 @@ pub fn test_name() -> String {
         .expect("a test's thread has a name")
         .to_owned()
 }
+
+/// The configuration of a TLS server with a certificate of its own for 127.0.0.1, and that certificate (PEM). `change`
+/// alters it before it is signed.
+pub fn certified(
+    change: impl FnOnce(&mut rcgen::CertificateParams),
+) -> (std::sync::Arc<rustls::ServerConfig>, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    change(&mut parameters);
+    let certificate = parameters.self_signed(&key).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let config = rustls::ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            key.serialize_der().try_into().unwrap(),
+        );
+    (config.unwrap().into(), certificate.pem())
+}
