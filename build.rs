@@ -57,7 +57,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=src/defaults.rs");
     println!("cargo::rerun-if-changed=src/diagnosis/phrase.rs");
     println!("cargo::rerun-if-changed=src/diagnosis/cause/catalog.rs");
-    println!("cargo::rerun-if-changed=src/notice.rs");
     println!("cargo::rerun-if-changed=CHANGELOG.md");
     println!("cargo::rerun-if-changed=Cargo.toml");
     let changelog = debian_changelog()?;

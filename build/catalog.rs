@@ -54,7 +54,7 @@ fn entry(notice: Notice) -> (&'static str, &'static str, bool) {
         ),
         Notice::Failed => (
             "MyVNC server @MYVNC_SERVER@ does not respond",
-            "The server does not respond. A restart did not help, or nothing could be touched.\nEach further run of monitor_myvnc checks it, and restarts it unless restarts are held off.",
+            "The server does not respond. A restart did not help, or the monitor could neither stop nor start it.\nEach further run of monitor_myvnc checks it, and restarts it unless restarts are held off.",
             true,
         ),
         Notice::Held => (
@@ -64,12 +64,12 @@ fn entry(notice: Notice) -> (&'static str, &'static str, bool) {
         ),
         Notice::Reminder => (
             "MyVNC server @MYVNC_SERVER@ still does not respond",
-            "The server has not responded since the event failed or held. monitor_myvnc status\nshows until when restarts are held off.",
+            "The server has not responded since it was announced as failed or held. monitor_myvnc status\nshows until when restarts are held off.",
             true,
         ),
         Notice::Recovered => (
             "MyVNC server @MYVNC_SERVER@ responds again",
-            "The server responds again, after the event failed or held.",
+            "The server responds again, after it was announced as failed or held.",
             true,
         ),
         Notice::Flapping => (

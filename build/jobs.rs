@@ -133,7 +133,9 @@ LogLevelMax=err
 # - PrivateTmp=, ProtectSystem=, ProtectHome=, RootDirectory=: the X sockets in /tmp,
 #   the server's files, home directories.
 # - ProtectProc=, ProcSubset=, PrivateUsers=: the monitor finds processes of any user.
-# - ProtectControlGroups=, RestrictNamespaces=: containers, browsers' sandboxes.
+# - ProtectControlGroups=, RestrictNamespaces=: browsers' sandboxes, containers. (With
+#   ProtectKernelTunables=, a container below the server cannot mount a /proc of its
+#   own; jobs of the cluster's scheduler are not below the server.)
 # - PrivateDevices=, DeviceAllow=, ProtectClock= (it restricts devices too): GPUs,
 #   /dev/fuse.
 # - PrivateNetwork=, IPAddressDeny=, ProtectHostname=: the server's network and host

@@ -57,7 +57,7 @@ info\t'Also what the run does'
 warning\t'Also what may need attention'
 error\t'Also what failed'
 critical\t'Only what needs attention now'"
-complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l state-dir -d 'Directory of the server\'s record (its address, process and user at the last healthy check) and of the restart lock [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for other users]' -r -f -a "(__fish_complete_directories)"
+complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l state-dir -d 'Directory of the server\'s record (its address, process and user at the last healthy check), its history, pauses and waiting events, and of the restart lock [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for other users]' -r -f -a "(__fish_complete_directories)"
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l check-config -d 'Print the settings of each server, mistakes and warnings, and exit. Defaults that a run determines (those of listen and run-as) are not printed. Without --config and --url, /etc/monitor_myvnc.toml is read'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l dry-run -d 'Check the server; if it is down, log the cause and what would be stopped and run. Stops and starts nothing'
 complete -c monitor_myvnc -n "__fish_monitor_myvnc_needs_command" -l collect-diagnostics -d 'Log what the server is doing now, healthy or not. Stops and starts nothing'

@@ -1,4 +1,4 @@
-//! Announcements: events with what whoever is told needs to know.
+//! Announcements: events with all that a notification contains.
 
 pub(crate) mod command;
 pub(crate) mod outbox;

@@ -233,7 +233,7 @@ pub(crate) struct Cli {
     pub(crate) debug: bool,
 
     /// Directory of the server's record (its address, process and user at the last
-    /// healthy check) and of the restart lock
+    /// healthy check), its history, pauses and waiting events, and of the restart lock
     /// [default: /var/lib/monitor_myvnc for root, ~/.local/state/monitor_myvnc for
     /// other users]
     #[arg(long, value_name = "DIR", help_heading = LOG)]

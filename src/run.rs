@@ -101,7 +101,8 @@ pub(crate) async fn run(settings: &Settings) -> bool {
     let is_success =
         outcome.is_success() || settings.purpose != Purpose::Heal && outcome.has_looked();
     let is_success = is_success && lock.is_ok() && !journal.is_lost();
-    if settings.purpose == Purpose::Heal && outcome != Outcome::SteppedAside {
+    let is_to_ping = !matches!(outcome, Outcome::SteppedAside | Outcome::Interrupted);
+    if settings.purpose == Purpose::Heal && is_to_ping {
         ping::ping(settings, &journal, lock, is_success, summary).await;
     }
     is_success
@@ -184,8 +185,6 @@ struct Run<'a> {
     evidence: Vec<String>,
     /// What is to be announced when this run ends.
     announcements: Vec<Announcement>,
-    /// Number of those that were put into the outbox, or could not be.
-    posted: usize,
     /// Those that could not be.
     unkept: Vec<Announcement>,
     /// What the diagnosis found that blocks the server and could be ended without it.
@@ -194,6 +193,10 @@ struct Run<'a> {
     last: LastFile,
     /// What the restart policy was asked about.
     outage: Option<Outage>,
+    /// Whether the state directory could be used when the events were put into the outbox.
+    can_use_outbox: bool,
+    /// Why a line could not be appended to the history.
+    history_failed: Option<String>,
     /// When the end of a hold was last asked for.
     resume: Option<Time>,
     /// Why a restart waits.
@@ -259,7 +262,8 @@ impl<'a> Run<'a> {
             causes: Vec::new(),
             evidence: Vec::new(),
             announcements: Vec::new(),
-            posted: 0,
+            can_use_outbox: false,
+            history_failed: None,
             unkept: Vec::new(),
             blocking: Vec::new(),
             last,
@@ -582,6 +586,15 @@ impl<'a> Run<'a> {
                 "Cannot use the state directory {}: {reason}; this run continues without the record and the restart lock: \
                  make the directory writable, or give another --state-dir",
                 self.settings.state_dir.display()
+            ));
+        } else if let Some(reason) = self
+            .history_failed
+            .take()
+            .filter(|_| !self.state.is_unusable())
+        {
+            self.journal.warning(&format!(
+                "Cannot write {}: {reason}; history and availability lack what this run has seen",
+                self.state_file(".history.jsonl").display()
             ));
         }
     }

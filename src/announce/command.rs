@@ -16,7 +16,7 @@ use crate::text::errno_text;
 
 /// Time limit of the command, for all the events of one run.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
-/// As many of its last lines of output are shown.
+/// Lines of its output that are logged, the last ones.
 const LAST_LINES: usize = 5;
 
 /// Why the command has not taken an event.
@@ -62,7 +62,7 @@ pub(crate) async fn hand_over(
     stop: impl Future<Output = &'static str>,
 ) -> (Vec<String>, Result<(), Failure>) {
     let started = ShellCommand::start(command, Keep::Last, |shell| {
-        shell.envs(missing_environment(|name| std::env::var_os(name)));
+        shell.envs(missing_environment());
         shell.envs(environment(announcement));
         // From a file in memory: a command that does not read it blocks nobody. Without one, the environment
         // says the same.

@@ -37,7 +37,7 @@ const LARGEST: u64 = 1 << 20;
 const HISTORY_LINES: usize = 10;
 /// Time limit of a change.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// From this age on, a file that was being written was given up.
+/// From this age on, a file that was being written counts as left by a run that was killed.
 const ABANDONED: Duration = Duration::from_secs(60);
 const EVENT: &str = ".json";
 const DROPPED: &str = ".dropped";
@@ -109,6 +109,18 @@ impl Outbox {
         }
     }
 
+    /// Number of events that wait; none where it cannot be read.
+    pub(crate) async fn count(&self) -> Option<usize> {
+        if self.is_empty() {
+            return Some(0);
+        }
+        let count = |path: &Path| match open(path) {
+            Err(reason) if reason.kind() == io::ErrorKind::NotFound => Ok(0),
+            opened => Ok(Names::read(&opened?)?.events.len()),
+        };
+        self.ask(count).await.ok()
+    }
+
     /// Adds events, with the last lines of the history in that file; the number of older ones that were dropped for
     /// them.
     ///
@@ -122,7 +134,7 @@ impl Outbox {
         self.ask(|path| put(path, announcements, history)).await
     }
 
-    /// Drops what is too old, and reads the oldest event. `taken` was handed over and goes before.
+    /// Drops what is too old, and reads the oldest event. `taken` was handed over, and is removed first.
     ///
     /// # Errors
     /// The directory cannot be read or written, or is not ours.
@@ -148,7 +160,7 @@ fn directory_flags() -> OFlags {
     file::flags(OFlags::RDONLY | OFlags::DIRECTORY)
 }
 
-/// Opens the directory. Where others than root and we can write, there is no order and no event to trust.
+/// Opens the directory. If others than root and this user can write to it, its events cannot be trusted.
 fn open(path: &Path) -> io::Result<OwnedFd> {
     let directory = rustix::fs::open(path, directory_flags(), Mode::empty())?;
     let stat = rustix::fs::fstat(&directory)?;
@@ -213,7 +225,8 @@ impl Names {
                 let mark = mark.split_once('-').and_then(|(number, count)| {
                     Some((number.parse::<u64>().ok()?, count.parse::<u64>().ok()?))
                 });
-                names.marks.extend(mark);
+                let is_ours = |mark: &(u64, u64)| mark_name(mark.0, mark.1) == name;
+                names.marks.extend(mark.filter(is_ours));
             } else if name.ends_with(TEMPORARY) {
                 names.temporary.push(name.to_owned());
             }
@@ -376,7 +389,7 @@ fn next(path: &Path, taken: Option<&str>) -> io::Result<Next> {
     let mut next = Next::default();
     while let Some(number) = names.events.first().copied() {
         let name = event_name(number);
-        if let Some(announcement) = read(&directory, &name, now) {
+        if let Some(announcement) = read(&directory, &name, now)? {
             next.waiting = Some(Waiting {
                 name,
                 announcement: Announcement {
@@ -396,16 +409,23 @@ fn next(path: &Path, taken: Option<&str>) -> io::Result<Next> {
 }
 
 /// Reads an event; none where it is too old, or is not what was written.
-fn read(directory: &OwnedFd, name: &str, now: Time) -> Option<Announcement> {
+fn read(directory: &OwnedFd, name: &str, now: Time) -> io::Result<Option<Announcement>> {
     let flags = file::flags(OFlags::RDONLY);
-    let file = File::from(rustix::fs::openat(directory, name, flags, Mode::empty()).ok()?);
-    let stat = file::check(&file).ok()?;
+    let file = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        // A link, or it is gone.
+        Err(Errno::LOOP | Errno::NOENT) => return Ok(None),
+        Err(reason) => return Err(reason.into()),
+    };
+    let Ok(stat) = file::check(&file) else {
+        return Ok(None);
+    };
     if age(&stat, now) > LONGEST {
-        return None;
+        return Ok(None);
     }
     let mut json = Vec::new();
-    file.take(LARGEST).read_to_end(&mut json).ok()?;
-    serde_json::from_slice(&json).ok()
+    file.take(LARGEST).read_to_end(&mut json)?;
+    Ok(serde_json::from_slice(&json).ok())
 }
 
 /// The last lines of the history, as far as it can be read.

@@ -54,8 +54,11 @@ pub(crate) enum What {
         /// The restarts before, by what they were blamed on.
         blamed: BTreeMap<String, u32>,
     },
-    /// The event that the cause says.
-    Other,
+    /// The certificate expires.
+    Expiring {
+        /// When, as a sentence.
+        text: String,
+    },
 }
 
 /// The event in one line. `cause`: the sentence of the first cause, or nothing.
@@ -135,7 +138,7 @@ pub(crate) fn summary(server: &str, what: &What, cause: &str) -> String {
             };
             format!("{server} is stable again{before}")
         }
-        What::Other => format!("{server}{end}"),
+        What::Expiring { text } => format!("{server}: {text}"),
     }
 }
 
@@ -286,7 +289,13 @@ mod tests {
     #[test]
     fn expiring() {
         assert_eq!(
-            summary("main", &What::Other, "The certificate expires in 14 days"),
+            summary(
+                "main",
+                &What::Expiring {
+                    text: "The certificate expires in 14 days".to_owned(),
+                },
+                "",
+            ),
             "main: The certificate expires in 14 days"
         );
     }

@@ -598,7 +598,6 @@ fn an_outage_is_counted_from_the_last_answer_to_the_next() {
     assert_eq!(ledger.since, Some(minutes(2)));
     let recovered = Note::Recovered {
         down: known,
-        was: Condition::Held,
         away: MINUTE * 3,
     };
     assert_eq!(ledger.answered(minutes(5)), [recovered]);
@@ -607,11 +606,12 @@ fn an_outage_is_counted_from_the_last_answer_to_the_next() {
     assert_eq!(ledger.totals.incidents.len(), 1);
 
     ledger.fell(minutes(6), minutes(6), down("c", "child"));
+    ledger.down.as_mut().unwrap().planned_s = 20;
     let ended = ledger.unwedged(minutes(7));
+    assert_eq!(ledger.totals.away_s, 220, "a pause does not count");
     assert_eq!(ended.away, Some(MINUTE));
     assert_eq!(ended.notices, [Notice::Unwedged]);
     assert_eq!(ledger.totals.unwedged, 1);
-    assert_eq!(ledger.totals.away_s, 240);
 
     ledger.fell(minutes(8), minutes(8), down("d", "child"));
     ledger.untouched(START);

@@ -51,8 +51,6 @@ pub(crate) enum Note {
     Recovered {
         /// The outage.
         down: Down,
-        /// How the server was.
-        was: Condition,
         /// How long it was away.
         away: Duration,
     },
@@ -89,9 +87,8 @@ impl Ledger {
     pub(crate) fn answered(&mut self, now: Time) -> Vec<Note> {
         let mut notes = Vec::new();
         if self.phase != Condition::Up {
-            let was = self.phase;
             let (down, away) = self.comes_back(now);
-            notes.push(Note::Recovered { down, was, away });
+            notes.push(Note::Recovered { down, away });
         }
         let since = *self.since.get_or_insert(now);
         let answered = since.before(now).unwrap_or_default();
@@ -125,6 +122,7 @@ impl Ledger {
                 reminders: known.reminders,
                 treated: known.treated,
                 was_up: known.was_up,
+                planned_s: known.planned_s,
                 counted: known.counted,
                 ..down
             };
@@ -347,12 +345,13 @@ impl Ledger {
     fn comes_back(&mut self, now: Time) -> (Down, Duration) {
         let since = self.since.replace(now).unwrap_or(now);
         let away = since.before(now).unwrap_or_default();
-        self.totals.away_s += away.as_secs();
+        let down = self.down.take().unwrap_or_default();
+        self.totals.away_s += away.as_secs().saturating_sub(down.planned_s);
         self.phase = Condition::Up;
         let mut tried = self.hold.take().unwrap_or_default().tried;
         tried.retain(|slug, _| slug == Kind::DiskFull.slug());
         self.keep_tried(tried);
-        (self.down.take().unwrap_or_default(), away)
+        (down, away)
     }
 
     /// Counts the last restart, which worked.

@@ -1,4 +1,4 @@
-//! The part of a run that tells others what happened: after the healing, and without a say in its outcome.
+//! The part of a run that tells others what happened. It comes after the healing and cannot change the outcome.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -30,6 +30,11 @@ impl Run<'_> {
         self.queue_of(notice, &what, down, away);
     }
 
+    /// Notes that the certificate expires, with a sentence that says when.
+    pub(super) fn queue_expiring(&mut self, text: String) {
+        self.queue_of(Notice::Expiring, &What::Expiring { text }, None, None);
+    }
+
     /// Notes that the server flaps no longer.
     pub(super) fn queue_stable(&mut self, blamed: BTreeMap<String, u32>) {
         self.queue_of(Notice::Stable, &What::Stable { blamed }, None, None);
@@ -46,7 +51,7 @@ impl Run<'_> {
         let now = Time::now();
         let server = &self.state.state.server;
         let host = host_name();
-        // Without a number of the outage: where no state can be written, each run would have another one.
+        // Without the incident ID: where no state can be written, each run would have another one.
         let what_about = match notice {
             Notice::Flapping | Notice::Stable => "flapping",
             Notice::Expiring => "certificate",
@@ -105,10 +110,10 @@ impl Run<'_> {
                 blamed: ledger.blamed.clone(),
                 clients: ledger.recurrent(Time::now()),
             },
-            Notice::Stable => What::Stable {
+            // Queued with what belongs to them.
+            Notice::Stable | Notice::Expiring => What::Stable {
                 blamed: BTreeMap::new(),
             },
-            Notice::Expiring => What::Other,
         }
     }
 
@@ -134,7 +139,7 @@ impl Run<'_> {
 
     /// Puts what is to be announced into the outbox. To be done before the ledger says that it was announced.
     pub(super) async fn post(&mut self) {
-        let new = &self.announcements[self.posted..];
+        let new = &self.announcements;
         if new.is_empty() || self.settings.notify_cmd.is_none() {
             return;
         }
@@ -150,25 +155,32 @@ impl Run<'_> {
             Err(reason) => {
                 if let Some(reason) = reason {
                     self.journal.warning(&format!(
-                        "Cannot keep events in {}: {reason}; the notify command gets them once",
+                        "Cannot keep events in {}: {reason}; they are lost if the notify command fails now",
                         outbox.path().display()
                     ));
                 }
                 self.unkept.extend_from_slice(new);
             }
         }
-        self.posted = self.announcements.len();
     }
 
-    /// Hands what is to be announced to whoever is to be told.
+    /// Keeps only what this run itself has seen fail or has healed: where the state cannot be written, each run would
+    /// announce the rest again.
+    pub(super) fn forget_what_repeats(&mut self, has_acted: bool) {
+        let is_own = |one: &Announcement| {
+            let is = |notice: Notice| one.event == notice.slug();
+            has_acted && !is(Notice::Expiring) || is(Notice::Failed)
+        };
+        self.announcements.retain(is_own);
+        self.unkept.retain(is_own);
+    }
+
+    /// Sends the events to journald, then to the notify command.
     pub(super) async fn deliver(&mut self) {
         self.write_to_journald().await;
         if self.settings.purpose == Purpose::Heal {
-            self.post().await;
             self.notify().await;
         }
-        self.announcements.clear();
-        self.posted = 0;
     }
 
     /// Hands the events that wait to the notify command, the oldest first, until it fails.
@@ -177,35 +189,31 @@ impl Run<'_> {
             return;
         };
         let began = Instant::now();
-        // What waits is older.
-        let unkept = std::mem::take(&mut self.unkept);
-        if !self.deliver_outbox(command, began).await {
-            for event in unkept {
-                self.journal.warning(&format!(
-                    "The notify command has not taken the event {}: earlier events wait; the event is lost",
-                    event.event
-                ));
-            }
-            return;
-        }
-        for event in unkept {
-            if self.is_stopping || began.elapsed() >= ENOUGH {
-                return;
-            }
-            if let Err(failure) = self.hand_over(command, &event, began).await {
-                self.journal.warning(&format!(
-                    "The notify command has not taken the event {}: {failure}; the event is lost",
-                    event.event
-                ));
-                return;
-            }
+        // Events in the outbox are older, so they go first.
+        let mut can_go_on = self.deliver_outbox(command, began).await;
+        for event in std::mem::take(&mut self.unkept) {
+            can_go_on &= !self.is_stopping && began.elapsed() < ENOUGH;
+            let failure = if can_go_on {
+                let taken = self.hand_over(command, &event, began).await;
+                taken.err().map(|failure| failure.to_string())
+            } else {
+                Some("earlier events still wait".to_owned())
+            };
+            let Some(failure) = failure else {
+                continue;
+            };
+            can_go_on = false;
+            self.journal.warning(&format!(
+                "The notify command has not taken the event {}: {failure}; the event is lost",
+                event.event
+            ));
         }
     }
 
     /// Hands over the events that wait; whether none is left that can be read.
     async fn deliver_outbox(&mut self, command: &str, began: Instant) -> bool {
         let outbox = self.outbox();
-        if self.state.is_unusable() || outbox.is_empty() {
+        if !self.can_use_outbox || outbox.is_empty() {
             return true;
         }
         let cannot = |journal: &Journal, reason: String| {
@@ -276,14 +284,14 @@ impl Run<'_> {
         taken
     }
 
-    fn outbox(&self) -> Outbox {
+    pub(super) fn outbox(&self) -> Outbox {
         Outbox::new(self.state_file(".outbox"))
     }
 
     fn say_dropped(&self, count: u64) {
         if count > 0 {
             self.journal.warning(&format!(
-                "Events were dropped that the notify command has not taken in time: {count}"
+                "Dropped events that were too old, too many or damaged: {count}"
             ));
         }
     }

@@ -1,9 +1,7 @@
 //! The part of a run that keeps when the server's certificate expires, and announces that in time.
 
 use super::Run;
-use crate::notice::Notice;
 use crate::policy::expiry;
-use crate::state::ledger::Down;
 use crate::state::pause::{self, Current};
 use crate::state::time::Time;
 use crate::text::date;
@@ -53,11 +51,6 @@ impl Run<'_> {
             days => format!("The server's certificate expires in {days} days, on {date}"),
         };
         self.journal.warning(&text);
-        let what = Down {
-            id: format!("certificate-{expires}"),
-            text,
-            ..Down::default()
-        };
-        self.queue(Notice::Expiring, Some(&what), None);
+        self.queue_expiring(text);
     }
 }

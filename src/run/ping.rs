@@ -5,20 +5,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Run;
+use crate::announce::Announcement;
 use crate::health::ping;
 use crate::journal::Journal;
+use crate::notice::Notice;
 use crate::settings::Settings;
 use crate::state::ping::Due;
 use crate::state::time::Time;
 use crate::state::{self, ping as state_of_ping};
 use crate::sys::bounded;
+use crate::sys::signals::Signals;
 use crate::text::one_line;
 
 /// Time limit of the whole ping.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Time limit of reading or writing its file in the state directory.
 const FILE_TIMEOUT: Duration = Duration::from_millis(500);
-/// A ping that does not get through is worth a warning so often.
+/// Least time between two warnings about pings that fail.
 const WARNED_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Pings, if a ping URL is set and a ping is due. `lock` is released before anybody is waited for.
@@ -47,7 +50,14 @@ pub(super) async fn ping<L>(
     let failure = (!is_success).then_some(summary);
     let left = until.saturating_duration_since(Instant::now() + FILE_TIMEOUT);
     let now = Time::now();
-    let warned_now = match ping::ping(url, failure, left).await {
+    let mut signals = Signals::catch();
+    let pinged = tokio::select! {
+        biased;
+        // Whoever ends the run does not wait for a service.
+        _ = signals.next() => return,
+        pinged = ping::ping(url, failure, left) => pinged,
+    };
+    let warned_now = match pinged {
         Ok(()) => {
             journal.detail(&format!("Pinged {shown}"));
             None
@@ -74,7 +84,11 @@ fn is_recent(warned: Time, now: Time) -> bool {
 impl Run<'_> {
     /// What this run found: of its last event, else of its last check and the outage.
     pub(super) fn in_one_line(&self) -> String {
-        if let Some(announcement) = self.announcements.last() {
+        let is_of_outage = |one: &&Announcement| {
+            let others = [Notice::Expiring, Notice::Stable];
+            !others.iter().any(|other| other.slug() == one.event)
+        };
+        if let Some(announcement) = self.announcements.iter().rfind(is_of_outage) {
             return announcement.summary.clone();
         }
         let down = self.state.state.ledger.down.as_ref();

@@ -335,13 +335,16 @@ impl Run<'_> {
             | Outcome::InterruptedAfterStart
             | Outcome::Looked => (),
         }
-        // The outage is the last event: a ping says what that is.
         if outcome != Outcome::SteppedAside {
             self.note_certificate().await;
         }
         self.remind(outcome, is_after_pause);
         self.post().await;
         self.state.save_changes().await;
+        self.can_use_outbox = !self.state.is_unusable();
+        if !self.can_use_outbox {
+            self.forget_what_repeats(self.restart.is_some() || outcome == Outcome::Unwedged);
+        }
         self.write_last().await;
         // What follows is no restart: the next run need not wait for a notify command.
         self.restart_lock = None;
@@ -417,6 +420,9 @@ impl Run<'_> {
     async fn note_planned(&mut self) {
         let planned = self.state.state.ledger.planned.take();
         if let Some(away) = planned.and_then(|since| since.before(self.began)) {
+            if let Some(down) = &mut self.state.state.ledger.down {
+                down.planned_s += away.as_secs();
+            }
             self.write(HistoryEvent::Planned, None, Some(away), None)
                 .await;
         }
@@ -427,7 +433,7 @@ impl Run<'_> {
             match note {
                 Note::Lasted { id } => self.write_of(HistoryEvent::Lasted, id).await,
                 Note::FellAgain { id } => self.write_of(HistoryEvent::FellAgain, id).await,
-                Note::Recovered { down, away, .. } => {
+                Note::Recovered { down, away } => {
                     if !down.text.is_empty() {
                         let away = away.as_secs();
                         let text = format!("Service was away {away} s: {}", down.text);
@@ -512,7 +518,7 @@ impl Run<'_> {
             Ok(None) => "its disk does not respond".to_owned(),
             Err(reason) => text::errno_text(&reason),
         };
-        self.state.give_up(failed);
+        self.history_failed = Some(failed);
     }
 }
 

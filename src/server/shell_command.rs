@@ -18,7 +18,7 @@ use super::restart_command::shell;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::{descriptors, ffi};
 
-/// As much of its output is kept, in bytes; the rest is read and dropped.
+/// Limit of the output that is kept, in bytes; the rest is read and dropped.
 const MOST_KEPT: usize = 64 << 10;
 
 /// Which part of its output is kept.
@@ -53,6 +53,8 @@ impl ShellCommand {
     ) -> io::Result<Self> {
         descriptors::close_stdin()?;
         let (reader, writer): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC)?;
+        // All that can fail comes before the start.
+        let output = pipe::Receiver::from_owned_fd(reader)?;
         let mut shell = Command::new(shell());
         shell.arg("-c").arg(command);
         prepare(&mut shell);
@@ -63,7 +65,7 @@ impl ShellCommand {
         Ok(Self {
             exit: Pidfd::of(i32::try_from(child.id()).unwrap_or_default()),
             child,
-            output: pipe::Receiver::from_owned_fd(reader)?,
+            output,
             keep,
             kept: Vec::new(),
             is_closed: false,

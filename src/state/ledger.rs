@@ -26,7 +26,7 @@ pub(crate) enum Condition {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub(crate) struct Down {
-    /// Number of its lines in the history.
+    /// Incident ID, the same in all its lines of the history.
     pub(crate) id: String,
     /// Slug of its first cause.
     pub(crate) cause: String,
@@ -48,6 +48,8 @@ pub(crate) struct Down {
     pub(crate) treated: bool,
     /// Whether it began with an answer, and not with the first check that ever took place.
     pub(crate) was_up: bool,
+    /// Seconds of it during pauses.
+    pub(crate) planned_s: u64,
     /// Seconds of it that the lines of the history count.
     pub(crate) counted: u64,
 }
@@ -81,7 +83,7 @@ pub(crate) struct Attempt {
     /// Whether the server then answered for 10 minutes; none as long as that is open.
     #[serde(default)]
     pub(crate) lasted: Option<bool>,
-    /// The history's number of the incident.
+    /// Incident ID, the same in all its lines of the history.
     #[serde(default)]
     pub(crate) id: String,
     /// The restart command's hash: another command begins a new count.

@@ -11,12 +11,12 @@ use crate::notice::Notice;
 /// Longest span that a verb takes, in seconds: ten years.
 const LONGEST: u64 = 10 * 365 * 86_400;
 
-/// Say how the servers are, and pause their monitor.
+/// Show the state of the servers, pause the monitor, test notifications.
 #[derive(Debug, Parser)]
 #[command(
     name = "monitor_myvnc",
     version,
-    about = "Say how the servers are, and pause their monitor",
+    about = "Show the state of the servers, pause the monitor, test notifications",
     max_term_width = 80,
     disable_help_subcommand = true
 )]

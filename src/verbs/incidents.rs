@@ -48,14 +48,15 @@ impl Incident {
         }
     }
 
-    fn take(&mut self, line: Line) {
+    /// `paused`: seconds of the line's time away in which the monitor was paused.
+    fn take(&mut self, line: Line, paused: u64) {
         match line.event {
             HistoryEvent::Lasted => return self.lasted = Some(true),
             HistoryEvent::FellAgain => return self.lasted = Some(false),
             _ => self.restarts += u32::from(line.is_restart()),
         }
         self.event = line.event;
-        self.away += line.away_s.unwrap_or(0);
+        self.away += line.away_s.unwrap_or(0).saturating_sub(paused);
         let owned = |text: Text| text.0.into_owned();
         if let Some(cause) = line.cause.map(owned) {
             // Another cause has a culprit of its own, or none.
@@ -107,16 +108,52 @@ pub(crate) fn is_incident(event: HistoryEvent) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Incidents {
     open: VecDeque<Incident>,
+    /// The last pauses in which a server was away. The line of a pause comes before that of an outage that goes on
+    /// after it.
+    pauses: VecDeque<PausedSpan>,
+}
+
+/// When a server was away during a pause.
+#[derive(Debug)]
+struct PausedSpan {
+    server: String,
+    from: Time,
+    until: Time,
+}
+
+impl PausedSpan {
+    /// Seconds of the line's time away that are within it.
+    fn within(&self, line: &Line) -> u64 {
+        if self.server != line.server {
+            return 0;
+        }
+        let (from, until) = (self.from.max(line.began()), self.until.min(line.at));
+        from.before(until).map_or(0, |span| span.as_secs())
+    }
 }
 
 impl Incidents {
     /// Takes the next line of a server; an incident of which no further line is awaited.
     pub(crate) fn take(&mut self, line: Line) -> Option<Incident> {
+        if line.event == HistoryEvent::Planned {
+            if self.pauses.len() == OPEN {
+                self.pauses.pop_front();
+            }
+            self.pauses.push_back(PausedSpan {
+                server: line.server.clone().into_owned(),
+                from: line.began(),
+                until: line.at,
+            });
+        }
+        let paused = match line.event {
+            HistoryEvent::Planned => 0,
+            _ => self.pauses.iter().map(|span| span.within(&line)).sum(),
+        };
         let mut open = self.open.iter_mut().rev();
         // Lines about no incident have no number.
         let mut same = open.by_ref().filter(|_| !line.id.is_empty());
         if let Some(incident) = same.find(|incident| incident.id == line.id) {
-            incident.take(line);
+            incident.take(line, paused);
             return None;
         }
         // Its first lines are too old to be read, or were lost with a file.
@@ -124,7 +161,7 @@ impl Incidents {
             return None;
         }
         let mut incident = Incident::new(&line);
-        incident.take(line);
+        incident.take(line, paused);
         self.open.push_back(incident);
         let is_full = self.open.len() > OPEN;
         is_full.then(|| self.open.pop_front()).flatten()
@@ -160,6 +197,16 @@ mod tests {
             outcome: text("failed"),
             by: None,
         }
+    }
+
+    #[test]
+    fn time_away_during_a_pause_does_not_count() {
+        let mut incidents = Incidents::default();
+        incidents.take(line("1", 1010, HistoryEvent::Failed, 10));
+        incidents.take(line("", 8000, HistoryEvent::Planned, 6900));
+        incidents.take(line("1", 8010, HistoryEvent::Recovered, 7000));
+        let one = incidents.open.iter().find(|one| one.id == "1").unwrap();
+        assert_eq!(one.away, 110);
     }
 
     #[test]

@@ -133,13 +133,12 @@ fn sample(notice: Notice, server: &Settings) -> Announcement {
             clients: BTreeMap::new(),
         },
         Notice::Stable => What::Stable { blamed: blamed() },
-        Notice::Expiring => What::Other,
+        Notice::Expiring => What::Expiring {
+            text: "the certificate expires soon".to_owned(),
+        },
     };
     let (name, host) = (server.shown_name(), host_name());
-    let cause = match notice {
-        Notice::Expiring => "the certificate expires soon".to_owned(),
-        _ => "this is a test of the notify command, nothing is wrong".to_owned(),
-    };
+    let cause = "this is a test of the notify command, nothing is wrong".to_owned();
     let summary = format!("TEST: {}", summary(&name, &what, &cause));
     let now = Time::now();
     Announcement {

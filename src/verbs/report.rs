@@ -12,7 +12,7 @@ use super::server::{DAY, How, Server};
 use super::status::{CERTIFICATE_DAYS, flapping, summary};
 use super::targets::Targets;
 use super::words::{Style, local, number, seconds};
-use super::{Processes, Refusal, nothing, print, targets};
+use super::{Refusal, nothing, print, targets};
 use crate::diagnosis::Kind;
 use crate::proc::machine::host_name;
 use crate::state::time::Time;
@@ -68,7 +68,6 @@ pub(super) fn show(flags: &cli::Report) -> Result<u8, Refusal> {
 impl Report {
     fn read(targets: &Targets, span: u64, now: Time) -> Self {
         let from = Time(now.0.saturating_sub(span));
-        let mut processes = Processes::new(now);
         let mut report = Self {
             host: host_name(),
             from,
@@ -81,17 +80,10 @@ impl Report {
         };
         for target in &targets.all {
             let mut count = Group::default();
-            let server = Server::read(
-                target,
-                now,
-                span,
-                false,
-                |state| processes.of(state),
-                &mut |incident| {
-                    count.add(incident);
-                    report.add(incident);
-                },
-            );
+            let server = Server::read(target, now, span, false, |_| None, &mut |incident| {
+                count.add(incident);
+                report.add(incident);
+            });
             let away = server.past.timeline.away.between(from.0, now.0);
             let notes = notes(&server, from, now);
             report.servers.push(Watched {
@@ -150,7 +142,7 @@ impl Report {
             (incidents, _) => {
                 let away = seconds(self.servers.iter().map(|one| one.away).sum());
                 let incidents = number(incidents.into(), "incident");
-                let mut text = format!("{incidents} in {span}; servers were away for {away}.");
+                let mut text = format!("{incidents} in {span}; away for {away} in all.");
                 if let Some(helped) = helped(&self.total) {
                     text = format!("{text} Did restarting help? {}.", capital(&helped));
                 }
@@ -164,7 +156,7 @@ impl Report {
             text = format!("No incident in {span}.");
         }
         if !sick.is_empty() {
-            text = format!("{text} Now to be looked after: {}.", sick.join(", "));
+            text = format!("{text} Needs attention: {}.", sick.join(", "));
         }
         text
     }
@@ -279,7 +271,7 @@ fn notes(server: &Server, from: Time, now: Time) -> Vec<String> {
             .availability(span, now)
             .and_then(|span| span.watched());
         let of = watched.map_or_else(String::new, |part| {
-            format!("; the availability is that of the other {part} %")
+            format!("; availability counts only the {part} % that was watched")
         });
         notes.push(format!("not watched for {}{of}", seconds(unwatched)));
     }

@@ -273,7 +273,12 @@ fn outages_restarts_holds_and_pauses_are_counted_and_shown() {
     // Events that wait, one that is not whole yet, and the number of those that were dropped.
     let outbox = site.path(&format!("state/127.0.0.1_{}.outbox", site.port));
     fs::create_dir_all(&outbox).unwrap();
-    for name in ["1.json", "2.json", "3.tmp", "3.dropped"] {
+    for name in [
+        "000000000001.json",
+        "000000000002.json",
+        "3.tmp",
+        "000000000003-1.dropped",
+    ] {
         fs::write(outbox.join(name), "").unwrap();
     }
     run(&mut monitor(&site));

@@ -10,11 +10,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::rig::{MONITOR, PATIENCE, Site, is_root, run, skip, wait_until};
+use crate::rig::{self, MONITOR, Mounted, PATIENCE, Site, is_root, run, skip, wait_until};
 
 const NOTIFIERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/notifiers");
 
@@ -906,6 +907,41 @@ fn no_value_begins_a_header_and_other_letters_are_encoded() {
         "{body}"
     );
     assert!(body.contains("could not be sent: 3"), "{body}");
+}
+
+#[test]
+fn an_event_is_handed_over_where_the_last_check_cannot_be_written() {
+    let site = Site::new("");
+    fs::create_dir_all(state_file(&site, "last")).unwrap();
+    let notify = noting(&site);
+    assert_eq!(run(&mut monitor(&site, "fail", &notify)).code(), Some(1));
+    assert_eq!(events(&site), ["failed"], "{}", site.log());
+}
+
+#[test]
+fn a_recovery_that_cannot_be_written_down_is_not_told_in_each_run() {
+    rig::in_private_namespace(|| {
+        let site = Site::new("");
+        let notify = noting(&site);
+        let disk = Mounted::tmpfs(&site.path("state"), MsFlags::empty(), "size=1m");
+        assert_eq!(run(&mut monitor(&site, "fail", &notify)).code(), Some(1));
+        assert_eq!(events(&site), ["failed"]);
+        let remount = |flags| {
+            let flags = MsFlags::MS_REMOUNT | flags;
+            mount(None::<&str>, &disk.0, None::<&str>, flags, None::<&str>).unwrap();
+        };
+        remount(MsFlags::MS_RDONLY);
+        let _server = site.start();
+        for _ in 0..2 {
+            assert_eq!(run(&mut monitor(&site, "fail", &notify)).code(), Some(0));
+        }
+        assert_eq!(events(&site), ["failed"]);
+        remount(MsFlags::empty());
+        for _ in 0..2 {
+            assert_eq!(run(&mut monitor(&site, "fail", &notify)).code(), Some(0));
+        }
+        assert_eq!(events(&site), ["failed", "recovered"]);
+    });
 }
 
 #[test]

@@ -168,6 +168,27 @@ fn a_run_that_comes_late_counts_the_restart_of_the_other_run() {
 }
 
 #[test]
+fn restarts_count_as_they_ended_where_the_history_cannot_be_written() {
+    let site = Site::new("");
+    fs::create_dir_all(state_file(&site, "history.jsonl")).unwrap();
+    for _ in 0..2 {
+        let (log, code) = ran(&site, site.monitor().args(["--max-restarts", "30"]));
+        assert_eq!(code, Some(0), "{log}");
+        let warning = format!(
+            "[WARNING] Cannot write {}: ",
+            state_file(&site, "history.jsonl").display()
+        );
+        assert_eq!(log.matches(&warning).count(), 1, "{log}");
+        for pid in site.servers() {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        }
+        wait_until("it is gone", || site.servers().is_empty());
+    }
+    let expected = json!({"answered": 2, "failed": 0});
+    assert_eq!(state(&site)["totals"]["restarts"], expected);
+}
+
+#[test]
 fn another_restart_command_begins_anew() {
     let site = Site::new("");
     let attempt = |verb: &str| {

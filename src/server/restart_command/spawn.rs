@@ -64,7 +64,7 @@ impl Prepared {
         let account = account.filter(|account| !account.is_own());
         let environment = match account {
             Some(account) => environment_of(account, set),
-            None => missing_environment(set),
+            None => missing_environment(),
         };
         if descriptors::soft_limit() < SHELL_LIMIT as u64 {
             return Err(too_few(&Errno::EMFILE.into()));
@@ -270,9 +270,12 @@ fn environment_of(
 
 /// USER, LOGNAME, HOME, SHELL and PATH, where they are missing: cron sets no USER, and
 /// `manage.py` recognises a running server by it.
-pub(crate) fn missing_environment(
-    set: impl Fn(&str) -> Option<OsString>,
-) -> Vec<(&'static str, OsString)> {
+pub(crate) fn missing_environment() -> Vec<(&'static str, OsString)> {
+    missing_of(set)
+}
+
+/// The same, where `set` looks up the variables of our own environment.
+fn missing_of(set: impl Fn(&str) -> Option<OsString>) -> Vec<(&'static str, OsString)> {
     let named = set("USER").or_else(|| set("LOGNAME"));
     let is_complete = named.is_some() && set("HOME").is_some() && set("SHELL").is_some();
     let account = if is_complete {
@@ -475,9 +478,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_in_our_own_environment_is_added() {
-        let added = |present: &[&str]| {
-            missing_environment(|name| present.contains(&name).then(|| "own".into()))
-        };
+        let added =
+            |present: &[&str]| missing_of(|name| present.contains(&name).then(|| "own".into()));
         let all = ["USER", "LOGNAME", "HOME", "SHELL", "PATH"];
         assert_eq!(added(&all), []);
         assert_eq!(added(&all[..4]), [("PATH", PATH.into())]);
