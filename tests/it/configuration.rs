@@ -218,7 +218,7 @@ fn all_mistakes_are_told_at_once() {
 #[test]
 fn a_server_overrides_what_is_shared_and_a_flag_overrides_both() {
     let text = "timeout = 3\nretries = 2\nno-verify-ssl = true\nrestart-cmd = \"a \\\"b\\\"\"\n\
-        [server.two]\nurl = \"https://ada:pw@vm:2\"\nca-cert = \"/etc/ssl/certs/ca-certificates.crt\"\n\
+        [server.two]\nurl = \"https://ada:hunter2@vm:2\"\nca-cert = \"/etc/ssl/certs/ca-certificates.crt\"\n\
         [server.one]\nurl = \"http://vm:1\"\ntimeout = 0.5\n";
     let (checked, file) = check(text, &["--retries", "7", "--server", "one"]);
     assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
@@ -233,11 +233,11 @@ fn a_server_overrides_what_is_shared_and_a_flag_overrides_both() {
     let (two, one) = checked.stdout.split_once("\n\n").unwrap();
     assert!(one.starts_with("[server.one]"), "in the order of the file");
     assert!(
-        two.contains("\"https://ada:***@vm:2\"") && !two.contains("pw"),
+        two.contains("\"https://ada:***@vm:2\"") && !two.contains("hunter2"),
         "{two}"
     );
     assert!(two.contains("no-verify-ssl = false\nca-cert = "), "{two}");
-    let (checked, _) = check(&checked.stdout.replace("***", "pw"), &[]);
+    let (checked, _) = check(&checked.stdout.replace("***", "hunter2"), &[]);
     assert_eq!(
         checked.code(),
         Some(0),
