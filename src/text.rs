@@ -1,5 +1,6 @@
 //! Texts of the log: one printable line, durations, errno texts and dates.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
@@ -10,15 +11,21 @@ pub(crate) const LONGEST_LINE: usize = 2000;
 /// Text from outside as one printable line: control characters, line separators and
 /// characters that turn the writing direction become `?`; at most `LONGEST_LINE` characters.
 pub(crate) fn one_line(text: &str) -> String {
+    printable(text).into_owned()
+}
+
+/// The same, without a copy of a text that is such a line.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| (b' '..=b'~').contains(&byte);
     if text.len() <= LONGEST_LINE && text.bytes().all(is_plain) {
-        return text.to_owned();
+        return text.into();
     }
     let mut starts = text.char_indices().skip(LONGEST_LINE - 1);
-    match (starts.next(), starts.next()) {
+    let line = match (starts.next(), starts.next()) {
         (Some((last, _)), Some(_)) => text[..last].replace(is_hostile, "?") + "…",
         _ => text.replace(is_hostile, "?"),
-    }
+    };
+    line.into()
 }
 
 fn is_hostile(c: char) -> bool {

@@ -61,12 +61,13 @@ impl fmt::Display for Mentioned {
 /// A duration as an administrator says it.
 pub(crate) fn ago(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
+    let (number, unit) = match seconds {
+        0..=119 => (seconds, " s"),
+        120..=7199 => (seconds / 60, " min"),
+        7200..=172_799 => (seconds / 3600, " h"),
+        _ => (seconds / 86_400, " days"),
+    };
+    number.to_string() + unit
 }
 
 /// Bytes in MiB.

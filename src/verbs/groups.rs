@@ -50,7 +50,10 @@ impl Groups {
         if let Some(group) = self.0.get_mut(name) {
             return group.add(incident);
         }
-        let group = self.0.entry(short(name, WIDTH / 2)).or_default();
+        let group = self
+            .0
+            .entry(short(name, WIDTH / 2).into_owned())
+            .or_default();
         group.add(incident);
     }
 

@@ -7,7 +7,7 @@ use super::cli;
 use super::groups::Groups;
 use super::incidents::{Incident, Incidents};
 use super::status::{outcome, what};
-use super::words::{Style, date, seconds, short};
+use super::words::{Style, put_date, seconds, short};
 use super::{Refusal, nothing, print, targets, written};
 use crate::journal::warn_stderr;
 use crate::state::history::{Entry, HistoryEvent, Line, Lines};
@@ -16,6 +16,10 @@ use crate::text::errno_text;
 
 /// Longest name that is shown whole, in characters.
 const LONGEST_NAME: usize = 32;
+/// Longest time that the server was away as it is written, in characters: `99 min`.
+const LONGEST_TIME: usize = 6;
+/// Length of most lines, in bytes.
+const TYPICAL_LINE: usize = 128;
 /// Number of incidents that are put in order and have common columns.
 const TOGETHER: usize = 2048;
 
@@ -254,6 +258,10 @@ struct Table {
 
 impl Table {
     fn add(&mut self, incident: Incident, out: &mut Output) {
+        let name = incident.server.chars().count().min(LONGEST_NAME);
+        self.name = self.name.max(name);
+        let (outcome, lasted) = outcome_of(&incident);
+        self.outcome = self.outcome.max(outcome.len() + lasted.len());
         self.incidents.push(incident);
         if self.incidents.len() >= TOGETHER {
             self.print(TOGETHER / 2, out);
@@ -263,28 +271,38 @@ impl Table {
     /// Prints the first ones.
     fn print(&mut self, number: usize, out: &mut Output) {
         self.incidents.sort_by_key(|incident| incident.began);
-        for one in &self.incidents {
-            let name = one.server.chars().count().min(LONGEST_NAME);
-            self.name = self.name.max(name);
-            let (outcome, lasted) = outcome_of(one);
-            self.outcome = self.outcome.max(outcome.len() + lasted.len());
-        }
         let style = Style::of_stdout();
-        let (name_width, outcome_width) = (self.name, self.outcome);
+        let mut line = String::with_capacity(TYPICAL_LINE);
         for incident in self.incidents.drain(..number) {
-            let began = date(incident.began);
-            let name = short(&incident.server, name_width);
-            let away = seconds(incident.away);
             let (outcome, lasted) = outcome_of(&incident);
-            let lasted_width = outcome_width - outcome.len();
-            let line = format!(
-                "{began}  {name:name_width$}  {away:>6}  {outcome}{lasted:lasted_width$}  {}",
-                what(&incident)
-            );
-            out.put(&style.plain(line.trim_end().to_owned()));
-            out.put("\n");
+            let name = short(&incident.server, self.name);
+            let away = seconds(incident.away);
+            put_date(&mut line, incident.began);
+            line.push_str("  ");
+            line.push_str(&name);
+            pad(&mut line, self.name.saturating_sub(name.chars().count()));
+            line.push_str("  ");
+            pad(&mut line, LONGEST_TIME.saturating_sub(away.len()));
+            line.push_str(&away);
+            line.push_str("  ");
+            line.push_str(outcome);
+            line.push_str(lasted);
+            pad(&mut line, self.outcome - outcome.len() - lasted.len());
+            line.push_str("  ");
+            line.push_str(&what(&incident));
+            line.truncate(line.trim_end().len());
+            line.push('\n');
+            line = style.plain(line);
+            out.put(&line);
+            line.clear();
         }
     }
+}
+
+/// Adds that many spaces, of which a column has at most `LONGEST_NAME`.
+fn pad(line: &mut String, number: usize) {
+    const SPACES: &str = "                                ";
+    line.push_str(SPACES.get(..number).unwrap_or(SPACES));
 }
 
 /// How an incident went, and whether that lasted.

@@ -89,9 +89,10 @@ impl Incident {
 
     /// Cause and culprit, with what there is of them.
     pub(crate) fn what(&self, culprit: Option<&str>) -> String {
-        let words = [self.cause.as_deref(), culprit];
-        let words: Vec<&str> = words.into_iter().flatten().collect();
-        words.join(" ")
+        match (self.cause.as_deref(), culprit) {
+            (Some(cause), Some(culprit)) => [cause, " ", culprit].concat(),
+            (one, other) => one.or(other).unwrap_or_default().to_owned(),
+        }
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn inhibit(flags: &cli::Inhibit) -> Result<u8, Refusal> {
     let by = Inhibit {
         pid: nix::unistd::getpid().as_raw(),
         by: caller(),
-        command: short(&redact::redacted(&words.join(" ")), LONGEST),
+        command: short(&redact::redacted(&words.join(" ")), LONGEST).into_owned(),
         at: Time::now(),
     };
     let mut inhibitions = Vec::new();

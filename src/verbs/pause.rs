@@ -29,7 +29,7 @@ pub(super) fn pause(flags: &cli::Pause) -> Result<u8, Refusal> {
         reason: flags
             .reason
             .as_deref()
-            .map(|text| short(text, LONGEST_REASON)),
+            .map(|text| short(text, LONGEST_REASON).into_owned()),
         at: now,
     };
     each(&flags.which, "pause", |target| {

@@ -1,5 +1,6 @@
 //! How the verbs write times, and lines for a terminal.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use chrono::{DateTime, Datelike, Local, TimeZone, Timelike};
 
 pub(crate) use crate::diagnosis::phrase::ago;
 use crate::state::time::Time;
-use crate::text::one_line;
+use crate::text::printable;
 
 /// Width of a terminal that no line exceeds, in columns.
 pub(crate) const WIDTH: usize = 79;
@@ -17,12 +18,26 @@ pub(crate) fn local(time: Time) -> DateTime<Local> {
     Local.from_utc_datetime(&time.utc().naive_utc())
 }
 
-/// A moment with its date: `2025-12-24 04:22:07`, several times as fast as chrono formats it.
-pub(crate) fn date(time: Time) -> String {
-    let there = local(time);
-    let (year, month, day) = (there.year(), there.month(), there.day());
-    let (hour, minute, second) = (there.hour(), there.minute(), there.second());
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+/// Adds a moment with its date: `2025-12-24 04:22:07`, many times as fast as chrono formats it.
+pub(crate) fn put_date(line: &mut String, time: Time) {
+    // With its zone, it would be converted for each of the numbers.
+    let there = local(time).naive_local();
+    let year = u32::try_from(there.year()).unwrap_or_default();
+    let mut date = *b"0000-00-00 00:00:00";
+    for (at, number) in [
+        (0, year / 100),
+        (2, year),
+        (5, there.month()),
+        (8, there.day()),
+        (11, there.hour()),
+        (14, there.minute()),
+        (17, there.second()),
+    ] {
+        let [number, ..] = (number % 100).to_le_bytes();
+        date[at] += number / 10;
+        date[at + 1] += number % 10;
+    }
+    line.push_str(&String::from_utf8_lossy(&date));
 }
 
 /// A moment near now: `10:22`, `Tue 04:22`, `2025-12-24 04:22`.
@@ -72,17 +87,17 @@ pub(crate) fn number(number: u64, noun: &str) -> String {
 
 /// The name as an argument of a shell's command.
 pub(crate) fn quoted(name: &str) -> String {
-    shlex::try_quote(name).map_or_else(|_| name.to_owned(), std::borrow::Cow::into_owned)
+    shlex::try_quote(name).map_or_else(|_| name.to_owned(), Cow::into_owned)
 }
 
 /// Untrusted text in at most so many columns.
-pub(crate) fn short(text: &str, most: usize) -> String {
-    let text = one_line(text);
+pub(crate) fn short(text: &str, most: usize) -> Cow<'_, str> {
+    let text = printable(text);
     if text.chars().count() <= most {
         return text;
     }
     let kept: String = text.chars().take(most.saturating_sub(1)).collect();
-    kept + "…"
+    (kept + "…").into()
 }
 
 /// Breaks a text at spaces: the first line begins with `head`, others with as many spaces as that is wide.

@@ -96,7 +96,7 @@ fn longest(report: &Report, text: &mut String) {
     text.push_str("\nLongest outages\n");
     let rows = report.longest.iter().map(|incident| {
         let began = moment(incident.began);
-        let name = short(&incident.server, LONGEST_NAME);
+        let name = short(&incident.server, LONGEST_NAME).into_owned();
         (began, name, seconds(incident.away), incident)
     });
     let rows: Vec<_> = rows.collect();

@@ -1,5 +1,6 @@
 //! The table of availability, and the last incidents.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -10,6 +11,7 @@ use super::super::words::{self, Style, WIDTH, short};
 use super::LONGEST_NAME;
 use crate::state::history::HistoryEvent;
 use crate::state::time::Time;
+use crate::text::printable;
 
 /// Spans of the table, with their names.
 pub(super) const SPANS: [(&str, u64); 3] = [("24 h", DAY), ("7 d", 7 * DAY), ("30 d", MONTH)];
@@ -153,5 +155,8 @@ pub(in super::super) fn what(incident: &Incident) -> String {
         let comma = if what.is_empty() { "" } else { ", " };
         let _ = write!(what, "{comma}by {by}");
     }
-    crate::text::one_line(&what)
+    match printable(&what) {
+        Cow::Borrowed(_) => what,
+        Cow::Owned(line) => line,
+    }
 }
