@@ -919,6 +919,36 @@ fn an_event_is_handed_over_where_the_last_check_cannot_be_written() {
 }
 
 #[test]
+fn without_a_state_a_failure_says_that_it_is_told_by_each_run() {
+    let site = Site::new("");
+    fs::write(site.path("state"), "").unwrap();
+    let notify = format!(
+        "echo \"$MONITOR_MYVNC_EVENT $MONITOR_MYVNC_SUMMARY\" >> '{}'",
+        site.path("events").display()
+    );
+    for _ in 0..2 {
+        assert_eq!(run(&mut monitor(&site, "fail", &notify)).code(), Some(1));
+    }
+    let told = noted(&site);
+    let again = "; sent by each run until the state directory can be used";
+    for (event, summary) in &told {
+        assert_eq!(event, "failed");
+        assert!(summary.ends_with(again), "{summary}");
+    }
+    assert_eq!(told.len(), 2, "{}", site.log());
+    // What is not repeated does not say so.
+    assert_eq!(
+        run(&mut monitor(&site, "start", &notify)).code(),
+        Some(0),
+        "{}",
+        site.log()
+    );
+    let told = noted(&site);
+    assert_eq!((told.len(), &*told[2].0), (3, "restarted"));
+    assert!(!told[2].1.contains("each run"), "{told:?}");
+}
+
+#[test]
 fn a_recovery_that_cannot_be_written_down_is_not_told_in_each_run() {
     rig::in_private_namespace(|| {
         let site = Site::new("");
