@@ -498,6 +498,31 @@ fn notify_test_hands_a_sample_of_each_event_to_each_server_s_command() {
 }
 
 #[test]
+fn notify_test_tries_all_servers_at_once() {
+    let site = Site::new("");
+    // Each command waits for the other one.
+    let meets = |own: &str, other: &str| {
+        let (own, other) = (site.path(own), site.path(other));
+        format!(
+            "touch '{}'; until [ -e '{}' ]; do sleep 0.05; done",
+            own.display(),
+            other.display()
+        )
+    };
+    let (main, test) = (meets("a", "b"), meets("b", "a"));
+    let config = configuration(
+        &site,
+        &[("main", Some(main.as_str())), ("test", Some(test.as_str()))],
+    );
+    let all = run(Command::new(MONITOR)
+        .args(["notify", "--test", "--config"])
+        .arg(config));
+    assert_eq!(all.code(), Some(0), "{all:?}");
+    let taken = "the notify command has taken the event failed";
+    assert_eq!(all.stdout, format!("main: {taken}\ntest: {taken}\n"));
+}
+
+#[test]
 fn the_notifiers_are_clean_shell() {
     let notifiers = fs::read_dir(NOTIFIERS)
         .unwrap()

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::rig::devtools::DevTools;
@@ -563,10 +565,8 @@ fn the_page_prints_light_and_breaks_no_card() {
     // As browsers print where nothing else is chosen: without backgrounds.
     let paper = json!({"printBackground": false, "paperWidth": 8.27, "paperHeight": 11.69});
     let data = tools.ask("Page.printToPDF", &paper);
-    let encoded = states.path("report.base64");
-    fs::write(&encoded, data["data"].as_str().unwrap()).unwrap();
-    let decoded = Command::new("base64").arg("-d").arg(encoded).output();
-    fs::write(&printed, decoded.unwrap().stdout).unwrap();
+    let data = BASE64_STANDARD.decode(data["data"].as_str().unwrap());
+    fs::write(&printed, data.unwrap()).unwrap();
     let Ok(text) = Command::new("pdftotext").arg(&printed).arg("-").output() else {
         return skip("pdftotext is not installed");
     };
