@@ -155,6 +155,63 @@ pub(crate) fn redacted(text: &str) -> String {
     shown
 }
 
+/// A command that hands something over, with each secret as `***`. Of an address, scheme and host are shown, because
+/// the rest of a webhook's address is its secret; of a scheme other than HTTP nothing, because its host can be a token.
+pub(crate) fn without_addresses(command: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'');
+    let mut shown = String::with_capacity(command.len());
+    let mut is_value = false;
+    for piece in command.split_inclusive(ends) {
+        let text = piece.strip_suffix(ends).unwrap_or(piece);
+        let is_key = |name: &str| name.to_ascii_lowercase().ends_with("key");
+        let named = text.split_once('=').filter(|(name, _)| is_key(name));
+        match named {
+            Some((name, value)) if !value.is_empty() => shown.extend([name, "=", HIDDEN]),
+            _ if is_value && !text.is_empty() => shown.push_str(HIDDEN),
+            _ => shown.push_str(&without_path(text)),
+        }
+        is_value = named.is_some_and(|(_, value)| value.is_empty());
+        shown.push_str(&piece[text.len()..]);
+    }
+    redacted(&shown)
+}
+
+/// A word in which of an address only scheme and host are left.
+fn without_path(word: &str) -> String {
+    // curl(1) and others take an address without a scheme: a host with a dot before the first slash.
+    let value = word.find('=').map_or(0, |at| at + 1);
+    let start = match word.find("://") {
+        Some(at) => at + 3,
+        None => value,
+    };
+    let (scheme, address) = word.split_at(start);
+    let end = address.find(['/', '?', '#']);
+    let (authority, path) = address.split_at(end.unwrap_or(address.len()));
+    if start == value {
+        let is_host = authority.contains('.') && authority.starts_with(char::is_alphanumeric);
+        return if path.starts_with('/') && is_host {
+            format!("{scheme}{authority}/{HIDDEN}")
+        } else {
+            word.to_owned()
+        };
+    }
+    let lower = scheme.to_ascii_lowercase();
+    // A password with a slash in it ends after what looks like the host.
+    let is_http = lower.ends_with("http://") || lower.ends_with("https://");
+    if !is_http || path.contains('@') {
+        return format!("{scheme}{HIDDEN}");
+    }
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((_, host)) => ("***@", host),
+        None => ("", authority),
+    };
+    let path = match path {
+        "" | "/" => path.to_owned(),
+        _ => format!("/{HIDDEN}"),
+    };
+    format!("{scheme}{user}{host}{path}")
+}
+
 /// One word, behind that context.
 fn without_in(word: &str, expected: Next, context: &mut Context) -> (String, Next) {
     let bare = word.trim_matches(['"', '\'', ',', ';']);
@@ -345,7 +402,7 @@ fn without_userinfo(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_token, redacted};
+    use super::{is_token, redacted, without_addresses};
     use crate::fuzz::{fuzz, linear};
 
     #[test]
@@ -613,6 +670,46 @@ mod tests {
                     format!("{prefix}{shown}")
                 );
             }
+        }
+    }
+
+    #[test]
+    fn of_an_address_only_the_host_is_shown() {
+        for (command, shown) in [
+            ("/usr/libexec/x/notify-mail", "/usr/libexec/x/notify-mail"),
+            (
+                "MAILTO=a@vm /opt/n.d/notify --to b@vm",
+                "MAILTO=a@vm /opt/n.d/notify --to b@vm",
+            ),
+            (
+                "WEBHOOK_URL_FILE=/etc/hook ./notify.sh",
+                "WEBHOOK_URL_FILE=/etc/hook ./notify.sh",
+            ),
+            (
+                "WEBHOOK_URL='https://hooks.vm/a/b' x",
+                "WEBHOOK_URL='https://hooks.vm/***' x",
+            ),
+            ("curl -d @- HTTPS://vm:1?a=b", "curl -d @- HTTPS://vm:1/***"),
+            ("curl https://vm", "curl https://vm"),
+            ("curl http://vm/", "curl http://vm/"),
+            ("curl https://tok@vm/", "curl https://***@vm/"),
+            ("curl https://ada:p/w@vm", "curl https://***"),
+            (
+                "curl --url=hooks.vm/a\n\thooks.vm/b",
+                "curl --url=hooks.vm/***\n\thooks.vm/***",
+            ),
+            (
+                "apprise tgram://TOKEN/CHAT -b x",
+                "apprise tgram://*** -b x",
+            ),
+            ("PAGERDUTY_KEY=abc notify", "PAGERDUTY_KEY=*** notify"),
+            (
+                "PAGERDUTY_KEY=\"abc\" notify",
+                "PAGERDUTY_KEY=\"***\" notify",
+            ),
+            ("notify --token abc", "notify --token ***"),
+        ] {
+            assert_eq!(without_addresses(command), shown, "{command}");
         }
     }
 

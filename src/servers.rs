@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use crate::cli::{self, Cli};
@@ -18,7 +19,7 @@ use crate::server::config_dir::config_dir;
 use crate::server::{restart_command, search};
 use crate::settings::Settings;
 use crate::sys::account;
-use crate::text::one_line;
+use crate::text::{errno_text, one_line};
 use crate::usage::{Place, UsageError};
 
 /// What the command line asks for.
@@ -357,6 +358,22 @@ fn own_doubts(settings: &Settings) -> Vec<String> {
             ));
         }
     }
+    if let Some(directory) = &settings.metrics_dir {
+        let file_inside = AccessFlags::W_OK | AccessFlags::X_OK;
+        let looked = if directory.is_file() {
+            Err(Errno::ENOTDIR)
+        } else {
+            access(directory, file_inside)
+        };
+        if let Err(reason) = looked {
+            doubts.push(format!(
+                "the metrics directory {} cannot be written: {}; create it and let the monitor write to it, or give another \
+                 metrics-dir",
+                directory.display(),
+                errno_text(&reason.into())
+            ));
+        }
+    }
     if let Some(pattern) = &settings.server_log {
         if glob::glob(pattern).is_ok_and(|mut paths| paths.next().is_none()) {
             doubts.push(format!("server-log {pattern} matches no file"));
@@ -397,7 +414,7 @@ fn are_named_apart(one: &Settings, other: &Settings) -> bool {
         || matches!((one.user, other.user), (Some(one), Some(other)) if one != other)
 }
 
-/// The settings as they would stand in a configuration file, each with its origin; no password is shown.
+/// The settings as they would stand in a configuration file, each with its origin; no secret is shown.
 fn show(
     matches: &ArgMatches,
     settings: &Settings,
@@ -423,6 +440,7 @@ fn show(
             "logfile" => Some(quoted(&settings.logfile.to_string_lossy())),
             "state-dir" => Some(quoted(&settings.state_dir.to_string_lossy())),
             "ping-url" => settings.shown_ping_url().as_deref().map(quoted),
+            "notify-cmd" => raw.map(|raw| quoted(&redact::without_addresses(&raw))),
             _ if cli::is_switch(arg) => Some(matches.get_flag(id).to_string()),
             _ if cli::is_number(arg) => raw,
             _ => raw.map(|raw| quoted(&redact::redacted(&raw))),

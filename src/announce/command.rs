@@ -136,6 +136,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::proc::process::{Proc, is_dead};
 
     fn event() -> Announcement {
         Announcement {
@@ -197,5 +198,34 @@ mod tests {
         let (said, taken) = hand_over(flood, &event(), LIMIT, soon).await;
         assert_eq!(taken, Err(Failure::Interrupted("SIGTERM")));
         assert!(said.len() <= 5);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_child_in_a_session_of_its_own_is_killed_too() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display();
+        let inner = format!("echo $$ >{path}; exec sleep 77.126");
+        let apart = format!("setsid sh -c '{inner}' & wait");
+        let pid = || -> Option<i32> {
+            std::fs::read_to_string(&file)
+                .ok()?
+                .strip_suffix('\n')?
+                .parse()
+                .ok()
+        };
+        let is_there = async {
+            while pid().is_none() {
+                tokio::task::yield_now().await;
+            }
+            "SIGTERM"
+        };
+        let (_, taken) = hand_over(&apart, &event(), LIMIT, is_there).await;
+        assert_eq!(taken, Err(Failure::Interrupted("SIGTERM")));
+        let pid = pid().unwrap();
+        let began = Instant::now();
+        while Proc::here().stat(pid).is_ok_and(|stat| !is_dead(&stat)) {
+            assert!(began.elapsed() < LIMIT, "PID {pid} is still there");
+            tokio::task::yield_now().await;
+        }
     }
 }

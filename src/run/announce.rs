@@ -22,6 +22,9 @@ use crate::text::{end, seconds};
 /// No further event is handed over after this time: the notify command is slow, and the next run goes on.
 const ENOUGH: Duration = Duration::from_secs(5);
 
+/// How the summary of a failure ends that no run can write down.
+const AGAIN: &str = "; sent by each run until the state directory can be used";
+
 impl Run<'_> {
     /// Notes what is to be announced when this run ends. `down`: the outage that it is about, `away`: how long the
     /// server is or was away.
@@ -165,7 +168,7 @@ impl Run<'_> {
     }
 
     /// Keeps only what this run itself has seen fail or has healed: where the state cannot be written, each run would
-    /// announce the rest again.
+    /// announce the rest again. A failure is announced again, rather than never, and says so.
     pub(super) fn forget_what_repeats(&mut self, has_acted: bool) {
         let is_own = |one: &Announcement| {
             let is = |notice: Notice| one.event == notice.slug();
@@ -173,6 +176,11 @@ impl Run<'_> {
         };
         self.announcements.retain(is_own);
         self.unkept.retain(is_own);
+        for one in self.announcements.iter_mut().chain(&mut self.unkept) {
+            if one.event == Notice::Failed.slug() {
+                one.summary.push_str(AGAIN);
+            }
+        }
     }
 
     /// Sends the events to journald, then to the notify command.

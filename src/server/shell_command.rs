@@ -15,11 +15,15 @@ use nix::unistd::{Pid, pipe2};
 use tokio::net::unix::pipe;
 
 use super::restart_command::shell;
+use crate::proc::process::Proc;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::{descriptors, ffi};
 
 /// Limit of the output that is kept, in bytes; the rest is read and dropped.
 const MOST_KEPT: usize = 64 << 10;
+
+/// Limit of the descendants that are ended one by one.
+const MOST_DESCENDANTS: usize = 1000;
 
 /// Which part of its output is kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -96,10 +100,20 @@ impl ShellCommand {
         })
     }
 
-    /// Ends what is left of it, its children too, and returns what it has said.
+    /// Ends what is left of it and what descends from it, also in other process groups, and returns what it has
+    /// said. What has no parent any more goes on, as a daemon does.
     pub(crate) fn end(self) -> String {
         if let Ok(group) = i32::try_from(self.child.id()) {
+            // Once a parent has ended, nothing says any more whose child a process was.
+            let below = descendants(group);
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            for (pid, start_time) in below {
+                let is_same = || Proc::here().is_alive(pid, start_time);
+                let handle = Pidfd::of(pid);
+                if is_same() {
+                    let _ = handle.send(rustix::process::Signal::KILL, is_same);
+                }
+            }
         }
         self.finish().1
     }
@@ -141,4 +155,23 @@ impl ShellCommand {
             }
         }
     }
+}
+
+/// What descends from a process, as (PID, start time).
+fn descendants(pid: i32) -> Vec<(i32, u64)> {
+    let proc = Proc::here();
+    let mut found = Vec::new();
+    let mut parents = vec![pid];
+    while let Some(parent) = parents.pop() {
+        for child in proc.children(parent) {
+            if let Ok(stat) = proc.stat(child) {
+                found.push((child, stat.starttime));
+                parents.push(child);
+            }
+        }
+        if found.len() >= MOST_DESCENDANTS {
+            break;
+        }
+    }
+    found
 }

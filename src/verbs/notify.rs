@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use tokio::task::{LocalSet, spawn_local};
+
 use super::{Refusal, cli, print};
-use crate::announce::command::{self, hand_over};
+use crate::announce::command::{self, Failure, hand_over};
 use crate::announce::summary::{What, summary};
 use crate::announce::{Announcement, ShownCause};
 use crate::defaults;
@@ -45,36 +47,58 @@ pub(super) fn notify(flags: &cli::Notify) -> Result<u8, Refusal> {
             ));
             Refusal::Failure
         })?;
-    let mut status = u8::from(!is_complete);
-    for server in &found {
-        let Some(command) = &server.notify_cmd else {
-            continue;
-        };
-        let name = one_line(&server.shown_name());
-        let sample = sample(flags.test, server);
-        let (said, taken) = runtime.block_on(async {
-            let mut signals = Signals::catch();
-            hand_over(command, &sample, command::LIMIT, signals.next()).await
-        });
-        let lines = said.iter().map(|line| {
-            let line = one_line(&redact::redacted(line));
-            format!("{name}: {line}\n")
-        });
-        print(&lines.collect::<String>())?;
-        match taken {
-            Ok(()) => {
-                let event = flags.test.slug();
-                print(&format!(
-                    "{name}: the notify command has taken the event {event}\n"
-                ))?;
-            }
-            Err(failure) => {
-                warn_stderr(&format!("{name}: the notify command has failed: {failure}"));
-                status = 1;
-            }
+    let commands = LocalSet::new();
+    runtime.block_on(commands.run_until(async {
+        // All at once: each can take its whole time.
+        let tried: Vec<_> = found
+            .iter()
+            .filter_map(|server| {
+                let command = server.notify_cmd.clone()?;
+                let sample = sample(flags.test, server);
+                let handing = async move {
+                    let mut signals = Signals::catch();
+                    hand_over(&command, &sample, command::LIMIT, signals.next()).await
+                };
+                Some((one_line(&server.shown_name()), spawn_local(handing)))
+            })
+            .collect();
+        let mut status = u8::from(!is_complete);
+        for (name, handing) in tried {
+            let Ok((said, taken)) = handing.await else {
+                return Err(Refusal::Failure);
+            };
+            let is_taken = report(&name, flags.test, &said, taken)?;
+            status = status.max(u8::from(!is_taken));
+        }
+        Ok(status)
+    }))
+}
+
+/// Prints what the command of a server said; whether it has taken the event.
+fn report(
+    name: &str,
+    event: Notice,
+    said: &[String],
+    taken: Result<(), Failure>,
+) -> Result<bool, Refusal> {
+    let lines = said.iter().map(|line| {
+        let line = one_line(&redact::redacted(line));
+        format!("{name}: {line}\n")
+    });
+    print(&lines.collect::<String>())?;
+    match taken {
+        Ok(()) => {
+            let event = event.slug();
+            print(&format!(
+                "{name}: the notify command has taken the event {event}\n"
+            ))?;
+            Ok(true)
+        }
+        Err(failure) => {
+            warn_stderr(&format!("{name}: the notify command has failed: {failure}"));
+            Ok(false)
         }
     }
-    Ok(status)
 }
 
 /// The servers of the configuration file that are meant, and whether all could be read.

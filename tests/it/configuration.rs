@@ -780,6 +780,55 @@ fn what_will_not_work_is_found_before_an_outage() {
 }
 
 #[test]
+fn the_address_in_a_notify_command_is_a_secret() {
+    let checked = run(Command::new(MONITOR).args([
+        "--check-config",
+        "--url=http://vm",
+        "--logfile=/tmp/m.log",
+        "--restart-cmd=true",
+        "--notify-cmd=WEBHOOK_URL=https://hooks.example.com/services/T0/B0/tr0ub4dor /usr/libexec/notify",
+    ]));
+    assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+    let shown = "notify-cmd = \"WEBHOOK_URL=https://hooks.example.com/*** /usr/libexec/notify\"\n";
+    assert!(checked.stdout.contains(shown), "{}", checked.stdout);
+}
+
+#[test]
+fn a_metrics_directory_that_cannot_be_written_is_found_before_the_first_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let check = |metrics: &Path| {
+        let checked = run(Command::new(MONITOR)
+            .args([
+                "--check-config",
+                "--url=http://vm",
+                "--logfile=/tmp/m.log",
+                "--restart-cmd=true",
+            ])
+            .arg("--metrics-dir")
+            .arg(metrics)
+            .arg("--state-dir")
+            .arg(directory.path()));
+        assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+        checked.stderr
+    };
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let missing = directory.path().join("missing");
+    for (metrics, reason) in [
+        (missing.as_path(), "No such file or directory"),
+        (&file, "Not a directory"),
+    ] {
+        let expected = format!(
+            "monitor_myvnc: warning: the metrics directory {} cannot be written: {reason}; create it and let the monitor write to it, or \
+             give another metrics-dir\n",
+            metrics.display()
+        );
+        assert_eq!(check(metrics), expected);
+    }
+    assert_eq!(check(directory.path()), "");
+}
+
+#[test]
 fn a_healthy_run_warns_of_a_wrong_restart_command_once_a_day() {
     in_private_namespace(|| {
         let site = Site::new("");

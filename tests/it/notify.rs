@@ -498,6 +498,31 @@ fn notify_test_hands_a_sample_of_each_event_to_each_server_s_command() {
 }
 
 #[test]
+fn notify_test_tries_all_servers_at_once() {
+    let site = Site::new("");
+    // Each command waits for the other one.
+    let meets = |own: &str, other: &str| {
+        let (own, other) = (site.path(own), site.path(other));
+        format!(
+            "touch '{}'; until [ -e '{}' ]; do sleep 0.05; done",
+            own.display(),
+            other.display()
+        )
+    };
+    let (main, test) = (meets("a", "b"), meets("b", "a"));
+    let config = configuration(
+        &site,
+        &[("main", Some(main.as_str())), ("test", Some(test.as_str()))],
+    );
+    let all = run(Command::new(MONITOR)
+        .args(["notify", "--test", "--config"])
+        .arg(config));
+    assert_eq!(all.code(), Some(0), "{all:?}");
+    let taken = "the notify command has taken the event failed";
+    assert_eq!(all.stdout, format!("main: {taken}\ntest: {taken}\n"));
+}
+
+#[test]
 fn the_notifiers_are_clean_shell() {
     let notifiers = fs::read_dir(NOTIFIERS)
         .unwrap()
@@ -916,6 +941,36 @@ fn an_event_is_handed_over_where_the_last_check_cannot_be_written() {
     let notify = noting(&site);
     assert_eq!(run(&mut monitor(&site, "fail", &notify)).code(), Some(1));
     assert_eq!(events(&site), ["failed"], "{}", site.log());
+}
+
+#[test]
+fn without_a_state_a_failure_says_that_it_is_told_by_each_run() {
+    let site = Site::new("");
+    fs::write(site.path("state"), "").unwrap();
+    let notify = format!(
+        "echo \"$MONITOR_MYVNC_EVENT $MONITOR_MYVNC_SUMMARY\" >> '{}'",
+        site.path("events").display()
+    );
+    for _ in 0..2 {
+        assert_eq!(run(&mut monitor(&site, "fail", &notify)).code(), Some(1));
+    }
+    let told = noted(&site);
+    let again = "; sent by each run until the state directory can be used";
+    for (event, summary) in &told {
+        assert_eq!(event, "failed");
+        assert!(summary.ends_with(again), "{summary}");
+    }
+    assert_eq!(told.len(), 2, "{}", site.log());
+    // What is not repeated does not say so.
+    assert_eq!(
+        run(&mut monitor(&site, "start", &notify)).code(),
+        Some(0),
+        "{}",
+        site.log()
+    );
+    let told = noted(&site);
+    assert_eq!((told.len(), &*told[2].0), (3, "restarted"));
+    assert!(!told[2].1.contains("each run"), "{told:?}");
 }
 
 #[test]

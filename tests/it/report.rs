@@ -5,8 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
+use crate::rig::devtools::DevTools;
 use crate::rig::{Run, run, skip};
 use crate::verbs::{States, assert_golden, said, three};
 
@@ -461,6 +464,136 @@ fn a_browser_shows_the_page_and_asks_for_nothing() {
         (messages.len(), asked),
         (1, vec![]),
         "the policy of the page stops it"
+    );
+}
+
+/// What a screen reader gets of a part of a page, as role and name of each node, the ancestors first.
+fn read_aloud<'a>(nodes: &'a [Value], id: &Value, said: &mut Vec<(&'a str, &'a str)>) {
+    let node = nodes.iter().find(|node| node["nodeId"] == *id).unwrap();
+    let text = |key: &str| node[key]["value"].as_str().unwrap_or_default();
+    if node["ignored"] != true {
+        said.push((text("role"), text("name")));
+    }
+    for child in node["childIds"].as_array().into_iter().flatten() {
+        read_aloud(nodes, child, said);
+    }
+}
+
+#[test]
+fn a_screen_reader_gets_the_hours_as_a_sentence_and_a_table() {
+    let (states, page) = html(hostile);
+    if Browser::on(&states).is_none() {
+        return;
+    }
+    assert!(page.contains("<html lang=\"en\">"), "{page}");
+    let file = states.path("report.html");
+    fs::write(&file, page.replace("<details>", "<details open>")).unwrap();
+    let mut tools = DevTools::show(&file, &states.path("profile"));
+    let tree = tools.ask("Accessibility.getFullAXTree", &json!({}));
+    let nodes = tree["nodes"].as_array().unwrap();
+    let mut said = Vec::new();
+    read_aloud(nodes, &nodes[0]["nodeId"], &mut said);
+    let names = |role: &str| -> Vec<&str> {
+        let nodes = said.iter().filter(|(of, _)| *of == role);
+        nodes.map(|(_, name)| *name).collect()
+    };
+    for landmark in ["banner", "main", "contentinfo"] {
+        assert_eq!(names(landmark).len(), 1, "{landmark}: {said:?}");
+    }
+    let images: Vec<&Value> = nodes
+        .iter()
+        .filter(|node| node["ignored"] != true && node["role"]["value"] == "image")
+        .collect();
+    assert_eq!(images.len(), names("article").len());
+    for image in images {
+        let mut inside = Vec::new();
+        read_aloud(nodes, &image["nodeId"], &mut inside);
+        assert_eq!(inside.len(), 1, "only the picture: {inside:?}");
+        assert!(inside[0].1.ends_with(" by the hour"), "{inside:?}");
+        let text = image["description"]["value"].as_str().unwrap();
+        let start = "A row for each day, a column for each hour. ";
+        let what = text.strip_prefix(start).unwrap();
+        // Where a table is named, one follows.
+        let name = inside[0].1.trim_end_matches(" by the hour");
+        let table = format!("{name} by day; on other days nothing happened");
+        assert_eq!(
+            what.ends_with(" The table below says when."),
+            names("table").contains(&table.as_str()),
+            "{what}"
+        );
+    }
+    let mut switches = names("DisclosureTriangle");
+    assert!(switches.contains(&"main as a table"), "{switches:?}");
+    let count = switches.len();
+    switches.sort_unstable();
+    switches.dedup();
+    assert_eq!(switches.len(), count, "each has a name of its own");
+    let away = |name: &&str| name.starts_with("away for ") && name.contains(":00 (");
+    assert!(names("cell").into_iter().any(|name| away(&name)));
+    assert!(names("rowheader").len() > 28 && names("columnheader").len() > 8);
+}
+
+/// Paused servers with a long card each: its heading has the name, its end the reason.
+fn paused(states: &States) {
+    for number in 0..9 {
+        let name = format!("server{number}");
+        states.healthy(&name);
+        // Elsewhere on the page, the name is that of the history's lines.
+        let state = json!({"server": format!("heading{number}"), "phase": "up", "since": states.time(40 * DAY)});
+        states.state(&name, state);
+        states.line(&name, ("", 40 * DAY, "planned", "", "", 1));
+        states.line(
+            &name,
+            ("1", 3 * DAY, "restarted", "child", "bjobs", 2 * HOUR),
+        );
+        let reason = format!("the end of {}", "a long text ".repeat(number));
+        let reason = format!("{reason}reason{number}");
+        let pause = json!({"until": states.time(-HOUR), "by": "alice", "reason": reason, "at": states.time(60)});
+        states.pause(&name, &json!({"format": 1, "pause": pause}));
+    }
+}
+
+#[test]
+fn the_page_prints_light_and_breaks_no_card() {
+    let (states, page) = html(paused);
+    if Browser::on(&states).is_none() {
+        return;
+    }
+    let (file, printed) = (states.path("report.html"), states.path("report.pdf"));
+    fs::write(&file, &page).unwrap();
+    let mut tools = DevTools::show(&file, &states.path("profile"));
+    // As browsers print where nothing else is chosen: without backgrounds.
+    let paper = json!({"printBackground": false, "paperWidth": 8.27, "paperHeight": 11.69});
+    let data = tools.ask("Page.printToPDF", &paper);
+    let data = BASE64_STANDARD.decode(data["data"].as_str().unwrap());
+    fs::write(&printed, data.unwrap()).unwrap();
+    let Ok(text) = Command::new("pdftotext").arg(&printed).arg("-").output() else {
+        return skip("pdftotext is not installed");
+    };
+    let text = String::from_utf8(text.stdout).unwrap();
+    let pages: Vec<&str> = text.split('\u{c}').collect();
+    assert!(pages.len() > 3, "{text}");
+    let on = |word: &str| pages.iter().position(|page| page.contains(word));
+    for number in 0..9 {
+        let first = on(&format!("heading{number}"));
+        assert!(first.is_some(), "{text}");
+        assert_eq!(first, on(&format!("reason{number}")), "{number}: {text}");
+    }
+    // What needs a click is not there.
+    assert!(!text.contains("as a table"), "{text}");
+    let shown = Command::new("pdftoppm")
+        .args(["-gray", "-r", "30", "-f", "1", "-l", "1"])
+        .arg(&printed)
+        .output()
+        .unwrap();
+    // PGM: three lines of text, then a byte for each pixel.
+    let mut parts = shown.stdout.splitn(4, |byte| *byte == b'\n');
+    let pixels = parts.nth(3).unwrap();
+    let dark = pixels.iter().filter(|pixel| **pixel < 128).count();
+    assert!(
+        pixels.len() > 50_000 && dark * 10 < pixels.len(),
+        "{dark} of {}",
+        pixels.len()
     );
 }
 

@@ -82,7 +82,8 @@ fn footer() -> String {
 fn contents(report: &Report, main: &mut Markup) {
     patterns(main);
     section(main, "Servers", |section| {
-        section.element("ul", &[("class", "legend")], |list| {
+        let legend = [("class", "legend"), ("aria-label", "Colours of the hours")];
+        section.element("ul", &legend, |list| {
             for (class, text) in LEGEND {
                 list.element("li", &[], |item| {
                     let box_of = [
@@ -199,7 +200,8 @@ fn server(report: &Report, one: &Watched, card: &mut Markup) {
     map.draw(&one.server.name, card);
     if !map.is_quiet() {
         card.element("details", &[], |details| {
-            details.leaf("summary", &[], "The same as a table");
+            let title = format!("{} as a table", one.server.name);
+            details.leaf("summary", FREE, &title);
             map.table(&one.server.name, details);
         });
     }

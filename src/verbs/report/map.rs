@@ -5,7 +5,7 @@ use std::fmt::Write;
 use chrono::{Datelike, Local, NaiveDate, NaiveTime, TimeDelta, TimeZone};
 
 use super::super::spans::{Part, Timeline};
-use super::super::words::{local, seconds};
+use super::super::words::{local, number, seconds};
 use super::markup::Markup;
 use crate::state::time::Time;
 
@@ -70,7 +70,7 @@ impl Map {
         }
     }
 
-    /// The picture. A screen reader reads title and description.
+    /// The picture. A screen reader reads its title and its description, and not each hour.
     pub(super) fn draw(&self, name: &str, page: &mut Markup) {
         let mondays = self
             .days
@@ -88,58 +88,84 @@ impl Map {
         page.element("svg", &attributes, |svg| {
             svg.leaf("title", &[], &format!("{name} by the hour"));
             svg.leaf("desc", &[], &self.description());
-            for hour in (0..24).step_by(6) {
-                let x = (LABEL + hour * COLUMN).to_string();
-                svg.leaf("text", &[("x", &x), ("y", "10")], &format!("{hour:02}:00"));
-            }
-            let mut y = HEAD;
-            for (number, day) in self.days.iter().enumerate() {
-                if number > 0 && day.is_monday() {
-                    y += WEEK;
-                }
-                if self.days.len() <= MOST_DATES || number == 0 || day.is_monday() {
-                    let at = (y + ROW - 2).to_string();
-                    svg.leaf("text", &[("x", "0"), ("y", &at)], &day.name());
-                }
-                let (mut up, mut unwatched) = (String::new(), String::new());
-                for (hour, how) in day.hours.iter().enumerate() {
-                    let x = LABEL + hour * COLUMN;
-                    let (width, height) = (COLUMN - 1, ROW - 1);
-                    let cell = format!("M{x} {y}h{width}v{height}h-{width}z");
-                    match how {
-                        Hour::Blank => (),
-                        Hour::Up => up.push_str(&cell),
-                        Hour::Unwatched => unwatched.push_str(&cell),
-                        Hour::Away(away) => {
-                            let text = format!("away for {}", seconds(*away));
-                            day.cell(hour, level(*away), &cell, &text, svg);
-                        }
-                        Hour::Planned(away) => {
-                            let text = format!("away for {} during a pause", seconds(*away));
-                            day.cell(hour, "planned", &cell, &text, svg);
-                        }
-                    }
-                }
-                for (class, cells) in [("up", up), ("unwatched", unwatched)] {
-                    if !cells.is_empty() {
-                        svg.element("path", &[("class", class), ("d", &cells)], |_| ());
-                    }
-                }
-                y += ROW;
-            }
+            svg.element("g", &[("aria-hidden", "true")], |hours| self.hours(hours));
         });
     }
 
-    /// What the picture shows, in a sentence.
+    fn hours(&self, svg: &mut Markup) {
+        for hour in (0..24).step_by(6) {
+            let x = (LABEL + hour * COLUMN).to_string();
+            svg.leaf("text", &[("x", &x), ("y", "10")], &format!("{hour:02}:00"));
+        }
+        let mut y = HEAD;
+        for (number, day) in self.days.iter().enumerate() {
+            if number > 0 && day.is_monday() {
+                y += WEEK;
+            }
+            if self.days.len() <= MOST_DATES || number == 0 || day.is_monday() {
+                let at = (y + ROW - 2).to_string();
+                svg.leaf("text", &[("x", "0"), ("y", &at)], &day.name());
+            }
+            let (mut up, mut unwatched) = (String::new(), String::new());
+            for (hour, how) in day.hours.iter().enumerate() {
+                let x = LABEL + hour * COLUMN;
+                let (width, height) = (COLUMN - 1, ROW - 1);
+                let cell = format!("M{x} {y}h{width}v{height}h-{width}z");
+                match how {
+                    Hour::Blank => (),
+                    Hour::Up => up.push_str(&cell),
+                    Hour::Unwatched => unwatched.push_str(&cell),
+                    Hour::Away(away) => {
+                        let text = format!("away for {}", seconds(*away));
+                        day.cell(hour, level(*away), &cell, &text, svg);
+                    }
+                    Hour::Planned(away) => {
+                        let text = format!("away for {} during a pause", seconds(*away));
+                        day.cell(hour, "planned", &cell, &text, svg);
+                    }
+                }
+            }
+            for (class, cells) in [("up", up), ("unwatched", unwatched)] {
+                if !cells.is_empty() {
+                    svg.element("path", &[("class", class), ("d", &cells)], |_| ());
+                }
+            }
+            y += ROW;
+        }
+    }
+
+    /// What the picture shows, in a few sentences.
     fn description(&self) -> String {
-        let hours = || self.days.iter().flat_map(|day| day.hours);
-        let away = hours().filter(|hour| matches!(hour, Hour::Away(_))).count();
-        let unwatched = hours().filter(|hour| *hour == Hour::Unwatched).count();
-        let days = self.days.iter().filter(|day| day.away > 0).count();
-        format!(
-            "A row for each day, a column for each hour. The server was away in {away} hours on {days} days, and \
-             not watched in {unwatched} hours. The table below names them."
-        )
+        let hours = |is: fn(&Hour) -> bool| {
+            let hours = self.days.iter().flat_map(|day| &day.hours);
+            hours.filter(|hour| is(hour)).count() as u64
+        };
+        let away = hours(|hour| matches!(hour, Hour::Away(_)));
+        let planned = hours(|hour| matches!(hour, Hour::Planned(_)));
+        let unwatched = hours(|hour| *hour == Hour::Unwatched);
+        let days = self.days.iter().filter(|day| day.away > 0).count() as u64;
+        let mut parts = Vec::new();
+        if away > 0 {
+            let (hours, days) = (number(away, "hour"), number(days, "day"));
+            parts.push(format!("away in {hours} on {days}"));
+        }
+        if planned > 0 {
+            let hours = number(planned, "hour");
+            parts.push(format!("away during pauses in {hours}"));
+        }
+        if unwatched > 0 {
+            parts.push(format!("not watched in {}", number(unwatched, "hour")));
+        }
+        let what = match parts.as_slice() {
+            // Less than half an hour not watched is in the table alone.
+            [] if self.is_quiet() => "Nothing happened on any day.".to_owned(),
+            [] => "The table below says what happened.".to_owned(),
+            parts => format!(
+                "The server was {}. The table below says when.",
+                parts.join("; ")
+            ),
+        };
+        format!("A row for each day, a column for each hour. {what}")
     }
 
     /// The same as a table, of the days on which something was.
@@ -159,7 +185,8 @@ impl Map {
             table.element("tbody", &[], |body| {
                 for day in self.days.iter().filter(|day| !day.is_quiet()) {
                     body.element("tr", &[], |row| {
-                        row.leaf("th", &[("scope", "row")], &day.name());
+                        let attributes = [("scope", "row"), ("class", "figure")];
+                        row.leaf("th", &attributes, &day.name());
                         row.leaf("td", &[], &day.text());
                     });
                 }

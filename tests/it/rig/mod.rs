@@ -16,6 +16,7 @@
 )]
 
 pub mod dead_disk;
+pub mod devtools;
 pub mod machine;
 
 use std::ffi::OsStr;
