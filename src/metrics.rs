@@ -8,13 +8,13 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::diagnosis::Kind;
 use crate::state::ledger::Totals;
 use crate::state::time::Time;
-use crate::sys::bounded;
+use crate::sys::{bounded, cached};
 use crate::text::errno_text;
 
 /// What each name begins with.
@@ -286,18 +286,12 @@ impl MetricsFile {
         }
     }
 
-    /// The directory, if it holds the file already and reading that one waits for no disk and no other machine
-    /// (`RESOLVE_CACHED` of openat2(2), `RWF_NOWAIT` of preadv2(2), which network file systems lack).
+    /// The directory, if it holds the file already and reading that one waits for no disk and no other machine.
     fn quick(&self) -> Option<impl AsFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let cached = ResolveFlags::CACHED;
-        let none = Mode::empty();
-        let directory = rustix::fs::openat2(CWD, &self.directory, flags, none, cached).ok()?;
-        let flags = OFlags::RDONLY | SAFE;
-        let file = rustix::fs::openat2(&directory, &self.name, flags, none, cached).ok()?;
-        let mut byte = [0];
-        let mut buffers = [io::IoSliceMut::new(&mut byte)];
-        rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT).ok()?;
+        let directory = cached::open(CWD, &self.directory, flags).ok()?;
+        let file = cached::open(&directory, self.name.as_ref(), OFlags::RDONLY | SAFE).ok()?;
+        cached::read(&file, &mut [0]).ok()?;
         Some(directory)
     }
 

@@ -14,14 +14,13 @@ use std::collections::BTreeMap;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::libc;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use self::ledger::Ledger;
@@ -31,7 +30,7 @@ use crate::proc::net::takes;
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::Listener;
 use crate::server::process::Process;
-use crate::sys::bounded;
+use crate::sys::{bounded, cached};
 use crate::text::errno_text;
 
 /// Length limit of a host in a file's name, in characters.
@@ -48,17 +47,6 @@ const FORMAT: u32 = 1;
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit of writing a state file.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Local file systems, where reading an open file and its times does not wait for another machine
-/// (statfs(2)): tmpfs, ramfs, overlayfs, ext4, XFS, Btrfs, ZFS.
-const LOCAL: [i64; 7] = [
-    0x0102_1994,
-    0x8584_58f6,
-    0x794c_7630,
-    0xef53,
-    0x5846_5342,
-    0x9123_683e,
-    0x2fc1_2fc1,
-];
 
 /// The record of the known server, from the last healthy check.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -389,12 +377,10 @@ impl StateFile {
     }
 }
 
-/// Opens and reads the file without waiting for a disk (`RESOLVE_CACHED` of openat2(2), `RWF_NOWAIT`
-/// of preadv2(2)).
+/// Opens and reads the file without waiting for a disk.
 fn quick(path: &Path) -> Quick {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
-    let file = match opened {
+    let file = match cached::open(CWD, path, flags) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Quick::Missing,
         Err(Errno::AGAIN | Errno::NOSYS | Errno::INVAL | Errno::PERM) => return Quick::Slow,
@@ -412,31 +398,11 @@ fn quick(path: &Path) -> Quick {
     }
     let length = usize::try_from(metadata.st_size).unwrap_or(LONGEST);
     let mut text = vec![0; length.min(LONGEST)];
-    let read = {
-        let mut buffers = [io::IoSliceMut::new(&mut text)];
-        match rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM)
-                if is_local(file.as_fd()) =>
-            {
-                rustix::io::pread(&file, &mut *buffers[0], 0)
-            }
-            read => read,
-        }
-    };
-    let Ok(read) = read else {
+    let Ok(read) = cached::read(&file, &mut text) else {
         return Quick::Slow;
     };
     text.truncate(read);
     Quick::Read(text)
-}
-
-fn is_local(file: std::os::fd::BorrowedFd) -> bool {
-    #[allow(
-        clippy::useless_conversion,
-        reason = "its width depends on the architecture"
-    )]
-    rustix::fs::fstatfs(file)
-        .is_ok_and(|disk| i64::try_from(disk.f_type).is_ok_and(|kind| LOCAL.contains(&kind)))
 }
 
 /// Reads the file; none if there is none.

@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod bounded;
+pub(crate) mod cached;
 pub(crate) mod descriptors;
 pub(crate) mod ffi;
 pub(crate) mod files;

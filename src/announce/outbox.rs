@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{
-    Access, AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags,
-    Stat, flock,
+    Access, AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, flock,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -22,7 +21,7 @@ use super::Announcement;
 use crate::state::history::{self, Entry};
 use crate::state::time::Time;
 use crate::state::{DIRECTORY_MODE, file};
-use crate::sys::bounded;
+use crate::sys::{bounded, cached};
 use crate::text::errno_text;
 
 /// Events that are kept, at most.
@@ -81,9 +80,7 @@ impl Outbox {
 
     /// Whether nothing waits, as far as that can be seen without waiting for a disk. One system call.
     pub(crate) fn is_empty(&self) -> bool {
-        let flags = directory_flags();
-        let found =
-            rustix::fs::openat2(CWD, &self.path, flags, Mode::empty(), ResolveFlags::CACHED);
+        let found = cached::open(CWD, &self.path, directory_flags());
         matches!(found, Err(Errno::NOENT))
     }
 

@@ -3,18 +3,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat};
-use rustix::io::ReadWriteFlags;
+use rustix::fs::{CWD, OFlags, Stat};
 use serde::{Deserialize, Serialize};
 
 use super::time::Time;
-use super::{MODE, READ_TIMEOUT, WRITE_TIMEOUT, file, is_local};
-use crate::sys::bounded;
+use super::{MODE, READ_TIMEOUT, WRITE_TIMEOUT, file};
+use crate::sys::{bounded, cached};
 use crate::text::errno_text;
 
 /// Length of the file, in bytes.
@@ -205,18 +203,13 @@ impl LastFile {
 /// another length than it should.
 fn quick(path: &Path) -> Option<(File, Option<Checked>)> {
     let flags = file::flags(OFlags::RDWR);
-    let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
-    let file = File::from(opened.ok()?);
+    let file = File::from(cached::open(CWD, path, flags).ok()?);
     let stat = file::check(&file).ok()?;
     if usize::try_from(stat.st_size) != Ok(LENGTH) {
         return None;
     }
     let mut text = [0; LENGTH];
-    let mut buffers = [io::IoSliceMut::new(&mut text)];
-    let read = match rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
-        Err(_) if is_local(file.as_fd()) => file.read_at(&mut text, 0).ok()?,
-        read => read.ok()?,
-    };
+    let read = cached::read(&file, &mut text).ok()?;
     let before = checked(text.get(..read)?, &stat);
     Some((file, before))
 }

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::fs::{AtFlags, CWD, OFlags, Stat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::time::Time;
 use super::{READ_TIMEOUT, file};
-use crate::sys::bounded;
+use crate::sys::{bounded, cached};
 use crate::text::errno_text;
 
 /// Read limit, in bytes.
@@ -169,14 +169,12 @@ enum Quick {
 /// What the kernel knows of the file without asking a disk or another machine.
 fn quick(path: &Path) -> Quick {
     let flags = file::flags(OFlags::RDONLY);
-    let file = match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED) {
+    let file = match cached::open(CWD, path, flags) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Quick::Missing,
         Err(_) => return Quick::Slow,
     };
-    let mut byte = [0];
-    let mut buffers = [io::IoSliceMut::new(&mut byte)];
-    match rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
+    match cached::read(&file, &mut [0]) {
         Ok(1) => Quick::Cached,
         _ => Quick::Slow,
     }
