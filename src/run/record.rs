@@ -1,49 +1,27 @@
 //! The part of a run that keeps what later ones need: the ledger of outages and restarts, the history and the
-//! last check. It also reads what was asked of it meanwhile: a pause, or the end of a hold.
+//! last check.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::Run;
-use super::wording::{held_off, name_of};
-use crate::diagnosis::{Finding, Kind, disks};
+use super::wording::name_of;
 use crate::health::Verdict;
 use crate::notice::Notice;
-use crate::policy::{self, Found, Knobs, Note, Outage, Ruling, Server};
-use crate::recovery::{self, Event, Outcome, Plan, Prospects, Purpose};
+use crate::policy::Note;
+use crate::recovery::{Outcome, Purpose};
 use crate::state;
 use crate::state::history::{self, Entry, HistoryEvent};
 use crate::state::last::Last;
-use crate::state::ledger::{Down, Hold, Restarted};
-use crate::state::pause::{self, Current};
+use crate::state::ledger::{Down, Restarted};
 use crate::state::time::Time;
 use crate::sys::bounded;
-use crate::text::{self, end, one_line};
+use crate::text;
 
-/// Time limit of writing a line of the history, and of looking at a disk that was full.
+/// Time limit of writing a line of the history.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time limit of asking for the server's certificate.
-const CERTIFICATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Who restored the service, where that was this program.
 const MONITOR: &str = "monitor";
-
-/// Why a restart waits, and the sentence of the cause that decided it.
-pub(super) struct Held {
-    hold: Hold,
-    cause: String,
-}
-
-impl Held {
-    fn of(hold: Hold, findings: &[Finding]) -> Self {
-        let slug = hold.why.split(' ').next();
-        let mut decisive = findings.iter();
-        let decisive = decisive.find(|one| Some(one.kind.slug()) == slug);
-        let cause = decisive.map_or_else(|| hold.why.clone(), |one| one.text.clone());
-        Self { hold, cause }
-    }
-}
 
 impl Run<'_> {
     /// A file of this server in the state directory.
@@ -57,143 +35,8 @@ impl Run<'_> {
         )
     }
 
-    /// Looks whether somebody has paused the monitor, and ends a hold where somebody asked for that.
-    pub(super) async fn read_pause(&mut self) -> Event {
-        self.forget_other_boots();
-        if self.state.is_unusable() {
-            return Event::NotPaused;
-        }
-        let path = self.state_file(".pause");
-        let asked = pause::asked(&path, self.began).await;
-        self.resume = asked.resume;
-        if self.carry_out_resume() {
-            self.journal
-                .info("Restarts are no longer held off: monitor_myvnc resume was run");
-        }
-        let (since, text) = match asked.current {
-            Current::None => return Event::NotPaused,
-            Current::Unreadable(reason) => {
-                self.journal.warning(&format!(
-                    "Cannot read {}, so the monitor is not paused: {reason}",
-                    path.display()
-                ));
-                return Event::NotPaused;
-            }
-            Current::Paused(pause) => {
-                let reason = pause
-                    .reason
-                    .map(|reason| format!(": {}", one_line(&reason)));
-                let text = format!(
-                    "until {} by {}{}",
-                    end(pause.until.0),
-                    one_line(&pause.by),
-                    reason.unwrap_or_default()
-                );
-                (pause.at, text)
-            }
-            Current::Inhibited(inhibit) => {
-                let text = format!(
-                    "by {} while this runs: {}",
-                    one_line(&inhibit.by),
-                    one_line(&inhibit.command)
-                );
-                (inhibit.at, text)
-            }
-        };
-        let text = format!(
-            "Server is unresponsive: {}; nothing is done because the monitor is paused {text}",
-            self.last_error()
-        );
-        if self.state.state.paused == Some(since) {
-            self.journal.debug(&text);
-        } else {
-            self.state.state.paused = Some(since);
-            self.journal.info(&text);
-        }
-        Event::Paused
-    }
-
-    /// Ends a hold, where that was asked for and no run has done it; whether this is so.
-    pub(super) fn carry_out_resume(&mut self) -> bool {
-        let state = &mut self.state.state;
-        let is_new = self.resume.is_some() && state.resumed != self.resume;
-        if is_new {
-            state.resumed = self.resume;
-            state.ledger.clear();
-        }
-        is_new
-    }
-
-    /// Forgets what holds for another boot only.
-    pub(super) fn forget_other_boots(&mut self) {
-        if self.state.forget_other_boots() {
-            self.state.state.ledger.clear();
-        }
-    }
-
-    /// Takes the causes into the ledger, and says what the restart policy makes of them.
-    pub(super) async fn rule(&mut self, findings: &[Finding], plan: Plan) -> Prospects {
-        let now = Time::now();
-        let down = down(self.began, findings);
-        let mut ledger = self.state.state.ledger.clone();
-        let note = ledger.fell(now, self.fell_at(), down);
-        if self.settings.purpose == Purpose::Heal {
-            self.state.state.ledger = ledger.clone();
-            self.note(note.into_iter().collect()).await;
-        }
-        let mut causes: Vec<Found> = findings.iter().map(found).collect();
-        let has_certificate = causes.iter().any(|one| one.kind == Kind::Certificate);
-        if has_certificate {
-            let presented = self.checker.fingerprint(CERTIFICATE_TIMEOUT).await;
-            for one in &mut causes {
-                if one.kind == Kind::Certificate {
-                    one.subject = presented.clone().unwrap_or_default();
-                }
-            }
-        }
-        let outage = Outage {
-            causes,
-            server: match plan {
-                Plan::Leave(Outcome::ProxyFails) => Server::Answers,
-                Plan::Start => Server::Gone,
-                Plan::Restart | Plan::Leave(_) => Server::Silent,
-            },
-            is_disk_full: self.is_disk_full().await,
-        };
-        let ruling = policy::rule(self.knobs(), &ledger, now, &outage);
-        self.outage = Some(outage);
-        let has_blocker = findings.iter().any(|one| one.blocker.is_some());
-        let may_unwedge = has_blocker && self.settings.unwedge_for.is_some();
-        let (ruling, can_unwedge) = match ruling {
-            Ruling::Restart => (recovery::Ruling::Restart, may_unwedge),
-            Ruling::RestartAfterCheck => (recovery::Ruling::AskFirst, may_unwedge),
-            Ruling::Hold(hold) => {
-                self.hold = Some(Held::of(hold, findings));
-                (recovery::Ruling::Hold, may_unwedge)
-            }
-            Ruling::Leave(hold) => {
-                self.hold = Some(Held::of(hold, findings));
-                (recovery::Ruling::Hold, false)
-            }
-        };
-        Prospects {
-            ruling,
-            can_unwedge,
-        }
-    }
-
-    pub(super) fn knobs(&self) -> Knobs {
-        let mut hasher = DefaultHasher::new();
-        self.settings.restart_cmd.hash(&mut hasher);
-        Knobs {
-            policy: self.settings.restart_policy,
-            max_restarts: self.settings.max_restarts,
-            command: hasher.finish(),
-        }
-    }
-
     /// When the outage began: with the last answer, if a run saw that one a while ago.
-    fn fell_at(&self) -> Time {
+    pub(super) fn fell_at(&self) -> Time {
         let checked = Time::from(self.checked);
         match &self.last.before {
             Some(before) if before.last.is_up && !before.is_stale(self.began) => {
@@ -214,44 +57,6 @@ impl Run<'_> {
         let time = time.or(outage).or(ledger.planned)?;
         let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.0))?;
         Some(time.min(SystemTime::now()))
-    }
-
-    async fn is_disk_full(&self) -> bool {
-        let Some(directory) = self.state.state.ledger.full_disk() else {
-            return false;
-        };
-        let looking = bounded::ask(WRITE_TIMEOUT, || disks::is_full(Path::new(directory)));
-        match looking.await {
-            // A disk that does not respond has no room either.
-            Ok(full) => full.unwrap_or(true),
-            // No process can be created to look at it: that is no reason to wait.
-            Err(_) => false,
-        }
-    }
-
-    /// Writes down that a restart begins: before the first signal, for the run can be killed.
-    pub(super) async fn note_attempt(&mut self) {
-        let Some(outage) = self.outage.take() else {
-            return;
-        };
-        let knobs = self.knobs();
-        let ledger = &mut self.state.state.ledger;
-        let id = ledger.down.as_ref().map(|down| down.id.clone());
-        ledger.begin(knobs, Time::now(), &outage, &id.unwrap_or_default());
-        self.outage = Some(outage);
-        self.state.save_changes().await;
-    }
-
-    /// Says that the restart waits, and until when.
-    pub(super) fn say_held(&self) {
-        let Some(hold) = &self.hold else {
-            return;
-        };
-        let failures = self.state.state.ledger.failures(self.knobs().command);
-        let server = self.settings.as_arguments();
-        let Held { hold, cause } = hold;
-        self.journal
-            .warning(&held_off(hold, failures, cause, &server));
     }
 
     /// Writes down how the run ended: the ledger, the history and the last check.
@@ -428,7 +233,7 @@ impl Run<'_> {
         }
     }
 
-    async fn note(&mut self, notes: Vec<Note>) {
+    pub(super) async fn note(&mut self, notes: Vec<Note>) {
         for note in notes {
             match note {
                 Note::Lasted { id } => self.write_of(HistoryEvent::Lasted, id).await,
@@ -520,31 +325,4 @@ impl Run<'_> {
         };
         self.history_failed = Some(failed);
     }
-}
-
-/// The outage, as this run's first cause shows it.
-fn down(began: Time, findings: &[Finding]) -> Down {
-    let first = findings.first();
-    let culprit = first.and_then(|one| one.culprit.clone());
-    Down {
-        id: format!(
-            "{}-{}",
-            began.utc().format("%Y%m%dT%H%M%SZ"),
-            std::process::id()
-        ),
-        cause: first
-            .map_or(Kind::Unknown, |one| one.kind)
-            .slug()
-            .to_owned(),
-        culprit: culprit.as_ref().map(|one| one.name.clone()),
-        culprit_kind: culprit.map(|one| one.kind.slug().to_owned()),
-        text: first.map(|one| one.text.clone()).unwrap_or_default(),
-        ..Down::default()
-    }
-}
-
-fn found(finding: &Finding) -> Found {
-    let mut found = Found::new(finding.kind, finding.subject.clone());
-    found.is_stuck = finding.is_stuck;
-    found
 }

@@ -192,10 +192,7 @@ impl Watched {
     fn availability(&self, report: &Report) -> String {
         let span = report.now.0 - report.from.0;
         let availability = self.server.past.timeline.availability(span, report.now);
-        availability.map_or_else(
-            || "-".to_owned(),
-            |span| format!("{}.{:02} %", span.up / 100, span.up % 100),
-        )
+        availability.map_or_else(|| "-".to_owned(), |span| format!("{} %", span.percent()))
     }
 }
 

@@ -85,6 +85,11 @@ pub(crate) struct Availability {
 }
 
 impl Availability {
+    /// In per cent, without the sign: `99.95`.
+    pub(crate) fn percent(&self) -> String {
+        format!("{}.{:02}", self.up / 100, self.up % 100)
+    }
+
     /// The per cent of the span that were watched, if more than one was not.
     pub(crate) fn watched(&self) -> Option<u64> {
         let is_much = self.unwatched * 100 > self.seconds;

@@ -97,12 +97,8 @@ fn data(server: &Server, now: Time) -> String {
         ));
     }
     if let Some(day) = server.past.timeline.availability(DAY, now) {
-        let up = day.up;
-        data.push(format!(
-            "'{name} availability'={}.{:02}%;;;0;100",
-            up / 100,
-            up % 100
-        ));
+        let percent = day.percent();
+        data.push(format!("'{name} availability'={percent}%;;;0;100"));
     }
     data.push(format!("'{name} restarts'={};;;0", server.past.day));
     data.join(" ")

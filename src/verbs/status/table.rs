@@ -81,8 +81,7 @@ fn symbol(part: Part, style: Style) -> char {
 }
 
 fn percent(availability: Availability) -> String {
-    let up = availability.up;
-    format!("{}.{:02} %", up / 100, up % 100)
+    format!("{} %", availability.percent())
 }
 
 /// The last incidents of all, and what there was most often.
