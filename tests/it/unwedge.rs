@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::rig;
-use crate::rig::machine::{MYVNC, Machine, NOBODY, PORT, Ran, on_own_machine};
+use crate::rig::machine::{MYVNC, Machine, NOBODY, PORT, Ran, is_alive, on_own_machine};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
@@ -159,18 +159,27 @@ fn hazard_50_a_client_that_comes_back_at_once_is_dealt_with_until_the_time_is_ov
 fn where_more_wait_than_can_be_ended_in_time_the_server_is_restarted() {
     on_own_machine(MYVNC, |machine| {
         let (_server, pid, bystander) = known(machine, "");
-        // The accept queue has room for 6.
+        let connect = || {
+            let address = SocketAddr::from(([127, 0, 0, 1], PORT));
+            TcpStream::connect_timeout(&address, Duration::from_millis(10))
+        };
+        // The accept queue has room for 6, and whoever finds it full tries again at once.
         let idle: Vec<_> = (0..20)
             .map(|_| {
-                std::thread::spawn(|| {
-                    let address = SocketAddr::from(([127, 0, 0, 1], PORT));
-                    TcpStream::connect_timeout(&address, Duration::from_secs(20)).map(|client| {
-                        let _ = fate(&client);
-                    })
+                std::thread::spawn(move || {
+                    while is_alive(pid) {
+                        if let Ok(client) = connect() {
+                            // What serves now is not restarted again.
+                            if is_alive(pid) {
+                                fate(&client);
+                            }
+                            return;
+                        }
+                    }
                 })
             })
             .collect();
-        std::thread::sleep(Duration::from_millis(300));
+        rig::wait_until("the accept queue is full", || connect().is_err());
         let ran = machine.run(unwedging(machine).args(["--unwedge-for", "1"]));
         assert_restarted(
             machine,
@@ -180,7 +189,9 @@ fn where_more_wait_than_can_be_ended_in_time_the_server_is_restarted() {
         );
         assert!((2..=8).contains(&unwedged(&ran).len()), "{ran:?}");
         assert!(is_untouched(&bystander));
-        drop(idle);
+        for thread in idle {
+            thread.join().unwrap();
+        }
     });
 }
 

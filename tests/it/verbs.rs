@@ -1,6 +1,6 @@
 //! The verbs, on state directories that the tests write. They connect to nobody and look for no process.
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -666,7 +666,10 @@ fn a_killed_inhibit_pauses_until_its_command_has_ended() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_until("the command begins", || status().contains("paused"));
+    let mut begun = String::new();
+    let mut said = BufReader::new(inhibit.stdout.take().unwrap());
+    said.read_line(&mut begun).unwrap();
+    assert_eq!(begun, "begun\n");
     let stdin = inhibit.stdin.take();
     inhibit.kill().unwrap();
     assert_eq!(inhibit.wait().unwrap().signal(), Some(9));
