@@ -54,7 +54,8 @@ fn logrotate() -> String {
 # are copied and truncated, not replaced; owner, group and mode stay.
 #
 # If {LOG_DIR} belongs to a user other than root, add the line
-# `su OWNER GROUP` to the first block.
+# `su OWNER adm` to the first block. adm is the logs' group: logrotate 3.14 (RHEL 8,
+# Ubuntu 20.04) fails with another one.
 {}
 {}
 # A log for each day, such as {stem}-$(date +%Y%m%d).log, with its
