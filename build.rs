@@ -1,5 +1,5 @@
 //! Writes what is generated from the program's flags and defaults (manual pages, completions, jobs and
-//! the sample configuration) and from CHANGELOG.md (debian/changelog).
+//! the sample configuration) and from CHANGELOG.md (debian/changelog, rpm/changelog).
 
 #[path = "build/catalog.rs"]
 mod catalog;
@@ -59,8 +59,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=src/diagnosis/cause/catalog.rs");
     println!("cargo::rerun-if-changed=CHANGELOG.md");
     println!("cargo::rerun-if-changed=Cargo.toml");
-    let changelog = debian_changelog()?;
-    let date = page::date(&changelog).ok_or("CHANGELOG.md: its newest version has no date")?;
+    let [debian_changelog, rpm_changelog] = changelogs()?;
+    let date =
+        page::date(&debian_changelog).ok_or("CHANGELOG.md: its newest version has no date")?;
     let command = cli::Cli::command();
     let verbs = verbs::cli::Cli::command();
     let mut files = manual::pages(&command, &verbs, &date)?;
@@ -71,7 +72,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         sample::configuration(&command),
     ));
     files.push(("systemd/monitor_myvnc.catalog", catalog::text()));
-    files.push(("debian/changelog", changelog));
+    files.push(("debian/changelog", debian_changelog));
+    files.push(("rpm/changelog", rpm_changelog));
     let copy = PathBuf::from(std::env::var("OUT_DIR")?).join("generated");
     for (path, text) in files {
         println!("cargo::rerun-if-changed={path}");
@@ -82,15 +84,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn debian_changelog() -> Result<String, Box<dyn Error>> {
-    let manifest = fs::read_to_string("Cargo.toml")?;
-    let maintainer = manifest
-        .lines()
-        .find_map(|line| line.strip_prefix("maintainer = \"")?.strip_suffix('"'))
-        .ok_or("Cargo.toml: package.metadata.deb has no maintainer")?;
+/// The released versions as debian/changelog and as rpm/changelog.
+fn changelogs() -> Result<[String; 2], Box<dyn Error>> {
+    let authors = std::env::var("CARGO_PKG_AUTHORS")?;
+    let maintainer = authors.split(':').next().unwrap_or_default();
+    if maintainer.is_empty() {
+        return Err("Cargo.toml: no authors".into());
+    }
     let changelog = fs::read_to_string("CHANGELOG.md")?;
-    changelog::debian(&changelog, "monitor-myvnc", maintainer)
-        .ok_or_else(|| "CHANGELOG.md: a version without a date or a change".into())
+    let releases = changelog::releases(&changelog)
+        .ok_or("CHANGELOG.md: a version without a date or a change")?;
+    Ok([
+        changelog::debian(&releases, "monitor-myvnc", maintainer),
+        changelog::rpm(&releases, maintainer),
+    ])
 }
 
 fn write_what_differs(path: &Path, text: &str) -> std::io::Result<()> {

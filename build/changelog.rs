@@ -1,17 +1,31 @@
-//! debian/changelog (deb-changelog(5)), from CHANGELOG.md.
-
-use std::fmt::Write;
+//! debian/changelog and rpm/changelog, from CHANGELOG.md.
 
 /// The longest line that lintian accepts, in columns.
 const WIDTH: usize = 80;
 /// The time of a release in its trailer: CHANGELOG.md has only the day.
 const TIME: &str = "12:00:00 +0000";
 
-/// Renders the released versions: `## [VERSION] - YYYY-MM-DD` begins one, `- ` a change, and the lines
+/// A released version of CHANGELOG.md.
+pub(crate) struct Release {
+    version: String,
+    date: Date,
+    /// Each change as one line.
+    changes: Vec<String>,
+}
+
+/// The day of a release.
+struct Date {
+    weekday: &'static str,
+    day: usize,
+    month: &'static str,
+    year: usize,
+}
+
+/// Parses the released versions: `## [VERSION] - YYYY-MM-DD` begins one, `- ` a change, and the lines
 /// indented by two spaces below it continue it. `None` if a version has no valid date or no change, or
 /// if there is no version.
-pub(crate) fn debian(changelog: &str, package: &str, maintainer: &str) -> Option<String> {
-    let mut text = String::new();
+pub(crate) fn releases(changelog: &str) -> Option<Vec<Release>> {
+    let mut releases = Vec::new();
     for section in changelog.split("\n## ").skip(1) {
         let (heading, body) = section.split_once('\n')?;
         if heading == "[Unreleased]" {
@@ -22,16 +36,43 @@ pub(crate) fn debian(changelog: &str, package: &str, maintainer: &str) -> Option
         if changes.is_empty() {
             return None;
         }
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        writeln!(text, "{package} ({version}-1) unstable; urgency=medium\n").ok()?;
-        for change in changes {
-            wrap(&change, &mut text);
-        }
-        writeln!(text, "\n -- {maintainer}  {} {TIME}", date(day)?).ok()?;
+        releases.push(Release {
+            version: version.to_owned(),
+            date: date(day)?,
+            changes,
+        });
     }
-    (!text.is_empty()).then_some(text)
+    (!releases.is_empty()).then_some(releases)
+}
+
+/// Renders debian/changelog (deb-changelog(5)).
+pub(crate) fn debian(releases: &[Release], package: &str, maintainer: &str) -> String {
+    let entries = releases.iter().map(|release| {
+        let Date { weekday, day, month, year } = &release.date;
+        format!(
+            "{package} ({}-1) unstable; urgency=medium\n\n{}\n -- {maintainer}  {weekday}, {day:02} {month} {year} {TIME}\n",
+            release.version,
+            list(&release.changes, "  * ", "    "),
+        )
+    });
+    entries.collect::<Vec<_>>().join("\n")
+}
+
+/// Renders the rpm's `%changelog`.
+pub(crate) fn rpm(releases: &[Release], maintainer: &str) -> String {
+    let entries = releases.iter().map(|release| {
+        let Date {
+            weekday,
+            day,
+            month,
+            year,
+        } = &release.date;
+        let version = &release.version;
+        // A percent sign begins a macro.
+        let changes = list(&release.changes, "- ", "  ").replace('%', "%%");
+        format!("* {weekday} {month} {day:02} {year} {maintainer} - {version}-1\n{changes}")
+    });
+    entries.collect::<Vec<_>>().join("\n")
 }
 
 /// Each change as one line without Markdown's backticks.
@@ -51,23 +92,31 @@ fn changes(body: &str) -> Vec<String> {
         .collect()
 }
 
-fn wrap(change: &str, text: &mut String) {
-    let mut line = String::from("  *");
-    for word in change.split_whitespace() {
-        if line.len() + 1 + word.len() > WIDTH {
-            text.push_str(&line);
-            text.push('\n');
-            line = String::from("   ");
+/// The changes as lines of at most [`WIDTH`] columns: each begins with `mark` and goes on with `indent`.
+fn list(changes: &[String], mark: &str, indent: &str) -> String {
+    let mut text = String::new();
+    for change in changes {
+        let mut line = mark.to_owned();
+        let mut words = change.split_whitespace();
+        line.extend(words.next());
+        for word in words {
+            if line.len() + 1 + word.len() > WIDTH {
+                text.push_str(&line);
+                text.push('\n');
+                line = format!("{indent}{word}");
+            } else {
+                line.push(' ');
+                line.push_str(word);
+            }
         }
-        line.push(' ');
-        line.push_str(word);
+        text.push_str(&line);
+        text.push('\n');
     }
-    text.push_str(&line);
-    text.push('\n');
+    text
 }
 
-/// `2026-11-24` as `Tue, 24 Nov 2026`.
-fn date(day: &str) -> Option<String> {
+/// Reads `2026-11-24`.
+fn date(day: &str) -> Option<Date> {
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];
@@ -81,12 +130,17 @@ fn date(day: &str) -> Option<String> {
     let [year, month, day] = parts[..] else {
         return None;
     };
-    let name = MONTHS.get(month.checked_sub(1)?)?;
+    let month_name = MONTHS.get(month.checked_sub(1)?)?;
     let from_march = if month < 3 { year - 1 } else { year };
     let weekday = (from_march + from_march / 4 - from_march / 100
         + from_march / 400
         + OFFSETS[month - 1]
         + day)
         % 7;
-    Some(format!("{}, {day:02} {name} {year}", DAYS[weekday]))
+    Some(Date {
+        weekday: DAYS[weekday],
+        day,
+        month: month_name,
+        year,
+    })
 }

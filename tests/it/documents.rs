@@ -187,17 +187,41 @@ fn one_version_stands_everywhere() {
 }
 
 #[test]
-fn the_debian_changelog_has_the_released_versions() {
-    let debian = |text: &str| changelog::debian(text, "p", "A <a@b>");
+fn one_maintainer_stands_everywhere() {
+    let maintainer = env!("CARGO_PKG_AUTHORS").split(':').next().unwrap();
+    let (name, address) = maintainer.split_once(" <").unwrap();
+    let address = address.strip_suffix('>').unwrap();
+    // cargo-deb takes the first author where the manifest names no maintainer.
+    let manifest = read("Cargo.toml");
+    assert!(!manifest.contains("\nmaintainer ="), "Cargo.toml");
+    for (path, line) in [
+        ("debian/changelog", format!(" -- {maintainer}  ")),
+        ("rpm/changelog", format!(" {maintainer} - {VERSION}-1\n")),
+        ("debian/copyright", format!("Copyright: 2026 {name}\n")),
+        ("SECURITY.md", format!(", <{address}>, ")),
+    ] {
+        assert!(read(path).contains(&line), "{path}: not {line:?}");
+    }
+}
+
+#[test]
+fn the_packages_changelogs_have_the_released_versions() {
+    let releases = changelog::releases;
     let text = "# Changelog\n\n## [Unreleased]\n\n- Not yet.\n\n## [1.1.0] - 2024-02-29\n\n### Added\n\n\
         - `--a` is new, and the line that says so is longer than one of Debian's may be,\n  in two lines.\n\n\
-        ### Fixed\n\n- B.\n\n## [1.0.0] - 2023-01-01\n\n- First.\n";
+        ### Fixed\n\n- B of 1 %.\n\n## [1.0.0] - 2023-01-01\n\n- First.\n";
     let expected = "p (1.1.0-1) unstable; urgency=medium\n\n  \
         * --a is new, and the line that says so is longer than one of Debian's may be,\n    in two lines.\n  \
-        * B.\n\n -- A <a@b>  Thu, 29 Feb 2024 12:00:00 +0000\n\n\
+        * B of 1 %.\n\n -- A <a@b>  Thu, 29 Feb 2024 12:00:00 +0000\n\n\
         p (1.0.0-1) unstable; urgency=medium\n\n  \
         * First.\n\n -- A <a@b>  Sun, 01 Jan 2023 12:00:00 +0000\n";
-    assert_eq!(debian(text).as_deref(), Some(expected));
+    let read = releases(text).unwrap();
+    assert_eq!(changelog::debian(&read, "p", "A <a@b>"), expected);
+    let expected = "* Thu Feb 29 2024 A <a@b> - 1.1.0-1\n\
+        - --a is new, and the line that says so is longer than one of Debian's may be,\n  in two lines.\n\
+        - B of 1 %%.\n\n\
+        * Sun Jan 01 2023 A <a@b> - 1.0.0-1\n- First.\n";
+    assert_eq!(changelog::rpm(&read, "A <a@b>"), expected);
     for invalid in [
         "\n## [1.0.0]\n\n- First.\n",
         "\n## [1.0.0] - 2023-13-01\n\n- First.\n",
@@ -205,7 +229,7 @@ fn the_debian_changelog_has_the_released_versions() {
         "\n## [1.0.0] - 2023-01-01\n\nFirst.\n",
         "\n## [Unreleased]\n\n- First.\n",
     ] {
-        assert_eq!(debian(invalid), None, "{invalid}");
+        assert!(releases(invalid).is_none(), "{invalid}");
     }
 }
 
