@@ -201,11 +201,11 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn a_child_in_a_session_of_its_own_is_killed_too() {
+    async fn a_grandchild_in_a_session_of_its_own_is_killed_too() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().display();
-        let inner = format!("echo $$ >{path}; exec sleep 77.126");
-        let apart = format!("setsid sh -c '{inner}' & wait");
+        let inner = format!(r"echo \$\$ >{path}; exec sleep 77.126");
+        let apart = format!("sh -c \"setsid sh -c '{inner}' & wait\" & wait");
         let pid = || -> Option<i32> {
             std::fs::read_to_string(&file)
                 .ok()?

@@ -326,9 +326,10 @@ fn a_command_killed_by_a_signal_is_told_as_such() {
 fn a_failed_command_is_no_failure_when_the_server_answers() {
     let site = Site::new("");
     let command = format!(
-        "{}; until (exec 3<>/dev/tcp/127.0.0.1/{}) 2>/dev/null; do :; done; exit 4",
+        "{}; until (exec 3<>/dev/tcp/127.0.0.1/{}) 2>/dev/null || [ ! -e {} ]; do :; done; exit 4",
         site.manage("start"),
-        site.port
+        site.port,
+        site.path("myvnc").display()
     );
     let healed = run(site.bare_monitor().args([
         "--process-pattern",
