@@ -158,58 +158,71 @@ pub(crate) fn redacted(text: &str) -> String {
 /// A command that hands something over, with each secret as `***`. Of an address, scheme and host are shown, because
 /// the rest of a webhook's address is its secret; of a scheme other than HTTP nothing, because its host can be a token.
 pub(crate) fn without_addresses(command: &str) -> String {
-    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'');
+    let is_quote = |c: char| matches!(c, '"' | '\'');
+    let ends = |c: char| c.is_whitespace() || is_quote(c);
     let mut shown = String::with_capacity(command.len());
-    let mut is_value = false;
+    // What follows a quote belongs to the same word.
+    let mut is_secret = false;
     for piece in command.split_inclusive(ends) {
         let text = piece.strip_suffix(ends).unwrap_or(piece);
         let is_key = |name: &str| name.to_ascii_lowercase().ends_with("key");
         let named = text.split_once('=').filter(|(name, _)| is_key(name));
+        let was_secret = is_secret;
+        is_secret = was_secret || named.is_some();
         match named {
-            Some((name, value)) if !value.is_empty() => shown.extend([name, "=", HIDDEN]),
-            _ if is_value && !text.is_empty() => shown.push_str(HIDDEN),
-            _ => shown.push_str(&without_path(text)),
+            _ if text.is_empty() => (),
+            _ if was_secret => shown.push_str(HIDDEN),
+            Some((name, "")) => shown.extend([name, "="]),
+            Some((name, _)) => shown.extend([name, "=", HIDDEN]),
+            None => match without_path(text) {
+                Some(address) => {
+                    shown.push_str(&address);
+                    is_secret = true;
+                }
+                None => shown.push_str(text),
+            },
         }
-        is_value = named.is_some_and(|(_, value)| value.is_empty());
         shown.push_str(&piece[text.len()..]);
+        is_secret &= piece.ends_with(is_quote);
     }
     redacted(&shown)
 }
 
-/// A word in which of an address only scheme and host are left.
-fn without_path(word: &str) -> String {
-    // curl(1) and others take an address without a scheme: a host with a dot before the first slash.
-    let value = word.find('=').map_or(0, |at| at + 1);
-    let start = match word.find("://") {
-        Some(at) => at + 3,
-        None => value,
+/// A word in which of an address only scheme and host are left; none if it has no address.
+fn without_path(word: &str) -> Option<String> {
+    let scheme = word.find("://").map(|at| at + 3);
+    // An option or a variable can stand before it.
+    let name = word.find(['=', '/', '?', '.', ':']);
+    let name = name.filter(|at| word[*at..].starts_with('='));
+    let (before, address) = word.split_at(scheme.or(name.map(|at| at + 1)).unwrap_or(0));
+    let end = address.find(['/', '?', '#']).unwrap_or(address.len());
+    let (authority, path) = address.split_at(end);
+    let rest = match path.get(..1) {
+        None => "",
+        Some(_) if path == "/" => "/",
+        Some("/") => "/***",
+        Some("?") => "?***",
+        Some(_) => "#***",
     };
-    let (scheme, address) = word.split_at(start);
-    let end = address.find(['/', '?', '#']);
-    let (authority, path) = address.split_at(end.unwrap_or(address.len()));
-    if start == value {
-        let is_host = authority.contains('.') && authority.starts_with(char::is_alphanumeric);
-        return if path.starts_with('/') && is_host {
-            format!("{scheme}{authority}/{HIDDEN}")
-        } else {
-            word.to_owned()
-        };
+    if scheme.is_none() {
+        // curl(1) and others take an address without a scheme.
+        let port = authority.rsplit_once(':').map(|(_, port)| port);
+        let has_port = port.is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let is_host =
+            authority.starts_with(char::is_alphanumeric) && (authority.contains('.') || has_port);
+        return (is_host && !rest.is_empty()).then(|| format!("{before}{authority}{rest}"));
     }
-    let lower = scheme.to_ascii_lowercase();
+    let lower = before.to_ascii_lowercase();
     // A password with a slash in it ends after what looks like the host.
     let is_http = lower.ends_with("http://") || lower.ends_with("https://");
     if !is_http || path.contains('@') {
-        return format!("{scheme}{HIDDEN}");
+        return Some(format!("{before}{HIDDEN}"));
     }
     let (user, host) = match authority.rsplit_once('@') {
         Some((_, host)) => ("***@", host),
         None => ("", authority),
     };
-    let path = match path {
-        "" | "/" => path.to_owned(),
-        _ => format!("/{HIDDEN}"),
-    };
-    format!("{scheme}{user}{host}{path}")
+    Some(format!("{before}{user}{host}{rest}"))
 }
 
 /// One word, behind that context.
@@ -689,7 +702,17 @@ mod tests {
                 "WEBHOOK_URL='https://hooks.vm/a/b' x",
                 "WEBHOOK_URL='https://hooks.vm/***' x",
             ),
-            ("curl -d @- HTTPS://vm:1?a=b", "curl -d @- HTTPS://vm:1/***"),
+            ("curl -d @- HTTPS://vm:1?a=b", "curl -d @- HTTPS://vm:1?***"),
+            ("curl hooks.vm/api/S?wait=true", "curl hooks.vm/***"),
+            (
+                "curl hooks.vm?k=S relay:80/S",
+                "curl hooks.vm?*** relay:80/***",
+            ),
+            (
+                "curl https://hooks.vm/a/'S/T' 'https://vm'\"/S\" x",
+                "curl https://hooks.vm/***'***' 'https://vm'\"***\" x",
+            ),
+            ("A_KEY='S'T\"U\" notify", "A_KEY='***'***\"***\" notify"),
             ("curl https://vm", "curl https://vm"),
             ("curl http://vm/", "curl http://vm/"),
             ("curl https://tok@vm/", "curl https://***@vm/"),

@@ -1,5 +1,4 @@
-//! Files that can be opened and read without waiting for a disk or another machine, as a dead one holds a caller
-//! for ever.
+//! Opens and reads files without waiting for a disk or another machine: if that one is dead, the wait has no end.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};

@@ -62,15 +62,18 @@ pub(super) fn notify(flags: &cli::Notify) -> Result<u8, Refusal> {
                 Some((one_line(&server.shown_name()), spawn_local(handing)))
             })
             .collect();
-        let mut status = u8::from(!is_complete);
+        let mut outcome = Ok(u8::from(!is_complete));
         for (name, handing) in tried {
-            let Ok((said, taken)) = handing.await else {
-                return Err(Refusal::Failure);
+            // Also where nothing can be printed any more: the time limit of a command ends with this process.
+            let handed = handing.await;
+            outcome = match (outcome, handed) {
+                (Ok(status), Ok((said, taken))) => report(&name, flags.test, &said, taken)
+                    .map(|is_taken| status.max(u8::from(!is_taken))),
+                (Ok(_), Err(_)) => Err(Refusal::Failure),
+                (refused, _) => refused,
             };
-            let is_taken = report(&name, flags.test, &said, taken)?;
-            status = status.max(u8::from(!is_taken));
         }
-        Ok(status)
+        outcome
     }))
 }
 

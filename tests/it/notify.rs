@@ -523,6 +523,22 @@ fn notify_test_tries_all_servers_at_once() {
 }
 
 #[test]
+fn notify_test_waits_for_all_commands_where_nothing_can_be_printed() {
+    let site = Site::new("");
+    let ended = site.path("ended");
+    let slow = format!("sleep 0.3; touch '{}'", ended.display());
+    let servers = [("main", Some("true")), ("test", Some(slow.as_str()))];
+    let mut tried = Command::new(MONITOR);
+    tried
+        .args(["notify", "--test", "--config"])
+        .arg(configuration(&site, &servers))
+        .stdout(fs::File::create("/dev/full").unwrap());
+    let mut tried = tried.spawn().unwrap();
+    assert_eq!(rig::wait_for(&mut tried).code(), Some(1));
+    assert!(ended.exists(), "the second command was left behind");
+}
+
+#[test]
 fn the_notifiers_are_clean_shell() {
     let notifiers = fs::read_dir(NOTIFIERS)
         .unwrap()
