@@ -175,3 +175,23 @@ fn descendants(pid: i32) -> Vec<(i32, u64)> {
     }
     found
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn of_a_flood_the_beginning_or_the_end_is_kept() {
+        let flood = "printf b; yes a | head -c 200000; printf c";
+        for (keep, first, last) in [(Keep::First, 'b', 'a'), (Keep::Last, 'a', 'c')] {
+            let mut command = ShellCommand::start(flood, keep, |_| ()).unwrap();
+            command.ended().await;
+            let (status, said) = command.finish();
+            assert!(status.is_some_and(|status| status.success()));
+            assert_eq!(said.len(), MOST_KEPT);
+            let said = said.trim().replace('\n', "");
+            assert!(said.starts_with(first) && said.ends_with(last));
+        }
+    }
+}
