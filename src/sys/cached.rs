@@ -1,4 +1,4 @@
-//! Opens and reads files without waiting for a disk or another machine: if that one is dead, the wait has no end.
+//! Opens and reads files without waiting for a disk or another machine: if it is dead, the wait has no end.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,16 +28,25 @@ pub(crate) fn open(directory: impl AsFd, path: &Path, flags: OFlags) -> Result<O
     rustix::fs::openat2(directory, path, flags, Mode::empty(), ResolveFlags::CACHED)
 }
 
-/// Reads from the beginning of a file what the page cache has (`RWF_NOWAIT` of preadv2(2), which some file systems
-/// lack); the number of bytes. Of such a file system it is read without the flag if it is local.
+/// Reads from the beginning of a file what the page cache has (`RWF_NOWAIT` of preadv2(2)); the number of bytes.
 ///
 /// # Errors
-/// As preadv2(2): EAGAIN where a disk would have to be asked.
+/// As preadv2(2): EAGAIN where a disk would have to be asked; EOPNOTSUPP, EINVAL, ENOSYS or EPERM where the file
+/// system, the kernel or a container knows no such flag or call.
 pub(crate) fn read(file: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     let mut buffers = [IoSliceMut::new(buffer)];
-    match rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
+    rustix::io::preadv2(file, &mut buffers, 0, ReadWriteFlags::NOWAIT)
+}
+
+/// The same, for what every run reads: where nothing knows the flag, a file of a local file system is read without it,
+/// because a child process for each would cost more than the check. That can wait for a disk of this machine.
+///
+/// # Errors
+/// As `read`.
+pub(crate) fn read_or_local(file: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    match read(&file, buffer) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) if is_local(&file) => {
-            rustix::io::pread(&file, &mut *buffers[0], 0)
+            rustix::io::pread(&file, buffer, 0)
         }
         read => read,
     }
