@@ -398,7 +398,7 @@ fn quick(path: &Path) -> Quick {
     }
     let length = usize::try_from(metadata.st_size).unwrap_or(LONGEST);
     let mut text = vec![0; length.min(LONGEST)];
-    let Ok(read) = cached::read_or_local(&file, &mut text) else {
+    let Ok(read) = cached::read(&file, &mut text) else {
         return Quick::Slow;
     };
     text.truncate(read);

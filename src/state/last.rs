@@ -209,7 +209,7 @@ fn quick(path: &Path) -> Option<(File, Option<Checked>)> {
         return None;
     }
     let mut text = [0; LENGTH];
-    let read = cached::read_or_local(&file, &mut text).ok()?;
+    let read = cached::read(&file, &mut text).ok()?;
     let before = checked(text.get(..read)?, &stat);
     Some((file, before))
 }

@@ -7,17 +7,8 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-/// Local file systems, where reading an open file and its times does not wait for another machine
-/// (statfs(2)): tmpfs, ramfs, overlayfs, ext4, XFS, Btrfs, ZFS.
-const LOCAL: [i64; 7] = [
-    0x0102_1994,
-    0x8584_58f6,
-    0x794c_7630,
-    0xef53,
-    0x5846_5342,
-    0x9123_683e,
-    0x2fc1_2fc1,
-];
+/// File systems without a disk (statfs(2)): tmpfs, ramfs.
+const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// Opens what the kernel has in its memory (`RESOLVE_CACHED` of openat2(2)).
 ///
@@ -28,35 +19,68 @@ pub(crate) fn open(directory: impl AsFd, path: &Path, flags: OFlags) -> Result<O
     rustix::fs::openat2(directory, path, flags, Mode::empty(), ResolveFlags::CACHED)
 }
 
-/// Reads from the beginning of a file what the page cache has (`RWF_NOWAIT` of preadv2(2)); the number of bytes.
+/// Reads from the beginning of a file what the page cache has (`RWF_NOWAIT` of preadv2(2)); the number of bytes. Where
+/// nothing knows the flag, it reads files of file systems without a disk.
 ///
 /// # Errors
 /// As preadv2(2): EAGAIN where a disk would have to be asked; EOPNOTSUPP, EINVAL, ENOSYS or EPERM where the file
 /// system, the kernel or a container knows no such flag or call.
 pub(crate) fn read(file: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     let mut buffers = [IoSliceMut::new(buffer)];
-    rustix::io::preadv2(file, &mut buffers, 0, ReadWriteFlags::NOWAIT)
-}
-
-/// The same, for what every run reads: where nothing knows the flag, a file of a local file system is read without it,
-/// because a child process for each would cost more than the check. That can wait for a disk of this machine.
-///
-/// # Errors
-/// As `read`.
-pub(crate) fn read_or_local(file: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
-    match read(&file, buffer) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) if is_local(&file) => {
+    match rustix::io::preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) if in_memory(&file) => {
             rustix::io::pread(&file, buffer, 0)
         }
         read => read,
     }
 }
 
-fn is_local(file: impl AsFd) -> bool {
+fn in_memory(file: impl AsFd) -> bool {
     #[allow(
         clippy::useless_conversion,
         reason = "its width depends on the architecture"
     )]
     rustix::fs::fstatfs(file)
-        .is_ok_and(|disk| i64::try_from(disk.f_type).is_ok_and(|kind| LOCAL.contains(&kind)))
+        .is_ok_and(|disk| i64::try_from(disk.f_type).is_ok_and(|kind| IN_MEMORY.contains(&kind)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write as _;
+    use std::thread;
+
+    use nix::libc;
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+    use super::*;
+
+    /// What is read where no kernel knows preadv2(2).
+    fn read_without_the_call(file: &File) -> Result<usize, Errno> {
+        let filter = SeccompFilter::new(
+            [(libc::SYS_preadv2, vec![])].into(),
+            SeccompAction::Allow,
+            SeccompAction::Errno(libc::ENOSYS.try_into().unwrap()),
+            std::env::consts::ARCH.try_into().unwrap(),
+        );
+        let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+        thread::scope(|scope| {
+            let reading = scope.spawn(|| {
+                seccompiler::apply_filter(&filter).unwrap();
+                read(file, &mut [0; 8])
+            });
+            reading.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn without_the_call_only_files_in_memory_are_read() {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let mut memory = File::from(rustix::fs::memfd_create("state", flags).unwrap());
+        memory.write_all(b"text").unwrap();
+        assert_eq!(read_without_the_call(&memory), Ok(4));
+        let other = File::open("/proc/self/stat").unwrap();
+        assert_eq!(read_without_the_call(&other), Err(Errno::NOSYS));
+    }
 }
