@@ -168,7 +168,12 @@ fn targets(which: &cli::Which) -> Result<Targets, UsageError> {
 
 /// What is said where there is nothing to read: no run has written anything yet, or it cannot be read.
 fn nothing(targets: &Targets, damage: Option<&str>) -> String {
-    let directory = targets.directory.display();
+    let directories = targets.directories();
+    let directories: Vec<_> = directories
+        .iter()
+        .map(|path| path.to_string_lossy())
+        .collect();
+    let directories = directories.join(", ");
     let sudo = if nix::unistd::geteuid().is_root() {
         ""
     } else {
@@ -176,7 +181,7 @@ fn nothing(targets: &Targets, damage: Option<&str>) -> String {
     };
     match damage.or(targets.warnings.first().map(String::as_str)) {
         Some(damage) => format!("the state cannot be read: {damage}{sudo}"),
-        None => format!("no server was checked yet: there is no state in {directory}{sudo}"),
+        None => format!("no server was checked yet: there is no state in {directories}{sudo}"),
     }
 }
 

@@ -37,8 +37,8 @@ pub(crate) struct Target {
 #[derive(Debug)]
 pub(crate) struct Targets {
     pub(crate) all: Vec<Target>,
-    /// The state directory that was looked at last.
-    pub(crate) directory: PathBuf,
+    /// The state directory of servers that have no other.
+    directory: PathBuf,
     /// One line for each.
     pub(crate) warnings: Vec<String>,
 }
@@ -99,7 +99,8 @@ impl Targets {
         if let Some(unknown) = unknown {
             let known: Vec<&str> = found.all.iter().map(|one| one.name.as_str()).collect();
             let known = if known.is_empty() {
-                format!("there is none in {}", found.directory.display())
+                let place = which.place.config.as_ref().unwrap_or(&found.directory);
+                format!("there is none in {}", place.display())
             } else {
                 format!("there is {}", known.join(", "))
             };
@@ -112,6 +113,20 @@ impl Targets {
                 .retain(|one| which.servers.iter().any(|name| one.is_called(name)));
         }
         Ok(found)
+    }
+
+    /// The state directories of the servers, or where servers without a configuration have theirs.
+    pub(crate) fn directories(&self) -> Vec<&Path> {
+        let mut directories: Vec<&Path> = Vec::new();
+        for one in &self.all {
+            if !directories.contains(&one.directory.as_path()) {
+                directories.push(&one.directory);
+            }
+        }
+        if directories.is_empty() {
+            directories.push(&self.directory);
+        }
+        directories
     }
 
     fn find(place: &Place) -> Result<Self, UsageError> {

@@ -431,6 +431,44 @@ fn before_the_first_run_the_status_is_one_line() {
 }
 
 #[test]
+fn where_nothing_was_written_yet_the_directory_of_the_configuration_is_named() {
+    let states = States::new();
+    let (a, b) = (states.path("a"), states.path("b"));
+    let server = |name, directory: &Path| {
+        let directory = directory.display();
+        format!(
+            "[server.{name}]\nurl = \"http://127.0.0.1:1\"\nrestart-cmd = \"true\"\nstate-dir = \"{directory}\"\n"
+        )
+    };
+    let file = states.path("servers.toml");
+    fs::write(&file, server("b", &b) + &server("a", &a)).unwrap();
+    let verb = |verb, server: &[&str]| {
+        run(Command::new(MONITOR)
+            .arg(verb)
+            .arg("--config")
+            .arg(&file)
+            .args(server))
+    };
+    let both = format!("there is no state in {}, {}", b.display(), a.display());
+    for name in ["status", "report"] {
+        let ran = verb(name, &[]);
+        assert_eq!(ran.code(), Some(1));
+        assert!(ran.stdout.contains(&both), "{}", ran.stdout);
+    }
+    let said = verb("status", &["a"]).stdout;
+    assert!(
+        said.contains(&format!("no state in {}", a.display())),
+        "{said}"
+    );
+    assert!(!said.contains(&*b.to_string_lossy()), "{said}");
+    fs::write(&file, "").unwrap();
+    let ran = verb("status", &["a"]);
+    assert_eq!(ran.code(), Some(2));
+    let none = format!("there is none in {}", file.display());
+    assert!(ran.stderr.contains(&none), "{}", ran.stderr);
+}
+
+#[test]
 fn a_verb_has_a_grammar_of_its_own() {
     let states = States::new();
     states.healthy("main");
