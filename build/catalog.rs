@@ -54,7 +54,7 @@ fn entry(notice: Notice) -> (&'static str, &'static str, bool) {
         ),
         Notice::Failed => (
             "MyVNC server @MYVNC_SERVER@ does not respond",
-            "The server does not respond. A restart did not help, or the monitor could neither stop nor start it.\nEach further run of monitor_myvnc checks it, and restarts it unless restarts are held off.",
+            "The server does not respond. A restart did not help, or the monitor could not restart it.\nEach further run of monitor_myvnc checks it, and restarts it unless restarts are held off.",
             true,
         ),
         Notice::Held => (

@@ -18,7 +18,8 @@ fn cron() -> String {
     format!(
         "\
 # Checks the MyVNC servers in {CONFIG_FILE} every minute, and restarts
-# those that do not respond. If that file names no server, the job does nothing.
+# those that do not respond. If neither that file nor one in
+# {CONFIG_FILE}.d names a server, the job does nothing.
 # The job also does nothing while monitor_myvnc.timer is active, and after the
 # package was removed.
 #
