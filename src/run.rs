@@ -53,7 +53,7 @@ const LONG_RUN: Duration = Duration::from_secs(600);
 /// Mode of the log's directory where it has to be made.
 const LOG_DIR_MODE: u32 = 0o755;
 
-/// Runs once over one server; whether that was a success. A log or a run lock that cannot be used is
+/// Runs once over one server. Returns whether that was a success. A log or a run lock that cannot be used is
 /// an error, and no reason not to check and restart.
 pub(crate) async fn run(settings: &Settings) -> bool {
     let directory = settings.logfile.parent().unwrap_or(Path::new("/"));
@@ -203,6 +203,8 @@ struct Run<'a> {
     resume: Option<Time>,
     /// Why a restart waits.
     hold: Option<Held>,
+    /// Whether something that blocked the server was ended.
+    has_unwedged: bool,
     /// The processes that were stopped.
     stopped: Vec<i32>,
     held: Vec<ProcessHandle>,
@@ -272,6 +274,7 @@ impl<'a> Run<'a> {
             outage: None,
             resume: None,
             hold: None,
+            has_unwedged: false,
             stopped: Vec::new(),
             held: Vec::new(),
             owner: None,
@@ -368,7 +371,7 @@ impl<'a> Run<'a> {
         self.is_stopping = true;
         let what = if recovery::is_owed_a_start(phase) {
             "this run ends once the server is started"
-        } else if matches!(phase, Phase::Unwedging(_)) {
+        } else if self.has_unwedged || matches!(phase, Phase::Unwedging(_)) {
             "this run ends now; the server is not restarted"
         } else {
             "this run ends now; nothing was touched"
@@ -486,7 +489,7 @@ impl<'a> Run<'a> {
         Event::Reserved
     }
 
-    /// Takes the restart lock, so that only one run at a time writes down how the server is; whether this one may.
+    /// Takes the restart lock, so that only one run at a time writes down how the server is. Returns whether this one may.
     async fn take_turn(&mut self) -> bool {
         if self.restart_lock.is_some() {
             return true;
@@ -603,8 +606,13 @@ impl<'a> Run<'a> {
 
     /// The end of a run that could not begin the restart.
     fn say_untouched(&self) {
+        let what = if self.has_unwedged {
+            "only what blocked it was ended"
+        } else {
+            "nothing was touched"
+        };
         self.journal
-            .critical("Server was not restarted: nothing was touched");
+            .critical(&format!("Server was not restarted: {what}"));
     }
 
     /// The end of a restart that did not heal the server.

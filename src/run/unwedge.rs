@@ -24,7 +24,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Time for the check to join the clients that wait, before the first of them is dealt with; and for the server
 /// to go on to the next one.
 const HEAD_START: Duration = Duration::from_millis(20);
-/// No chain of parents is followed further.
+/// Length of a chain of parents, at most.
 const LONGEST_ANCESTRY: usize = 64;
 
 /// What blocks the server and may be ended.
@@ -101,6 +101,7 @@ impl Run<'_> {
             self.state.save_changes().await;
             let healed = self.heal(phase, limit, &mut incident).await;
             if incident.acts.count() > 0 {
+                self.has_unwedged = true;
                 let ledger = &mut self.state.state.ledger;
                 ledger.note_unwedging(Time::now());
                 ledger.note_destroyed(Time::now(), incident.destroyed);
@@ -227,7 +228,7 @@ impl Run<'_> {
         }
     }
 
-    /// Looks what blocks the server, and ends what may be ended; whether anything was.
+    /// Looks what blocks the server, and ends what may be ended. Returns whether anything was.
     async fn look_and_act(
         &self,
         began: Instant,

@@ -155,31 +155,36 @@ fn hazard_50_a_client_that_comes_back_at_once_is_dealt_with_until_the_time_is_ov
     });
 }
 
+/// Clients that fill the accept queue, which has room for 6; who finds it full tries again at once. They end with
+/// the server.
+fn crowd(pid: i32) -> Vec<std::thread::JoinHandle<()>> {
+    let connect = || {
+        let address = SocketAddr::from(([127, 0, 0, 1], PORT));
+        TcpStream::connect_timeout(&address, Duration::from_millis(10))
+    };
+    let clients = (0..20).map(|_| {
+        std::thread::spawn(move || {
+            while is_alive(pid) {
+                if let Ok(client) = connect() {
+                    // What serves now is not restarted again.
+                    if is_alive(pid) {
+                        fate(&client);
+                    }
+                    return;
+                }
+            }
+        })
+    });
+    let clients = clients.collect();
+    rig::wait_until("the accept queue is full", || connect().is_err());
+    clients
+}
+
 #[test]
 fn where_more_wait_than_can_be_ended_in_time_the_server_is_restarted() {
     on_own_machine(MYVNC, |machine| {
         let (_server, pid, bystander) = known(machine, "");
-        let connect = || {
-            let address = SocketAddr::from(([127, 0, 0, 1], PORT));
-            TcpStream::connect_timeout(&address, Duration::from_millis(10))
-        };
-        // The accept queue has room for 6, and whoever finds it full tries again at once.
-        let idle: Vec<_> = (0..20)
-            .map(|_| {
-                std::thread::spawn(move || {
-                    while is_alive(pid) {
-                        if let Ok(client) = connect() {
-                            // What serves now is not restarted again.
-                            if is_alive(pid) {
-                                fate(&client);
-                            }
-                            return;
-                        }
-                    }
-                })
-            })
-            .collect();
-        rig::wait_until("the accept queue is full", || connect().is_err());
+        let idle = crowd(pid);
         let ran = machine.run(unwedging(machine).args(["--unwedge-for", "1"]));
         assert_restarted(
             machine,
@@ -189,6 +194,31 @@ fn where_more_wait_than_can_be_ended_in_time_the_server_is_restarted() {
         );
         assert!((2..=8).contains(&unwedged(&ran).len()), "{ran:?}");
         assert!(is_untouched(&bystander));
+        for thread in idle {
+            thread.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn after_connections_were_destroyed_no_line_says_that_nothing_was_touched() {
+    on_own_machine(MYVNC, |machine| {
+        let (server, pid, bystander) = known(machine, "");
+        let idle = crowd(pid);
+        let command = ["--restart-cmd", "/nonexistent/manage.py start"];
+        let ran = machine.run(
+            unwedging(machine)
+                .args(["--unwedge-for", "1"])
+                .args(command),
+        );
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        assert!(!unwedged(&ran).is_empty(), "{ran:?}");
+        let end = "[CRITICAL] Server was not restarted: only what blocked it was ended\n";
+        assert!(ran.log.ends_with(end), "{ran:?}");
+        assert!(!ran.log.contains("nothing was touched"), "{ran:?}");
+        assert!(is_alive(pid), "{ran:?}");
+        assert!(is_untouched(&bystander));
+        drop(server);
         for thread in idle {
             thread.join().unwrap();
         }
