@@ -74,7 +74,7 @@ fn entry(notice: Notice) -> (&'static str, &'static str, bool) {
         ),
         Notice::Flapping => (
             "MyVNC server @MYVNC_SERVER@ hangs again and again",
-            "Three restarts within an hour worked, but not for long. Further ones are not\nannounced until the server has responded for 30 minutes. To see what they have in\ncommon: monitor_myvnc history --by culprit",
+            "Three restarts within an hour worked. Further ones are not\nannounced until the server has responded for 30 minutes. To see what they have in\ncommon: monitor_myvnc history --by culprit",
             true,
         ),
         Notice::Stable => (

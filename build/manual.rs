@@ -49,9 +49,11 @@ pub(crate) fn pages(
 fn causes() -> String {
     blocks(Kind::ALL.iter().map(|kind| {
         let entry = kind.entry();
+        // The page does not name itself.
+        let advice = entry.advice.replace(" of monitor_myvnc(1)", "");
         let terms = entry.terms.join("\n- ");
         let slug = kind.slug();
-        format!("- {terms}\n[{slug}] {} {}", entry.meaning, entry.advice)
+        format!("- {terms}\n[{slug}] {} {advice}", entry.meaning)
     }))
 }
 

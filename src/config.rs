@@ -158,7 +158,7 @@ impl Config {
             .collect()
     }
 
-    /// The place of what says this option for that server, else of the server.
+    /// Where the option is set for this server, else where the server is declared.
     pub(crate) fn place(&self, name: Option<&str>, key: Option<&str>, given: &[&str]) -> Place {
         let entries = self.effective(name, given);
         let entry = entries.iter().find(|entry| Some(entry.key.as_str()) == key);

@@ -79,7 +79,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what is wrong; the exit status.
+/// Says what is wrong. Returns the exit status.
 fn refuse(wrong: &[UsageError]) -> ExitCode {
     for error in wrong {
         warn_stderr(&format!("{error} ({})", error.reference()));
@@ -91,7 +91,7 @@ fn refuse(wrong: &[UsageError]) -> ExitCode {
     }
 }
 
-/// Runs once over each server, all at the same time; whether each of them was a success. Each has a
+/// Runs once over each server, all at the same time. Returns whether each of them was a success. Each has a
 /// thread of its own: whatever holds one of them holds no other.
 fn watch_all(servers: &[Settings]) -> bool {
     let Some((first, others)) = servers.split_first() else {

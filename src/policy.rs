@@ -13,13 +13,13 @@ use crate::diagnosis::Kind;
 use crate::state::ledger::{Attempt, Hold, Ledger, Restarted};
 use crate::state::time::Time;
 
-/// What a hold of `useful` waits before it is tried again.
+/// Time from a hold of `useful` to the next try.
 const HOLD: Duration = Duration::from_secs(6 * 3600);
 /// The time in which `max_restarts` counts.
 const HOUR: Duration = Duration::from_secs(3600);
-/// What a restart beyond the limit waits, from the start of the one before.
+/// Time from the start of a restart to the next one beyond the limit.
 const OVER_LIMIT: Duration = Duration::from_secs(5 * 60);
-/// What a restart waits after so many that failed, from the start of the last, in minutes.
+/// Minutes from the start of a failed restart to the next, by the number of those that failed before.
 const BACK_OFF: [u64; 6] = [0, 1, 2, 4, 8, 15];
 /// A restart that would be due so soon is due: a timer's runs come at different seconds of a minute.
 const EARLY: Duration = Duration::from_secs(10);
@@ -246,7 +246,7 @@ fn tried_at(knobs: Knobs, ledger: &Ledger, found: &Found) -> Option<Time> {
     Some(attempt.at)
 }
 
-/// Until when a cause waits for which nothing is tried at first.
+/// End of the hold for a cause of `Row::Wait`.
 fn waits_until(ledger: &Ledger, now: Time, found: &Found) -> Time {
     let hold = ledger.held().filter(|hold| hold.why == found.why());
     hold.and_then(|hold| hold.until)

@@ -259,7 +259,7 @@ pub(crate) enum Action {
     /// Ask the server at its own address.
     AskItself,
     /// Write down what there is to see.
-    Diagnose,
+    Diagnose(Plan),
     /// Look at permissions, the command and the account, and get ready what the start needs.
     Prepare(Plan),
     /// Run the dump command.
@@ -338,7 +338,7 @@ impl Outcome {
         )
     }
 
-    /// The exit status for it.
+    /// Returns whether the run exits with 0.
     pub(crate) fn is_success(self) -> bool {
         matches!(
             self,
@@ -394,7 +394,7 @@ pub(crate) fn decide(
     use Event as E;
     use Phase as P;
     let finish = |outcome| (P::Finished, Action::Finish(outcome));
-    let diagnose = |plan| (P::Diagnosing(plan), Action::Diagnose);
+    let diagnose = |plan| (P::Diagnosing(plan), Action::Diagnose(plan));
     let follow = |plan, ruling| match ruling {
         Ruling::Restart => (P::Preparing(plan), Action::Prepare(plan)),
         Ruling::AskFirst => (P::AskingLonger(plan), Action::CheckLonger),
@@ -687,7 +687,7 @@ mod tests {
             (
                 P::SearchingAgain,
                 E::Searched(young),
-                (P::Diagnosing(restart), A::Diagnose),
+                (P::Diagnosing(restart), A::Diagnose(restart)),
             ),
             (P::Reserving, E::Reserved, (P::Searching, A::Search)),
             (P::Reserving, E::ReservedLate, (P::Rechecking, A::Check)),
@@ -698,7 +698,7 @@ mod tests {
             (
                 P::Searching,
                 E::Searched(silent),
-                (P::Diagnosing(restart), A::Diagnose),
+                (P::Diagnosing(restart), A::Diagnose(restart)),
             ),
             (
                 P::Searching,
@@ -708,7 +708,10 @@ mod tests {
             (
                 P::AskingItself(proxied),
                 E::OnlyItselfAnswers,
-                (P::Diagnosing(Plan::Leave(O::ProxyFails)), A::Diagnose),
+                (
+                    P::Diagnosing(Plan::Leave(O::ProxyFails)),
+                    A::Diagnose(Plan::Leave(O::ProxyFails)),
+                ),
             ),
             (
                 P::AskingItself(proxied),
@@ -718,7 +721,7 @@ mod tests {
             (
                 P::AskingItself(proxied),
                 E::Silent,
-                (P::Diagnosing(restart), A::Diagnose),
+                (P::Diagnosing(restart), A::Diagnose(restart)),
             ),
             // The check at the URL failed on the monitor's own side; the server itself was asked.
             (
@@ -727,7 +730,7 @@ mod tests {
                     ..proxied
                 }),
                 E::Silent,
-                (P::Diagnosing(restart), A::Diagnose),
+                (P::Diagnosing(restart), A::Diagnose(restart)),
             ),
             (
                 P::Diagnosing(taken),
@@ -870,7 +873,7 @@ mod tests {
                 dry,
                 P::Searching,
                 E::Searched(young),
-                (P::Diagnosing(restart), A::Diagnose),
+                (P::Diagnosing(restart), A::Diagnose(restart)),
             ),
             (
                 dry,
@@ -915,7 +918,7 @@ mod tests {
                 collect,
                 P::Searching,
                 E::Searched(young),
-                (P::Diagnosing(looked), A::Diagnose),
+                (P::Diagnosing(looked), A::Diagnose(looked)),
             ),
             (
                 collect,

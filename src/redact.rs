@@ -42,9 +42,9 @@ const SHORT: [(&str, &str); 3] = [("ldap", "-w"), ("sshpass", "-p"), ("smbclient
 /// Options whose value is `USER:PASSWORD`.
 const CREDENTIALS: [&str; 2] = ["-u", "--user"];
 const HIDDEN: &str = "***";
-/// So many words may stand between a mention of a secret and the colon before it.
+/// Words between a mention of a secret and the colon before it, at most.
 const FEW_WORDS: u8 = 5;
-/// A session ID has as many signs at least; its beginning, which MyVNC logs with dots behind it, fewer.
+/// Characters of a session ID, and of its beginning, which MyVNC logs with dots behind it, at least.
 const SHORTEST_ID: usize = 16;
 const SHORTEST_BEGINNING: usize = 4;
 /// The first signs of a JSON Web Token (RFC 7519): `{"` in base64.

@@ -339,7 +339,7 @@ impl<'a> Run<'a> {
             Action::Reserve => self.reserve().await,
             Action::Search => self.search().await,
             Action::AskItself => self.ask_itself().await,
-            Action::Diagnose => self.diagnose(phase).await,
+            Action::Diagnose(plan) => self.diagnose(plan).await,
             Action::Prepare(plan) => self.prepare(plan).await,
             Action::Dump => self.dump().await,
             Action::Compare => self.compare().await,

@@ -84,7 +84,7 @@ pub(crate) struct Settings {
     pub(crate) metrics_dir: Option<PathBuf>,
     /// Days before the certificate expires from which that is announced; 0 is never.
     pub(crate) cert_warn_days: u32,
-    /// Where the restart lock stands.
+    /// The state directory.
     pub(crate) state_dir: PathBuf,
 }
 

@@ -123,7 +123,7 @@ pub(crate) struct State {
     pub(crate) known: Option<KnownServer>,
     /// Processes that the last restart command started and that never responded, as (PID, start time).
     pub(crate) started: Vec<(i32, u64)>,
-    /// When the pause was asked for that a line of the log has told of.
+    /// When the last pause that was logged had been asked for.
     pub(crate) paused: Option<Time>,
     /// Unix time of the last warning about the restart command.
     pub(crate) warned: Option<u64>,
@@ -131,7 +131,7 @@ pub(crate) struct State {
     pub(crate) resumed: Option<Time>,
     /// When the server's certificate expires.
     pub(crate) certificate_expires: Option<Time>,
-    /// Certificates of which that was announced: when each expires, and how many days before that it was last.
+    /// Certificates whose expiry was announced: when each expires, and the days left at the last announcement.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) certificates_announced: BTreeMap<Time, u32>,
     /// Keys of a newer version, which are kept.
@@ -140,8 +140,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Reads a state file, without a time limit; none where there is none. Its modification time is that
-    /// of the last healthy check.
+    /// Reads a state file, without a time limit; none where there is none.
     ///
     /// # Errors
     /// It cannot be read, makes no sense, is not a regular file, or belongs to somebody other than root
@@ -169,7 +168,7 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct StateFile {
     path: PathBuf,
-    /// Its contents, as far as they are valid for this boot.
+    /// Its contents. What holds for one boot only is there until `forget_other_boots` is called.
     pub(crate) state: State,
     /// Its contents when it was last read or written.
     saved: Option<State>,
@@ -222,8 +221,8 @@ impl StateFile {
         file
     }
 
-    /// Reads the file again, where another run has written it since. What this run has changed is lost then; whether
-    /// that is so.
+    /// Reads the file again if another run has written it since; what this run has changed is lost then. Returns
+    /// whether it was read.
     pub(crate) async fn refresh(&mut self) -> bool {
         if self.is_unusable() {
             return false;
@@ -281,13 +280,13 @@ impl StateFile {
         &self.path
     }
 
-    /// The record of the known server, if it is valid for this boot.
+    /// The record of the known server. After another boot, call `forget_other_boots` first.
     pub(crate) fn known(&self) -> Option<&KnownServer> {
         self.state.known.as_ref()
     }
 
     /// Forgets what holds for another boot only: process IDs and sockets, but not users and addresses.
-    /// Whether there was such. Three system calls, and none without a record.
+    /// Returns whether there was any. Three system calls, and none without a record.
     pub(crate) fn forget_other_boots(&mut self) -> bool {
         let ledger = &self.state.ledger;
         let has_restarts = !ledger.restarts.is_empty() || ledger.hold.is_some();

@@ -37,8 +37,8 @@ fn is_hostile(c: char) -> bool {
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A duration in seconds, to the millisecond and without needless zeros: `10`, `2.5`. One that is shorter is as
-/// long as the first digit that is not 0 says: `0.0005`.
+/// A duration in seconds, to the millisecond and without needless zeros: `10`, `2.5`. Below a
+/// millisecond, down to the first digit that is not 0: `0.0005`.
 pub(crate) fn seconds(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
         return duration.as_secs().to_string();

@@ -50,7 +50,7 @@ impl From<UsageError> for Refusal {
     }
 }
 
-/// Does what the verb says; the exit status.
+/// Does what the verb says. Returns the exit status.
 pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     let parsed = Cli::command()
         .try_get_matches_from(arguments)
@@ -88,7 +88,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-/// Says what is wrong; the exit status.
+/// Says what is wrong. Returns the exit status.
 fn refuse(error: &UsageError, arguments: &[OsString], is_plugin: bool) -> ExitCode {
     if is_plugin {
         let (line, status) = status::unknown(&error.to_string());

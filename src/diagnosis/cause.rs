@@ -1,9 +1,5 @@
 //! Snapshot → causes: a pure function.
 
-#[allow(
-    dead_code,
-    reason = "build.rs uses the manual's entries; slugs, culprits and advice are for the status to come"
-)]
 pub(super) mod catalog;
 mod machine;
 mod port;

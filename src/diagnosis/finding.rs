@@ -66,7 +66,7 @@ impl Finding {
         }
     }
 
-    /// A cause that nobody is seen to be behind.
+    /// A cause without a blocker.
     pub(super) fn bare(cause: &Cause) -> Self {
         Self {
             kind: cause.kind(),
@@ -129,7 +129,7 @@ fn blocker(cause: &Cause, snapshot: &Snapshot) -> Option<Blocker> {
     }
 }
 
-/// What the only thread waits for that waits for something with a name.
+/// The wait of the one thread whose wait names something; none if several do.
 fn only_decisive(process: &Inspected) -> Option<&Wait> {
     let waits = process.threads.iter().map(|thread| &thread.wait);
     let mut decisive = waits.filter(|wait| wait.is_decisive());

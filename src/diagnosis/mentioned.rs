@@ -6,7 +6,7 @@ use crate::redact;
 
 /// Read limit of another process's arguments, in bytes.
 const LONGEST_CMDLINE: u64 = 16 << 10;
-/// So many characters of another process's command line are shown.
+/// Characters of another process's command line that are shown, at most.
 const LONGEST_COMMAND: usize = 200;
 
 /// The children of all threads, as they were started.

@@ -11,7 +11,7 @@ use nix::libc;
 use crate::proc::cgroup;
 use crate::state::KnownServer;
 
-/// No more records are read.
+/// Records that are read, at most.
 const MOST_RECORDS: usize = 20_000;
 
 /// The number of `/proc/self/ns/pid` in the initial PID namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).

@@ -10,7 +10,7 @@ use super::cause::process::awaited;
 use super::phrase::{Mentioned, ago, mebibytes};
 use super::snapshot::{Inspected, Snapshot, Stage};
 
-/// So many threads of a process have a line of their own, where they wait for somebody.
+/// Threads of a process that have a line of their own, at most: those that wait for somebody.
 const MOST_THREADS: usize = 20;
 
 /// A line of the report.

@@ -16,11 +16,11 @@ use crate::proc::process::Proc;
 use crate::sys::bounded;
 use crate::sys::files::{self, Shown};
 
-/// No more lines are taken.
+/// Lines that are shown, at most.
 const MOST_LINES: usize = 200;
-/// So many files of one place are tried, the newest first.
+/// Files of one place that are tried, at most; the newest first.
 const MOST_TRIES: usize = 8;
-/// As much of the end of a log is read, in bytes.
+/// Bytes that are read from the end of a log.
 const TAIL: u64 = 256 << 10;
 
 /// Time limit of the search for a log that the server holds open.

@@ -180,7 +180,7 @@ pub(crate) enum Wait {
         chain: Vec<Mentioned>,
         last: Option<Box<Wait>>,
     },
-    /// For the first to end of several children.
+    /// For any of several children to exit.
     Children(Vec<Mentioned>),
     /// For a file.
     File {

@@ -10,13 +10,13 @@ use crate::notice::Notice;
 use crate::state::ledger::{Attempt, Condition, Destroyed, Down, Hold, Ledger, Restarted};
 use crate::state::time::Time;
 
-/// The server is unwedged in an hour, at most.
-const MOST_INCIDENTS: usize = 30;
-/// After answers for this time a restart has lasted, and those before no longer count.
+/// Unwedgings in an hour, at most.
+pub(crate) const MOST_UNWEDGINGS: usize = 30;
+/// A restart has lasted when the server has answered for this time; those before no longer count then.
 const LASTING: Duration = Duration::from_secs(10 * 60);
 /// After answers for this time a server flaps no longer.
 const STABLE: Duration = Duration::from_secs(30 * 60);
-/// With so many restarts within an hour that worked, a server flaps.
+/// Restarts that worked within an hour from which on a server flaps.
 const FLAPPING: usize = 3;
 /// Attempts that are kept: with 200 bytes each, most of what is read of a state file.
 const MOST_ATTEMPTS: usize = 100;
@@ -217,7 +217,7 @@ impl Ledger {
     /// Whether the server may be unwedged: not more than 30 times in an hour.
     pub(crate) fn allows_unwedging(&self, now: Time) -> bool {
         let recent = self.unwedged.iter().filter(|at| is_recent(**at, now));
-        recent.count() < MOST_INCIDENTS
+        recent.count() < MOST_UNWEDGINGS
     }
 
     /// Something is about to be done for the server. To be written before, as for `begin`.

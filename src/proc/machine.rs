@@ -30,8 +30,7 @@ pub(crate) struct Machine {
     pub(crate) most_threads: u64,
 }
 
-/// Percent of the last 10 seconds that something stood still for want of it
-/// (Documentation/accounting/psi.rst).
+/// Pressure, in percent of the last 10 seconds (Documentation/accounting/psi.rst).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pressure {
     /// Everything, for memory.

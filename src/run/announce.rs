@@ -19,8 +19,8 @@ use crate::state::ledger::{Condition, Down};
 use crate::state::time::Time;
 use crate::text::{end, seconds};
 
-/// No further event is handed over after this time: the notify command is slow, and the next run goes on.
-const ENOUGH: Duration = Duration::from_secs(5);
+/// After this time, no further event is handed over; the rest wait for the next run.
+const LAST_HANDOVER: Duration = Duration::from_secs(5);
 
 /// How the summary of a failure ends that no run can write down.
 const AGAIN: &str = "; sent by each run until the state directory can be used";
@@ -200,7 +200,7 @@ impl Run<'_> {
         // Events in the outbox are older, so they go first.
         let mut can_go_on = self.deliver_outbox(command, began).await;
         for event in std::mem::take(&mut self.unkept) {
-            can_go_on &= !self.is_stopping && began.elapsed() < ENOUGH;
+            can_go_on &= !self.is_stopping && began.elapsed() < LAST_HANDOVER;
             let failure = if can_go_on {
                 let taken = self.hand_over(command, &event, began).await;
                 taken.err().map(|failure| failure.to_string())
@@ -218,7 +218,7 @@ impl Run<'_> {
         }
     }
 
-    /// Hands over the events that wait; whether none is left that can be read.
+    /// Hands over the events that wait. Returns whether none is left that can be read.
     async fn deliver_outbox(&mut self, command: &str, began: Instant) -> bool {
         let outbox = self.outbox();
         if !self.can_use_outbox || outbox.is_empty() {
@@ -248,7 +248,7 @@ impl Run<'_> {
             let Some(waiting) = next.waiting else {
                 return true;
             };
-            if self.is_stopping || began.elapsed() >= ENOUGH {
+            if self.is_stopping || began.elapsed() >= LAST_HANDOVER {
                 return false;
             }
             if let Err(failure) = self.hand_over(command, &waiting.announcement, began).await {

@@ -7,7 +7,7 @@ use crate::diagnosis::server_log::Wanted;
 use crate::diagnosis::{self, Diagnosis, Finding, Line, Question, Seen};
 use crate::health::{CheckError, CheckStage, NOT_TLS};
 use crate::journal::{BANNER, Level};
-use crate::recovery::{Event, Outcome, Phase, Plan, Purpose};
+use crate::recovery::{Event, Phase, Plan, Purpose};
 use crate::redact;
 use crate::server::shell_command::{Keep, ShellCommand};
 use crate::text::{errno_text, seconds};
@@ -21,7 +21,7 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Run<'_> {
     /// Looks at the server and writes down what there is to see, within its budget.
-    pub(super) async fn diagnose(&mut self, phase: Phase) -> Event {
+    pub(super) async fn diagnose(&mut self, plan: Plan) -> Event {
         let seen = match self.error() {
             Some(error) => match self.checker.right_scheme(error, SCHEME_TIMEOUT).await {
                 Some(url) => Seen::Scheme(url.to_string()),
@@ -48,10 +48,6 @@ impl Run<'_> {
             self.journal
                 .info(&format!("Advice: {}", kind.entry().advice));
         }
-        let plan = match phase {
-            Phase::Diagnosing(plan) => plan,
-            _ => Plan::Leave(Outcome::Looked),
-        };
         let prospects = self.rule(&findings, plan).await;
         let has_blocker = |one: &&Finding| one.blocker.is_some();
         self.blocking = findings.iter().filter(has_blocker).cloned().collect();

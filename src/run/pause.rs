@@ -62,7 +62,7 @@ impl Run<'_> {
         Event::Paused
     }
 
-    /// Ends a hold, where that was asked for and no run has done it; whether this is so.
+    /// Ends a hold, if that was asked for and no run has done it yet. Returns whether it did.
     pub(super) fn carry_out_resume(&mut self) -> bool {
         let state = &mut self.state.state;
         let is_new = self.resume.is_some() && state.resumed != self.resume;

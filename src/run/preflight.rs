@@ -121,7 +121,8 @@ impl Run<'_> {
         files
     }
 
-    /// Where the server listens: `--listen`, else its configuration, else the record, else the URL.
+    /// Where the server listens: `--listen`, else the recorded socket if that still listens, else its configuration, else
+    /// the record, else the URL.
     pub(super) fn address(&self, files: &Files) -> Address {
         if let Some(listen) = self.settings.listen {
             return Address {
@@ -131,7 +132,7 @@ impl Run<'_> {
                 is_of_config: false,
             };
         }
-        // Its configuration can be its owner's: what listens already is first-hand.
+        // The server's owner may change the configuration, so a socket that listens comes first.
         if let Some(listens) = self.recorded_socket() {
             return Address {
                 ips: specified(listens.ip()),
@@ -523,7 +524,7 @@ impl Run<'_> {
         Event::Prepared
     }
 
-    /// Opens all that the start needs; whether that is there.
+    /// Opens all that the start needs. Returns whether that is there.
     fn get_ready(&mut self, account: Option<&Account>) -> bool {
         let output = self.settings.output();
         match Prepared::new(&self.settings.restart_cmd, &output, account) {
@@ -566,7 +567,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes hold of the server's processes; whether they may be signalled.
+    /// Takes hold of the server's processes. Returns whether they may be signalled.
     fn hold(&mut self, selection: &Selection) -> bool {
         self.held = selection
             .server

@@ -1,4 +1,4 @@
-//! Is this argv, in this working directory, a MyVNC server? Every doubt says no.
+//! Is this argv, in this working directory, a MyVNC server? When in doubt, it is not one.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
-/// A process, as (PID, start time): the PID alone may be another's by now.
+/// A process. PID and start time together identify it: the PID alone may be another's by now.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Process {
     /// The process ID in our PID namespace.

@@ -385,7 +385,7 @@ impl Lines {
     }
 }
 
-/// Reads the next whole line that is not longer than `LONGEST`; whether there is one.
+/// Reads the next whole line that is not longer than `LONGEST`. Returns whether there is one.
 fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         line.clear();

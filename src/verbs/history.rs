@@ -23,7 +23,7 @@ const TYPICAL_LINE: usize = 128;
 /// Number of incidents that are put in order and have common columns.
 const TOGETHER: usize = 2048;
 
-/// Prints the incidents; the exit status.
+/// Prints the incidents. Returns the exit status.
 pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
     let targets = targets(&flags.which)?;
     if targets.all.is_empty() && !flags.json {
@@ -69,7 +69,7 @@ pub(super) fn show(flags: &cli::History) -> Result<u8, Refusal> {
     Ok(u8::from(!is_whole))
 }
 
-/// Prints the lines as an array of JSON; the exit status.
+/// Prints the lines as an array of JSON. Returns the exit status.
 fn array(sources: Vec<Source<Raw>>) -> Result<u8, Refusal> {
     let mut all = Merged::new(sources);
     let mut out = Output::new();

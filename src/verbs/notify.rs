@@ -26,7 +26,7 @@ use crate::usage::{Place, UsageError};
 const AWAY: u64 = 74;
 const CLIENT: &str = "192.0.2.1:51234";
 
-/// Hands the sample over, and prints what the command says; the exit status.
+/// Hands the sample over, and prints what the command says. Returns the exit status.
 pub(super) fn notify(flags: &cli::Notify) -> Result<u8, Refusal> {
     let (found, is_complete) = configured(flags)?;
     let without = |server: &&Settings| server.notify_cmd.is_none();
@@ -77,7 +77,7 @@ pub(super) fn notify(flags: &cli::Notify) -> Result<u8, Refusal> {
     }))
 }
 
-/// Prints what the command of a server said; whether it has taken the event.
+/// Prints what the command of a server said. Returns whether it has taken the event.
 fn report(
     name: &str,
     event: Notice,

@@ -16,7 +16,7 @@ use crate::usage::UsageError;
 /// Longest reason that is kept, in characters.
 const LONGEST_REASON: usize = 200;
 
-/// Sets a pause in the place of an older one; the exit status.
+/// Sets a pause in the place of an older one. Returns the exit status.
 pub(super) fn pause(flags: &cli::Pause) -> Result<u8, Refusal> {
     let now = Time::now();
     let until = match (&flags.until, flags.span) {
@@ -41,7 +41,7 @@ pub(super) fn pause(flags: &cli::Pause) -> Result<u8, Refusal> {
     })
 }
 
-/// Ends a pause, a hold-off and the back-off; the exit status.
+/// Ends a pause, a hold-off and the back-off. Returns the exit status.
 pub(super) fn resume(flags: &cli::Resume) -> Result<u8, Refusal> {
     let now = Time::now();
     each(&flags.which, "resume", |target| {

@@ -44,7 +44,7 @@ struct Watched {
     notes: Vec<String>,
 }
 
-/// Prints the report; the exit status.
+/// Prints the report. Returns the exit status.
 pub(super) fn show(flags: &cli::Report) -> Result<u8, Refusal> {
     let targets = targets(&flags.which)?;
     let now = Time::now();

@@ -647,7 +647,7 @@ impl Kind {
                     "the server speaks plain HTTP here, not TLS: the right URL is URL",
                 ],
                 "The URL's scheme is wrong.",
-                "Correct --url: until then, every run restarts the server.",
+                "Correct --url. A restart does not cure this.",
             ),
             Self::LocalFailure => entry(
                 &["the check failed on the monitor's own side"],
@@ -723,11 +723,6 @@ impl Cause {
     /// Its place among the causes that are found together.
     pub(crate) fn rank(&self) -> Rank {
         self.class().1
-    }
-
-    /// Its name in interfaces.
-    pub(crate) fn slug(&self) -> &'static str {
-        self.kind().slug()
     }
 
     /// Who or what is to blame, if that is not the server itself.

@@ -10,9 +10,9 @@ use crate::proc::syscall::Activity;
 
 /// The kernel's name for a socket whose peer has closed while the server has not.
 const CLOSE_WAIT: &str = "CLOSE_WAIT";
-/// So many of them are no accident.
+/// From this number on, such sockets are a leak.
 const MANY_CLOSING: usize = 10;
-/// A request needs more descriptors than these: its socket, and a file or a pipe.
+/// Free descriptors with which no request can be served: it needs a socket, and a file or a pipe.
 const FEW_DESCRIPTORS: u64 = 2;
 /// Threads that are named beside the main thread, at most.
 const MOST_THREADS: usize = 3;
@@ -132,7 +132,7 @@ fn leaking(process: &Inspected) -> Option<Cause> {
 
 /// What the main thread waits for; where that is a lock, what those wait for that can hold it.
 fn waiting(process: &Inspected, snapshot: &Snapshot) -> Vec<Cause> {
-    // Stopped is stopped, whatever it was doing, and stuck is told where it is stuck.
+    // These states have causes of their own.
     let is_child = matches!(process.wait(), Wait::Process { .. });
     if matches!(process.state, 'T' | 't') || (process.state == 'D' && !is_child) {
         return Vec::new();

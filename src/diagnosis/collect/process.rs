@@ -22,7 +22,7 @@ use crate::server::process::Process;
 
 /// Threads whose wait is resolved, at most.
 const MOST_THREADS: usize = 200;
-/// As many functions of the kernel are named.
+/// Functions of the kernel that are named, at most.
 const MOST_FRAMES: usize = 8;
 
 /// Reads of a process what cannot block.

@@ -20,9 +20,9 @@ use crate::sys::ffi::{self, Credentials};
 use crate::sys::files;
 use crate::sys::pidfd::Pidfd;
 
-/// As many of its last lines of output tell why a command failed.
+/// Lines of the end of a failed command's output that are logged, at most.
 const LAST_LINES: usize = 50;
-/// Read limit of them, in bytes.
+/// Bytes that are read from the end of that output.
 const LAST_BYTES: u64 = 64 * 1024;
 /// Who may read the output.
 const OUTPUT_MODE: u32 = 0o640;

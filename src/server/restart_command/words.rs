@@ -45,8 +45,8 @@ pub(crate) fn changes_user(command: &str) -> bool {
     words(command, DEPTH).iter().any(|word| is_changer(word))
 }
 
-/// The paths of what the command runs as the user who runs it: the words that are unmapped paths, up to
-/// the MyVNC script or to a command that changes the user; the first such word where there is neither.
+/// The paths of the programs that run as the restart command's user: all words that are literal paths, up to the
+/// MyVNC script or a command that changes the user; only the first such word if there is neither.
 pub(super) fn programs(command: &str) -> Vec<PathBuf> {
     let words = words(command, DEPTH);
     let is_last = |word: &String| is_changer(word) || argv::is_myvnc_script(word.as_bytes());
@@ -81,8 +81,8 @@ pub(super) fn first_name(command: &str) -> Option<String> {
     (word.chars().all(is_name) && !SHELLS_OWN.contains(&word.as_str())).then_some(word)
 }
 
-/// The first word of a shell command, after assignments, where it is unmapped a path, and
-/// where nothing of the command can start the server if that path cannot run.
+/// The first word of a shell command, after assignments, if it is a literal path and nothing else in the command can
+/// start the server.
 pub(super) fn first_path(command: &str) -> Option<PathBuf> {
     let word = first_word(command)?;
     (word.contains('/') && is_plain(&word)).then(|| word.into())
