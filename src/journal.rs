@@ -10,7 +10,7 @@ use nix::libc;
 
 use crate::cli::LogLevel;
 use crate::redact;
-use crate::sys::{progress, terminal};
+use crate::sys::{cached, progress, terminal};
 use crate::text::{errno_text, one_line};
 
 /// Limit of what a run logs below ERROR, in bytes, not counting quoted lines.
@@ -100,6 +100,11 @@ impl Journal {
             Err(reason) => journal.complain(&reason),
         }
         journal
+    }
+
+    /// The device of the log, whose disk a run waits for; none if it could not be opened.
+    pub(crate) fn device(&self) -> Option<u64> {
+        self.file.as_ref().and_then(cached::device)
     }
 
     /// Whether something could not be written to the log.

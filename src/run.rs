@@ -235,13 +235,8 @@ impl<'a> Run<'a> {
         let mut state = StateFile::open(path).await;
         let began = Time::now();
         adopt(&mut state, settings, began);
-        let last = LastFile::open(state::path(
-            &settings.state_dir,
-            host,
-            settings.port(),
-            ".last",
-        ))
-        .await;
+        let last = state::path(&settings.state_dir, host, settings.port(), ".last");
+        let last = LastFile::open(last, journal.device()).await;
         let checker = Checker::new(&settings.url, &settings.trust);
         // Who else listens at another address of the name is not the server.
         let listens = settings

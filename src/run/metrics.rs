@@ -52,7 +52,7 @@ impl Run<'_> {
             pending: self.outbox().count().await,
         };
         let file = MetricsFile::new(directory, &state.server);
-        if let Err(reason) = file.write(&metrics.render()).await {
+        if let Err(reason) = file.write(&metrics.render(), self.journal.device()).await {
             self.journal.warning(&format!(
                 "Cannot write the metrics {}: {reason}; create the directory and let the monitor write to it, or give \
                  another --metrics-dir",

@@ -157,17 +157,17 @@ fn checked(text: &[u8], stat: &Stat) -> Option<Checked> {
 #[derive(Debug)]
 pub(crate) struct LastFile {
     path: PathBuf,
-    /// The open file, if it can be written without waiting for a disk.
+    /// The open file, if writing it waits for no other disk than the log's.
     file: Option<File>,
     /// What the run before found.
     pub(crate) before: Option<Checked>,
 }
 
 impl LastFile {
-    /// Reads the file, with three system calls if it is in the page cache.
-    pub(crate) async fn open(path: PathBuf) -> Self {
-        let (file, before) = if let Some((file, before)) = quick(&path) {
-            (Some(file), before)
+    /// Reads the file, with few system calls if it is in the page cache. `log`: the device of the log.
+    pub(crate) async fn open(path: PathBuf, log: Option<u64>) -> Self {
+        let (file, before) = if let Some(quick) = quick(&path, log) {
+            quick
         } else {
             let read = bounded::ask(READ_TIMEOUT, || read(&path).ok().flatten()).await;
             (None, read.ok().flatten().flatten())
@@ -175,7 +175,7 @@ impl LastFile {
         Self { path, file, before }
     }
 
-    /// Writes what this run found. One system call if the file was in the page cache.
+    /// Writes what this run found. One system call if the file was in the page cache, on the disk of the log.
     ///
     /// # Errors
     /// It cannot be written, for this reason.
@@ -199,9 +199,9 @@ impl LastFile {
     }
 }
 
-/// Opens and reads the file without waiting for a disk; none where that cannot be, and where it has
-/// another length than it should.
-fn quick(path: &Path) -> Option<(File, Option<Checked>)> {
+/// Reads the file without waiting for a disk, and keeps it open if that holds for writing it too, apart from the disk
+/// of `log`. None where it cannot be read so, and where it has another length than it should.
+fn quick(path: &Path, log: Option<u64>) -> Option<(Option<File>, Option<Checked>)> {
     let flags = file::flags(OFlags::RDWR);
     let file = File::from(cached::open(CWD, path, flags).ok()?);
     let stat = file::check(&file).ok()?;
@@ -211,7 +211,8 @@ fn quick(path: &Path) -> Option<(File, Option<Checked>)> {
     let mut text = [0; LENGTH];
     let read = cached::read(&file, &mut text).ok()?;
     let before = checked(text.get(..read)?, &stat);
-    Some((file, before))
+    let is_quick = cached::writes_at_once(&file, stat.st_dev, log);
+    Some((is_quick.then_some(file), before))
 }
 
 #[cfg(test)]
@@ -303,18 +304,19 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_run_reads_what_the_one_before_has_written() {
         let directory = tempfile::tempdir().unwrap();
+        let log = cached::device(File::open(directory.path()).unwrap());
         let path = directory.path().join("new/x.last");
-        let file = LastFile::open(path.clone()).await;
+        let file = LastFile::open(path.clone(), log).await;
         assert_eq!(file.before, None);
         file.write(&last(true, 200, 12)).await.unwrap();
-        let file = LastFile::open(path.clone()).await;
+        let file = LastFile::open(path.clone(), log).await;
         assert_eq!(file.before.unwrap().last, last(true, 200, 12));
         file.write(&last(false, 0, 10_000)).await.unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("{:39}\n", "down 0 10.000 0 0"));
         assert_eq!(read(&path).unwrap().unwrap().last, last(false, 0, 10_000));
         std::fs::write(&path, "garbage\n".repeat(100)).unwrap();
-        let file = LastFile::open(path.clone()).await;
+        let file = LastFile::open(path.clone(), log).await;
         assert_eq!(file.before, None);
         file.write(&last(true, 200, 12)).await.unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 40);
@@ -329,7 +331,7 @@ mod tests {
         std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
         std::fs::create_dir(at("directory")).unwrap();
         for name in ["fifo", "link", "directory"] {
-            let file = LastFile::open(at(name)).await;
+            let file = LastFile::open(at(name), None).await;
             assert_eq!(file.before, None, "{name}");
             assert!(file.write(&last(false, 0, 1)).await.is_err(), "{name}");
         }

@@ -1,4 +1,4 @@
-//! Opens and reads files without waiting for a disk or another machine: if it is dead, the wait has no end.
+//! Opens, reads and writes files without waiting for a disk or another machine: if it is dead, the wait has no end.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,6 +33,17 @@ pub(crate) fn read(file: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
         }
         read => read,
     }
+}
+
+/// The device of a file (st_dev of stat(2)).
+pub(crate) fn device(file: impl AsFd) -> Option<u64> {
+    rustix::fs::fstat(file).ok().map(|stat| stat.st_dev)
+}
+
+/// Whether writing to a file of the page cache, which is on `device`, waits for no other disk than that of `log`. A write waits for a
+/// file system that is frozen (FIFREEZE of ioctl_fs(2)), or whose disk is dead, whatever the page cache holds.
+pub(crate) fn writes_at_once(file: impl AsFd, device: u64, log: Option<u64>) -> bool {
+    log == Some(device) || in_memory(file)
 }
 
 fn in_memory(file: impl AsFd) -> bool {
@@ -82,5 +93,17 @@ mod tests {
         assert_eq!(read_without_the_call(&memory), Ok(4));
         let other = File::open("/proc/self/stat").unwrap();
         assert_eq!(read_without_the_call(&other), Err(Errno::NOSYS));
+    }
+
+    #[test]
+    fn only_the_disk_of_the_log_is_waited_for() {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let memory = rustix::fs::memfd_create("state", flags).unwrap();
+        let file = File::open("/proc/self/stat").unwrap();
+        let device = device(&file).unwrap();
+        let other = Some(device + 1);
+        assert!(writes_at_once(&file, device, Some(device)));
+        assert!(writes_at_once(&memory, device, other) && writes_at_once(&memory, device, None));
+        assert!(!writes_at_once(&file, device, other) && !writes_at_once(&file, device, None));
     }
 }
