@@ -601,13 +601,11 @@ impl<'a> Run<'a> {
 
     /// The end of a run that could not begin the restart.
     fn say_untouched(&self) {
-        let what = if self.has_unwedged {
-            "only what blocked it was ended"
+        self.journal.critical(if self.has_unwedged {
+            "Server was not restarted: only what blocked it was ended"
         } else {
-            "nothing was touched"
-        };
-        self.journal
-            .critical(&format!("Server was not restarted: {what}"));
+            "Server was not restarted: nothing was touched"
+        });
     }
 
     /// The end of a restart that did not heal the server.
