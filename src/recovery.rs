@@ -59,9 +59,9 @@ pub(crate) enum PortHolder {
     Unknown,
 }
 
-/// What the restart policy says of a server that does not answer.
+/// What the restart policy says of a server that does not answer, without the reason (`policy::Ruling`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Ruling {
+pub(crate) enum RulingKind {
     /// Restart it.
     Restart,
     /// Ask it once more, with more time, and restart it then.
@@ -74,7 +74,7 @@ pub(crate) enum Ruling {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Prospects {
     /// What the restart policy says.
-    pub(crate) ruling: Ruling,
+    pub(crate) ruling: RulingKind,
     /// Whether a client or a child blocks the server, and may be dealt with instead of a restart.
     pub(crate) can_unwedge: bool,
 }
@@ -137,7 +137,7 @@ pub(crate) enum Phase {
     /// Writing down why it does not answer.
     Diagnosing(Plan),
     /// Dealing with the client or the child that blocks the server; the restart policy's ruling, where that fails.
-    Unwedging(Ruling),
+    Unwedging(RulingKind),
     /// Asking once more, with more time.
     AskingLonger(Plan),
     /// Looking at everything that can keep a restart from working.
@@ -396,9 +396,9 @@ pub(crate) fn decide(
     let finish = |outcome| (P::Finished, Action::Finish(outcome));
     let diagnose = |plan| (P::Diagnosing(plan), Action::Diagnose(plan));
     let follow = |plan, ruling| match ruling {
-        Ruling::Restart => (P::Preparing(plan), Action::Prepare(plan)),
-        Ruling::AskFirst => (P::AskingLonger(plan), Action::CheckLonger),
-        Ruling::Hold => finish(Outcome::Held),
+        RulingKind::Restart => (P::Preparing(plan), Action::Prepare(plan)),
+        RulingKind::AskFirst => (P::AskingLonger(plan), Action::CheckLonger),
+        RulingKind::Hold => finish(Outcome::Held),
     };
     let heals = policy.purpose == Purpose::Heal;
     match (phase, event) {
@@ -448,7 +448,7 @@ pub(crate) fn decide(
         ),
         (P::Diagnosing(Plan::Leave(outcome)), E::Diagnosed(_)) => finish(outcome),
         (P::Diagnosing(plan), E::Diagnosed(found)) if !heals => match found.ruling {
-            Ruling::Hold if !found.can_unwedge => finish(Outcome::Held),
+            RulingKind::Hold if !found.can_unwedge => finish(Outcome::Held),
             _ => (P::Preparing(plan), Action::Prepare(plan)),
         },
         (P::Diagnosing(Plan::Restart), E::Diagnosed(found)) if found.can_unwedge => {
@@ -618,9 +618,9 @@ mod tests {
         all
     }
 
-    const RULINGS: [Ruling; 3] = [Ruling::Restart, Ruling::AskFirst, Ruling::Hold];
+    const RULINGS: [RulingKind; 3] = [RulingKind::Restart, RulingKind::AskFirst, RulingKind::Hold];
 
-    fn diagnosed(ruling: Ruling, can_unwedge: bool) -> E {
+    fn diagnosed(ruling: RulingKind, can_unwedge: bool) -> E {
         E::Diagnosed(Prospects {
             ruling,
             can_unwedge,
@@ -734,55 +734,59 @@ mod tests {
             ),
             (
                 P::Diagnosing(taken),
-                diagnosed(Ruling::Restart, false),
+                diagnosed(RulingKind::Restart, false),
                 finish(O::PortTaken),
             ),
             (
                 P::Diagnosing(restart),
-                diagnosed(Ruling::Restart, false),
+                diagnosed(RulingKind::Restart, false),
                 (P::Preparing(restart), A::Prepare(restart)),
             ),
             (
                 P::Diagnosing(start),
-                diagnosed(Ruling::Restart, false),
+                diagnosed(RulingKind::Restart, false),
                 (P::Preparing(start), A::Prepare(start)),
             ),
             (
                 P::Diagnosing(start),
-                diagnosed(Ruling::Restart, true),
+                diagnosed(RulingKind::Restart, true),
                 (P::Preparing(start), A::Prepare(start)),
             ),
             (
                 P::Diagnosing(restart),
-                diagnosed(Ruling::Restart, true),
-                (P::Unwedging(Ruling::Restart), A::Unwedge),
+                diagnosed(RulingKind::Restart, true),
+                (P::Unwedging(RulingKind::Restart), A::Unwedge),
             ),
             (
                 P::Diagnosing(restart),
-                diagnosed(Ruling::Hold, true),
-                (P::Unwedging(Ruling::Hold), A::Unwedge),
+                diagnosed(RulingKind::Hold, true),
+                (P::Unwedging(RulingKind::Hold), A::Unwedge),
             ),
             (
                 P::Diagnosing(restart),
-                diagnosed(Ruling::Hold, false),
+                diagnosed(RulingKind::Hold, false),
                 finish(O::Held),
             ),
             (
                 P::Diagnosing(start),
-                diagnosed(Ruling::AskFirst, false),
+                diagnosed(RulingKind::AskFirst, false),
                 (P::AskingLonger(start), A::CheckLonger),
             ),
             (
-                P::Unwedging(Ruling::Restart),
+                P::Unwedging(RulingKind::Restart),
                 E::Unwedged,
                 finish(O::Unwedged),
             ),
             (
-                P::Unwedging(Ruling::Restart),
+                P::Unwedging(RulingKind::Restart),
                 E::NotUnwedged,
                 (P::Preparing(restart), A::Prepare(restart)),
             ),
-            (P::Unwedging(Ruling::Hold), E::NotUnwedged, finish(O::Held)),
+            (
+                P::Unwedging(RulingKind::Hold),
+                E::NotUnwedged,
+                finish(O::Held),
+            ),
             (
                 P::AskingLonger(restart),
                 E::Answers,
@@ -878,31 +882,31 @@ mod tests {
             (
                 dry,
                 P::Diagnosing(taken),
-                diagnosed(Ruling::Restart, false),
+                diagnosed(RulingKind::Restart, false),
                 finish(O::PortTaken),
             ),
             (
                 dry,
                 P::Diagnosing(restart),
-                diagnosed(Ruling::Hold, false),
+                diagnosed(RulingKind::Hold, false),
                 finish(O::Held),
             ),
             (
                 dry,
                 P::Diagnosing(restart),
-                diagnosed(Ruling::Hold, true),
+                diagnosed(RulingKind::Hold, true),
                 prepare,
             ),
             (
                 dry,
                 P::Diagnosing(restart),
-                diagnosed(Ruling::AskFirst, false),
+                diagnosed(RulingKind::AskFirst, false),
                 prepare,
             ),
             (
                 dry,
                 P::Diagnosing(restart),
-                diagnosed(Ruling::Restart, true),
+                diagnosed(RulingKind::Restart, true),
                 prepare,
             ),
             (dry, P::Preparing(restart), E::Prepared, finish(O::Looked)),
@@ -923,7 +927,7 @@ mod tests {
             (
                 collect,
                 P::Diagnosing(looked),
-                diagnosed(Ruling::Restart, true),
+                diagnosed(RulingKind::Restart, true),
                 finish(O::Looked),
             ),
         ];

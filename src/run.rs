@@ -207,7 +207,8 @@ struct Run<'a> {
     has_unwedged: bool,
     /// The processes that were stopped.
     stopped: Vec<i32>,
-    held: Vec<ProcessHandle>,
+    /// Handles of the processes that are to be stopped.
+    handles: Vec<ProcessHandle>,
     /// The user of the server before it was stopped.
     owner: Option<u32>,
     /// UID of the old server's listening socket.
@@ -271,7 +272,7 @@ impl<'a> Run<'a> {
             hold: None,
             has_unwedged: false,
             stopped: Vec::new(),
-            held: Vec::new(),
+            handles: Vec::new(),
             owner: None,
             stopped_socket_uid: None,
             spared: Vec::new(),

@@ -107,7 +107,7 @@ impl Run<'_> {
             .iter()
             .flat_map(|one| &one.listening)
             .copied();
-        let pids = self.held.iter().map(|held| held.process.pid);
+        let pids = self.handles.iter().map(|handle| handle.process.pid);
         let mut pids = listening.chain(pids);
         let (Some(command), Some(pid)) = (&self.settings.dump_cmd, pids.next()) else {
             return Event::NotDumped;

@@ -518,7 +518,7 @@ impl Run<'_> {
                 return Event::Unable;
             }
         }
-        if plan == Plan::Restart && !self.hold(&selection) {
+        if plan == Plan::Restart && !self.open_handles(&selection) {
             return Event::Unable;
         }
         Event::Prepared
@@ -567,18 +567,18 @@ impl Run<'_> {
         }
     }
 
-    /// Takes hold of the server's processes. Returns whether they may be signalled.
-    fn hold(&mut self, selection: &Selection) -> bool {
-        self.held = selection
+    /// Opens a handle of each process of the server. Returns whether they may be signalled.
+    fn open_handles(&mut self, selection: &Selection) -> bool {
+        self.handles = selection
             .server
             .iter()
             .cloned()
             .filter_map(ProcessHandle::new)
             .collect();
         let forbidden: Vec<_> = self
-            .held
+            .handles
             .iter()
-            .filter_map(|held| held.forbidden().map(|reason| (&held.process, reason)))
+            .filter_map(|handle| handle.forbidden().map(|reason| (&handle.process, reason)))
             .collect();
         let mut names: BTreeMap<u32, String> = BTreeMap::new();
         for (process, reason) in &forbidden {
@@ -721,10 +721,10 @@ impl Run<'_> {
             return;
         }
         self.say_what_would_be_ended();
-        let stop = if self.held.is_empty() {
+        let stop = if self.handles.is_empty() {
             "nothing".to_owned()
         } else {
-            pids(&self.held)
+            pids(&self.handles)
         };
         self.would_stop(&stop);
         self.journal.info(&format!(

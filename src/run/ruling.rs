@@ -70,15 +70,15 @@ impl Run<'_> {
         let has_blocker = findings.iter().any(|one| one.blocker.is_some());
         let may_unwedge = has_blocker && self.settings.unwedge_for.is_some();
         let (ruling, can_unwedge) = match ruling {
-            Ruling::Restart => (recovery::Ruling::Restart, may_unwedge),
-            Ruling::RestartAfterCheck => (recovery::Ruling::AskFirst, may_unwedge),
+            Ruling::Restart => (recovery::RulingKind::Restart, may_unwedge),
+            Ruling::RestartAfterCheck => (recovery::RulingKind::AskFirst, may_unwedge),
             Ruling::Hold(hold) => {
                 self.hold = Some(Held::of(hold, findings));
-                (recovery::Ruling::Hold, may_unwedge)
+                (recovery::RulingKind::Hold, may_unwedge)
             }
             Ruling::Leave(hold) => {
                 self.hold = Some(Held::of(hold, findings));
-                (recovery::Ruling::Hold, false)
+                (recovery::RulingKind::Hold, false)
             }
         };
         Prospects {

@@ -50,7 +50,7 @@ impl Run<'_> {
                 .info(&format!("The restart command runs as user {user}"));
         }
         // What is waited for no longer needs its descriptors.
-        self.held.clear();
+        self.handles.clear();
         signals::subreaper();
         self.is_starting = true;
         self.deadline = Instant::now() + self.settings.start_timeout;

@@ -25,11 +25,11 @@ impl Run<'_> {
         for line in [BANNER, "RESTARTING SERVER", BANNER] {
             self.journal.info(line);
         }
-        for held in &self.held {
+        for handle in &self.handles {
             self.journal
-                .detail(&format!("Found {}", describe(&held.process)));
+                .detail(&format!("Found {}", describe(&handle.process)));
         }
-        if self.held.is_empty() {
+        if self.handles.is_empty() {
             self.journal.info("No server process found");
         }
     }
@@ -37,7 +37,11 @@ impl Run<'_> {
     /// Lets go of each process that runs another program, or as another user, since it was found. Where
     /// that leaves the server's port held, nothing can be started.
     pub(super) async fn compare(&mut self) -> Event {
-        let processes: Vec<Process> = self.held.iter().map(|held| held.process.clone()).collect();
+        let processes: Vec<Process> = self
+            .handles
+            .iter()
+            .map(|handle| handle.process.clone())
+            .collect();
         let recorded = self.state.known().and_then(|known| known.pid);
         let is_known = processes.iter().any(|one| Some(one.pid) == recorded);
         let changed = search::changed(&processes, is_known).await;
@@ -47,9 +51,9 @@ impl Run<'_> {
                 describe(process)
             ));
         }
-        self.held
-            .retain(|held| !changed.contains(&held.process.pid));
-        if !self.held.is_empty() {
+        self.handles
+            .retain(|handle| !changed.contains(&handle.process.pid));
+        if !self.handles.is_empty() {
             return Event::Same;
         }
         if self.is_port_held() {
@@ -62,24 +66,30 @@ impl Run<'_> {
 
     /// Sends SIGTERM.
     pub(super) fn terminate(&mut self) {
-        self.journal
-            .info(&format!("Stopping server processes: {}", pids(&self.held)));
-        self.stopped = self.held.iter().map(|held| held.process.pid).collect();
+        self.journal.info(&format!(
+            "Stopping server processes: {}",
+            pids(&self.handles)
+        ));
+        self.stopped = self
+            .handles
+            .iter()
+            .map(|handle| handle.process.pid)
+            .collect();
         self.send("SIGTERM", Level::Info, ProcessHandle::terminate);
         self.journal.info("Waiting for processes to terminate...");
         self.deadline = Instant::now() + self.settings.stop_timeout;
     }
 
     pub(super) fn kill(&mut self) {
-        self.held.retain(ProcessHandle::is_alive);
+        self.handles.retain(ProcessHandle::is_alive);
         self.send("SIGKILL", Level::Warning, ProcessHandle::kill);
         self.deadline = Instant::now() + KILL_TIMEOUT;
     }
 
     fn send(&self, name: &str, level: Level, signal: fn(&ProcessHandle) -> io::Result<bool>) {
-        for held in &self.held {
-            let pid = held.process.pid;
-            match signal(held) {
+        for handle in &self.handles {
+            let pid = handle.process.pid;
+            match signal(handle) {
                 Ok(true) => self
                     .journal
                     .log(level, &format!("Sent {name} to PID {pid}")),
@@ -93,9 +103,9 @@ impl Run<'_> {
     }
 
     pub(super) async fn await_exits(&mut self, phase: Phase) -> Event {
-        let held = &self.held;
+        let handles = &self.handles;
         let all_ended = async {
-            for process in held {
+            for process in handles {
                 process.ended().await;
             }
         };
@@ -103,7 +113,7 @@ impl Run<'_> {
             biased;
             () = all_ended => {
                 self.journal.info("All processes terminated successfully");
-                self.held.clear();
+                self.handles.clear();
                 Event::AllEnded
             }
             name = self.signals.next() => {
@@ -111,10 +121,10 @@ impl Run<'_> {
                 Event::Interrupted
             }
             () = tokio::time::sleep_until(self.deadline) => {
-                self.held.retain(ProcessHandle::is_alive);
+                self.handles.retain(ProcessHandle::is_alive);
                 if phase == Phase::Terminating {
                     let waited = seconds(self.settings.stop_timeout);
-                    self.journal.warning(&format!("Processes still running after {waited}s: {}", pids(&self.held)));
+                    self.journal.warning(&format!("Processes still running after {waited}s: {}", pids(&self.handles)));
                     return Event::Expired;
                 }
                 self.survived()
@@ -125,8 +135,8 @@ impl Run<'_> {
     /// Says what outlived SIGKILL; only what holds the server's port keeps it from being started.
     fn survived(&self) -> Event {
         let holds_port = self.is_port_held();
-        for held in &self.held {
-            let pid = held.process.pid;
+        for handle in &self.handles {
+            let pid = handle.process.pid;
             let state = Proc::here().state(pid);
             let limit = KILL_TIMEOUT.as_secs();
             if holds_port {

@@ -12,7 +12,7 @@ use crate::diagnosis::{self, Blocker, Child, Finding, Kind, Seen};
 use crate::health::Verdict;
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::{self, Connection};
-use crate::recovery::{Event, Phase, Ruling};
+use crate::recovery::{Event, Phase, RulingKind};
 use crate::server::process::Process;
 use crate::server::stop;
 use crate::server::unwedge::{self, Acts, Descendant, Refusal};
@@ -68,9 +68,9 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An incident while it goes on.
+/// What was done to heal the server without a restart, and what was seen meanwhile.
 #[derive(Default)]
-struct Incident {
+struct Unwedging {
     acts: Acts,
     /// What was seen to block the server at the look before.
     before: Vec<Blocker>,
@@ -92,19 +92,19 @@ impl Run<'_> {
         };
         let ledger = &mut self.state.state.ledger;
         let healed = if ledger.allows_unwedging(Time::now()) {
-            let mut incident = Incident {
+            let mut unwedging = Unwedging {
                 before: self.blockers(),
-                ..Incident::default()
+                ..Unwedging::default()
             };
             // Before the first act, for the run can be killed.
             self.state.state.ledger.treat();
             self.state.save_changes().await;
-            let healed = self.heal(phase, limit, &mut incident).await;
-            if incident.acts.count() > 0 {
+            let healed = self.heal(phase, limit, &mut unwedging).await;
+            if unwedging.acts.count() > 0 {
                 self.has_unwedged = true;
                 let ledger = &mut self.state.state.ledger;
                 ledger.note_unwedging(Time::now());
-                ledger.note_destroyed(Time::now(), incident.destroyed);
+                ledger.note_destroyed(Time::now(), unwedging.destroyed);
             }
             healed
         } else {
@@ -115,7 +115,7 @@ impl Run<'_> {
             Err(failure) => failure,
         };
         let then = match phase {
-            Phase::Unwedging(Ruling::Hold) => "the restart is held off",
+            Phase::Unwedging(RulingKind::Hold) => "the restart is held off",
             _ => "it is restarted",
         };
         self.journal.warning(&format!(
@@ -128,14 +128,14 @@ impl Run<'_> {
         &mut self,
         phase: Phase,
         limit: Duration,
-        incident: &mut Incident,
+        unwedging: &mut Unwedging,
     ) -> Result<Event, Failure> {
         let began = Instant::now();
         let deadline = began + limit;
         let _progress = self.progress("the server to answer without a restart", limit);
         let server = self.blocked_process();
         loop {
-            let asked = self.ask_pending(phase, began, deadline, incident).await?;
+            let asked = self.ask_pending(phase, began, deadline, unwedging).await?;
             let is_same = server
                 .as_ref()
                 .is_some_and(|server| Proc::here().is_alive(server.pid, server.start_time));
@@ -143,26 +143,26 @@ impl Run<'_> {
                 CheckEnd::Interrupted => return Ok(Event::Interrupted),
                 CheckEnd::Answers if !is_same => return Err(Failure::OtherProcess),
                 CheckEnd::Answers => {
-                    incident.has_answered = true;
+                    unwedging.has_answered = true;
                     tokio::time::sleep(LOOK_INTERVAL).await;
-                    self.look(incident).await;
-                    if !incident.is_blocked_by_clients() {
+                    self.look(unwedging).await;
+                    if !unwedging.is_blocked_by_clients() {
                         break;
                     }
                 }
                 // It has answered: what blocks it now are clients that come back.
-                CheckEnd::Late if incident.has_answered && is_same => {
+                CheckEnd::Late if unwedging.has_answered && is_same => {
                     self.journal.warning(&format!(
                         "Clients keep blocking the server: {} connections were destroyed in {} s; a proxy in front of the \
                          server keeps them away from it",
-                        incident.acts.count(),
+                        unwedging.acts.count(),
                         limit.as_secs()
                     ));
                     break;
                 }
                 CheckEnd::Late => {
-                    let acts = incident.acts.count();
-                    let refusal = incident.refusal.clone().filter(|_| acts == 0);
+                    let acts = unwedging.acts.count();
+                    let refusal = unwedging.refusal.clone().filter(|_| acts == 0);
                     return Err(refusal.map_or(Failure::NoAnswer(acts), Failure::Refused));
                 }
             }
@@ -181,7 +181,7 @@ impl Run<'_> {
         phase: Phase,
         began: Instant,
         deadline: Instant,
-        incident: &mut Incident,
+        unwedging: &mut Unwedging,
     ) -> Result<CheckEnd, Failure> {
         let itself = self.own_address();
         let timeout = self.settings.timeout;
@@ -212,13 +212,13 @@ impl Run<'_> {
                 if Instant::now() >= deadline {
                     return Ok(CheckEnd::Late);
                 }
-                if self.look_and_act(began, deadline, incident).await? {
+                if self.look_and_act(began, deadline, unwedging).await? {
                     wait = HEAD_START;
                 }
             };
             drop(asking);
             let is_healthy = matches!(verdict, Verdict::Healthy { .. });
-            if is_healthy || !incident.has_answered {
+            if is_healthy || !unwedging.has_answered {
                 self.verdict = Some(verdict);
             }
             if is_healthy {
@@ -233,12 +233,12 @@ impl Run<'_> {
         &self,
         began: Instant,
         deadline: Instant,
-        incident: &mut Incident,
+        unwedging: &mut Unwedging,
     ) -> Result<bool, Failure> {
-        let before = incident.before.clone();
-        let findings = self.look(incident).await;
-        incident.refusal = None;
-        let before_acts = incident.acts.count();
+        let before = unwedging.before.clone();
+        let findings = self.look(unwedging).await;
+        unwedging.refusal = None;
+        let before_acts = unwedging.acts.count();
         for finding in &findings {
             let Some(blocker) = &finding.blocker else {
                 continue;
@@ -246,43 +246,43 @@ impl Run<'_> {
             let at = began.elapsed();
             let was_seen = before.contains(blocker);
             let is_client = matches!(blocker, Blocker::Client { .. });
-            if !(was_seen || is_client) || !incident.acts.allows(at) {
+            if !(was_seen || is_client) || !unwedging.acts.allows(at) {
                 continue;
             }
-            let needed = incident.acts.needed(self.settings.timeout, was_seen);
-            match self.target(finding.kind, blocker, needed, &incident.signalled) {
+            let needed = unwedging.acts.needed(self.settings.timeout, was_seen);
+            match self.target(finding.kind, blocker, needed, &unwedging.signalled) {
                 Ok(target) => {
                     if self.end(&target).map_err(Failure::NotAllowed)? {
-                        incident.acts.note(at);
+                        unwedging.acts.note(at);
                         match target {
                             Target::Child { child, .. } => {
-                                incident.signalled.push((child.pid, child.start_time));
+                                unwedging.signalled.push((child.pid, child.start_time));
                             }
                             Target::Client { connection, .. } => {
-                                incident.destroyed.push(connection.peer.ip().to_string());
+                                unwedging.destroyed.push(connection.peer.ip().to_string());
                             }
                         }
                     }
                 }
                 Err(refusal) => {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    if incident.acts.count() == 0
+                    if unwedging.acts.count() == 0
                         && refusal.passes().is_none_or(|passes| passes > left)
                     {
                         return Err(Failure::Refused(refusal));
                     }
-                    incident.refusal = Some(refusal);
+                    unwedging.refusal = Some(refusal);
                 }
             }
         }
-        Ok(incident.acts.count() > before_acts)
+        Ok(unwedging.acts.count() > before_acts)
     }
 
     /// Looks what blocks the server.
-    async fn look(&self, incident: &mut Incident) -> Vec<Finding> {
+    async fn look(&self, unwedging: &mut Unwedging) -> Vec<Finding> {
         let findings = diagnosis::look(&self.question(Seen::Silent)).await;
         let blockers = findings.iter().filter_map(|one| one.blocker.clone());
-        incident.before = blockers.collect();
+        unwedging.before = blockers.collect();
         findings
     }
 
@@ -422,7 +422,7 @@ enum CheckEnd {
     Interrupted,
 }
 
-impl Incident {
+impl Unwedging {
     fn is_blocked_by_clients(&self) -> bool {
         let mut before = self.before.iter();
         !self.before.is_empty() && before.all(|one| matches!(one, Blocker::Client { .. }))
