@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(is_verb) {
         return verbs::run(&arguments);
     }
-    let (servers, wrong) = match servers::order(&arguments) {
+    let (servers, wrong) = match servers::read_request(&arguments) {
         Ok(Request::Watch { servers, wrong }) => (servers, wrong),
         Ok(Request::PrintText(text)) => {
             // A terminal that is gone needs no answer.

@@ -46,7 +46,7 @@ pub(crate) enum Request {
 }
 
 /// Reads the command line and the file that it names. An error leaves nothing to watch.
-pub(crate) fn order(arguments: &[OsString]) -> Result<Request, Vec<UsageError>> {
+pub(crate) fn read_request(arguments: &[OsString]) -> Result<Request, Vec<UsageError>> {
     // Freeing it, piece by piece, would gain nothing before the process ends.
     let command = Box::leak(Box::new(Cli::command()));
     let arguments = &cli::unabbreviated(command, arguments);

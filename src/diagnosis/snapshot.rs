@@ -185,7 +185,7 @@ pub(crate) enum Wait {
     /// For a file.
     File {
         path: String,
-        deed: Operation,
+        operation: Operation,
         /// The network file system that it is on.
         mount: Option<String>,
     },

@@ -52,8 +52,8 @@ impl WaitResolver<'_, '_> {
         match doing {
             Activity::Hidden => Wait::Hidden,
             Activity::Running => Wait::Running,
-            Activity::Using(descriptor, deed) => self.on(*descriptor, *deed),
-            Activity::Naming(path, deed) => self.file(path.as_deref(), *deed),
+            Activity::Using(descriptor, operation) => self.on(*descriptor, *operation),
+            Activity::Naming(path, operation) => self.file(path.as_deref(), *operation),
             Activity::Child(Some(pid)) => match mentioned::of(self.proc, *pid) {
                 Some(child) => self.process(child),
                 None => Wait::Unknown("a child".into()),
@@ -80,12 +80,12 @@ impl WaitResolver<'_, '_> {
     fn any(&mut self, all: &[Polled]) -> Wait {
         let mut decisive: Option<Wait> = None;
         for one in all {
-            let deed = if one.writing {
+            let operation = if one.writing {
                 Operation::Writing
             } else {
                 Operation::Reading
             };
-            match self.on(one.descriptor, deed) {
+            match self.on(one.descriptor, operation) {
                 Wait::Idle => return Wait::Idle,
                 wait if !wait.is_decisive() => (),
                 wait if decisive.as_ref().is_none_or(|first| is_same(first, &wait)) => {
@@ -101,16 +101,16 @@ impl WaitResolver<'_, '_> {
         }
     }
 
-    fn on(&mut self, descriptor: i32, deed: Operation) -> Wait {
+    fn on(&mut self, descriptor: i32, operation: Operation) -> Wait {
         match self.targets.get(&descriptor) {
-            Some(FDTarget::Socket(inode)) => self.socket(*inode, deed),
-            Some(FDTarget::Pipe(inode)) => self.pipe(*inode, deed),
-            Some(FDTarget::Path(path)) => self.file(Some(path), deed),
+            Some(FDTarget::Socket(inode)) => self.socket(*inode, operation),
+            Some(FDTarget::Pipe(inode)) => self.pipe(*inode, operation),
+            Some(FDTarget::Path(path)) => self.file(Some(path), operation),
             _ => Wait::Unknown(format!("descriptor {descriptor}")),
         }
     }
 
-    fn socket(&mut self, inode: u64, deed: Operation) -> Wait {
+    fn socket(&mut self, inode: u64, operation: Operation) -> Wait {
         let Some(row) = self.sockets.by_inode(inode) else {
             return datagrams(inode);
         };
@@ -125,7 +125,7 @@ impl WaitResolver<'_, '_> {
                 local: unmapped(local),
                 peer: unmapped(peer),
                 process: process.and_then(|pid| mentioned::of(self.proc, pid)),
-                writing: deed == Operation::Writing,
+                writing: operation == Operation::Writing,
                 queued: row.tx_queue,
                 received: sock_diag::received(local, peer),
             }
@@ -144,8 +144,8 @@ impl WaitResolver<'_, '_> {
     }
 
     /// Whoever has the other end: what is read from is written by somebody.
-    fn pipe(&mut self, inode: u64, deed: Operation) -> Wait {
-        let end = if deed == Operation::Writing {
+    fn pipe(&mut self, inode: u64, operation: Operation) -> Wait {
+        let end = if operation == Operation::Writing {
             End::Read
         } else {
             End::Write
@@ -196,11 +196,11 @@ impl WaitResolver<'_, '_> {
         }
     }
 
-    fn file(&self, path: Option<&Path>, deed: Operation) -> Wait {
+    fn file(&self, path: Option<&Path>, operation: Operation) -> Wait {
         let Some(path) = path else {
             return Wait::File {
                 path: "a file".into(),
-                deed,
+                operation,
                 mount: None,
             };
         };
@@ -213,7 +213,7 @@ impl WaitResolver<'_, '_> {
         Wait::File {
             mount: remote_mount(self.proc, self.pid, &absolute),
             path: absolute.display().to_string(),
-            deed,
+            operation,
         }
     }
 }

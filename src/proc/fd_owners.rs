@@ -8,9 +8,9 @@ use procfs::process::{FDInfo, FDPermissions, FDTarget};
 
 use super::process::Proc;
 
-/// What is looked for.
+/// What descriptors can refer to, as far as it is looked for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-enum Thing {
+enum PipeOrSocket {
     Socket(u64),
     /// An end of a pipe: that which is read from, or that which is written to.
     Pipe(u64, End),
@@ -28,7 +28,7 @@ pub(crate) enum End {
 pub(crate) struct FdOwners<'a> {
     proc: Proc<'a>,
     end: Instant,
-    everybody: Option<HashMap<Thing, Vec<i32>>>,
+    everybody: Option<HashMap<PipeOrSocket, Vec<i32>>>,
 }
 
 impl<'a> FdOwners<'a> {
@@ -43,34 +43,36 @@ impl<'a> FdOwners<'a> {
 
     /// Who has this socket, asked of these first.
     pub(crate) fn of_socket(&mut self, inode: u64, first: &[i32]) -> Option<i32> {
-        self.all(Thing::Socket(inode), first).first().copied()
+        self.all(PipeOrSocket::Socket(inode), first)
+            .first()
+            .copied()
     }
 
     /// Who has that end of this pipe, asked of these first.
     pub(crate) fn of_pipe(&mut self, inode: u64, end: End, first: &[i32]) -> Vec<i32> {
-        self.all(Thing::Pipe(inode, end), first)
+        self.all(PipeOrSocket::Pipe(inode, end), first)
     }
 
-    fn all(&mut self, thing: Thing, first: &[i32]) -> Vec<i32> {
+    fn all(&mut self, wanted: PipeOrSocket, first: &[i32]) -> Vec<i32> {
         let near = first.iter().copied();
         let near: Vec<i32> = near
-            .filter(|pid| things_of(self.proc, *pid).any(|one| one == thing))
+            .filter(|pid| pipes_and_sockets_of(self.proc, *pid).any(|one| one == wanted))
             .collect();
         if !near.is_empty() {
             return near;
         }
         let (proc, end) = (self.proc, self.end);
         let everybody = self.everybody.get_or_insert_with(|| everybody(proc, end));
-        everybody.get(&thing).cloned().unwrap_or_default()
+        everybody.get(&wanted).cloned().unwrap_or_default()
     }
 }
 
-fn everybody(proc: Proc, end: Instant) -> HashMap<Thing, Vec<i32>> {
-    let mut holders: HashMap<Thing, Vec<i32>> = HashMap::new();
+fn everybody(proc: Proc, end: Instant) -> HashMap<PipeOrSocket, Vec<i32>> {
+    let mut holders: HashMap<PipeOrSocket, Vec<i32>> = HashMap::new();
     let pids = proc.pids().unwrap_or_default();
     for pid in pids.into_iter().take_while(|_| Instant::now() < end) {
-        for thing in things_of(proc, pid) {
-            let pids = holders.entry(thing).or_default();
+        for one in pipes_and_sockets_of(proc, pid) {
+            let pids = holders.entry(one).or_default();
             if pids.last() != Some(&pid) {
                 pids.push(pid);
             }
@@ -79,14 +81,14 @@ fn everybody(proc: Proc, end: Instant) -> HashMap<Thing, Vec<i32>> {
     holders
 }
 
-fn things_of(proc: Proc, pid: i32) -> impl Iterator<Item = Thing> + use<> {
+fn pipes_and_sockets_of(proc: Proc, pid: i32) -> impl Iterator<Item = PipeOrSocket> + use<> {
     let open = descriptors(proc, pid).unwrap_or_default().into_iter();
-    open.flat_map(|one| things(&one))
+    open.flat_map(|one| what_it_refers_to(&one))
 }
 
-fn things(one: &FDInfo) -> Vec<Thing> {
+fn what_it_refers_to(one: &FDInfo) -> Vec<PipeOrSocket> {
     match one.target {
-        FDTarget::Socket(inode) => vec![Thing::Socket(inode)],
+        FDTarget::Socket(inode) => vec![PipeOrSocket::Socket(inode)],
         FDTarget::Pipe(inode) => {
             let mode = one.mode();
             let ends = [
@@ -94,7 +96,8 @@ fn things(one: &FDInfo) -> Vec<Thing> {
                 (FDPermissions::WRITE, End::Write),
             ];
             let held = ends.into_iter().filter(|(bit, _)| mode.contains(*bit));
-            held.map(|(_, end)| Thing::Pipe(inode, end)).collect()
+            held.map(|(_, end)| PipeOrSocket::Pipe(inode, end))
+                .collect()
         }
         _ => Vec::new(),
     }

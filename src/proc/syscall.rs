@@ -137,8 +137,8 @@ fn meaning(proc: Proc, pid: i32, call: BlockedCall) -> Activity {
         reason = "an int is the lower half of a register"
     )]
     let number = first as i32;
-    let using = |deed| Activity::Using(number, deed);
-    let naming = |address, deed| Activity::Naming(path(proc, pid, address), deed);
+    let using = |operation| Activity::Using(number, operation);
+    let naming = |address, operation| Activity::Naming(path(proc, pid, address), operation);
     match call.number {
         libc::SYS_read
         | libc::SYS_readv

@@ -121,7 +121,7 @@ impl Run<'_> {
             biased;
             () = first_answer(&self.checker, itself, self.settings.timeout, self.deadline, &mut self.verdict) => {
                 let pids = self.server_pids().await;
-                self.announce(&mut restart, &pids);
+                self.log_started(&mut restart, &pids);
                 let waited = restart.began.elapsed().as_secs_f64().ceil();
                 self.journal.info(&format!("Server is now responsive after {waited} seconds"));
                 self.journal.detail(&format!("It took {} seconds", seconds(restart.began.elapsed())));
@@ -152,7 +152,7 @@ impl Run<'_> {
                 ));
                 let pids = self.server_pids().await;
                 if !pids.is_empty() {
-                    self.announce(restart, &pids);
+                    self.log_started(restart, &pids);
                 }
                 Event::CommandSucceeded
             }
@@ -178,7 +178,7 @@ impl Run<'_> {
     }
 
     /// Says, once, that the server was started, and which processes it has.
-    fn announce(&self, restart: &mut Restart, pids: &[i32]) {
+    fn log_started(&self, restart: &mut Restart, pids: &[i32]) {
         if restart.announced.is_some() {
             return;
         }

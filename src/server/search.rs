@@ -77,7 +77,7 @@ pub(crate) struct Search {
 
 /// What a search reports as it goes.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-enum Report {
+enum SearchMessage {
     /// The sockets that take connections to the server's address; none where that cannot be read.
     Listeners(Option<Vec<Listener>>),
     /// It is about to read of this process.
@@ -101,19 +101,19 @@ struct Reports {
 }
 
 impl Reports {
-    fn take(&mut self, report: Report) {
+    fn take(&mut self, report: SearchMessage) {
         match report {
-            Report::Listeners(listeners) => self.facts.listeners = listeners,
-            Report::Reading(pid) => self.reading = Some(pid),
-            Report::Candidate(candidate) => self.facts.candidates.push(*candidate),
-            Report::Sockets(pid, sockets) => {
+            SearchMessage::Listeners(listeners) => self.facts.listeners = listeners,
+            SearchMessage::Reading(pid) => self.reading = Some(pid),
+            SearchMessage::Candidate(candidate) => self.facts.candidates.push(*candidate),
+            SearchMessage::Sockets(pid, sockets) => {
                 let mut candidates = self.facts.candidates.iter_mut();
                 if let Some(one) = candidates.find(|one| one.process.pid == pid) {
                     one.listens = Some(sockets);
                 }
             }
-            Report::Holder(process) => self.facts.holder = Some(process),
-            Report::Failed(reason) => self.failed = Some(reason),
+            SearchMessage::Holder(process) => self.facts.holder = Some(process),
+            SearchMessage::Failed(reason) => self.failed = Some(reason),
         }
     }
 }
@@ -149,7 +149,7 @@ pub(crate) async fn search(search: &Search) -> Result<Facts, SearchError> {
             Ok(Ended::Done) => reports.facts.is_complete = skipped.is_empty(),
             // No process can be created: the server may have used them up.
             Err(_) => {
-                let mut tell = |report: &Report| reports.take(report.clone());
+                let mut tell = |report: &SearchMessage| reports.take(report.clone());
                 Looker::new(search, &[], false, &mut tell).look();
                 reports.facts.is_complete = true;
             }
@@ -173,7 +173,7 @@ pub(crate) async fn search(search: &Search) -> Result<Facts, SearchError> {
 /// The MyVNC servers of this machine, as PIDs by user ID: of each family of processes the topmost.
 pub(crate) fn running() -> BTreeMap<u32, Vec<i32>> {
     let mut reports = Reports::default();
-    let mut tell = |report: &Report| reports.take(report.clone());
+    let mut tell = |report: &SearchMessage| reports.take(report.clone());
     Looker::new(&Search::default(), &[], false, &mut tell).look();
     let all = reports.facts.candidates;
     let is_child = |process: &Process| {
@@ -193,7 +193,7 @@ pub(crate) fn running() -> BTreeMap<u32, Vec<i32>> {
 pub(crate) async fn holder(socket: &Listener) -> Option<Process> {
     let looking = bounded::ask(OTHERS_TIMEOUT, || {
         let search = Search::default();
-        let mut tell = |_: &Report| ();
+        let mut tell = |_: &SearchMessage| ();
         let looker = Looker::new(&search, &[], false, &mut tell);
         let sweep = Sweep::new(looker.proc, LONGEST_CMDLINE).ok()?;
         let pids = looker.proc.pids().ok()?.into_iter();
@@ -263,7 +263,7 @@ struct Looker<'a> {
     skipped: &'a [i32],
     /// Whether each process is reported before it is read.
     is_careful: bool,
-    tell: &'a mut dyn FnMut(&Report),
+    tell: &'a mut dyn FnMut(&SearchMessage),
     /// What listens in our network namespace.
     all: Vec<Listener>,
     /// What of it takes connections to the server's address.
@@ -278,7 +278,7 @@ impl<'a> Looker<'a> {
         search: &'a Search,
         skipped: &'a [i32],
         is_careful: bool,
-        tell: &'a mut dyn FnMut(&Report),
+        tell: &'a mut dyn FnMut(&SearchMessage),
     ) -> Self {
         Self {
             proc: Proc::here(),
@@ -297,10 +297,10 @@ impl<'a> Looker<'a> {
         let all = sock_diag::listeners().or_else(|_| net::listeners(self.proc));
         self.taking = all.as_deref().ok().map(|all| self.taking(all));
         self.all = all.unwrap_or_default();
-        (self.tell)(&Report::Listeners(self.taking.clone()));
+        (self.tell)(&SearchMessage::Listeners(self.taking.clone()));
         let pids = match self.proc.pids() {
             Ok(pids) => pids,
-            Err(reason) => return (self.tell)(&Report::Failed(errno_text(&reason))),
+            Err(reason) => return (self.tell)(&SearchMessage::Failed(errno_text(&reason))),
         };
         let untouchable = self.ourselves();
         let pids: Vec<i32> = pids
@@ -309,7 +309,7 @@ impl<'a> Looker<'a> {
             .collect();
         let mut sweep = match Sweep::new(self.proc, LONGEST_CMDLINE) {
             Ok(sweep) => sweep,
-            Err(reason) => return (self.tell)(&Report::Failed(errno_text(&reason))),
+            Err(reason) => return (self.tell)(&SearchMessage::Failed(errno_text(&reason))),
         };
         let users = self.users();
         let (first, mut others): (Vec<i32>, Vec<i32>) = pids.into_iter().partition(|pid| {
@@ -359,7 +359,7 @@ impl<'a> Looker<'a> {
             let taking = self.taking.clone().unwrap_or_default();
             found.retain(|one| holds(one, &taking) || !monitors.include(one.process.pid));
             for one in &found {
-                (self.tell)(&Report::Candidate(Box::new(one.clone())));
+                (self.tell)(&SearchMessage::Candidate(Box::new(one.clone())));
             }
         }
         let is_held = self.taking.as_ref().is_some_and(|taking| {
@@ -414,9 +414,9 @@ impl<'a> Looker<'a> {
         all
     }
 
-    fn announce(&mut self, pid: i32) {
+    fn report_reading(&mut self, pid: i32) {
         if self.is_careful || self.count % STRIDE == 0 {
-            (self.tell)(&Report::Reading(pid));
+            (self.tell)(&SearchMessage::Reading(pid));
         }
         self.count += 1;
     }
@@ -431,7 +431,7 @@ impl<'a> Looker<'a> {
         let cmdline = if self.skipped.contains(&recorded.pid) {
             Vec::new()
         } else {
-            self.announce(recorded.pid);
+            self.report_reading(recorded.pid);
             let cmdline = self.proc.cmdline(recorded.pid, LONGEST_CMDLINE);
             cmdline.unwrap_or_default()
         };
@@ -448,7 +448,7 @@ impl<'a> Looker<'a> {
         if found.iter().any(|one| one.process.pid == pid) {
             return;
         }
-        self.announce(pid);
+        self.report_reading(pid);
         let Ok(mut cmdline) = sweep.cmdline(pid) else {
             return;
         };
@@ -473,7 +473,7 @@ impl<'a> Looker<'a> {
     /// With a pattern, other monitors are sorted out first.
     fn report(&mut self, candidate: &Candidate) {
         if self.search.pattern.is_none() {
-            (self.tell)(&Report::Candidate(Box::new(candidate.clone())));
+            (self.tell)(&SearchMessage::Candidate(Box::new(candidate.clone())));
         }
     }
 
@@ -542,10 +542,10 @@ impl<'a> Looker<'a> {
                 return;
             }
             let pid = one.process.pid;
-            (self.tell)(&Report::Reading(pid));
+            (self.tell)(&SearchMessage::Reading(pid));
             if let Some(sockets) = self.listens(pid) {
                 let is_it = sockets.iter().any(|held| taking.contains(held));
-                (self.tell)(&Report::Sockets(pid, sockets));
+                (self.tell)(&SearchMessage::Sockets(pid, sockets));
                 if is_it {
                     return;
                 }
@@ -555,14 +555,14 @@ impl<'a> Looker<'a> {
             if Instant::now() > end {
                 return;
             }
-            self.announce(*pid);
+            self.report_reading(*pid);
             let Ok(inodes) = self.proc.sockets(*pid) else {
                 continue;
             };
             if taking.iter().any(|one| inodes.contains(&one.inode)) {
                 let cmdline = self.proc.cmdline(*pid, LONGEST_CMDLINE);
                 if let Some(process) = self.process(*pid, &cmdline.unwrap_or_default()) {
-                    (self.tell)(&Report::Holder(process));
+                    (self.tell)(&SearchMessage::Holder(process));
                     return;
                 }
             }
@@ -720,7 +720,7 @@ fn arguments(cmdline: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 pub(crate) fn process(pid: i32) -> Option<Process> {
     let search = Search::default();
-    let mut tell = |_: &Report| ();
+    let mut tell = |_: &SearchMessage| ();
     let looker = Looker::new(&search, &[], false, &mut tell);
     let cmdline = looker.proc.cmdline(pid, LONGEST_CMDLINE).ok()?;
     looker.process(pid, &cmdline)

@@ -126,7 +126,7 @@ fn configured(flags: &cli::Notify) -> Result<(Vec<Settings>, bool), UsageError> 
         arguments.push(name.into());
     }
     let nothing = |text: &str| UsageError::new(text.trim_end(), Place::Flags);
-    match servers::order(&arguments) {
+    match servers::read_request(&arguments) {
         Ok(Request::Watch { servers, wrong }) => {
             for error in &wrong {
                 warn_stderr(&error.to_string());

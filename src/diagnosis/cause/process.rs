@@ -212,8 +212,12 @@ pub(in super::super) fn awaited(wait: &Wait, tls: bool, port: u16) -> Option<Awa
                 .map(Box::new),
         }),
         Wait::Children(several) => Some(Awaited::AnyChild(several.clone())),
-        Wait::File { path, deed, mount } => Some(Awaited::File(File {
-            operation: deed.to_string(),
+        Wait::File {
+            path,
+            operation,
+            mount,
+        } => Some(Awaited::File(File {
+            operation: operation.to_string(),
             path: path.clone(),
             mount: mount.clone(),
         })),

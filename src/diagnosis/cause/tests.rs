@@ -161,7 +161,7 @@ fn chain(chain: Vec<Mentioned>, last: Option<Wait>) -> Wait {
 fn on_file(mount: Option<&str>) -> Wait {
     Wait::File {
         path: "/home/x".to_owned(),
-        deed: Operation::Opening,
+        operation: Operation::Opening,
         mount: mount.map(str::to_owned),
     }
 }

@@ -82,7 +82,7 @@ impl Captured {
     }
 
     /// What a search of it reports.
-    fn reports(&self, search: &Search, skipped: &[i32], is_careful: bool) -> Vec<Report> {
+    fn reports(&self, search: &Search, skipped: &[i32], is_careful: bool) -> Vec<SearchMessage> {
         self.by(search, skipped, is_careful, |looker| {
             looker.look();
         })
@@ -96,9 +96,9 @@ impl Captured {
         skipped: &[i32],
         is_careful: bool,
         work: impl for<'l> FnOnce(Looker<'l>) -> T,
-    ) -> (T, Vec<Report>) {
+    ) -> (T, Vec<SearchMessage>) {
         let mut reports = Vec::new();
-        let mut tell = |report: &Report| reports.push(report.clone());
+        let mut tell = |report: &SearchMessage| reports.push(report.clone());
         let mut looker = Looker::new(search, skipped, is_careful, &mut tell);
         looker.proc = self.proc();
         let answer = work(looker);
@@ -111,9 +111,9 @@ impl Captured {
     }
 }
 
-fn candidates(reports: Vec<Report>) -> Vec<Candidate> {
+fn candidates(reports: Vec<SearchMessage>) -> Vec<Candidate> {
     let candidate = |report| match report {
-        Report::Candidate(candidate) => Some(*candidate),
+        SearchMessage::Candidate(candidate) => Some(*candidate),
         _ => None,
     };
     reports.into_iter().filter_map(candidate).collect()
@@ -125,17 +125,17 @@ fn pids(candidates: &[Candidate]) -> Vec<i32> {
     pids
 }
 
-fn read_in_turn(reports: &[Report]) -> Vec<i32> {
-    let reading = |report: &Report| match report {
-        Report::Reading(pid) => Some(*pid),
+fn read_in_turn(reports: &[SearchMessage]) -> Vec<i32> {
+    let reading = |report: &SearchMessage| match report {
+        SearchMessage::Reading(pid) => Some(*pid),
         _ => None,
     };
     reports.iter().filter_map(reading).collect()
 }
 
-fn holder_in(reports: &[Report]) -> Option<i32> {
+fn holder_in(reports: &[SearchMessage]) -> Option<i32> {
     reports.iter().find_map(|report| match report {
-        Report::Holder(process) => Some(process.pid),
+        SearchMessage::Holder(process) => Some(process.pid),
         _ => None,
     })
 }
@@ -315,7 +315,7 @@ fn what_takes_connections_to_the_servers_address_is_reported() {
     let taking = |search: &Search| {
         let reports = Captured::new().reports(search, &[], false);
         let listeners = |report| match report {
-            Report::Listeners(listeners) => listeners,
+            SearchMessage::Listeners(listeners) => listeners,
             _ => None,
         };
         reports.into_iter().find_map(listeners).unwrap()
@@ -450,9 +450,9 @@ fn the_sockets_of_a_candidate_that_was_not_near_are_found_later() {
         };
         machine.by(&search, &[], false, look).1
     };
-    let sockets = |reports: &[Report]| {
+    let sockets = |reports: &[SearchMessage]| {
         reports.iter().find_map(|report| match report {
-            Report::Sockets(pid, sockets) => Some((*pid, sockets.clone())),
+            SearchMessage::Sockets(pid, sockets) => Some((*pid, sockets.clone())),
             _ => None,
         })
     };
@@ -652,10 +652,10 @@ fn what_was_reported_so_far_are_the_facts() {
     }
     assert!(reports.reading.is_some());
     let sockets = vec![made_up(0, 42)];
-    reports.take(Report::Sockets(OTHER, sockets.clone()));
-    reports.take(Report::Listeners(Some(sockets.clone())));
+    reports.take(SearchMessage::Sockets(OTHER, sockets.clone()));
+    reports.take(SearchMessage::Listeners(Some(sockets.clone())));
     let holder = process(getpid().as_raw()).unwrap();
-    reports.take(Report::Holder(holder.clone()));
+    reports.take(SearchMessage::Holder(holder.clone()));
     let mut candidates = reports.facts.candidates;
     candidates.sort_by_key(|one| one.process.pid);
     let listens: Vec<_> = candidates.iter().map(|one| one.listens.clone()).collect();
@@ -670,7 +670,7 @@ fn a_proc_that_cannot_be_listed_is_an_error() {
     std::fs::remove_dir_all(machine.0.path()).unwrap();
     let reports = machine.reports(&Search::default(), &[], false);
     let failed = reports.iter().find_map(|report| match report {
-        Report::Failed(reason) => Some(reason.as_str()),
+        SearchMessage::Failed(reason) => Some(reason.as_str()),
         _ => None,
     });
     assert_eq!(failed, Some("No such file or directory"));
