@@ -560,7 +560,7 @@ mod tests {
         assert_eq!(group_in("adm2:x:5:\nadm\n", "adm"), None);
         assert_eq!(group_in("adm:x:-1:\n", "adm"), None);
         if !is_root() {
-            return skip("the rest needs root, who gives files away");
+            return skip("only new logs of root are given to group adm");
         }
         let Some(adm) = adm().map(rustix::process::Gid::as_raw) else {
             return skip("there is no group adm");
