@@ -425,6 +425,7 @@ mod dead_disk;
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::skip::skip;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -530,10 +531,10 @@ mod tests {
             let isolated = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
                 .and_then(|()| nix::mount::mount(none, "/", none, private, none));
             if isolated.is_err() {
-                return;
+                return skip("no private mount namespace can be made here");
             }
             let Some(dead) = dead_disk::DeadDisk::mount(&directory.path().join("dead")) else {
-                return;
+                return skip("no file system in user space can be mounted here");
             };
             let state = directory.path().join("dead");
             for state in [state.clone(), state.join("below")] {

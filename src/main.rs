@@ -21,6 +21,10 @@ mod run;
 mod server;
 mod servers;
 mod settings;
+#[cfg(test)]
+#[allow(unreachable_pub)]
+#[path = "../tests/it/rig/skip.rs"]
+mod skip;
 mod state;
 mod sys;
 mod text;

@@ -15,6 +15,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use tokio::net::TcpSocket;
 
 use super::*;
+use crate::skip::skip;
 
 const LONG: Duration = Duration::from_secs(60);
 const OK: &str = "HTTP/1.0 200 OK\r\n\r\n";
@@ -338,11 +339,6 @@ async fn one_address_that_accepts_a_connection_is_asked_and_no_other() {
     }
     listeners[1].set_nonblocking(true).unwrap();
     assert!(listeners[1].accept().is_err(), "it was asked too");
-}
-
-/// Says why a test did not run.
-fn skip(reason: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
 
 /// What nginx says to plain HTTP on a TLS port.

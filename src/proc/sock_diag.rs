@@ -392,7 +392,7 @@ fn tcp_info(answer: &[u8]) -> Option<&[u8]> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::print_stdout)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
@@ -400,12 +400,13 @@ mod tests {
 
     use super::*;
     use crate::fuzz::{fuzz, linear};
+    use crate::skip::skip;
 
     #[test]
     fn the_kernel_knows_what_a_peer_has_sent() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(address) else {
-                println!("skipped: {address} is not there");
+                skip(&format!("{address} cannot be bound"));
                 continue;
             };
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -426,7 +427,7 @@ mod tests {
     fn the_kernel_knows_how_many_clients_may_wait() {
         for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
             let Ok(listener) = TcpListener::bind(address) else {
-                println!("skipped: {address} is not there");
+                skip(&format!("{address} cannot be bound"));
                 continue;
             };
             nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(3).unwrap())
@@ -448,7 +449,7 @@ mod tests {
     fn the_kernel_knows_who_listens_and_by_which_socket() {
         for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
             let Ok(socket) = TcpListener::bind(address) else {
-                println!("skipped: {address} is not there");
+                skip(&format!("{address} cannot be bound"));
                 continue;
             };
             let local = socket.local_addr().unwrap();
@@ -471,7 +472,7 @@ mod tests {
             ("[::]:0", "127.0.0.1"),
         ] {
             let Ok(listener) = TcpListener::bind(bound) else {
-                println!("skipped: {bound} is not there");
+                skip(&format!("{bound} cannot be bound"));
                 continue;
             };
             let at: SocketAddr = SocketAddr::new(

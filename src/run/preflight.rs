@@ -695,7 +695,8 @@ impl Run<'_> {
             return;
         }
         let command = &self.settings.restart_cmd;
-        if let Some(text) = restart_command::writable_by_others(command, account).await {
+        let writable = restart_command::writable_by_others(command, account, geteuid());
+        if let Some(text) = writable.await {
             self.journal.warning(&text);
         }
         self.warn_of_mistake().await;

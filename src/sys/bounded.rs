@@ -227,6 +227,8 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_millis(50);
+    /// Enough for a process to begin its work, also on a busy machine.
+    const BEGUN: Duration = Duration::from_secs(1);
 
     #[tokio::test(flavor = "current_thread")]
     async fn what_takes_too_long_is_left_behind() {
@@ -236,7 +238,7 @@ mod tests {
         assert_eq!(held, None);
         let said = in_process(LONG, |out| out.write_all(b"said").unwrap()).await;
         assert_eq!(said.unwrap(), b"said");
-        let begun = in_process(SHORT, |out| {
+        let begun = in_process(BEGUN, |out| {
             out.write_all(b"begun").unwrap();
             std::thread::sleep(LONG);
         });
@@ -271,7 +273,7 @@ mod tests {
             send(&1);
             std::thread::sleep(LONG);
         };
-        assert_eq!(told(SHORT, LONG, stalls).await, (Ended::Stalled, vec![1]));
+        assert_eq!(told(BEGUN, LONG, stalls).await, (Ended::Stalled, vec![1]));
         let (ended, many) = told(LONG, SHORT, |send| {
             (0..u32::MAX).for_each(send_by_reference(send));
         })

@@ -121,7 +121,12 @@ fn a_path_that_can_never_be_a_log_is_one_line_and_the_server_is_healed() {
 #[test]
 fn hazard_41_the_log_and_the_restart_output_are_not_for_all_to_read() {
     let site = Site::new("");
-    assert_eq!(run(&mut site.monitor()).code(), Some(0));
+    let monitor = site.monitor();
+    let mut open = Command::new("sh");
+    open.args(["-c", "umask 0; exec \"$@\"", "sh"])
+        .arg(monitor.get_program())
+        .args(monitor.get_args());
+    assert_eq!(run(&mut open).code(), Some(0));
     for name in ["monitor.log", "monitor.restart.log"] {
         let mode = fs::metadata(site.path(name)).unwrap().mode();
         assert_eq!(mode & 0o777, 0o640, "{name}");

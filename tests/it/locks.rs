@@ -275,18 +275,29 @@ fn hazard_39_a_lock_that_cannot_be_given_back_is_no_error() {
     assert_eq!(healthy.stderr, "");
 }
 
-/// Heals a dead server with that state directory: one WARNING that names it.
+/// Heals a dead server, checks it, and heals it again when it hangs, with that state directory: one WARNING a run.
 fn assert_healed_without_restart_lock(site: &Site, state: &Path, reason: &str) {
-    let healed = run(site.monitor().arg("--state-dir").arg(state));
-    assert_eq!(healed.code(), Some(0), "{}", site.log());
-    assert!(site.answers());
     let expected = format!(
         "[WARNING] Cannot use the state directory {}: {reason}; this run continues without the record and the \
          restart lock: make the directory writable, or give another --state-dir",
         state.display()
     );
-    assert_eq!(site.log().matches(&expected).count(), 1, "{}", site.log());
-    assert_eq!(site.log().matches("state directory").count(), 1);
+    let check = |arguments: &[&str]| {
+        let before = site.log().len();
+        let ran = run(site.monitor().arg("--state-dir").arg(state).args(arguments));
+        let log = site.log().split_off(before);
+        assert_eq!(ran.code(), Some(0), "{log}");
+        assert!(site.answers(), "{log}");
+        assert_eq!(log.matches(&expected).count(), 1, "{log}");
+        assert_eq!(log.matches("state directory").count(), 1, "{log}");
+        assert!(log.matches("[ERROR]").count() <= 1, "{log}");
+        log
+    };
+    check(&[]);
+    let healthy = check(&["--timeout", "10"]);
+    assert!(healthy.contains("✓ Server is healthy"), "{healthy}");
+    let _client = site.idle_client();
+    check(&[]);
 }
 
 #[test]
@@ -349,27 +360,6 @@ fn the_lock_can_be_removed_by_hand() {
     assert_eq!(run(&mut site.monitor()).code(), Some(0));
     assert!(site.answers());
     end(holder);
-}
-
-#[test]
-fn neither_the_command_nor_the_server_inherits_a_lock() {
-    let site = Site::new("");
-    assert_eq!(run(&mut site.monitor()).code(), Some(0));
-    assert!(site.answers());
-    assert!(is_free(&site.path(".monitor.lock")));
-    for pid in site.servers() {
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-        for descriptor in descriptors.flatten() {
-            let target = fs::read_link(descriptor.path()).unwrap_or_default();
-            assert!(
-                target
-                    .extension()
-                    .is_none_or(|extension| extension != "lock"),
-                "{}",
-                target.display()
-            );
-        }
-    }
 }
 
 fn twenty(site: &Site, log: impl Fn(usize) -> String) -> Vec<Child> {

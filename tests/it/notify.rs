@@ -343,6 +343,7 @@ fn nothing_of_an_event_is_put_into_a_command_line() {
 fn an_outbox_that_cannot_be_used_costs_a_warning_and_no_event() {
     for case in ["file", "link", "theirs", "open"] {
         if case == "theirs" && !is_root() {
+            skip("only root can make a directory for others");
             continue;
         }
         let site = Site::new("");

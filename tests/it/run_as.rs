@@ -338,7 +338,7 @@ fn the_restart_command_has_no_signal_of_ours_blocked_or_ignored() {
 }
 
 #[test]
-fn the_restart_command_has_none_of_our_descriptors() {
+fn the_restart_command_has_none_of_our_descriptors_and_locks() {
     let count = "ls /proc/self/fd | wc -l; exit 3";
     for refused in [&[][..], &[nix::libc::SYS_close_range]] {
         let site = Site::new("");
@@ -352,7 +352,7 @@ fn the_restart_command_has_none_of_our_descriptors() {
         let ran = refusing(refused, nix::libc::ENOSYS, || run(&mut script));
         assert_eq!(ran.code(), Some(1), "{}", site.log());
         let output = fs::read_to_string(site.path("monitor.restart.log")).unwrap();
-        // stdin, stdout, stderr, and the directory that is listed.
+        // stdin, stdout, stderr, and the directory that is listed. The monitor holds both locks meanwhile.
         assert_eq!(output.trim(), "4", "{refused:?}");
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::unistd::{Gid, Group, Uid, geteuid};
+use nix::unistd::{Gid, Group, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::words;
@@ -50,10 +50,14 @@ enum Writer {
 
 /// Which program of the restart command, or directory above it, can be changed by others than root
 /// and the user that it runs as (`account`; none for root), and what to do. `None` also where that
-/// cannot be seen in time, and for everybody but root.
-pub(crate) async fn writable_by_others(command: &str, account: Option<&Account>) -> Option<String> {
+/// cannot be seen in time, and if the monitor's user is not root.
+pub(crate) async fn writable_by_others(
+    command: &str,
+    account: Option<&Account>,
+    user: Uid,
+) -> Option<String> {
     let programs = words::programs(command);
-    if !geteuid().is_root() || programs.is_empty() {
+    if !user.is_root() || programs.is_empty() {
         return None;
     }
     let trusted = Trusted::with(account);
@@ -165,7 +169,12 @@ impl Trusted {
 mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
+    use nix::unistd::geteuid;
+
     use super::*;
+    use crate::skip::skip;
+
+    const ROOT: Uid = Uid::from_raw(0);
 
     fn set_mode(path: &Path, mode: u32) {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
@@ -174,7 +183,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn what_others_can_change_is_named() {
         if !geteuid().is_root() {
-            return;
+            return skip("only root can make files for others");
         }
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
@@ -201,7 +210,7 @@ mod tests {
         set_mode(&at("a/b/x"), 0o757);
         assert_eq!(weak("a/b/x", None), Some((at("a/b/x"), Writer::Everyone)));
         let command = format!("{} start", at("a/b/x").display());
-        let said = writable_by_others(&command, None).await;
+        let said = writable_by_others(&command, None, ROOT).await;
         let expected = "is part of the restart command, which runs as root, and everyone can change it: \
             chmod go-w";
         let path = at("a/b/x");
@@ -234,7 +243,7 @@ mod tests {
         chown(at("a/b"), Some(3_999_999), Some(3_999_998)).unwrap();
         set_mode(&at("a/b"), 0o775);
         assert_eq!(weak("a/b/x", None), Some((at("a/b"), owner)));
-        let said = writable_by_others(&command, None).await.unwrap();
+        let said = writable_by_others(&command, None, ROOT).await.unwrap();
         let remedy = format!(
             "chown root {}, or set run-as = \"3999999\"",
             at("a/b").display()
@@ -247,7 +256,9 @@ mod tests {
         chown(at("a/b"), Some(0), Some(3_999_997)).unwrap();
         let group = Writer::Group(3_999_997);
         assert_eq!(weak("a/b/x", Some(&vnc)), Some((at("a/b"), group)));
-        let said = writable_by_others(&command, Some(&vnc)).await.unwrap();
+        let said = writable_by_others(&command, Some(&vnc), ROOT)
+            .await
+            .unwrap();
         let directory = at("a/b").display().to_string();
         let expected = format!(
             "{directory} is part of the restart command, which runs as vnc, and its group 3999997 can change \
@@ -268,7 +279,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn whose_script_and_configuration_are() {
         if !geteuid().is_root() {
-            return;
+            return skip("only root can make files for others");
         }
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -285,15 +296,13 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn an_ordinary_users_own_files_are_not_looked_at() {
-        if geteuid().is_root() {
-            return;
-        }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x");
         std::fs::write(&path, "").unwrap();
         set_mode(&path, 0o777);
         let command = format!("{} start", path.display());
-        assert_eq!(writable_by_others(&command, None).await, None);
+        let user = Uid::from_raw(3_999_999);
+        assert_eq!(writable_by_others(&command, None, user).await, None);
     }
 
     #[test]

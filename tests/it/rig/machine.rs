@@ -74,6 +74,7 @@ pub fn on_own_machine(user: u32, body: impl FnOnce(&mut Machine)) {
     let said = format!("{}{}", run.stdout, run.stderr);
     assert!(run.status.success(), "inside the namespaces:\n{said}");
     assert!(run.stdout.contains("1 passed"), "no test {test}:\n{said}");
+    run.repeat_skips();
 }
 
 /// A `MyVNC`: its directory, port and owner.
