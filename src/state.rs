@@ -243,11 +243,10 @@ impl StateFile {
             Quick::Unusable(reason) => self.unusable = Some(errno_text(&reason)),
             Quick::Slow => {
                 let path = self.path.clone();
-                match bounded::ask(READ_TIMEOUT, || slow(&path)).await {
-                    Ok(Some(Some(text))) => self.take(&text),
-                    Ok(Some(None)) => (),
-                    Ok(None) => self.unusable = Some("its disk does not respond".to_owned()),
-                    Err(reason) => self.unusable = Some(errno_text(&reason)),
+                match bounded::on_disk(READ_TIMEOUT, || Ok(slow(&path))).await {
+                    Ok(Some(text)) => self.take(&text),
+                    Ok(None) => (),
+                    Err(reason) => self.unusable = Some(reason),
                 }
             }
         }
@@ -360,19 +359,14 @@ impl StateFile {
         self.state.boot = boot();
         let (path, state) = (&self.path, &self.state);
         let sets_aside = std::mem::take(&mut self.sets_aside);
-        let written = bounded::ask(WRITE_TIMEOUT, || {
+        let written = bounded::on_disk(WRITE_TIMEOUT, || {
             if sets_aside {
                 // Where it cannot be kept it is overwritten.
                 let _ = std::fs::rename(path, path.with_extension("json.bad"));
             }
-            write(path, state).map_err(|reason| errno_text(&reason))
+            write(path, state)
         });
-        self.unusable = match written.await {
-            Ok(Some(Ok(()))) => None,
-            Ok(Some(Err(reason))) => Some(reason),
-            Ok(None) => Some("its disk does not respond".to_owned()),
-            Err(reason) => Some(errno_text(&reason)),
-        };
+        self.unusable = written.await.err();
         self.saved = Some(self.state.clone());
     }
 }

@@ -144,12 +144,7 @@ impl Outbox {
         &self,
         work: impl FnOnce(&Path) -> io::Result<T>,
     ) -> Result<T, String> {
-        let work = || work(&self.path).map_err(|reason| errno_text(&reason));
-        match bounded::ask(TIMEOUT, work).await {
-            Ok(Some(done)) => done,
-            Ok(None) => Err("its disk does not respond".to_owned()),
-            Err(reason) => Err(errno_text(&reason)),
-        }
+        bounded::on_disk(TIMEOUT, || work(&self.path)).await
     }
 }
 
