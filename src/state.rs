@@ -11,10 +11,10 @@ pub(crate) mod ping;
 pub(crate) mod time;
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,8 +38,6 @@ const LONGEST_HOST: usize = 200;
 const LONGEST: usize = 64 << 10;
 /// Mode of a state file.
 const MODE: u32 = 0o640;
-/// Mode of a state directory that we create.
-pub(crate) const DIRECTORY_MODE: u32 = 0o700;
 /// The version of the format.
 const FORMAT: u32 = 1;
 /// Time limit of reading a state file that is not in the page cache.
@@ -403,13 +401,7 @@ fn contents(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// Replaces the file atomically.
 fn write(path: &Path, state: &State) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    if !directory.exists() {
-        let mut directories = DirBuilder::new();
-        directories
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(directory)?;
-    }
+    file::make_directory(directory)?;
     // Another run over the server can write at the same time.
     let temporary = path.with_extension(format!("json.{}.tmp", std::process::id()));
     let _ = std::fs::remove_file(&temporary);
