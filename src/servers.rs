@@ -308,10 +308,7 @@ fn doubts(servers: &[&Settings]) -> Vec<String> {
     if !managed.is_empty() {
         for (uid, pids) in search::running() {
             if pids.len() > 1 {
-                let user = account::by_uid(nix::unistd::Uid::from_raw(uid))
-                    .ok()
-                    .flatten();
-                let user = user.map_or_else(|| uid.to_string(), |user| user.name);
+                let user = account::name_of(uid);
                 doubts.push(format!(
                     "user {user} runs {} MyVNC servers on this host (PIDs {pids:?}): manage.py looks servers up by user, so \
                      starting or stopping one of them can end the other; give each a user of its own",

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::Run;
-use super::wording::name_of;
 use crate::health::Verdict;
 use crate::notice::Notice;
 use crate::policy::Note;
@@ -15,6 +14,7 @@ use crate::state::history::{self, Entry, HistoryEvent};
 use crate::state::last::Last;
 use crate::state::ledger::{Down, Restarted};
 use crate::state::time::Time;
+use crate::sys::account::name_of;
 use crate::sys::bounded;
 
 /// Time limit of writing a line of the history.
