@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::proc::process::Proc;
-use crate::state;
+use crate::state::{self, file};
 use crate::sys::files::Directory;
 use crate::sys::{bounded, ffi};
 use crate::text::errno_text;
@@ -33,8 +33,6 @@ static RESERVED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 const CLOCK_TICK: Duration = Duration::from_millis(10);
 /// Time limit of opening the restart lock.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Mode of the state directory.
-const STATE_DIR_MODE: u32 = 0o700;
 
 /// The run lock: one run at a time for each log. Dropping it releases the lock.
 #[derive(Debug)]
@@ -335,7 +333,7 @@ impl RestartFile {
     fn open(&self) -> io::Result<File> {
         let name = self.path.file_name().unwrap_or_default();
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        let directory = Directory::make(directory, STATE_DIR_MODE)?;
+        let directory = Directory::make(directory, file::DIRECTORY_MODE)?;
         match directory.existing(name) {
             Err(reason) if reason.kind() == io::ErrorKind::NotFound => {
                 let file = directory.read_and_write(name, RunLock::MODE)?;

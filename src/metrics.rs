@@ -273,17 +273,10 @@ impl MetricsFile {
         }
         let write = || {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let directory = rustix::fs::open(&self.directory, flags, Mode::empty());
-            let written = directory
-                .map_err(io::Error::from)
-                .and_then(|directory| self.replace(directory, text));
-            written.map_err(|reason| errno_text(&reason))
+            let directory = rustix::fs::open(&self.directory, flags, Mode::empty())?;
+            self.replace(directory, text)
         };
-        match bounded::ask(WRITE_TIMEOUT, write).await {
-            Ok(Some(written)) => written,
-            Ok(None) => Err("its disk does not respond".to_owned()),
-            Err(reason) => Err(errno_text(&reason)),
-        }
+        bounded::on_disk(WRITE_TIMEOUT, write).await
     }
 
     /// The directory, if it holds the file already and replacing that one waits for no other disk than the log's.

@@ -9,6 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
+use regex_lite::Regex;
 
 use crate::cli::{self, Cli};
 use crate::config::Config;
@@ -307,10 +308,7 @@ fn doubts(servers: &[&Settings]) -> Vec<String> {
     if !managed.is_empty() {
         for (uid, pids) in search::running() {
             if pids.len() > 1 {
-                let user = account::by_uid(nix::unistd::Uid::from_raw(uid))
-                    .ok()
-                    .flatten();
-                let user = user.map_or_else(|| uid.to_string(), |user| user.name);
+                let user = account::name_of(uid);
                 doubts.push(format!(
                     "user {user} runs {} MyVNC servers on this host (PIDs {pids:?}): manage.py looks servers up by user, so \
                      starting or stopping one of them can end the other; give each a user of its own",
@@ -401,17 +399,19 @@ fn name(settings: &Settings) -> &str {
 
 /// Whether the administrator has said which process is whose.
 fn are_named_apart(one: &Settings, other: &Settings) -> bool {
-    let pattern = |settings: &Settings| {
-        let pattern = settings.process_pattern.as_ref();
-        pattern.map(|pattern| pattern.as_str().to_owned())
-    };
-    let differ = |pair| matches!(pair, (Some(one), Some(other)) if one != other);
+    fn pattern(settings: &Settings) -> Option<&str> {
+        settings.process_pattern.as_ref().map(Regex::as_str)
+    }
     let directory = |settings: &Settings| config_dir(&settings.restart_cmd);
-    let differ_by_address = matches!((one.listen, other.listen), (Some(one), Some(other)) if one != other)
-        || matches!((directory(one), directory(other)), (Some(one), Some(other)) if one != other);
-    differ_by_address
-        || differ((pattern(one), pattern(other)))
-        || matches!((one.user, other.user), (Some(one), Some(other)) if one != other)
+    differ(one.listen, other.listen)
+        || differ(directory(one), directory(other))
+        || differ(pattern(one), pattern(other))
+        || differ(one.user, other.user)
+}
+
+/// Whether both are set, and not to the same value.
+fn differ<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one != other)
 }
 
 /// The settings as they would stand in a configuration file, each with its origin; no secret is shown.

@@ -11,14 +11,13 @@ pub(crate) mod ping;
 pub(crate) mod time;
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::libc;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -39,8 +38,6 @@ const LONGEST_HOST: usize = 200;
 const LONGEST: usize = 64 << 10;
 /// Mode of a state file.
 const MODE: u32 = 0o640;
-/// Mode of a state directory that we create.
-pub(crate) const DIRECTORY_MODE: u32 = 0o700;
 /// The version of the format.
 const FORMAT: u32 = 1;
 /// Time limit of reading a state file that is not in the page cache.
@@ -146,12 +143,9 @@ impl State {
     /// It cannot be read, makes no sense, is not a regular file, or belongs to somebody other than root
     /// and us.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
-        let (file, _) = match file::open(path, OFlags::RDONLY) {
-            Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
+        let Some(text) = contents(path)? else {
+            return Ok(None);
         };
-        let mut text = Vec::new();
-        file.take(LONGEST as u64).read_to_end(&mut text)?;
         match serde_json::from_slice(&text) {
             Ok(state) => Ok(Some(state)),
             Err(reason) => Err(io::Error::other(format!("it makes no sense ({reason})"))),
@@ -242,11 +236,10 @@ impl StateFile {
             Quick::Unusable(reason) => self.unusable = Some(errno_text(&reason)),
             Quick::Slow => {
                 let path = self.path.clone();
-                match bounded::ask(READ_TIMEOUT, || slow(&path)).await {
-                    Ok(Some(Some(text))) => self.take(&text),
-                    Ok(Some(None)) => (),
-                    Ok(None) => self.unusable = Some("its disk does not respond".to_owned()),
-                    Err(reason) => self.unusable = Some(errno_text(&reason)),
+                match bounded::on_disk(READ_TIMEOUT, || contents(&path)).await {
+                    Ok(Some(text)) => self.take(&text),
+                    Ok(None) => (),
+                    Err(reason) => self.unusable = Some(reason),
                 }
             }
         }
@@ -359,43 +352,32 @@ impl StateFile {
         self.state.boot = boot();
         let (path, state) = (&self.path, &self.state);
         let sets_aside = std::mem::take(&mut self.sets_aside);
-        let written = bounded::ask(WRITE_TIMEOUT, || {
+        let written = bounded::on_disk(WRITE_TIMEOUT, || {
             if sets_aside {
                 // Where it cannot be kept it is overwritten.
                 let _ = std::fs::rename(path, path.with_extension("json.bad"));
             }
-            write(path, state).map_err(|reason| errno_text(&reason))
+            write(path, state)
         });
-        self.unusable = match written.await {
-            Ok(Some(Ok(()))) => None,
-            Ok(Some(Err(reason))) => Some(reason),
-            Ok(None) => Some("its disk does not respond".to_owned()),
-            Err(reason) => Some(errno_text(&reason)),
-        };
+        self.unusable = written.await.err();
         self.saved = Some(self.state.clone());
     }
 }
 
 /// Opens and reads the file without waiting for a disk.
 fn quick(path: &Path) -> Quick {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = file::flags(OFlags::RDONLY);
     let file = match cached::open(CWD, path, flags) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Quick::Missing,
         Err(Errno::AGAIN | Errno::NOSYS | Errno::INVAL | Errno::PERM) => return Quick::Slow,
         Err(reason) => return Quick::Unusable(reason.into()),
     };
-    let Ok(metadata) = rustix::fs::fstat(&file) else {
-        return Quick::Slow;
+    let stat = match file::check(&file) {
+        Ok(stat) => stat,
+        Err(reason) => return Quick::Unusable(reason),
     };
-    let owner = metadata.st_uid;
-    let is_file = metadata.st_mode & libc::S_IFMT == libc::S_IFREG;
-    if !is_file || (owner != 0 && owner != nix::unistd::geteuid().as_raw()) {
-        return Quick::Unusable(io::Error::other(
-            "it belongs to another user or is not a regular file",
-        ));
-    }
-    let length = usize::try_from(metadata.st_size).unwrap_or(LONGEST);
+    let length = usize::try_from(stat.st_size).unwrap_or(LONGEST);
     let mut text = vec![0; length.min(LONGEST)];
     let Ok(read) = cached::read(&file, &mut text) else {
         return Quick::Slow;
@@ -404,33 +386,21 @@ fn quick(path: &Path) -> Quick {
     Quick::Read(text)
 }
 
-/// Reads the file; none if there is none.
-fn slow(path: &Path) -> Option<Vec<u8>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .ok()?;
-    let metadata = file.metadata().ok()?;
-    let owner = metadata.uid();
-    if !metadata.is_file() || (owner != 0 && owner != nix::unistd::geteuid().as_raw()) {
-        return None;
-    }
+/// Reads the file, without a time limit; none if there is none.
+fn contents(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let (file, _) = match file::open(path, OFlags::RDONLY) {
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
     let mut text = Vec::new();
-    file.take(LONGEST as u64).read_to_end(&mut text).ok()?;
-    Some(text)
+    file.take(LONGEST as u64).read_to_end(&mut text)?;
+    Ok(Some(text))
 }
 
 /// Replaces the file atomically.
 fn write(path: &Path, state: &State) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    if !directory.exists() {
-        let mut directories = DirBuilder::new();
-        directories
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(directory)?;
-    }
+    file::make_directory(directory)?;
     // Another run over the server can write at the same time.
     let temporary = path.with_extension(format!("json.{}.tmp", std::process::id()));
     let _ = std::fs::remove_file(&temporary);
@@ -464,6 +434,11 @@ fn boot() -> Option<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::thread;
+
+    use nix::libc;
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
     use super::*;
 
     fn known() -> KnownServer {
@@ -547,6 +522,61 @@ mod tests {
             file.state.known = Some(known());
             file.save_changes().await;
             assert_eq!(StateFile::open(at.clone()).await.known(), Some(&known()));
+        }
+    }
+
+    /// Why the file at that path cannot be used.
+    fn complaint(path: &Path) -> Option<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let file = StateFile::open(path.to_owned());
+        runtime.unwrap().block_on(file).unusable
+    }
+
+    /// The same where the kernel has nothing in its memory.
+    fn complaint_of_slow(path: &Path) -> Option<String> {
+        let filter = SeccompFilter::new(
+            [(libc::SYS_openat2, vec![])].into(),
+            SeccompAction::Allow,
+            SeccompAction::Errno(libc::EAGAIN.try_into().unwrap()),
+            std::env::consts::ARCH.try_into().unwrap(),
+        );
+        let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+        thread::scope(|scope| {
+            let reading = scope.spawn(|| {
+                seccompiler::apply_filter(&filter).unwrap();
+                complaint(path)
+            });
+            reading.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_runs_is_unusable_whether_or_not_the_kernel_has_it_in_its_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("own.json"), "{}").unwrap();
+        nix::unistd::mkfifo(&at("fifo.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::create_dir(at("directory.json")).unwrap();
+        std::os::unix::fs::symlink(at("own.json"), at("link.json")).unwrap();
+        let mut files = vec![
+            ("own.json", None),
+            ("absent.json", None),
+            ("own.json/below.json", Some("Not a directory")),
+            ("fifo.json", Some("not a regular file")),
+            ("directory.json", Some("not a regular file")),
+            ("link.json", Some("Too many levels of symbolic links")),
+        ];
+        if nix::unistd::geteuid().is_root() {
+            std::fs::write(at("theirs.json"), "{}").unwrap();
+            std::os::unix::fs::chown(at("theirs.json"), Some(4711), None).unwrap();
+            files.push(("theirs.json", Some("it belongs to UID 4711")));
+        }
+        for (name, expected) in files {
+            let expected = expected.map(str::to_owned);
+            assert_eq!(complaint(&at(name)), expected, "{name}");
+            assert_eq!(complaint_of_slow(&at(name)), expected, "{name}");
         }
     }
 

@@ -4,10 +4,9 @@
 //! `NUMBER.json` is an event. `NUMBER-COUNT.dropped` stands in the place of the last one that was dropped, and COUNT is
 //! the number of all that were dropped since the last one that was taken.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,9 +17,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Announcement;
+use crate::state::file;
 use crate::state::history::{self, Entry};
 use crate::state::time::Time;
-use crate::state::{DIRECTORY_MODE, file};
 use crate::sys::{bounded, cached};
 use crate::text::errno_text;
 
@@ -144,12 +143,7 @@ impl Outbox {
         &self,
         work: impl FnOnce(&Path) -> io::Result<T>,
     ) -> Result<T, String> {
-        let work = || work(&self.path).map_err(|reason| errno_text(&reason));
-        match bounded::ask(TIMEOUT, work).await {
-            Ok(Some(done)) => done,
-            Ok(None) => Err("its disk does not respond".to_owned()),
-            Err(reason) => Err(errno_text(&reason)),
-        }
+        bounded::on_disk(TIMEOUT, || work(&self.path)).await
     }
 }
 
@@ -178,17 +172,8 @@ fn open_or_make(path: &Path) -> io::Result<OwnedFd> {
         Err(reason) if reason.kind() == io::ErrorKind::NotFound => (),
         opened => return opened,
     }
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let mut directories = DirBuilder::new();
-    directories.mode(DIRECTORY_MODE);
-    if !parent.exists() {
-        directories.recursive(true).create(parent)?;
-        directories.recursive(false);
-    }
-    match directories.create(path) {
-        Err(reason) if reason.kind() != io::ErrorKind::AlreadyExists => Err(reason),
-        _ => open(path),
-    }
+    file::make_directory(path)?;
+    open(path)
 }
 
 /// What is in the directory.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Run;
-use super::wording::{name_of, why_held};
+use super::wording::why_held;
 use crate::announce::command::{self, Failure};
 use crate::announce::outbox::Outbox;
 use crate::announce::summary::{What, summary};
@@ -17,6 +17,7 @@ use crate::proc::process::Proc;
 use crate::recovery::Purpose;
 use crate::state::ledger::{Condition, Down};
 use crate::state::time::Time;
+use crate::sys::account::name_of;
 use crate::text::{end, seconds};
 
 /// After this time, no further event is handed over; the rest wait for the next run.

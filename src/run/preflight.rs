@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use nix::unistd::{Gid, Uid, geteuid};
 
 use super::Run;
-use super::wording::{describe, described, name_of, pids};
+use super::wording::{describe, described, pids};
 use crate::health::{CheckError, Verdict};
 use crate::proc::net::{self, Locality, takes, unmapped};
 use crate::proc::sock_diag;
@@ -24,7 +24,7 @@ use crate::server::restart_command::{self, Prepared};
 use crate::server::search::{self, Recorded, Search, SearchError};
 use crate::server::select::{self, Asked, Facts, Selection};
 use crate::server::stop::ProcessHandle;
-use crate::sys::account::{Account, AccountError};
+use crate::sys::account::{Account, AccountError, name_of};
 use crate::sys::bounded;
 use crate::sys::signals;
 use crate::text::errno_text;

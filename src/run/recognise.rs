@@ -5,7 +5,7 @@ use nix::unistd::Uid;
 
 use super::Run;
 use super::preflight::{Address, Files};
-use super::wording::{describe, name_of};
+use super::wording::describe;
 use crate::diagnosis::server_log;
 use crate::health::Verdict;
 use crate::proc::net::{self, Locality, takes, unmapped};
@@ -17,6 +17,7 @@ use crate::server::process::Process;
 use crate::server::restart_command;
 use crate::server::select::{Candidate, Facts};
 use crate::state::KnownServer;
+use crate::sys::account::name_of;
 
 /// Who answers.
 enum Answering {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::Run;
-use super::wording::name_of;
 use crate::health::Verdict;
 use crate::notice::Notice;
 use crate::policy::Note;
@@ -15,8 +14,8 @@ use crate::state::history::{self, Entry, HistoryEvent};
 use crate::state::last::Last;
 use crate::state::ledger::{Down, Restarted};
 use crate::state::time::Time;
+use crate::sys::account::name_of;
 use crate::sys::bounded;
-use crate::text;
 
 /// Time limit of writing a line of the history.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -314,15 +313,9 @@ impl Run<'_> {
             by,
         };
         let path = self.state_file(".history.jsonl");
-        let writing = bounded::ask(WRITE_TIMEOUT, || {
-            history::append(&path, &entry).map_err(|reason| text::errno_text(&reason))
-        });
-        let failed = match writing.await {
-            Ok(Some(Ok(()))) => return,
-            Ok(Some(Err(reason))) => reason,
-            Ok(None) => "its disk does not respond".to_owned(),
-            Err(reason) => text::errno_text(&reason),
-        };
-        self.history_failed = Some(failed);
+        let written = bounded::on_disk(WRITE_TIMEOUT, || history::append(&path, &entry)).await;
+        if let Err(reason) = written {
+            self.history_failed = Some(reason);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Run;
-use super::wording::{describe, name_of};
+use super::wording::describe;
 use crate::health::{Checker, Verdict};
 use crate::journal::BANNER;
 use crate::proc::net::unmapped;
@@ -19,6 +19,7 @@ use crate::redact;
 use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared, Running};
 use crate::server::search;
+use crate::sys::account::name_of;
 use crate::sys::{descriptors, signals};
 use crate::text::{errno_text, seconds};
 

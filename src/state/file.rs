@@ -10,6 +10,8 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+/// Mode of the state directory, and of directories in it.
+pub(crate) const DIRECTORY_MODE: u32 = 0o700;
 /// So often a file is opened again that others make and remove meanwhile.
 const MOST_TRIES: u32 = 10;
 
@@ -35,13 +37,7 @@ pub(super) fn open_or_make(path: &Path, access: OFlags, mode: u32) -> io::Result
             opened => return opened,
         }
         let directory = path.parent().unwrap_or(Path::new("/"));
-        if !directory.exists() {
-            let mut directories = DirBuilder::new();
-            directories
-                .recursive(true)
-                .mode(super::DIRECTORY_MODE)
-                .create(directory)?;
-        }
+        make_directory(directory)?;
         let new = flags(access) | OFlags::CREATE | OFlags::EXCL;
         let mode = Mode::from_raw_mode(mode);
         match rustix::fs::open(path, new, mode) {
@@ -63,6 +59,21 @@ pub(super) fn open_or_make(path: &Path, access: OFlags, mode: u32) -> io::Result
         }
     }
     Err(io::Error::other("the file keeps being replaced"))
+}
+
+/// Makes a directory, and those above it, if it is missing.
+///
+/// # Errors
+/// It cannot be made.
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut directories = DirBuilder::new();
+    directories
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(path)
 }
 
 /// How a file of the state directory is opened, whatever it is opened for.

@@ -190,12 +190,7 @@ impl LastFile {
             file.write_all_at(&text, 0)?;
             file.set_len(LENGTH as u64)
         };
-        let write = || write().map_err(|reason| errno_text(&reason));
-        match bounded::ask(WRITE_TIMEOUT, write).await {
-            Ok(Some(written)) => written,
-            Ok(None) => Err("its disk does not respond".to_owned()),
-            Err(reason) => Err(errno_text(&reason)),
-        }
+        bounded::on_disk(WRITE_TIMEOUT, write).await
     }
 }
 

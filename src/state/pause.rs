@@ -147,15 +147,8 @@ pub(crate) async fn asked(path: &Path, now: Time) -> Requested {
         Quick::Cached => return current(path, now),
         Quick::Slow => (),
     }
-    let reason = match bounded::ask(READ_TIMEOUT, || current(path, now)).await {
-        Ok(Some(asked)) => return asked,
-        Ok(None) => "its disk does not respond".to_owned(),
-        Err(reason) => errno_text(&reason),
-    };
-    Requested {
-        current: Current::Unreadable(reason),
-        resume: None,
-    }
+    let asked = bounded::on_disk(READ_TIMEOUT, || Ok(current(path, now))).await;
+    asked.unwrap_or_else(unreadable)
 }
 
 enum Quick {
@@ -185,12 +178,7 @@ pub(crate) fn current(path: &Path, now: Time) -> Requested {
     let (requests, is_running) = match read(path) {
         Ok(Some(read)) => read,
         Ok(None) => return Requested::default(),
-        Err(reason) => {
-            return Requested {
-                current: Current::Unreadable(errno_text(&reason)),
-                resume: None,
-            };
-        }
+        Err(reason) => return unreadable(errno_text(&reason)),
     };
     Requested {
         current: requests.current(is_running, now),
@@ -198,6 +186,13 @@ pub(crate) fn current(path: &Path, now: Time) -> Requested {
         resume: requests
             .resume
             .filter(|resume| *resume <= now.after(CLOCK_STEP)),
+    }
+}
+
+fn unreadable(reason: String) -> Requested {
+    Requested {
+        current: Current::Unreadable(reason),
+        resume: None,
     }
 }
 

@@ -128,7 +128,13 @@ pub(crate) fn by_uid(uid: Uid) -> Result<Option<User>, AccountError> {
     ask(move || User::from_uid(uid))
 }
 
-/// The same, with another time limit.
+/// The login name of that user ID, or the ID in digits where the account database gives none.
+pub(crate) fn name_of(uid: u32) -> String {
+    let user = by_uid(Uid::from_raw(uid)).ok().flatten();
+    user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// As `by_uid`, with another time limit.
 pub(crate) fn by_uid_within(limit: Duration, uid: Uid) -> Result<Option<User>, AccountError> {
     ask_within(limit, move || User::from_uid(uid))
 }
@@ -202,6 +208,12 @@ mod tests {
         ] {
             assert_eq!(Account::named(none).unwrap(), None, "{none}");
         }
+    }
+
+    #[test]
+    fn a_user_without_a_name_is_a_number() {
+        assert_eq!(name_of(0), "root");
+        assert_eq!(name_of(3_999_999), "3999999");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::ffi;
 use super::pidfd::Pidfd;
+use crate::text::errno_text;
 
 /// Time for a process to exit once it has closed its pipe.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(100);
@@ -74,6 +75,22 @@ pub(crate) async fn ask<T: Serialize + DeserializeOwned>(
     )
     .await?;
     Ok(answer)
+}
+
+/// Reads or writes a disk in a child process, as `ask` does.
+///
+/// # Errors
+/// As a text: the work's own error, no answer within the limit, or that no child can be created.
+pub(crate) async fn on_disk<T: Serialize + DeserializeOwned>(
+    limit: Duration,
+    work: impl FnOnce() -> io::Result<T>,
+) -> Result<T, String> {
+    let work = || work().map_err(|reason| errno_text(&reason));
+    match ask(limit, work).await {
+        Ok(Some(done)) => done,
+        Ok(None) => Err("its disk does not respond".to_owned()),
+        Err(reason) => Err(errno_text(&reason)),
+    }
 }
 
 /// Does the work in a child process, which sends messages as it goes; `on` gets each as it comes.
@@ -256,6 +273,20 @@ mod tests {
         assert_eq!(ask(SHORT, slow).await.unwrap(), None);
         let died = || -> u32 { nix::sys::signal::raise(Signal::SIGKILL).map_or(1, |()| 2) };
         assert_eq!(ask(LONG, died).await.unwrap(), None);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn work_on_a_disk_says_why_it_was_not_done() {
+        assert_eq!(on_disk(LONG, || Ok(7)).await, Ok(7));
+        let full = || Err::<(), _>(io::Error::from(Errno::ENOSPC));
+        let reason = "No space left on device".to_owned();
+        assert_eq!(on_disk(LONG, full).await, Err(reason));
+        let slow = || {
+            std::thread::sleep(LONG);
+            Ok(())
+        };
+        let reason = "its disk does not respond".to_owned();
+        assert_eq!(on_disk(SHORT, slow).await, Err(reason));
     }
 
     #[tokio::test(flavor = "current_thread")]

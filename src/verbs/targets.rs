@@ -206,7 +206,10 @@ impl Targets {
             let name = name.or_else(|| Some(stem?.to_string_lossy().into_owned()));
             let directory = match (&place.state_dir, value("state-dir")) {
                 (Some(directory), _) => directory.clone(),
-                (None, Some(directory)) => directory.into(),
+                (None, Some(directory)) => match std::path::absolute(directory) {
+                    Ok(directory) => directory,
+                    Err(_) => continue,
+                },
                 (None, None) => self.directory.clone(),
             };
             let host = url.host_str().unwrap_or_default();

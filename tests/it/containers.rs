@@ -275,6 +275,23 @@ fn openat2_is_refused() {
 }
 
 #[test]
+fn a_state_file_of_another_user_is_refused_with_and_without_openat2() {
+    on_own_machine(OTHER, |machine| {
+        machine.make_directory("state", 0, 0o755);
+        let name = format!("state/127.0.0.1_{PORT}.json");
+        let file = machine.make_file(&name, OTHER, 0o644, "{}");
+        let _server = machine.ours.start();
+        for filter in [None, Some(without(&[libc::SYS_openat2], libc::ENOSYS))] {
+            machine.filter = filter;
+            let ran = machine.run_healthy();
+            let reason = format!("state: it belongs to UID {OTHER}; this run continues without");
+            assert_eq!(ran.warnings_with(&reason).len(), 1, "{ran:?}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), "{}", "{ran:?}");
+        }
+    });
+}
+
+#[test]
 fn preadv2_is_refused() {
     refused([libc::ENOSYS, libc::EOPNOTSUPP].map(|reason| without(&[libc::SYS_preadv2], reason)));
 }

@@ -431,6 +431,25 @@ fn before_the_first_run_the_status_is_one_line() {
 }
 
 #[test]
+fn a_relative_state_directory_of_the_configuration_is_the_same_as_an_absolute_one() {
+    let states = States::new();
+    let here = fs::canonicalize(states.path("")).unwrap();
+    let server = |name, directory: &str| {
+        format!("[server.{name}]\nurl = \"http://127.0.0.1:1\"\nstate-dir = \"{directory}\"\n")
+    };
+    let absolute = here.join("a").display().to_string();
+    // A run refuses an empty one.
+    let servers = server("a", &absolute) + &server("b", "a") + &server("c", "");
+    fs::write(here.join("servers.toml"), servers).unwrap();
+    let ran = run(Command::new(MONITOR)
+        .args(["status", "--config", "servers.toml"])
+        .current_dir(&here));
+    let expected = format!("there is no state in {absolute}");
+    let said = ran.stdout.trim_end().split("; ").next().unwrap();
+    assert!(said.ends_with(&expected), "{}", ran.stdout);
+}
+
+#[test]
 fn where_nothing_was_written_yet_the_directory_of_the_configuration_is_named() {
     let states = States::new();
     let (a, b) = (states.path("a"), states.path("b"));

@@ -72,7 +72,7 @@ pub(crate) async fn writable_by_others(
     let runner = account.map_or_else(|| "root".to_owned(), Account::shown);
     let (who, remedy) = match writer {
         Writer::Owner(uid) => {
-            let owner = name_of_user(uid);
+            let owner = account::name_of(uid);
             let remedy = format!("chown root {path}, or set run-as = \"{owner}\"");
             (format!("its owner {owner}"), remedy)
         }
@@ -94,11 +94,6 @@ fn close(path: &impl std::fmt::Display, account: Option<&Account>) -> String {
         Some(_) => "",
     };
     format!("chmod go-w {path}{other}")
-}
-
-fn name_of_user(uid: u32) -> String {
-    let user = account::by_uid(Uid::from_raw(uid)).ok().flatten();
-    user.map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 fn name_of_group(gid: u32) -> String {
@@ -306,12 +301,8 @@ mod tests {
     }
 
     #[test]
-    fn users_and_groups_are_shown_by_name_where_they_have_one() {
-        assert_eq!(
-            (name_of_user(0), name_of_group(0)),
-            ("root".into(), "root".into())
-        );
-        assert_eq!(name_of_user(3_999_999), "3999999");
+    fn groups_are_shown_by_name_where_they_have_one() {
+        assert_eq!(name_of_group(0), "root");
         assert_eq!(name_of_group(3_999_997), "3999997");
     }
 }

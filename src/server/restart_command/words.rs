@@ -69,8 +69,8 @@ pub(super) fn mistake(command: &str) -> Option<Mistake> {
     let is_manage =
         |word: &String| argv::is_myvnc_script(word.as_bytes()) && word.ends_with("manage.py");
     let script = words.iter().position(is_manage)?;
-    let mut after = words[script..].iter();
-    (!after.any(|word| VERBS.contains(&word.as_str()))).then_some(Mistake::NoVerb)
+    let starts = words[script..].iter().any(|word| is_verb(word));
+    (!starts).then_some(Mistake::NoVerb)
 }
 
 /// The first word of a shell command as [`first_path`] reads it, where it is a name to be looked for in
@@ -121,8 +121,12 @@ fn is_plain(word: &str) -> bool {
 
 /// Whether a word of the command, or of one that it holds, starts a server.
 pub(crate) fn has_verb(command: &str) -> bool {
-    let mut words = words(command, DEPTH).into_iter();
-    words.any(|word| matches!(word.as_str(), "start" | "restart"))
+    words(command, DEPTH).iter().any(|word| is_verb(word))
+}
+
+/// Whether this word asks `manage.py` to start a server.
+fn is_verb(word: &str) -> bool {
+    VERBS.contains(&word)
 }
 
 fn is_changer(word: &str) -> bool {
