@@ -188,7 +188,7 @@ fn nothing(targets: &Targets, damage: Option<&str>) -> String {
 fn show_status(flags: &cli::Status) -> Result<u8, Refusal> {
     let targets = targets(&flags.which)?;
     if flags.names {
-        let names = targets.all.iter().map(|one| format!("{}\n", one.name));
+        let names = targets.all.iter().map(|one| format!("{}\n", one.word()));
         print(&names.collect::<String>())?;
         return Ok(0);
     }
