@@ -1106,6 +1106,47 @@ fn names_of_files_and_directories_stay_in_their_line() {
 }
 
 #[test]
+fn json_has_no_characters_that_a_terminal_obeys() {
+    let states = States::new();
+    let evil = "é\x7f\u{9b}31m\u{202e}\u{2066}\u{2028}";
+    states.state(
+        "evil",
+        json!({
+            "server": "evil", "url": evil, "phase": "failed", "since": states.time(60),
+            "down": {"id": "1", "cause": evil, "culprit": evil, "text": evil},
+        }),
+    );
+    states.last("evil", "down 0 0.001 60 60", 7);
+    states.line("evil", ("1", 7, "failed", evil, evil, 60));
+    states.line("evil", ("2", 7, "failed", "child", "a\x7f", 60));
+    let newer = format!(
+        "{{\"at\":\"{}\",\"id\":\"3\",\"server\":\"evil\",\"event\":\"failed\",\"cause\":\"{evil}\"}}\n",
+        states.time(7)
+    );
+    let mut file = fs::File::options();
+    let mut file = file
+        .append(true)
+        .open(states.path("evil.history.jsonl"))
+        .unwrap();
+    file.write_all(newer.as_bytes()).unwrap();
+    let status = states.run("status", &["--json"]).stdout;
+    let history = states.run("history", &["--json"]).stdout;
+    for said in [&status, &history] {
+        assert!(
+            !said.contains(|c| is_hostile(c) || c == '\u{2028}'),
+            "{said:?}"
+        );
+        assert!(said.contains("é\\u007f\\u009b31m"), "{said:?}");
+    }
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["servers"][0]["down"]["text"], evil);
+    let history: Value = serde_json::from_str(&history).unwrap();
+    assert_eq!(history[0]["culprit"], evil);
+    assert_eq!(history[1]["culprit"], "a\x7f");
+    assert_eq!(history[2]["cause"], evil);
+}
+
+#[test]
 fn a_long_history_of_two_servers_is_in_order() {
     const NUMBER: i64 = 3000;
     let states = States::new();
