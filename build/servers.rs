@@ -3,9 +3,10 @@
 
 use clap::Command;
 
-const BASH: &str = r#"# The names of the servers, as the words before say where they are.
+const BASH: &str = r#"# Adds the names of the servers, as the words before say where they are. What a program prints may not get into
+# the list of compgen -W, which is expanded.
 _monitor_myvnc_servers() {
-    local i value options=()
+    local i name value options=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         case "${COMP_WORDS[i]}" in
             --)
@@ -18,7 +19,9 @@ _monitor_myvnc_servers() {
                 ;;
         esac
     done
-    "${COMP_WORDS[0]}" status --names "${options[@]}" 2>/dev/null
+    while IFS= read -r name; do
+        [[ ${name} == "${cur}"* ]] && COMPREPLY+=("$(printf %q "${name}")")
+    done < <("${COMP_WORDS[0]}" status --names "${options[@]}" 2>/dev/null)
 }
 
 "#;
@@ -79,22 +82,32 @@ complete -c monitor_myvnc -n "__fish_monitor_myvnc_using_subcommand inhibit; and
 /// The option that is for the completions only.
 const NAMES: &str = "names";
 
+/// How the script for bash completes options.
+const BASH_OPTIONS: &str = r#"COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )"#;
+
 /// Names as further words of each verb.
 ///
 /// # Errors
 /// clap_complete writes something else than it did.
 pub(crate) fn bash(script: &str, verbs: &Command) -> Result<String, String> {
-    let mut text = format!("{BASH}{}", script.replace(&format!(" --{NAMES}\""), "\""));
-    for verb in verbs.get_subcommands() {
-        let verb = verb.get_name();
-        let label = format!("        monitor_myvnc__subcmd__{verb})\n            opts=\"");
-        let wrong = || format!("the completion for bash has no options of {verb}");
-        let (before, after) = text.split_once(&label).ok_or_else(wrong)?;
-        let (options, after) = after.split_once("\"\n").ok_or_else(wrong)?;
-        let command = if verb == "inhibit" { BASH_COMMAND } else { "" };
-        text = format!("{before}{label}{options} $(_monitor_myvnc_servers)\"\n{command}{after}");
+    let wrong = || "the completion for bash has no options of verbs".to_owned();
+    let script = script.replace(&format!(" --{NAMES}\""), "\"");
+    // Those of the verbs come last.
+    let label = "\n        monitor_myvnc__subcmd__";
+    let (check, verbs_part) = script.split_once(label).ok_or_else(wrong)?;
+    if verbs_part.matches(BASH_OPTIONS).count() != 2 * verbs.get_subcommands().count() {
+        return Err(wrong());
     }
-    Ok(text)
+    let with_servers = format!("{BASH_OPTIONS}; _monitor_myvnc_servers");
+    let verbs_part = verbs_part.replace(BASH_OPTIONS, &with_servers);
+    let text = format!("{BASH}{check}{label}{verbs_part}");
+    let (before, after) = text
+        .split_once(&format!("{label}inhibit)\n"))
+        .ok_or_else(wrong)?;
+    let (options, after) = after.split_once('\n').ok_or_else(wrong)?;
+    Ok(format!(
+        "{before}{label}inhibit)\n{options}\n{BASH_COMMAND}{after}"
+    ))
 }
 
 /// Names as the further arguments of each verb.

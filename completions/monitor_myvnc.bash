@@ -1,6 +1,7 @@
-# The names of the servers, as the words before say where they are.
+# Adds the names of the servers, as the words before say where they are. What a program prints may not get into
+# the list of compgen -W, which is expanded.
 _monitor_myvnc_servers() {
-    local i value options=()
+    local i name value options=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         case "${COMP_WORDS[i]}" in
             --)
@@ -13,7 +14,9 @@ _monitor_myvnc_servers() {
                 ;;
         esac
     done
-    "${COMP_WORDS[0]}" status --names "${options[@]}" 2>/dev/null
+    while IFS= read -r name; do
+        [[ ${name} == "${cur}"* ]] && COMPREPLY+=("$(printf %q "${name}")")
+    done < <("${COMP_WORDS[0]}" status --names "${options[@]}" 2>/dev/null)
 }
 
 _monitor_myvnc() {
@@ -276,9 +279,9 @@ _monitor_myvnc() {
             return 0
             ;;
         monitor_myvnc__subcmd__history)
-            opts="--config --state-dir --since --by --json $(_monitor_myvnc_servers)"
+            opts="--config --state-dir --since --by --json"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
                 return 0
             fi
             case "${prev}" in
@@ -319,17 +322,17 @@ _monitor_myvnc() {
                     COMPREPLY=()
                     ;;
             esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
             return 0
             ;;
         monitor_myvnc__subcmd__inhibit)
-            opts="--config --state-dir --quiet $(_monitor_myvnc_servers)"
+            opts="--config --state-dir --quiet"
             if [[ " ${COMP_WORDS[*]:0:COMP_CWORD} " == *" -- "* ]] ; then
                 COMPREPLY=( $(compgen -c -f -- "${cur}") )
                 return 0
             fi
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
                 return 0
             fi
             case "${prev}" in
@@ -359,13 +362,13 @@ _monitor_myvnc() {
                     COMPREPLY=()
                     ;;
             esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
             return 0
             ;;
         monitor_myvnc__subcmd__notify)
-            opts="--config --state-dir --test $(_monitor_myvnc_servers)"
+            opts="--config --state-dir --test"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
                 return 0
             fi
             case "${prev}" in
@@ -399,13 +402,13 @@ _monitor_myvnc() {
                     COMPREPLY=()
                     ;;
             esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
             return 0
             ;;
         monitor_myvnc__subcmd__pause)
-            opts="--config --state-dir --for --until --reason $(_monitor_myvnc_servers)"
+            opts="--config --state-dir --for --until --reason"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
                 return 0
             fi
             case "${prev}" in
@@ -456,13 +459,13 @@ _monitor_myvnc() {
                     COMPREPLY=()
                     ;;
             esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
             return 0
             ;;
         monitor_myvnc__subcmd__report)
-            opts="--config --state-dir --since --html $(_monitor_myvnc_servers)"
+            opts="--config --state-dir --since --html"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
                 return 0
             fi
             case "${prev}" in
@@ -499,13 +502,13 @@ _monitor_myvnc() {
                     COMPREPLY=()
                     ;;
             esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
             return 0
             ;;
         monitor_myvnc__subcmd__resume)
-            opts="--config --state-dir $(_monitor_myvnc_servers)"
+            opts="--config --state-dir"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
                 return 0
             fi
             case "${prev}" in
@@ -535,13 +538,13 @@ _monitor_myvnc() {
                     COMPREPLY=()
                     ;;
             esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
             return 0
             ;;
         monitor_myvnc__subcmd__status)
-            opts="--config --state-dir --json --short --nagios $(_monitor_myvnc_servers)"
+            opts="--config --state-dir --json --short --nagios"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
                 return 0
             fi
             case "${prev}" in
@@ -571,7 +574,7 @@ _monitor_myvnc() {
                     COMPREPLY=()
                     ;;
             esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") ); _monitor_myvnc_servers
             return 0
             ;;
     esac

@@ -1,6 +1,7 @@
 //! Texts of the log: one printable line, durations, errno texts and dates.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::io;
 use std::time::Duration;
 
@@ -26,6 +27,24 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
         _ => text.replace(is_hostile, "?"),
     };
     line.into()
+}
+
+/// JSON in which the characters that `printable` replaces are escapes. serde escapes only those before the space.
+pub(crate) fn escaped(json: String) -> String {
+    let is_escaped = |c: char| c >= '\u{7f}' && is_hostile(c);
+    let is_plain = json.is_ascii() && memchr::memchr(0x7f, json.as_bytes()).is_none();
+    if is_plain || !json.contains(is_escaped) {
+        return json;
+    }
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_escaped(c) {
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 fn is_hostile(c: char) -> bool {
@@ -125,6 +144,16 @@ mod tests {
         #[test]
         fn one_line_leaves_printable_text_alone(text in "[ -~¡-ž…–“”€Ω字]{0,300}") {
             prop_assert_eq!(one_line(&text), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn escaped_json_means_the_same_and_is_printable(text in text()) {
+            let json = serde_json::to_string(&text).unwrap();
+            let escaped = escaped(json);
+            prop_assert!(!escaped.contains(is_hostile), "{escaped:?}");
+            prop_assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
         }
     }
 

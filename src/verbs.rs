@@ -33,7 +33,7 @@ use crate::proc::machine::host_name;
 use crate::proc::process::Proc;
 use crate::state::State;
 use crate::state::time::Time;
-use crate::text::errno_text;
+use crate::text::{errno_text, one_line};
 use crate::usage::{self, Place, UsageError};
 
 /// What ended a verb early.
@@ -166,7 +166,7 @@ fn targets(which: &cli::Which) -> Result<Targets, UsageError> {
     Ok(targets)
 }
 
-/// What is said where there is nothing to read: no run has written anything yet, or it cannot be read.
+/// What is said where there is nothing to read, in one line: no run has written anything yet, or it cannot be read.
 fn nothing(targets: &Targets, damage: Option<&str>) -> String {
     let directories = targets.directories();
     let directories: Vec<_> = directories
@@ -179,16 +179,17 @@ fn nothing(targets: &Targets, damage: Option<&str>) -> String {
     } else {
         "; use sudo for the servers that root watches"
     };
-    match damage.or(targets.warnings.first().map(String::as_str)) {
+    let reason = match damage.or(targets.warnings.first().map(String::as_str)) {
         Some(damage) => format!("the state cannot be read: {damage}{sudo}"),
         None => format!("no server was checked yet: there is no state in {directories}{sudo}"),
-    }
+    };
+    one_line(&reason)
 }
 
 fn show_status(flags: &cli::Status) -> Result<u8, Refusal> {
     let targets = targets(&flags.which)?;
     if flags.names {
-        let names = targets.all.iter().map(|one| format!("{}\n", one.name));
+        let names = targets.all.iter().map(|one| format!("{}\n", one.word()));
         print(&names.collect::<String>())?;
         return Ok(0);
     }

@@ -7,10 +7,12 @@ use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cause::catalog::{Cause, Culprit, CulpritKind, Kind, Waiter};
+use super::mentioned::shortened;
 use super::phrase::Mentioned;
 use super::snapshot::{Inspected, Snapshot, Wait};
+use crate::text::one_line;
 
-/// A cause that was found.
+/// A cause that was found. Its texts are printable and short, whatever names the users of the machine have chosen.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) kind: Kind,
@@ -68,15 +70,28 @@ impl Finding {
 
     /// A cause without a blocker.
     pub(super) fn bare(cause: &Cause) -> Self {
+        let subject = cause.subject();
         Self {
             kind: cause.kind(),
-            text: cause.to_string(),
-            subject: cause.subject(),
+            text: one_line(&cause.to_string()),
+            subject: match cause {
+                // Later runs look at the disk of this directory.
+                Cause::DiskFull { .. } => one_line(&subject),
+                _ => name(&subject),
+            },
             is_stuck: cause.is_stuck(),
-            culprit: cause.culprit(),
+            culprit: cause.culprit().map(|culprit| Culprit {
+                name: name(&culprit.name),
+                ..culprit
+            }),
             blocker: None,
         }
     }
+}
+
+/// A name from outside, as it is shown and kept.
+fn name(text: &str) -> String {
+    shortened(one_line(text))
 }
 
 fn blocker(cause: &Cause, snapshot: &Snapshot) -> Option<Blocker> {
@@ -118,7 +133,7 @@ fn blocker(cause: &Cause, snapshot: &Snapshot) -> Option<Blocker> {
             let chain = chain.iter().map(|one| Child {
                 pid: one.pid,
                 start_time: one.start_time,
-                name: one.program(),
+                name: name(&one.program()),
             });
             Some(Blocker::Child {
                 pid: process.pid(),
@@ -180,7 +195,40 @@ impl<'de> Deserialize<'de> for Culprit {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cause::catalog::{Awaited, File};
     use super::*;
+
+    #[test]
+    fn a_path_that_a_user_has_chosen_stays_short_and_in_its_line() {
+        let path = "/\u{1b}\u{202e}\n".repeat(1000);
+        let file = File {
+            operation: "reading".to_owned(),
+            path,
+            mount: None,
+        };
+        let waiting = Cause::Waiting {
+            awaited: Awaited::File(file),
+            waiter: Waiter::Main {
+                pid: 7,
+                is_in_state_d: false,
+            },
+        };
+        let finding = Finding::bare(&waiting);
+        let name = finding.culprit.as_ref().map(|one| one.name.as_str());
+        let expected = format!("{}…", "/???".repeat(50));
+        assert_eq!(name, Some(expected.as_str()));
+        assert_eq!(finding.subject, expected);
+        assert_eq!(finding.text, one_line(&finding.text));
+        assert!(serde_json::to_string(&finding).unwrap_or_default().len() < 4000);
+        // The disk of the directory is looked at again.
+        let long = format!("/{}", "d".repeat(400));
+        let full = Finding::bare(&Cause::DiskFull {
+            directory: long.clone().into(),
+            inodes: false,
+        });
+        assert_eq!(full.subject, long);
+        assert_eq!(full.culprit.map(|one| one.name.chars().count()), Some(201));
+    }
 
     #[test]
     fn a_finding_is_the_same_after_its_way_through_json() {

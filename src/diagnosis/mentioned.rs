@@ -6,7 +6,7 @@ use crate::redact;
 
 /// Read limit of another process's arguments, in bytes.
 const LONGEST_CMDLINE: u64 = 16 << 10;
-/// Characters of another process's command line that are shown, at most.
+/// Characters of another process's command line, or of a name, that are shown, at most.
 const LONGEST_COMMAND: usize = 200;
 
 /// The children of all threads, as they were started.
@@ -39,8 +39,8 @@ pub(super) fn of(proc: Proc, pid: i32) -> Option<Mentioned> {
     })
 }
 
-/// A command line that is longer than a sentence needs ends in `…`.
-fn shortened(command: String) -> String {
+/// A command line or a name that is longer than a sentence needs ends in `…`.
+pub(super) fn shortened(command: String) -> String {
     match command.char_indices().nth(LONGEST_COMMAND) {
         Some((end, _)) => format!("{}…", &command[..end]),
         None => command,

@@ -12,7 +12,7 @@ use super::{Refusal, nothing, print, targets, written};
 use crate::journal::warn_stderr;
 use crate::state::history::{Entry, HistoryEvent, Line, Lines};
 use crate::state::time::Time;
-use crate::text::errno_text;
+use crate::text::{errno_text, escaped};
 
 /// Longest name that is shown whole, in characters.
 const LONGEST_NAME: usize = 32;
@@ -151,7 +151,7 @@ impl Dated for Incident {
     }
 }
 
-/// Lines as they are in the file.
+/// Lines as they are in the file, but with no character that a terminal obeys.
 #[derive(Default)]
 struct Raw;
 
@@ -161,12 +161,12 @@ impl Pieces for Raw {
     fn take(&mut self, line: &[u8], from: Time) -> Option<(Time, String)> {
         if let Some(Line { at, .. }) = Line::of_written(line) {
             let text = (at >= from).then(|| String::from_utf8(line.to_owned()).ok());
-            return Some((at, text.flatten()?));
+            return Some((at, escaped(text.flatten()?)));
         }
         // Every key is to be there.
         let entry: Entry = serde_json::from_slice(line).ok()?;
         let text = (entry.at >= from).then(|| serde_json::to_string(&entry).ok());
-        Some((entry.at, text.flatten()?))
+        Some((entry.at, escaped(text.flatten()?)))
     }
 
     fn rest(&mut self) -> Option<(Time, String)> {

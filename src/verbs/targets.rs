@@ -72,9 +72,28 @@ impl Target {
         self.directory.join(format!("{}{extension}", self.stem))
     }
 
+    /// Its name, or where a shell could take that for more than a word, what the names of its files begin with.
+    pub(crate) fn word(&self) -> &str {
+        let is_special = |c: char| c.is_ascii() && c != ' ' && !is_of_file(c);
+        if self.name.starts_with('-') || self.name.contains(is_special) {
+            return &self.stem;
+        }
+        &self.name
+    }
+
     fn is_called(&self, name: &str) -> bool {
         self.name == name || self.stem == name
     }
+}
+
+/// Whether a character is one of a state file's name (`state::path`).
+fn is_of_file(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+/// Whether a run gives such a name to its files, and a shell takes it for a word.
+fn is_stem(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with(['.', '-']) && name.chars().all(is_of_file)
 }
 
 /// The name that a run has written down, or what it would be.
@@ -222,7 +241,7 @@ impl Targets {
         Ok(())
     }
 
-    /// Adds those of the state directory that are not there yet.
+    /// Adds those of the state directory that are not there yet. Other files than a run's are no servers.
     fn add_recorded(&mut self) {
         let entries = match std::fs::read_dir(&self.directory) {
             Ok(entries) => entries,
@@ -235,7 +254,8 @@ impl Targets {
         };
         let names = entries.flatten().filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            Some(name.strip_suffix(STATE)?.to_owned())
+            let stem = name.strip_suffix(STATE)?;
+            is_stem(stem).then(|| stem.to_owned())
         });
         let is_new = |stem: &String| {
             let mut targets = self.all.iter();

@@ -322,6 +322,95 @@ fn the_completions_know_the_verbs_and_the_servers() {
     }
 }
 
+/// What a shell completes after these words; in its working directory, which is the first argument.
+fn completed(shell: &str, directory: &Path, program: &Path, words: &str) -> Option<String> {
+    let (directory, program) = (directory.display(), program.display());
+    let begin = format!("cd {directory}; PATH={program}:$PATH; source {TREE}/completions");
+    let said = match shell {
+        "bash" => {
+            let script = format!(
+                "{begin}/monitor_myvnc.bash; COMP_WORDS=(monitor_myvnc {words} ''); compopt() {{ :; }}; \
+                 COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+                 _monitor_myvnc monitor_myvnc '' \"${{COMP_WORDS[-2]}}\"; printf '%s\n' \"${{COMPREPLY[@]}}\""
+            );
+            output("bash", &["-c", &script])
+        }
+        "zsh" => {
+            // Without a terminal there is no compadd.
+            let script = format!(
+                "compdef() {{ :; }}; compadd() {{ print -rl -- \"${{(@P)2}}\"; }}; autoload -Uz _call_program; \
+                 {begin}/_monitor_myvnc; LBUFFER='monitor_myvnc {words} '; _monitor_myvnc_servers"
+            );
+            output("zsh", &["-f", "-c", &script])
+        }
+        _ => {
+            let script = format!(
+                "cd {directory}; set PATH {program} $PATH; source {TREE}/completions/monitor_myvnc.fish; \
+                 complete -C 'monitor_myvnc {words} '"
+            );
+            output("fish", &["--no-config", "-c", &script])
+        }
+    };
+    said.map(|(_, said)| said)
+}
+
+#[test]
+fn a_completion_runs_nothing_that_a_name_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let evil = "$(id >&2; touch made)`touch made`";
+    let states = at("states");
+    std::fs::create_dir(&states).unwrap();
+    for (file, text) in [
+        (format!("{evil}.json"), "{".to_owned()),
+        ("h_1.json".to_owned(), format!("{{\"server\":\"{evil}\"}}")),
+        ("h_2.json".to_owned(), "{\"server\":\"main\"}".to_owned()),
+    ] {
+        std::fs::write(states.join(file), text).unwrap();
+    }
+    let servers =
+        ["main", "b c", evil].map(|name| format!("[server.'{name}']\nurl = 'http://h'\n"));
+    std::fs::write(at("servers.toml"), servers.concat()).unwrap();
+    // Whatever the program prints.
+    let other = at("bin/monitor_myvnc");
+    std::fs::create_dir(at("bin")).unwrap();
+    std::fs::write(
+        &other,
+        format!("#!/bin/sh\nprintf '%s\\n' main 'b c' '{evil}'\n"),
+    )
+    .unwrap();
+    std::fs::set_permissions(&other, PermissionsExt::from_mode(0o755)).unwrap();
+    let program = Path::new(MONITOR).parent().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        for (program, words) in [
+            (program, format!("status --state-dir {}", states.display())),
+            (
+                program,
+                format!("resume --config {}", at("servers.toml").display()),
+            ),
+            (&at("bin"), "pause".to_owned()),
+        ] {
+            let Some(said) = completed(shell, directory.path(), program, &words) else {
+                continue;
+            };
+            let has = |name: &str| {
+                said.lines()
+                    .any(|line| line.split('\t').next() == Some(name))
+            };
+            assert!(has("main"), "{shell}, {words}: {said}");
+            assert!(
+                !at("made").exists() && !said.contains("uid="),
+                "{shell}, {words}: {said}"
+            );
+            if shell == "bash" {
+                // It puts words into the command line as they are.
+                assert!(!has(evil), "{words}: {said}");
+                assert_eq!(has("b\\ c"), !words.contains("states"), "{words}: {said}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_manual_describes_each_verb_and_its_options() {
     let manual = unescaped("man/monitor_myvnc.1");

@@ -1052,6 +1052,12 @@ fn damaged_and_hostile_state_stops_no_verb() {
     assert_eq!(fs::metadata("/etc/passwd").unwrap().uid(), 0);
 }
 
+/// Whether a terminal would do more than show it.
+fn is_hostile(c: char) -> bool {
+    let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() && c != '\n' || turns
+}
+
 #[test]
 fn untrusted_text_stays_in_its_line() {
     let states = States::new();
@@ -1079,13 +1085,86 @@ fn untrusted_text_stays_in_its_line() {
     ] {
         let ran = states.run(arguments[0], &arguments[1..]);
         let said = ran.stdout + &ran.stderr;
-        let is_hostile = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
         assert!(!said.contains(is_hostile), "{arguments:?}: {said:?}");
         assert!(
             !said.lines().any(|line| line.starts_with('●')),
             "{arguments:?}: {said}"
         );
     }
+}
+
+#[test]
+fn names_of_files_and_directories_stay_in_their_line() {
+    let states = States::new();
+    let evil = "a\x1b]0;t\x07\n● main  up\u{9b}31m\u{202e}";
+    let (empty, full) = (states.path(&format!("1{evil}")), states.path(evil));
+    for directory in [&empty, &full] {
+        fs::create_dir(directory).unwrap();
+    }
+    fs::write(full.join(format!("{evil}.json")), "{").unwrap();
+    fs::write(full.join("h_1.json"), "{").unwrap();
+    for directory in [&empty, &full, &full.join("h_1.json")] {
+        for arguments in [
+            &["status"][..],
+            &["status", "--short"],
+            &["status", "--nagios"],
+            &["status", "--names"],
+            &["history"],
+            &["report"],
+            &["pause", "--for", "1s"],
+            &["resume"],
+        ] {
+            let mut command = Command::new(MONITOR);
+            command.args(arguments).arg("--state-dir").arg(directory);
+            let ran = run(command.env("LC_ALL", "C.UTF-8"));
+            let said = ran.stdout + &ran.stderr;
+            assert!(!said.contains(is_hostile), "{arguments:?}: {said:?}");
+            let mut lines = said.lines();
+            let is_forged = lines.any(|line| line.starts_with("● main"));
+            assert!(!is_forged, "{arguments:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn json_has_no_characters_that_a_terminal_obeys() {
+    let states = States::new();
+    let evil = "é\x7f\u{9b}31m\u{202e}\u{2066}\u{2028}";
+    states.state(
+        "evil",
+        json!({
+            "server": "evil", "url": evil, "phase": "failed", "since": states.time(60),
+            "down": {"id": "1", "cause": evil, "culprit": evil, "text": evil},
+        }),
+    );
+    states.last("evil", "down 0 0.001 60 60", 7);
+    states.line("evil", ("1", 7, "failed", evil, evil, 60));
+    states.line("evil", ("2", 7, "failed", "child", "a\x7f", 60));
+    let newer = format!(
+        "{{\"at\":\"{}\",\"id\":\"3\",\"server\":\"evil\",\"event\":\"failed\",\"cause\":\"{evil}\"}}\n",
+        states.time(7)
+    );
+    let mut file = fs::File::options();
+    let mut file = file
+        .append(true)
+        .open(states.path("evil.history.jsonl"))
+        .unwrap();
+    file.write_all(newer.as_bytes()).unwrap();
+    let status = states.run("status", &["--json"]).stdout;
+    let history = states.run("history", &["--json"]).stdout;
+    for said in [&status, &history] {
+        assert!(
+            !said.contains(|c| is_hostile(c) || c == '\u{2028}'),
+            "{said:?}"
+        );
+        assert!(said.contains("é\\u007f\\u009b31m"), "{said:?}");
+    }
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["servers"][0]["down"]["text"], evil);
+    let history: Value = serde_json::from_str(&history).unwrap();
+    assert_eq!(history[0]["culprit"], evil);
+    assert_eq!(history[1]["culprit"], "a\x7f");
+    assert_eq!(history[2]["cause"], evil);
 }
 
 #[test]

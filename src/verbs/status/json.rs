@@ -7,6 +7,7 @@ use super::table;
 use crate::state::history::Entry;
 use crate::state::pause::Current;
 use crate::state::time::Time;
+use crate::text::escaped;
 
 /// The version of the format.
 const FORMAT: u32 = 1;
@@ -31,7 +32,7 @@ pub(super) fn object(servers: &[Server], host: &str, now: Time) -> String {
         "servers": servers.iter().map(|server| of(server, now)).collect::<Vec<Value>>(),
         "incidents": lines,
     });
-    format!("{object}\n")
+    escaped(format!("{object}\n"))
 }
 
 fn of(server: &Server, now: Time) -> Value {
