@@ -35,7 +35,7 @@ use crate::text::errno_text;
 /// Length limit of a host in a file's name, in characters.
 const LONGEST_HOST: usize = 200;
 /// Read limit of a state file, in bytes.
-const LONGEST: usize = 64 << 10;
+const LONGEST: usize = 256 << 10;
 /// Mode of a state file.
 const MODE: u32 = 0o640;
 /// The version of the format.
