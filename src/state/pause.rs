@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Time;
 use super::{READ_TIMEOUT, file};
+use crate::proc::process::Proc;
 use crate::sys::{bounded, cached};
 use crate::text::errno_text;
 
@@ -67,6 +68,8 @@ pub(crate) struct Pause {
 pub(crate) struct Inhibit {
     /// PID of the verb that runs it.
     pub(crate) pid: i32,
+    /// When that process was started, in clock ticks since the boot (proc_pid_stat(5)).
+    pub(crate) started: u64,
     /// Who started it.
     pub(crate) by: String,
     /// The command.
@@ -115,9 +118,31 @@ pub(crate) struct Requested {
     pub(crate) resume: Option<Time>,
 }
 
+impl Inhibit {
+    /// Of the verb that begins it now.
+    pub(crate) fn now(by: String, command: String) -> Self {
+        let pid = nix::unistd::getpid().as_raw();
+        Self {
+            pid,
+            started: Proc::here().stat(pid).map_or(0, |stat| stat.starttime),
+            by,
+            command,
+            at: Time::now(),
+        }
+    }
+
+    /// Whether it holds while its file is locked. Without its verb the lock may be that of a server which
+    /// the command has started, so it holds no longer than a pause.
+    fn can_hold(&self, now: Time) -> bool {
+        let is_recent = now < self.at.after(LONGEST_PAUSE) && self.at <= now.after(CLOCK_STEP);
+        is_recent || Proc::here().is_alive(self.pid, self.started)
+    }
+}
+
 impl Requests {
     fn current(&self, is_running: bool, now: Time) -> Current {
-        if let Some(inhibit) = self.inhibit.last().filter(|_| is_running) {
+        let mut inhibitions = self.inhibit.iter().rev().filter(|_| is_running);
+        if let Some(inhibit) = inhibitions.find(|inhibit| inhibit.can_hold(now)) {
             return Current::Inhibited(inhibit.clone());
         }
         let Some(pause) = &self.pause else {
@@ -460,6 +485,7 @@ mod tests {
     fn inhibit() -> Inhibit {
         Inhibit {
             pid: 4711,
+            started: 0,
             by: "alice".to_owned(),
             command: "apt upgrade".to_owned(),
             at: NOW,
@@ -642,6 +668,35 @@ mod tests {
         drop(stranger);
         let names: Vec<_> = path.parent().unwrap().read_dir().unwrap().collect();
         assert_eq!(names.len(), 1, "{names:?}");
+    }
+
+    #[test]
+    fn a_command_whose_verb_is_gone_pauses_for_7_days_at_most() {
+        let (_directory, path) = directory();
+        let in_days = |days: u64| current(&path, Time(NOW.0 + days * 24 * 3600)).current;
+        let killed = Inhibition::begin(&path, inhibit()).unwrap();
+        assert_eq!(in_days(6), Current::Inhibited(inhibit()));
+        assert_eq!(in_days(7), Current::None);
+        assert_eq!(current(&path, Time(NOW.0 - 3600)).current, Current::None);
+        // As long as the verb itself runs, there is no limit; another process with its PID is not it.
+        let pid = nix::unistd::getpid().as_raw();
+        let stat = Proc::here().stat(pid).unwrap();
+        for (started, is_paused) in [(stat.starttime, true), (stat.starttime - 1, false)] {
+            let by = Inhibit {
+                pid,
+                started,
+                ..inhibit()
+            };
+            let inhibition = Inhibition::begin(&path, by.clone()).unwrap();
+            let expected = if is_paused {
+                Current::Inhibited(by)
+            } else {
+                Current::None
+            };
+            assert_eq!(in_days(8), expected);
+            inhibition.end().unwrap();
+        }
+        drop(killed);
     }
 
     #[test]

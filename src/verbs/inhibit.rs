@@ -14,7 +14,6 @@ use super::{Refusal, nothing, targets};
 use crate::journal::warn_stderr;
 use crate::redact;
 use crate::state::pause::{Inhibit, Inhibition};
-use crate::state::time::Time;
 use crate::sys::progress::Progress;
 use crate::sys::signals;
 use crate::text::errno_text;
@@ -39,12 +38,8 @@ pub(super) fn inhibit(flags: &cli::Inhibit) -> Result<u8, Refusal> {
         .iter()
         .map(|word| word.to_string_lossy())
         .collect();
-    let by = Inhibit {
-        pid: nix::unistd::getpid().as_raw(),
-        by: caller(),
-        command: short(&redact::redacted(&words.join(" ")), LONGEST).into_owned(),
-        at: Time::now(),
-    };
+    let command = redact::redacted(&words.join(" "));
+    let by = Inhibit::now(caller(), short(&command, LONGEST).into_owned());
     let mut inhibitions = Vec::new();
     for target in &found.all {
         match Inhibition::begin(&target.file(".pause"), by.clone()) {

@@ -719,6 +719,35 @@ fn a_killed_inhibit_pauses_until_its_command_has_ended() {
 }
 
 #[test]
+fn a_resume_ends_the_pause_of_a_command_that_runs() {
+    let states = States::new();
+    states.healthy("main");
+    let status = || states.run("status", &["--short"]).stdout;
+    let mut inhibit = states
+        .verb("inhibit")
+        .args(["--", "sh", "-c", "echo begun; read word"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(inhibit.stdout.take().unwrap());
+    said.read_line(&mut String::new()).unwrap();
+    assert!(status().contains("paused"), "{}", status());
+    let resumed = states.run("resume", &[]);
+    let expected = format!(
+        "main: resumed, although this may still run: sh -c echo begun; read word (under PID {} of ",
+        inhibit.id()
+    );
+    let (after, asked) = (status(), states.asked("main"));
+    drop(inhibit.stdin.take());
+    wait_for(&mut inhibit);
+    assert!(resumed.stdout.starts_with(&expected), "{}", resumed.stdout);
+    assert!(after.contains("main  up"), "{after}");
+    assert_eq!(asked["inhibit"], json!([]));
+    assert_eq!(states.asked("main")["resume"], asked["resume"]);
+}
+
+#[test]
 fn an_inhibit_that_is_hung_up_ends_with_its_command() {
     for (signal, trap, code) in [
         (Signal::SIGTERM, "", 143),
