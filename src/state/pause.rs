@@ -1,8 +1,9 @@
 //! What verbs ask of the runs over one server: a pause, a pause as long as a command runs, the end of
 //! a hold-off. It has a file of its own, which only verbs write, so that they never race a run's state.
 //!
-//! The file is changed in place and never renamed: its open file description holds the lock of a
-//! running command.
+//! The processes of a running command hold a lock on the file, so it is changed in place meanwhile. Whatever
+//! of the command outlives it may be another user's and has the file open, too: without a running command,
+//! a new file takes its place.
 
 use std::fs::File;
 use std::io;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Time;
 use super::{READ_TIMEOUT, file};
+use crate::proc::process::Proc;
 use crate::sys::{bounded, cached};
 use crate::text::errno_text;
 
@@ -41,8 +43,10 @@ const READ_AGAIN: Duration = Duration::from_millis(10);
 const MOST_TRIES: u32 = 200;
 /// The byte that a running command has locked, far behind the text.
 const COMMAND: libc::off_t = 1 << 30;
-/// The byte that a verb locks while it changes the file.
+/// The same of the new file: a verb locks it while it changes the old one.
 const CHANGE: libc::off_t = COMMAND + 1;
+/// Ending of the new file's name.
+const NEW: &str = "pause.tmp";
 
 /// A pause that ends by itself.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -64,6 +68,8 @@ pub(crate) struct Pause {
 pub(crate) struct Inhibit {
     /// PID of the verb that runs it.
     pub(crate) pid: i32,
+    /// When that process was started, in clock ticks since the boot (proc_pid_stat(5)).
+    pub(crate) started: u64,
     /// Who started it.
     pub(crate) by: String,
     /// The command.
@@ -112,10 +118,32 @@ pub(crate) struct Requested {
     pub(crate) resume: Option<Time>,
 }
 
+impl Inhibit {
+    /// Of the verb that begins it now.
+    pub(crate) fn now(by: String, command: String) -> Self {
+        let pid = nix::unistd::getpid().as_raw();
+        Self {
+            pid,
+            started: Proc::here().stat(pid).map_or(0, |stat| stat.starttime),
+            by,
+            command,
+            at: Time::now(),
+        }
+    }
+
+    /// Whether it holds while its file is locked. Without its verb the lock may be that of a server which
+    /// the command has started, so it holds no longer than a pause.
+    fn can_hold(&self, now: Time) -> bool {
+        let is_recent = now < self.at.after(LONGEST_PAUSE) && self.at <= now.after(CLOCK_STEP);
+        is_recent || Proc::here().is_alive(self.pid, self.started)
+    }
+}
+
 impl Requests {
     fn current(&self, is_running: bool, now: Time) -> Current {
-        if is_running {
-            return Current::Inhibited(self.inhibit.last().cloned().unwrap_or_default());
+        let mut inhibitions = self.inhibit.iter().rev().filter(|_| is_running);
+        if let Some(inhibit) = inhibitions.find(|inhibit| inhibit.can_hold(now)) {
+            return Current::Inhibited(inhibit.clone());
         }
         let Some(pause) = &self.pause else {
             return Current::None;
@@ -271,39 +299,38 @@ fn is_running(file: &File) -> bool {
 /// root and us.
 pub(crate) fn change(path: &Path, change: impl FnOnce(&mut Requests)) -> io::Result<()> {
     let changing = Changing::begin(path)?;
-    changing.write(change)
+    changing.write(change, None, |_| Ok(()))
 }
 
 /// The file, while no other verb can change it.
 struct Changing<'a> {
     path: &'a Path,
-    file: File,
-    /// Contents of the file that this one replaces.
-    replaced: Option<Requests>,
+    /// What takes its place, and is locked. No command has it open.
+    new: File,
+    new_path: PathBuf,
 }
 
 impl<'a> Changing<'a> {
     fn begin(path: &'a Path) -> io::Result<Self> {
-        let mut replaced = None;
+        let new_path = path.with_extension(NEW);
         for _ in 0..MOST_TRIES {
-            let (file, stat) = file::open_or_make(path, OFlags::RDWR, MODE)?;
+            let (new, stat) = file::open_or_make(&new_path, OFlags::RDWR, MODE)?;
             if is_open_to_others(&stat) {
-                replaced = contents(&file).ok();
-                std::fs::remove_file(path)?;
+                std::fs::remove_file(&new_path)?;
                 continue;
             }
             let taken = fcntl(
-                file.as_fd(),
+                new.as_fd(),
                 FcntlArg::F_OFD_SETLK(&lock(libc::F_WRLCK, CHANGE)),
             );
             match taken {
-                // Another verb may have removed it meanwhile.
-                Ok(_) => match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+                // Another verb may have renamed or removed it meanwhile.
+                Ok(_) => match rustix::fs::statat(CWD, &new_path, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(now) if (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino) => {
                         return Ok(Self {
                             path,
-                            file,
-                            replaced,
+                            new,
+                            new_path,
                         });
                     }
                     _ => (),
@@ -317,23 +344,81 @@ impl<'a> Changing<'a> {
         Err(io::Error::other("another command is changing it"))
     }
 
-    fn write(self, change: impl FnOnce(&mut Requests)) -> io::Result<()> {
-        let before = self.replaced.or_else(|| contents(&self.file).ok());
-        let mut requests = before.unwrap_or_default();
-        change(&mut requests);
-        let is_running = is_running(&self.file);
-        if !is_running {
-            requests.inhibit.clear();
+    /// Changes it, adds the command that begins, and locks the file for that.
+    fn write<T>(
+        self,
+        change: impl FnOnce(&mut Requests),
+        begins: Option<&Inhibit>,
+        lock: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let written = self.replace(change, begins, lock);
+        if written.is_err() {
+            self.remove_new();
         }
-        if requests.is_empty() && !is_running {
-            return std::fs::remove_file(self.path);
+        written
+    }
+
+    fn replace<T>(
+        &self,
+        change: impl FnOnce(&mut Requests),
+        begins: Option<&Inhibit>,
+        lock: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut requests = Requests::default();
+        match file::open(self.path, OFlags::RDONLY) {
+            Ok((old, stat)) => {
+                requests = contents(&old).unwrap_or_default();
+                if is_open_to_others(&stat) || !is_running(&old) {
+                    requests.inhibit.clear();
+                }
+            }
+            Err(reason) if is_absent(&reason) => (),
+            Err(reason) => return Err(reason),
+        }
+        change(&mut requests);
+        let is_in_use = !requests.inhibit.is_empty();
+        let locked = lock(if is_in_use { self.path } else { &self.new_path })?;
+        requests.inhibit.extend(begins.cloned());
+        if requests.is_empty() {
+            match std::fs::remove_file(self.path) {
+                Err(reason) if !is_absent(&reason) => return Err(reason),
+                _ => self.remove_new(),
+            }
+            return Ok(locked);
         }
         requests.format = requests.format.max(FORMAT);
         let mut text = serde_json::to_vec(&requests)?;
         text.push(b'\n');
-        self.file.write_all_at(&text, 0)?;
-        self.file.set_len(text.len() as u64)
+        if is_in_use {
+            let (file, _) = file::open(self.path, OFlags::RDWR)?;
+            write(&file, &text)?;
+            self.remove_new();
+        } else {
+            write(&self.new, &text)?;
+            self.new.sync_data()?;
+            std::fs::rename(&self.new_path, self.path)?;
+        }
+        Ok(locked)
     }
+
+    /// The next verb makes one of its own.
+    fn remove_new(&self) {
+        let _ = std::fs::remove_file(&self.new_path);
+    }
+}
+
+fn write(file: &File, text: &[u8]) -> io::Result<()> {
+    file.write_all_at(text, 0)?;
+    file.set_len(text.len() as u64)
+}
+
+/// Locks the file for a command. It is open in what is started from now on, and cannot be written there.
+fn locked(path: &Path) -> io::Result<File> {
+    let (file, _) = file::open(path, OFlags::RDONLY)?;
+    let shared = lock(libc::F_RDLCK, COMMAND);
+    fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&shared))?;
+    fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(file)
 }
 
 /// A pause as long as this process and what it starts from now on live. The kernel ends it.
@@ -352,11 +437,7 @@ impl Inhibition {
     /// As for `change`.
     pub(crate) fn begin(path: &Path, by: Inhibit) -> io::Result<Self> {
         let changing = Changing::begin(path)?;
-        let (file, _) = file::open(path, OFlags::RDWR)?;
-        let shared = lock(libc::F_RDLCK, COMMAND);
-        fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&shared))?;
-        fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
-        changing.write(|requests| requests.inhibit.push(by.clone()))?;
+        let file = changing.write(|_| (), Some(&by), locked)?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -400,6 +481,7 @@ mod tests {
     fn inhibit() -> Inhibit {
         Inhibit {
             pid: 4711,
+            started: 0,
             by: "alice".to_owned(),
             command: "apt upgrade".to_owned(),
             at: NOW,
@@ -548,6 +630,71 @@ mod tests {
         assert_eq!(current(&path, NOW), Requested::default());
         assert!(!path.exists(), "it asks for nothing");
         drop(daemon);
+    }
+
+    /// Every process of a command has the file open, also those of other users that stay behind.
+    #[test]
+    fn what_a_command_has_left_behind_can_neither_write_nor_pause_again() {
+        let (_directory, path) = directory();
+        let shared = |file: &File, byte| {
+            let lock = lock(libc::F_RDLCK, byte);
+            fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&lock))
+        };
+        let one = Inhibition::begin(&path, inhibit()).unwrap();
+        change(&path, |requests| requests.pause = Some(pause(60))).unwrap();
+        let stranger = one.file.try_clone().unwrap();
+        let written = stranger.write_all_at(b"{}", 0).unwrap_err();
+        assert_eq!(written.raw_os_error(), Some(libc::EBADF));
+        // Neither can it keep verbs from changing the file.
+        shared(&stranger, CHANGE).unwrap();
+        one.end().unwrap();
+        shared(&stranger, COMMAND).unwrap();
+        assert_eq!(current(&path, NOW).current, Current::Paused(pause(60)));
+        let two = Inhibition::begin(&path, inhibit()).unwrap();
+        assert_eq!(current(&path, NOW).current, Current::Inhibited(inhibit()));
+        two.end().unwrap();
+        change(&path, |requests| {
+            requests.pause = None;
+            requests.resume = Some(NOW);
+        })
+        .unwrap();
+        assert_eq!(current(&path, NOW).current, Current::None);
+        // Its lock alone is no pause either.
+        let now_there = File::open(&path).unwrap();
+        shared(&now_there, COMMAND).unwrap();
+        assert_eq!(current(&path, NOW).current, Current::None);
+        drop(stranger);
+        let names: Vec<_> = path.parent().unwrap().read_dir().unwrap().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+    }
+
+    #[test]
+    fn a_command_whose_verb_is_gone_pauses_for_7_days_at_most() {
+        let (_directory, path) = directory();
+        let in_days = |days: u64| current(&path, Time(NOW.0 + days * 24 * 3600)).current;
+        let killed = Inhibition::begin(&path, inhibit()).unwrap();
+        assert_eq!(in_days(6), Current::Inhibited(inhibit()));
+        assert_eq!(in_days(7), Current::None);
+        assert_eq!(current(&path, Time(NOW.0 - 3600)).current, Current::None);
+        // As long as the verb itself runs, there is no limit; another process with its PID is not it.
+        let pid = nix::unistd::getpid().as_raw();
+        let stat = Proc::here().stat(pid).unwrap();
+        for (started, is_paused) in [(stat.starttime, true), (stat.starttime - 1, false)] {
+            let by = Inhibit {
+                pid,
+                started,
+                ..inhibit()
+            };
+            let inhibition = Inhibition::begin(&path, by.clone()).unwrap();
+            let expected = if is_paused {
+                Current::Inhibited(by)
+            } else {
+                Current::None
+            };
+            assert_eq!(in_days(8), expected);
+            inhibition.end().unwrap();
+        }
+        drop(killed);
     }
 
     #[test]

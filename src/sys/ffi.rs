@@ -139,6 +139,17 @@ pub(crate) fn detach(command: &mut Command, output: Option<Arc<File>>, user: Opt
     }
 }
 
+/// Lets the command run with no signal blocked.
+pub(crate) fn with_no_signal_blocked(command: &mut Command) {
+    // SAFETY: between fork and exec the closure makes only an async-signal-safe call (pthread_sigmask).
+    unsafe {
+        command.pre_exec(|| {
+            unblock();
+            Ok(())
+        });
+    }
+}
+
 /// Blocks no signal any more. `Command` lets a program inherit what we block (`signals::Signals`): a
 /// server would be deaf to SIGTERM as long as it lives, and its children too.
 fn unblock() {

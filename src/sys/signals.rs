@@ -1,6 +1,7 @@
 //! Signals to the monitor: SIGTERM, SIGINT and SIGHUP ask it to stop.
 
 use std::future::pending;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -85,6 +86,22 @@ pub(crate) fn received() -> Option<Signal> {
 /// Lets the kernel keep the exit status of children, also where our parent ignored SIGCHLD (`wait(2)`).
 pub(crate) fn keep_children() {
     ffi::default_action(Signal::SIGCHLD as i32);
+}
+
+/// For a process that only waits for a child: blocks what a terminal sends to the child, too (SIGINT and
+/// SIGQUIT). Also blocks the signals that this returns: SIGCHLD, and those that are to be passed on to the
+/// child, SIGTERM and SIGHUP, unless they were ignored when we were started. The child has none blocked.
+pub(crate) fn beside_a_child(command: &mut Command) -> SigSet {
+    ffi::with_no_signal_blocked(command);
+    let mut awaited = SigSet::from(Signal::SIGCHLD);
+    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+        if !ffi::is_ignored(signal as i32) {
+            awaited.add(signal);
+        }
+    }
+    let terminal = SigSet::from_iter([Signal::SIGINT, Signal::SIGQUIT]);
+    let _ = (awaited | terminal).thread_block();
+    awaited
 }
 
 /// Makes this process the parent of whatever its descendants leave behind

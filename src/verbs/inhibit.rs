@@ -2,9 +2,10 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
 
 use super::cli;
 use super::users::caller;
@@ -13,7 +14,6 @@ use super::{Refusal, nothing, targets};
 use crate::journal::warn_stderr;
 use crate::redact;
 use crate::state::pause::{Inhibit, Inhibition};
-use crate::state::time::Time;
 use crate::sys::progress::Progress;
 use crate::sys::signals;
 use crate::text::errno_text;
@@ -38,12 +38,8 @@ pub(super) fn inhibit(flags: &cli::Inhibit) -> Result<u8, Refusal> {
         .iter()
         .map(|word| word.to_string_lossy())
         .collect();
-    let by = Inhibit {
-        pid: nix::unistd::getpid().as_raw(),
-        by: caller(),
-        command: short(&redact::redacted(&words.join(" ")), LONGEST).into_owned(),
-        at: Time::now(),
-    };
+    let command = redact::redacted(&words.join(" "));
+    let by = Inhibit::now(caller(), short(&command, LONGEST).into_owned());
     let mut inhibitions = Vec::new();
     for target in &found.all {
         match Inhibition::begin(&target.file(".pause"), by.clone()) {
@@ -74,7 +70,10 @@ fn run(flags: &cli::Inhibit, shown: &str) -> u8 {
         return NOT_FOUND;
     };
     signals::keep_children();
-    let mut child = match Command::new(program).args(arguments).spawn() {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let signals = signals::beside_a_child(&mut command);
+    let mut child = match command.spawn() {
         Ok(child) => child,
         Err(reason) => {
             warn_stderr(&format!("{shown}: {}", errno_text(&reason)));
@@ -85,14 +84,9 @@ fn run(flags: &cli::Inhibit, shown: &str) -> u8 {
             };
         }
     };
-    // The terminal's signals are the command's: what it makes of them is awaited.
-    let mut terminal = SigSet::empty();
-    terminal.add(Signal::SIGINT);
-    terminal.add(Signal::SIGQUIT);
-    let _ = terminal.thread_block();
     let pid = i32::try_from(child.id()).unwrap_or_default();
     let progress = (!flags.quiet).then(|| Progress::beside_a_child(shown, pid));
-    let ended = child.wait();
+    let ended = wait(&mut child, Pid::from_raw(pid), &signals);
     drop(progress);
     match ended {
         Ok(status) => {
@@ -103,6 +97,20 @@ fn run(flags: &cli::Inhibit, shown: &str) -> u8 {
         Err(reason) => {
             warn_stderr(&format!("{shown}: {}", errno_text(&reason)));
             1
+        }
+    }
+}
+
+/// Waits for the command, and passes on the signals that come meanwhile.
+fn wait(child: &mut Child, pid: Pid, signals: &SigSet) -> io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        match signals.wait()? {
+            Signal::SIGCHLD => (),
+            // One that runs as root, as sudo(8) does, may refuse it: it is awaited all the same.
+            signal => drop(kill(pid, signal)),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn pause(flags: &cli::Pause) -> Result<u8, Refusal> {
     })
 }
 
-/// Ends a pause, a hold-off and the back-off. Returns the exit status.
+/// Ends a pause, also that of a command which still runs, a hold-off and the back-off. Returns the exit status.
 pub(super) fn resume(flags: &cli::Resume) -> Result<u8, Refusal> {
     let now = Time::now();
     each(&flags.which, "resume", |target| {
@@ -49,6 +49,7 @@ pub(super) fn resume(flags: &cli::Resume) -> Result<u8, Refusal> {
         let before = pause::current(&path, now).current;
         pause::change(&path, |requests| {
             requests.pause = None;
+            requests.inhibit.clear();
             requests.resume = Some(now);
         })?;
         let hold = target
@@ -57,8 +58,8 @@ pub(super) fn resume(flags: &cli::Resume) -> Result<u8, Refusal> {
             .and_then(|state| state.ledger.hold.as_ref());
         Ok(match (before, hold) {
             (Current::Inhibited(inhibit), _) => format!(
-                "still paused as long as {} runs (under PID {})",
-                inhibit.command, inhibit.pid
+                "resumed, although this may still run: {} (under PID {} of {})",
+                inhibit.command, inhibit.pid, inhibit.by
             ),
             (_, Some(_)) => "resumed; the next run restarts it if it does not answer".to_owned(),
             (Current::Paused(pause), None) => {

@@ -8,10 +8,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Local, SecondsFormat, Utc};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::rig::{MONITOR, Run, is_root, run, skip, wait_until};
+use crate::rig::{MONITOR, Run, is_root, run, skip, wait_for, wait_until};
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -733,6 +735,66 @@ fn a_killed_inhibit_pauses_until_its_command_has_ended() {
     assert!(status().contains("paused"), "{}", status());
     drop(stdin);
     wait_until("the command ends", || status().contains("up  "));
+}
+
+#[test]
+fn a_resume_ends_the_pause_of_a_command_that_runs() {
+    let states = States::new();
+    states.healthy("main");
+    let status = || states.run("status", &["--short"]).stdout;
+    let mut inhibit = states
+        .verb("inhibit")
+        .args(["--", "sh", "-c", "echo begun; read word"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(inhibit.stdout.take().unwrap());
+    said.read_line(&mut String::new()).unwrap();
+    assert!(status().contains("paused"), "{}", status());
+    let resumed = states.run("resume", &[]);
+    let expected = format!(
+        "main: resumed, although this may still run: sh -c echo begun; read word (under PID {} of ",
+        inhibit.id()
+    );
+    let (after, asked) = (status(), states.asked("main"));
+    drop(inhibit.stdin.take());
+    wait_for(&mut inhibit);
+    assert!(resumed.stdout.starts_with(&expected), "{}", resumed.stdout);
+    assert!(after.contains("main  up"), "{after}");
+    assert_eq!(asked["inhibit"], json!([]));
+    assert_eq!(states.asked("main")["resume"], asked["resume"]);
+}
+
+#[test]
+fn an_inhibit_that_is_hung_up_ends_with_its_command() {
+    for (signal, trap, code) in [
+        (Signal::SIGTERM, "", 143),
+        (Signal::SIGHUP, "", 129),
+        (Signal::SIGTERM, "trap 'exit 7' TERM; ", 7),
+    ] {
+        let states = States::new();
+        states.healthy("main");
+        // A server that it has restarted, for whose end it waits.
+        let script = format!("{trap}sleep 60 <&- >&- 2>&- & echo $!; wait");
+        let mut inhibit = states
+            .verb("inhibit")
+            .args(["--", "sh", "-c", &script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut server = String::new();
+        let mut said = BufReader::new(inhibit.stdout.take().unwrap());
+        said.read_line(&mut server).unwrap();
+        let server = Pid::from_raw(server.trim().parse().unwrap());
+        let pid = Pid::from_raw(i32::try_from(inhibit.id()).unwrap());
+        kill(pid, signal).unwrap();
+        let ended = wait_for(&mut inhibit);
+        let status = states.run("status", &["--short"]).stdout;
+        kill(server, Signal::SIGKILL).unwrap();
+        assert_eq!(ended.code(), Some(code), "{signal} {trap}");
+        assert!(status.contains("main  up"), "{signal}: {status}");
+    }
 }
 
 #[test]
