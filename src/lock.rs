@@ -16,6 +16,8 @@ use nix::libc;
 use procfs::LockType;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::proc::process::Proc;
 use crate::state::{self, file};
@@ -31,7 +33,7 @@ const MOST_ANCESTORS: usize = 64;
 static RESERVED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// How far the clock of file times can lag behind (`time(7)`, jiffies at 100 Hz).
 const CLOCK_TICK: Duration = Duration::from_millis(10);
-/// Time limit of opening the restart lock.
+/// Time limit of opening the restart lock, and of each change of its file.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The run lock: one run at a time for each log. Dropping it releases the lock.
@@ -82,7 +84,7 @@ impl RunLock {
                     // An administrator may remove the file. A lock on a removed file excludes nobody.
                     if directory.leads_to(name, &file) {
                         // On a full disk the PID is missing; the lock holds nevertheless.
-                        let _ = write_pid(&file);
+                        let _ = write_pid(&file, std::process::id());
                         return Ok(Taken::Ours(Self { held: Some(file) }));
                     }
                 }
@@ -118,8 +120,9 @@ fn make_private(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-fn write_pid(file: &File) -> io::Result<()> {
-    let text = format!("{}\n", std::process::id());
+/// `pid` is given, because a child can write it for us.
+fn write_pid(file: &File, pid: u32) -> io::Result<()> {
+    let text = format!("{pid}\n");
     file.write_all_at(text.as_bytes(), 0)?;
     // Not truncated first: ext4 writes a truncated file to the disk when it is closed.
     let length = text.len() as u64;
@@ -220,15 +223,16 @@ fn ancestors() -> impl Iterator<Item = i32> {
     .take(MOST_ANCESTORS)
 }
 
-/// Another process holds the lock: the one that the kernel names, else the one that the file names.
-fn busy(mut file: &File, by_kernel: Option<i32>) -> Taken {
+/// The PID in a lock file.
+fn written_pid(mut file: &File) -> Option<i32> {
     let mut text = String::new();
-    let by_file = file
-        .by_ref()
-        .take(32)
-        .read_to_string(&mut text)
-        .ok()
-        .and_then(|_| text.trim().parse::<i32>().ok());
+    file.by_ref().take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Another process holds the lock: the one that the kernel names, else the one that the file names.
+fn busy(file: &File, by_kernel: Option<i32>) -> Taken {
+    let by_file = written_pid(file);
     let modified = file
         .metadata()
         .and_then(|metadata| metadata.modified())
@@ -248,10 +252,12 @@ fn busy(mut file: &File, by_kernel: Option<i32>) -> Taken {
     }
 }
 
-/// The restart lock: one restart at a time for each server. Dropping it releases the lock.
+/// The restart lock: one restart at a time for each server. Dropping it releases the lock too, but forgets
+/// that the restart command ran.
 #[derive(Debug)]
 pub(crate) struct RestartLock {
     held: FileLock,
+    file: RestartFile,
     has_restarted: bool,
     _reservation: Reservation,
 }
@@ -261,18 +267,59 @@ impl RestartLock {
     pub(crate) fn note_restart(&mut self) {
         self.has_restarted = true;
     }
+
+    /// Releases it, within about a second whatever the disk does.
+    pub(crate) async fn release(self) {
+        if self.has_restarted {
+            // If this fails, another run may restart the server again.
+            let _ = self
+                .change(|file| file.set_modified(SystemTime::now()))
+                .await;
+        }
+    }
+
+    /// Changes the file in a child, because the disk can block without end. The child opens it anew, and what it
+    /// closes releases no lock of ours: record locks belong to a process (`fcntl_locking(2)`).
+    ///
+    /// # Errors
+    /// Why that could not be done in time. What the change came to does not count.
+    async fn change(&self, work: impl FnOnce(&File) -> io::Result<()>) -> Result<(), String> {
+        let locked = self.held.file.metadata();
+        let locked = id(&locked.map_err(|reason| errno_text(&reason))?);
+        in_child(|| {
+            let file = self.file.open_existing()?;
+            if id(&file.metadata()?) == locked {
+                let _ = work(&file);
+            }
+            Ok(())
+        })
+        .await
+    }
 }
 
-impl Drop for RestartLock {
-    fn drop(&mut self) {
-        if self.has_restarted {
-            let _ = self.held.file.set_modified(SystemTime::now());
-        }
+/// Works in a child for at most `PROBE_TIMEOUT`.
+///
+/// # Errors
+/// Why there is no result.
+async fn in_child<T: Serialize + DeserializeOwned>(
+    work: impl FnOnce() -> io::Result<T>,
+) -> Result<T, String> {
+    let work = || work().map_err(|reason| errno_text(&reason));
+    match bounded::ask(PROBE_TIMEOUT, work).await {
+        Ok(Some(result)) => result,
+        Ok(None) => Err(format!(
+            "it does not respond within {} s",
+            PROBE_TIMEOUT.as_secs()
+        )),
+        Err(reason) => Err(format!(
+            "cannot start a process to open it: {}",
+            errno_text(&reason)
+        )),
     }
 }
 
 /// The file of the restart lock in the state directory, the same for runs with different logs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RestartFile {
     path: PathBuf,
 }
@@ -296,7 +343,7 @@ impl RestartFile {
         }
     }
 
-    /// Takes the lock without waiting, and within about a second whatever the disk does. Makes the
+    /// Takes the lock without waiting, and within about two seconds whatever the disk does. Makes the
     /// state directory and the file if they are missing. `checked`: when the check began that found
     /// the server unhealthy.
     pub(crate) async fn reserve(&self, checked: SystemTime) -> Reserved {
@@ -304,57 +351,77 @@ impl RestartFile {
             let pid = i32::try_from(std::process::id()).ok();
             return Reserved::Busy { pid };
         };
-        // First in a child, because the disk can block without end.
-        let prepared = bounded::ask(PROBE_TIMEOUT, || {
-            self.open().map(drop).map_err(|reason| errno_text(&reason))
-        });
-        match prepared.await {
-            Ok(Some(Ok(()))) => (),
-            Ok(Some(Err(reason))) => return Reserved::Unusable { reason },
-            Ok(None) => {
-                let limit = PROBE_TIMEOUT.as_secs();
-                let reason = format!("it does not respond within {limit} s");
-                return Reserved::Unusable { reason };
-            }
-            Err(reason) => {
-                let reason = format!("cannot start a process to open it: {}", errno_text(&reason));
-                return Reserved::Unusable { reason };
-            }
-        }
-        match self.lock(checked, reservation) {
+        match self.lock(checked, reservation).await {
             Ok(reserved) => reserved,
-            Err(reason) => Reserved::Unusable {
-                reason: errno_text(&reason),
-            },
+            Err(reason) => Reserved::Unusable { reason },
         }
     }
 
-    /// Opens the lock file, and makes it and its directory if they are missing.
-    fn open(&self) -> io::Result<File> {
-        let name = self.path.file_name().unwrap_or_default();
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
+    /// The directory that it opens, and the name in there.
+    fn place(&self) -> (&Path, &OsStr) {
+        (
+            self.path.parent().unwrap_or(Path::new("/")),
+            self.path.file_name().unwrap_or_default(),
+        )
+    }
+
+    fn open_existing(&self) -> io::Result<File> {
+        let (directory, name) = self.place();
+        Directory::open(directory)?.existing(name)
+    }
+
+    /// Makes the lock file and its directory if they are missing. Returns the PID in it.
+    fn prepare(&self) -> io::Result<Option<i32>> {
+        let (directory, name) = self.place();
         let directory = Directory::make(directory, file::DIRECTORY_MODE)?;
         match directory.existing(name) {
             Err(reason) if reason.kind() == io::ErrorKind::NotFound => {
                 let file = directory.read_and_write(name, RunLock::MODE)?;
                 // The modification time is the end of the last restart; there was none.
                 let _ = file.set_modified(SystemTime::UNIX_EPOCH);
-                Ok(file)
+                Ok(None)
             }
             Err(reason) => Err(reason),
             Ok(file) => {
                 make_private(&file)?;
-                Ok(file)
+                Ok(written_pid(&file))
             }
         }
     }
 
-    fn lock(&self, checked: SystemTime, reservation: Reservation) -> io::Result<Reserved> {
+    async fn lock(
+        &self,
+        checked: SystemTime,
+        reservation: Reservation,
+    ) -> Result<Reserved, String> {
+        // Here the file is only opened and locked, without a change of the disk, which can block without end.
+        let holder = in_child(|| self.prepare()).await?;
+        let taken = self.take().map_err(|reason| errno_text(&reason))?;
+        let Some((held, ended)) = taken else {
+            return Ok(Reserved::Busy { pid: holder });
+        };
+        let lock = RestartLock {
+            held,
+            file: self.clone(),
+            has_restarted: false,
+            _reservation: reservation,
+        };
+        let pid = std::process::id();
+        lock.change(|file| {
+            let _ = write_pid(file, pid);
+            // If this fails, the next run makes one unnecessary check.
+            file.set_modified(ended)
+        })
+        .await?;
+        let late = ended + CLOCK_TICK >= checked;
+        Ok(Reserved::Ours { lock, late })
+    }
+
+    /// The locked file and its modification time; `None` where another process has the lock.
+    fn take(&self) -> io::Result<Option<(FileLock, SystemTime)>> {
         // file-lock opens by name: this name leads to the file that was opened safely. Closing a
         // descriptor of a file releases its record locks (fcntl_locking(2)), except an O_PATH one.
-        let opened = self.open()?;
-        let mut text = String::new();
-        let _ = (&opened).take(32).read_to_string(&mut text);
+        let opened = self.open_existing()?;
         let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
         let only_path = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         drop(opened);
@@ -363,23 +430,9 @@ impl RestartFile {
         match FileLock::lock(path, false, options) {
             Ok(held) => {
                 let ended = held.file.metadata()?.modified()?;
-                let _ = write_pid(&held.file);
-                // If this fails, the next run makes one unnecessary check.
-                let _ = held.file.set_modified(ended);
-                Ok(Reserved::Ours {
-                    lock: RestartLock {
-                        held,
-                        has_restarted: false,
-                        _reservation: reservation,
-                    },
-                    late: ended + CLOCK_TICK >= checked,
-                })
+                Ok(Some((held, ended)))
             }
-            Err(reason) if matches!(reason.raw_os_error(), Some(libc::EAGAIN)) => {
-                Ok(Reserved::Busy {
-                    pid: text.trim().parse().ok(),
-                })
-            }
+            Err(reason) if matches!(reason.raw_os_error(), Some(libc::EAGAIN)) => Ok(None),
             Err(reason) => Err(reason),
         }
     }
@@ -418,6 +471,11 @@ fn reserved() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../tests/it/rig/dead_disk.rs"]
 mod dead_disk;
+
+#[cfg(test)]
+#[allow(unreachable_pub, clippy::unwrap_used)]
+#[path = "../tests/it/rig/frozen_disk.rs"]
+mod frozen_disk;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
@@ -472,7 +530,7 @@ mod tests {
             Reserved::Ours { .. }
         ));
         lock.note_restart();
-        drop(lock);
+        block_on(lock.release());
         assert!(matches!(reserve(), Reserved::Ours { late: true, .. }));
         assert!(matches!(reserve(), Reserved::Ours { late: true, .. }));
     }
@@ -487,12 +545,8 @@ mod tests {
         };
         // A child has none of our record locks (fcntl_locking(2)).
         let seen = block_on(bounded::ask(Duration::from_secs(60), || {
-            RESERVED.lock().unwrap().clear();
-            let reservation = Reservation::new(&file.path).unwrap();
-            match file.lock(began, reservation) {
-                Ok(Reserved::Busy { pid }) => pid,
-                _ => None,
-            }
+            let is_taken = file.take().is_ok_and(|taken| taken.is_none());
+            file.prepare().ok().flatten().filter(|_| is_taken)
         }));
         let us = i32::try_from(std::process::id()).ok();
         assert_eq!(seen.unwrap(), Some(us));
@@ -519,9 +573,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn hazard_32_a_state_directory_on_a_disk_that_does_not_answer_is_a_reason() {
-        // A thread of its own has mounts of its own, which end with it.
+    /// Works in a directory of its own, in a thread that has mounts of its own, which end with it.
+    fn with_own_mounts(work: impl FnOnce(&Path) + Send + 'static) {
         let thread = std::thread::spawn(|| {
             let directory = tempfile::tempdir().unwrap();
             let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
@@ -531,10 +584,18 @@ mod tests {
             if isolated.is_err() {
                 return skip("no private mount namespace can be made here");
             }
-            let Some(dead) = dead_disk::DeadDisk::mount(&directory.path().join("dead")) else {
+            work(directory.path());
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn hazard_32_a_state_directory_on_a_disk_that_does_not_answer_is_a_reason() {
+        with_own_mounts(|directory| {
+            let state = directory.join("dead");
+            let Some(dead) = dead_disk::DeadDisk::mount(&state) else {
                 return skip("no file system in user space can be mounted here");
             };
-            let state = directory.path().join("dead");
             for state in [state.clone(), state.join("below")] {
                 let file = RestartFile::new(&state, "h", 1);
                 let reserved = block_on(file.reserve(SystemTime::now()));
@@ -545,6 +606,40 @@ mod tests {
             }
             drop(dead);
         });
-        thread.join().unwrap();
+    }
+
+    #[test]
+    fn hazard_32_a_disk_that_stops_taking_writes_holds_no_run() {
+        with_own_mounts(|directory| {
+            let state = directory.join("frozen");
+            let Some(mut disk) = frozen_disk::FrozenDisk::mount(&state) else {
+                return skip("no ext4 can be made on a loop device here");
+            };
+            let long = Duration::from_secs(10);
+            let checked = SystemTime::now() - Duration::from_secs(60);
+            let file = RestartFile::new(&state, "h", 1);
+            let Reserved::Ours { lock, .. } = block_on(file.reserve(checked)) else {
+                panic!()
+            };
+            block_on(lock.release());
+            disk.freeze();
+            let began = SystemTime::now();
+            let reserved = block_on(file.reserve(checked));
+            assert!(began.elapsed().unwrap() < long);
+            let Reserved::Unusable { reason } = reserved else {
+                panic!("{reserved:?}")
+            };
+            assert_eq!(reason, "it does not respond within 1 s");
+            disk.thaw();
+
+            let Reserved::Ours { mut lock, .. } = block_on(file.reserve(checked)) else {
+                panic!("nothing holds the lock of a run that did without")
+            };
+            lock.note_restart();
+            disk.freeze();
+            let began = SystemTime::now();
+            block_on(lock.release());
+            assert!(began.elapsed().unwrap() < long);
+        });
     }
 }

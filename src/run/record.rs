@@ -151,7 +151,9 @@ impl Run<'_> {
         }
         self.write_last().await;
         // What follows is no restart: the next run need not wait for a notify command.
-        self.restart_lock = None;
+        if let Some(lock) = self.restart_lock.take() {
+            lock.release().await;
+        }
     }
 
     /// Announces an outage again that goes on.

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::rig;
-use crate::rig::{MONITOR, Site, assert_harmless, in_private_namespace, run, wait_for};
+use crate::rig::{MONITOR, Site, assert_harmless, in_private_namespace, run, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
@@ -214,6 +214,37 @@ fn a_server_log_on_a_disk_that_does_not_answer() {
         let early = "Diagnosis incomplete: timed out reading the server's own log";
         assert!(log.contains(early), "{log}");
         assert!(site.answers());
+    });
+}
+
+#[test]
+fn hazard_32_a_state_directory_on_a_disk_that_takes_no_writes() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let state = site.path("disk");
+        let Some(mut disk) = rig::frozen_disk::FrozenDisk::mount(&state) else {
+            return rig::skip("no ext4 can be made on a loop device here");
+        };
+        let monitor = || {
+            let mut monitor = site.monitor();
+            monitor.arg("--state-dir").arg(&state);
+            monitor
+        };
+        assert_eq!(run(&mut monitor()).code(), Some(0), "{}", site.log());
+        for server in site.servers() {
+            kill(Pid::from_raw(server), Signal::SIGKILL).unwrap();
+        }
+        wait_until("the server is dead", || !site.answers());
+        disk.freeze();
+        let healed = run(&mut monitor());
+        assert!(healed.took < Duration::from_secs(15), "{}", site.log());
+        assert_eq!(healed.code(), Some(0), "{}", site.log());
+        assert!(site.answers(), "{}", site.log());
+        let expected = format!(
+            "[WARNING] Cannot use the state directory {}: it does not respond within 1 s; this run continues",
+            state.display()
+        );
+        assert_eq!(site.log().matches(&expected).count(), 1, "{}", site.log());
     });
 }
 

@@ -17,6 +17,7 @@
 
 pub mod dead_disk;
 pub mod devtools;
+pub mod frozen_disk;
 pub mod machine;
 mod skip;
 
