@@ -19,14 +19,16 @@ use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::proc::process::Proc;
+use crate::proc::process::{Proc, means_gone};
 use crate::state::{self, file};
 use crate::sys::files::Directory;
-use crate::sys::{bounded, ffi};
+use crate::sys::{account, bounded, ffi};
 use crate::text::errno_text;
 
 /// Largest number of attempts to take a run lock whose file keeps being replaced.
 const MOST_TRIES: u32 = 10;
+/// Delay before the next attempt where the holder has ended, or cannot be found.
+const RETRY_DELAY: Duration = Duration::from_millis(5);
 /// Largest number of ancestors that are examined.
 const MOST_ANCESTORS: usize = 64;
 /// Restart locks that threads of this process hold. A record lock excludes other processes only.
@@ -55,6 +57,11 @@ pub(crate) enum Taken {
         /// How long it has held the lock, if that is known.
         since: Option<Duration>,
     },
+    /// A process that is no run of root's or ours has it, or can have it: this lock means nothing.
+    Theirs {
+        /// Who holds it, as a sentence.
+        holder: String,
+    },
 }
 
 impl RunLock {
@@ -69,14 +76,14 @@ impl RunLock {
         logfile.with_file_name(name)
     }
 
-    /// Takes the lock without waiting, then writes our PID into the file. A lock of an ancestor counts
+    /// Takes the lock without waiting for another run, then writes our PID into the file. A lock of an ancestor counts
     /// as ours: we inherited its descriptor (`flock LOCK monitor`), or the ancestor holds it (`flock -o
     /// LOCK monitor`).
     ///
     /// # Errors
     /// The file cannot be opened safely (`Directory::read_and_write`) or locked.
     pub(crate) fn take(directory: &Directory, name: &OsStr) -> io::Result<Taken> {
-        for _ in 0..MOST_TRIES {
+        for attempt in 1..=MOST_TRIES {
             let file = directory.read_and_write(name, Self::MODE)?;
             make_private(&file)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -88,7 +95,13 @@ impl RunLock {
                         return Ok(Taken::Ours(Self { held: Some(file) }));
                     }
                 }
-                Err(Errno::WOULDBLOCK) => return resolve(&file),
+                Err(Errno::WOULDBLOCK) => match resolve(&file)? {
+                    // Perhaps it was a run that has just ended.
+                    Holder::Hidden { .. } if attempt < MOST_TRIES => {
+                        std::thread::sleep(RETRY_DELAY);
+                    }
+                    holder => return Ok(holder.into()),
+                },
                 Err(reason) => return Err(reason.into()),
             }
         }
@@ -137,17 +150,100 @@ fn id(metadata: &std::fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Who holds a lock that is taken: an ancestor, which counts as us, or another process.
-fn resolve(file: &File) -> io::Result<Taken> {
-    let id = id(&file.metadata()?);
+/// Who holds a lock that is taken.
+enum Holder {
+    /// This process, or an ancestor of it.
+    Us,
+    /// Another run of root's or ours, as far as can be known.
+    Run {
+        pid: Option<i32>,
+        since: Option<Duration>,
+    },
+    /// A process that neither root nor our user started.
+    Stranger { pid: i32, uid: u32, is_setuid: bool },
+    /// Nobody knows, and this other user can open the file.
+    Hidden { owner: u32 },
+}
+
+impl From<Holder> for Taken {
+    fn from(holder: Holder) -> Self {
+        let holder = match holder {
+            Holder::Us => return Self::Ours(RunLock { held: None }),
+            Holder::Run { pid, since } => return Self::Busy { pid, since },
+            Holder::Stranger {
+                pid,
+                is_setuid: true,
+                ..
+            } => format!("PID {pid}, a setuid program, holds it"),
+            Holder::Stranger { pid, uid, .. } => {
+                format!("PID {pid} of user {} holds it", account::name_of(uid))
+            }
+            Holder::Hidden { owner } => format!(
+                "a process that cannot be found holds it, and user {} can open it",
+                account::name_of(owner)
+            ),
+        };
+        Self::Theirs { holder }
+    }
+}
+
+fn resolve(file: &File) -> io::Result<Holder> {
+    let metadata = file.metadata()?;
+    let id = id(&metadata);
     if is_inherited(file, id) {
-        return Ok(Taken::Ours(RunLock { held: None }));
+        return Ok(Holder::Us);
     }
     let holders = LockHolders::of(id);
     if ancestors().any(|pid| holders.include(pid, id)) {
-        return Ok(Taken::Ours(RunLock { held: None }));
+        return Ok(Holder::Us);
+    }
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
+    let mut is_a_run = false;
+    for pid in holders.of_file(path.as_deref()) {
+        let Ok(ids) = Proc::here().ids(pid) else {
+            continue;
+        };
+        if ids.is_setuid || !is_trusted(ids.uid) {
+            let (uid, is_setuid) = (ids.uid, ids.is_setuid);
+            return Ok(Holder::Stranger {
+                pid,
+                uid,
+                is_setuid,
+            });
+        }
+        // Whoever took the lock can have passed it on and ended, and its PID is another's by now.
+        is_a_run |= !matches!(descriptor_with_lock(pid, id.1), Ok(None));
+    }
+    let owner = metadata.uid();
+    if !is_a_run && !is_trusted(owner) {
+        return Ok(Holder::Hidden { owner });
     }
     Ok(busy(file, holders.exact.first().copied()))
+}
+
+/// Whether a run of that user counts here.
+fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
+}
+
+/// The number of the descriptor by which a process holds the `flock` of a file with that inode
+/// (`proc_pid_fdinfo(5)`), if it has one. The file itself is not asked, because its disk can block without end.
+///
+/// # Errors
+/// Its descriptors cannot be listed.
+fn descriptor_with_lock(pid: i32, inode: u64) -> io::Result<Option<OsString>> {
+    let entries = match std::fs::read_dir(Proc::here().path(pid, "fdinfo")) {
+        Err(reason) if means_gone(&reason) => return Ok(None),
+        entries => entries?,
+    };
+    let inode = format!(":{inode} ");
+    let holds = |entry: &std::fs::DirEntry| {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let mut locks = text.lines().filter(|line| line.starts_with("lock:"));
+        locks.any(|line| line.contains(" FLOCK ") && line.contains(&inode))
+    };
+    let found = entries.flatten().find(holds);
+    Ok(found.map(|entry| entry.file_name()))
 }
 
 /// Whether an inherited descriptor holds the lock of this file.
@@ -174,6 +270,7 @@ fn open_numbers(pid: u32) -> Vec<(i32, (u64, u64))> {
 
 /// PIDs that hold the `flock` of a file (`proc_locks(5)`).
 struct LockHolders {
+    inode: u64,
     /// By device and inode.
     exact: Vec<i32>,
     /// By inode only: on btrfs, the kernel lists the device of the file system, not of the file.
@@ -183,6 +280,7 @@ struct LockHolders {
 impl LockHolders {
     fn of((device, inode): (u64, u64)) -> Self {
         let mut holders = Self {
+            inode,
             exact: Vec::new(),
             by_inode: Vec::new(),
         };
@@ -199,6 +297,21 @@ impl LockHolders {
             }
         }
         holders
+    }
+
+    /// PIDs that hold the lock of the file with that path, as the kernel shows it.
+    fn of_file(&self, path: Option<&Path>) -> Vec<i32> {
+        if !self.exact.is_empty() {
+            return self.exact.clone();
+        }
+        let has_it = |pid: &i32| {
+            let descriptor = descriptor_with_lock(*pid, self.inode).ok().flatten()?;
+            let link = Proc::here().path(*pid, "fd").join(descriptor);
+            Some(std::fs::read_link(link).ok()?.as_path() == path?)
+        };
+        let mut found = self.by_inode.clone();
+        found.retain(|pid| has_it(pid).unwrap_or(false));
+        found
     }
 
     /// Whether this process holds the lock of the file with that device and inode.
@@ -231,19 +344,19 @@ fn written_pid(mut file: &File) -> Option<i32> {
 }
 
 /// Another process holds the lock: the one that the kernel names, else the one that the file names.
-fn busy(file: &File, by_kernel: Option<i32>) -> Taken {
+fn busy(file: &File, by_kernel: Option<i32>) -> Holder {
     let by_file = written_pid(file);
     let modified = file
         .metadata()
         .and_then(|metadata| metadata.modified())
         .ok();
     match (by_kernel, by_file) {
-        (Some(pid), written) if written != Some(pid) => Taken::Busy {
+        (Some(pid), written) if written != Some(pid) => Holder::Run {
             pid: Some(pid),
             since: Proc::here().age(pid),
         },
         // A run writes its PID. If there is none, the time of the file is not the holder's either.
-        (_, pid) => Taken::Busy {
+        (_, pid) => Holder::Run {
             pid,
             since: pid
                 .and(modified)
@@ -501,7 +614,7 @@ mod tests {
         let path = directory.path().join("lock");
         for (text, expected) in [("", None), ("77\n", Some(77))] {
             std::fs::write(&path, text).unwrap();
-            let Taken::Busy { pid, since } = busy(&File::open(&path).unwrap(), None) else {
+            let Holder::Run { pid, since } = busy(&File::open(&path).unwrap(), None) else {
                 panic!()
             };
             assert_eq!((pid, since.is_some()), (expected, expected.is_some()));

@@ -90,12 +90,14 @@ pub(crate) async fn run(settings: &Settings) -> bool {
             return !journal.is_lost();
         }
         Ok(None) => Ok(None),
+        Ok(Some(Taken::Theirs { holder })) => {
+            let remedy = "give another --logfile, in a directory that no other user can change";
+            say_unusable(&journal, &lock_path, &holder, remedy);
+            Err(())
+        }
         Err(reason) => {
-            journal.error(&format!(
-                "Cannot use the run lock {}: {}; this run continues without it, so another run can work at the same time: remove that file, or give another --logfile",
-                lock_path.display(),
-                errno_text(&reason)
-            ));
+            let remedy = "remove that file, or give another --logfile";
+            say_unusable(&journal, &lock_path, &errno_text(&reason), remedy);
             Err(())
         }
     };
@@ -133,6 +135,13 @@ fn in_directory<T>(
         Ok(directory) => open(directory),
         Err(reason) => Err(io::Error::new(reason.kind(), errno_text(reason))),
     }
+}
+
+fn say_unusable(journal: &Journal, lock: &Path, reason: &str, remedy: &str) {
+    journal.error(&format!(
+        "Cannot use the run lock {}: {reason}; this run continues without it, so another run can work at the same time: {remedy}",
+        lock.display()
+    ));
 }
 
 fn say_busy(journal: &Journal, pid: Option<i32>, since: Option<Duration>) {

@@ -2,7 +2,9 @@
 //! log then says. Each test is named after its row of the hazards, on a machine of its own with a second `MyVNC`
 //! that must come to no harm.
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -997,6 +999,67 @@ fn hazard_42_links_in_a_directory_that_a_group_can_write_to() {
         }
         let ran = heal_with_log(machine, &logs.join("m.log"));
         assert_eq!(names_in(&roots), [""; 0], "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_15_the_owner_of_the_logs_directory_keeps_no_run_out() {
+    on_own_machine(MYVNC, |machine| {
+        chown(machine.path("log"), Some(NOBODY), Some(NOBODY)).unwrap();
+        machine.let_a_known_server_die();
+        let lock = machine.path("log/.m.lock").display().to_string();
+        assert_eq!(fs::metadata(&lock).unwrap().uid(), NOBODY);
+        // The one who took the lock holds it, or has ended and left it to another.
+        for (script, is_known) in [
+            ("exec flock -o LOCK sh -c 'echo held; read line'", true),
+            ("exec 9<>LOCK; flock 9; echo held; read line", false),
+        ] {
+            let mut holder = Command::new("sh");
+            holder
+                .args(["-c", &script.replace("LOCK", &lock)])
+                .uid(NOBODY)
+                .gid(NOBODY)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped());
+            let mut holder = Process::from(holder.spawn().unwrap());
+            let mut said = [0; 5];
+            let output = holder.child.stdout.as_mut().unwrap();
+            output.read_exact(&mut said).unwrap();
+            let who = if is_known {
+                format!("PID {} of user nobody holds it", holder.pid)
+            } else {
+                "a process that cannot be found holds it, and user nobody can open it".to_owned()
+            };
+            let ran = machine.run(&mut machine.monitor());
+            assert_eq!(ran.code(), Some(1), "{ran:?}");
+            assert!(machine.ours.answers(), "{ran:?}");
+            machine.assert_other_unharmed(&ran);
+            let expected = format!(
+                "Cannot use the run lock {lock}: {who}; this run continues without it, so another run can work at the \
+                 same time: give another --logfile, in a directory that no other user can change"
+            );
+            assert!(ran.errors()[0].ends_with(&expected), "{ran:?}");
+            drop(holder.child.stdin.take());
+            holder.child.wait().unwrap();
+            machine.ours.kill();
+        }
+    });
+}
+
+#[test]
+fn a_run_of_root_beside_the_log_of_another_user_keeps_the_next_one_out() {
+    on_own_machine(MYVNC, |machine| {
+        chown(machine.path("log"), Some(NOBODY), Some(NOBODY)).unwrap();
+        let mut holder = machine.monitor();
+        holder.args(["--retries", "1", "--retry-delay", "600", "--quiet"]);
+        let holder = Process::from(holder.spawn().unwrap());
+        wait_until("the run waits", || {
+            machine.log().contains("Check 1 of 2 failed")
+        });
+        let ran = machine.run(&mut machine.monitor());
+        assert_eq!(ran.code(), Some(0), "{ran:?}");
+        let expected = format!("Another run holds the lock (PID: {}, for ", holder.pid);
+        assert!(ran.log.contains(&expected), "{ran:?}");
     });
 }
 
