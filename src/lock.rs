@@ -622,6 +622,19 @@ mod tests {
     }
 
     #[test]
+    fn hazard_15_a_process_that_holds_no_lock_is_not_its_holder() {
+        let us = nix::unistd::getpid().as_raw();
+        let file = tempfile::tempfile().unwrap();
+        let inode = file.metadata().unwrap().ino();
+        let found = || descriptor_with_lock(us, inode).unwrap();
+        assert_eq!(found(), None);
+        flock(&file, FlockOperation::LockExclusive).unwrap();
+        let number = OsString::from(file.as_raw_fd().to_string());
+        assert_eq!(found(), Some(number));
+        assert_eq!(descriptor_with_lock(i32::MAX, inode).unwrap(), None);
+    }
+
+    #[test]
     fn a_restart_lock_is_held_by_one_and_remembers_the_last_restart() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
