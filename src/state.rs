@@ -559,8 +559,6 @@ mod tests {
         std::fs::write(at("own.json"), "{}").unwrap();
         nix::unistd::mkfifo(&at("fifo.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         std::fs::create_dir(at("directory.json")).unwrap();
-        std::fs::write(at("linked.json"), "{}").unwrap();
-        std::fs::hard_link(at("linked.json"), at("other")).unwrap();
         std::os::unix::fs::symlink(at("own.json"), at("link.json")).unwrap();
         let mut files = vec![
             ("own.json", None),
@@ -568,7 +566,6 @@ mod tests {
             ("own.json/below.json", Some("Not a directory")),
             ("fifo.json", Some("not a regular file")),
             ("directory.json", Some("not a regular file")),
-            ("linked.json", Some("it has 2 names (hard links)")),
             ("link.json", Some("Too many levels of symbolic links")),
         ];
         if nix::unistd::geteuid().is_root() {

@@ -84,18 +84,11 @@ pub(crate) fn flags(access: OFlags) -> OFlags {
 /// Whether an open file is what it should be.
 ///
 /// # Errors
-/// It is not a regular file, has several names, or belongs to somebody other than root and us.
+/// It is not a regular file, or belongs to somebody other than root and us.
 pub(crate) fn check(file: &impl AsFd) -> io::Result<Stat> {
     let stat = rustix::fs::fstat(file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(io::Error::other("not a regular file"));
-    }
-    // Under its other name, it can be a file that nobody wants to be written to.
-    if stat.st_nlink > 1 {
-        return Err(io::Error::other(format!(
-            "it has {} names (hard links)",
-            stat.st_nlink
-        )));
     }
     if !is_ours(&stat) {
         return Err(io::Error::other(format!(
