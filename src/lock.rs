@@ -203,6 +203,11 @@ fn resolve(file: &File) -> io::Result<Holder> {
         let Ok(ids) = Proc::here().ids(pid) else {
             continue;
         };
+        // One that waits for the lock is listed, too. And whoever took it can have passed it on and ended, and
+        // its PID is another's by now.
+        if matches!(descriptor_with_lock(pid, id.1), Ok(None)) {
+            continue;
+        }
         if ids.is_setuid || !is_trusted(ids.uid) {
             let (uid, is_setuid) = (ids.uid, ids.is_setuid);
             return Ok(Holder::Stranger {
@@ -211,8 +216,7 @@ fn resolve(file: &File) -> io::Result<Holder> {
                 is_setuid,
             });
         }
-        // Whoever took the lock can have passed it on and ended, and its PID is another's by now.
-        is_a_run |= !matches!(descriptor_with_lock(pid, id.1), Ok(None));
+        is_a_run = true;
     }
     let owner = metadata.uid();
     if !is_a_run && !is_trusted(owner) {
@@ -520,12 +524,13 @@ impl RestartFile {
             _reservation: reservation,
         };
         let pid = std::process::id();
-        lock.change(|file| {
+        let change = lock.change(|file| {
             let _ = write_pid(file, pid);
             // If this fails, the next run makes one unnecessary check.
             file.set_modified(ended)
-        })
-        .await?;
+        });
+        // The lock is held whatever becomes of this.
+        let _ = change.await;
         let late = ended + CLOCK_TICK >= checked;
         Ok(Reserved::Ours { lock, late })
     }
@@ -752,14 +757,14 @@ mod tests {
             let began = SystemTime::now();
             let reserved = block_on(file.reserve(checked));
             assert!(began.elapsed().unwrap() < long);
-            let Reserved::Unusable { reason } = reserved else {
+            let Reserved::Ours { lock, .. } = reserved else {
                 panic!("{reserved:?}")
             };
-            assert_eq!(reason, "it does not respond within 1 s");
+            block_on(lock.release());
             disk.thaw();
 
             let Reserved::Ours { mut lock, .. } = block_on(file.reserve(checked)) else {
-                panic!("nothing holds the lock of a run that did without")
+                panic!("nobody holds it any more")
             };
             lock.note_restart();
             disk.freeze();

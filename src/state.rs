@@ -379,11 +379,11 @@ fn quick(path: &Path) -> Quick {
     };
     let length = usize::try_from(stat.st_size).unwrap_or(LONGEST);
     let mut text = vec![0; length.min(LONGEST)];
-    let Ok(read) = cached::read(&file, &mut text) else {
-        return Quick::Slow;
-    };
-    text.truncate(read);
-    Quick::Read(text)
+    // Of a file of several pages, the first ones can be cached alone.
+    match cached::read(&file, &mut text) {
+        Ok(read) if read == text.len() => Quick::Read(text),
+        _ => Quick::Slow,
+    }
 }
 
 /// Reads the file, without a time limit; none if there is none.
@@ -578,6 +578,24 @@ mod tests {
             assert_eq!(complaint(&at(name)), expected, "{name}");
             assert_eq!(complaint_of_slow(&at(name)), expected, "{name}");
         }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_file_of_which_the_kernel_has_only_the_beginning_in_its_memory_is_read_whole() {
+        // Not in /tmp, which often has no disk.
+        let program = std::env::current_exe().unwrap();
+        let directory = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+        let path = directory.path().join("x.json");
+        let mut file = StateFile::open(path.clone()).await;
+        file.state.server = "s".repeat(20_000);
+        file.save().await;
+        let written = std::fs::File::open(&path).unwrap();
+        written.sync_all().unwrap();
+        let all_but_the_first = std::num::NonZeroU64::new(1 << 20);
+        let forget = rustix::fs::Advice::DontNeed;
+        rustix::fs::fadvise(&written, 4096, all_but_the_first, forget).unwrap();
+        let read = StateFile::open(path).await;
+        assert!(read.state.server == file.state.server);
     }
 
     #[tokio::test(flavor = "current_thread")]

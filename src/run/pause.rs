@@ -9,18 +9,19 @@ impl Run<'_> {
     /// Looks whether somebody has paused the monitor, and ends a hold where somebody asked for that.
     pub(super) async fn read_pause(&mut self) -> Event {
         self.forget_other_boots();
-        if self.state.is_unusable() {
-            return Event::NotPaused;
-        }
         let path = self.state_file(".pause");
         let asked = pause::asked(&path, self.began).await;
-        self.resume = asked.resume;
+        // Where no state can be written, each run would carry it out again.
+        let is_unusable = self.state.is_unusable();
+        self.resume = asked.resume.filter(|_| !is_unusable);
         if self.carry_out_resume() {
             self.journal
                 .info("Restarts are no longer held off: monitor_myvnc resume was run");
         }
         let (since, text) = match asked.current {
             Current::None => return Event::NotPaused,
+            // The WARNING about the state directory says it.
+            Current::Unreadable(_) if is_unusable => return Event::NotPaused,
             Current::Unreadable(reason) => {
                 self.journal.warning(&format!(
                     "Cannot read {}, so the monitor is not paused: {reason}",
