@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use file_lock::{FileLock, FileOptions};
 use nix::libc;
@@ -29,6 +29,12 @@ use crate::text::errno_text;
 const MOST_TRIES: u32 = 10;
 /// Delay before the next attempt where the holder has ended, or cannot be found.
 const RETRY_DELAY: Duration = Duration::from_millis(5);
+/// Time limit of reading a process's descriptors: it can have very many.
+const DESCRIPTORS_TIMEOUT: Duration = Duration::from_millis(200);
+/// Read limit of what the kernel says of a descriptor, in bytes: an epoll(7) can have very many targets.
+const LONGEST_FDINFO: u64 = 4 << 10;
+/// Largest number of listed holders that are examined. Whoever waits for the lock is listed too.
+const MOST_HOLDERS: usize = 10;
 /// Largest number of ancestors that are examined.
 const MOST_ANCESTORS: usize = 64;
 /// Restart locks that threads of this process hold. A record lock excludes other processes only.
@@ -199,7 +205,8 @@ fn resolve(file: &File) -> io::Result<Holder> {
     }
     let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
     let mut is_a_run = false;
-    for pid in holders.of_file(path.as_deref()) {
+    let listed = holders.of_file(path.as_deref()).into_iter();
+    for pid in listed.take(MOST_HOLDERS) {
         let Ok(ids) = Proc::here().ids(pid) else {
             continue;
         };
@@ -234,7 +241,7 @@ fn is_trusted(uid: u32) -> bool {
 /// (`proc_pid_fdinfo(5)`), if it has one. The file itself is not asked, because its disk can block without end.
 ///
 /// # Errors
-/// Its descriptors cannot be listed.
+/// Its descriptors cannot be listed, or not in time.
 fn descriptor_with_lock(pid: i32, inode: u64) -> io::Result<Option<OsString>> {
     let entries = match std::fs::read_dir(Proc::here().path(pid, "fdinfo")) {
         Err(reason) if means_gone(&reason) => return Ok(None),
@@ -242,12 +249,22 @@ fn descriptor_with_lock(pid: i32, inode: u64) -> io::Result<Option<OsString>> {
     };
     let inode = format!(":{inode} ");
     let holds = |entry: &std::fs::DirEntry| {
-        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let mut text = String::new();
+        let file = File::open(entry.path()).map(|file| file.take(LONGEST_FDINFO));
+        let _ = file.and_then(|mut file| file.read_to_string(&mut text));
         let mut locks = text.lines().filter(|line| line.starts_with("lock:"));
         locks.any(|line| line.contains(" FLOCK ") && line.contains(&inode))
     };
-    let found = entries.flatten().find(holds);
-    Ok(found.map(|entry| entry.file_name()))
+    let began = Instant::now();
+    for entry in entries.flatten() {
+        if holds(&entry) {
+            return Ok(Some(entry.file_name()));
+        }
+        if began.elapsed() > DESCRIPTORS_TIMEOUT {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(None)
 }
 
 /// Whether an inherited descriptor holds the lock of this file.
@@ -314,6 +331,7 @@ impl LockHolders {
             Some(std::fs::read_link(link).ok()?.as_path() == path?)
         };
         let mut found = self.by_inode.clone();
+        found.truncate(MOST_HOLDERS);
         found.retain(|pid| has_it(pid).unwrap_or(false));
         found
     }
@@ -395,8 +413,8 @@ impl RestartLock {
         }
     }
 
-    /// Changes the file in a child, because the disk can block without end. The child opens it anew, and what it
-    /// closes releases no lock of ours: record locks belong to a process (`fcntl_locking(2)`).
+    /// Changes the file in a child, because the disk can block without end. When the child closes the file,
+    /// our lock stays: a record lock belongs to the process that took it (`fcntl_locking(2)`).
     ///
     /// # Errors
     /// Why that could not be done in time. What the change came to does not count.
