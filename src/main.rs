@@ -17,6 +17,8 @@ mod policy;
 mod proc;
 mod recovery;
 mod redact;
+#[cfg(test)]
+mod refused;
 mod run;
 mod server;
 mod servers;

@@ -434,12 +434,11 @@ fn boot() -> Option<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::thread;
 
     use nix::libc;
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
     use super::*;
+    use crate::refused::where_refused;
 
     fn known() -> KnownServer {
         KnownServer {
@@ -536,20 +535,7 @@ mod tests {
 
     /// The same where the kernel has nothing in its memory.
     fn complaint_of_slow(path: &Path) -> Option<String> {
-        let filter = SeccompFilter::new(
-            [(libc::SYS_openat2, vec![])].into(),
-            SeccompAction::Allow,
-            SeccompAction::Errno(libc::EAGAIN.try_into().unwrap()),
-            std::env::consts::ARCH.try_into().unwrap(),
-        );
-        let filter: BpfProgram = filter.unwrap().try_into().unwrap();
-        thread::scope(|scope| {
-            let reading = scope.spawn(|| {
-                seccompiler::apply_filter(&filter).unwrap();
-                complaint(path)
-            });
-            reading.join().unwrap()
-        })
+        where_refused(&[libc::SYS_openat2], libc::EAGAIN, || complaint(path))
     }
 
     #[test]

@@ -10,11 +10,11 @@ use nix::libc;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use tokio::net::TcpSocket;
 
 use super::*;
+use crate::refused::where_refused;
 use crate::skip::skip;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -103,24 +103,11 @@ fn where_fails<T: Send>(
     errno: i32,
     work: impl AsyncFnOnce() -> T + Send,
 ) -> T {
-    let filter = SeccompFilter::new(
-        calls.iter().map(|call| (*call, vec![])).collect(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(errno.try_into().unwrap()),
-        std::env::consts::ARCH.try_into().unwrap(),
-    );
-    let filter: BpfProgram = filter.unwrap().try_into().unwrap();
-    thread::scope(|scope| {
-        let working = scope.spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            seccompiler::apply_filter(&filter).unwrap();
-            runtime.block_on(work())
-        });
-        working.join().unwrap()
-    })
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    where_refused(calls, errno, move || runtime.block_on(work()))
 }
 
 #[test]

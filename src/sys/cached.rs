@@ -60,28 +60,16 @@ fn in_memory(file: impl AsFd) -> bool {
 mod tests {
     use std::fs::File;
     use std::io::Write as _;
-    use std::thread;
 
     use nix::libc;
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
     use super::*;
+    use crate::refused::where_refused;
 
     /// What is read where no kernel knows preadv2(2).
     fn read_without_the_call(file: &File) -> Result<usize, Errno> {
-        let filter = SeccompFilter::new(
-            [(libc::SYS_preadv2, vec![])].into(),
-            SeccompAction::Allow,
-            SeccompAction::Errno(libc::ENOSYS.try_into().unwrap()),
-            std::env::consts::ARCH.try_into().unwrap(),
-        );
-        let filter: BpfProgram = filter.unwrap().try_into().unwrap();
-        thread::scope(|scope| {
-            let reading = scope.spawn(|| {
-                seccompiler::apply_filter(&filter).unwrap();
-                read(file, &mut [0; 8])
-            });
-            reading.join().unwrap()
+        where_refused(&[libc::SYS_preadv2], libc::ENOSYS, || {
+            read(file, &mut [0; 8])
         })
     }
 

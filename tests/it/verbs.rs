@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Local, SecondsFormat, Utc};
@@ -713,21 +713,27 @@ fn a_command_pauses_as_long_as_it_runs_and_its_exit_status_counts() {
     assert_eq!(states.asked("main")["pause"], before);
 }
 
+/// An `inhibit` whose command, a shell's, has written its first line, and that line.
+fn inhibiting(states: &States, script: &str) -> (Child, String) {
+    let mut inhibit = states
+        .verb("inhibit")
+        .args(["--", "sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(inhibit.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    (inhibit, line)
+}
+
 #[test]
 fn a_killed_inhibit_pauses_until_its_command_has_ended() {
     let states = States::new();
     states.healthy("main");
     let status = || states.run("status", &["--short"]).stdout;
-    let mut inhibit = states
-        .verb("inhibit")
-        .args(["--", "sh", "-c", "echo begun; read word; echo ended"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut begun = String::new();
-    let mut said = BufReader::new(inhibit.stdout.take().unwrap());
-    said.read_line(&mut begun).unwrap();
+    let (mut inhibit, begun) = inhibiting(&states, "echo begun; read word");
     assert_eq!(begun, "begun\n");
     let stdin = inhibit.stdin.take();
     inhibit.kill().unwrap();
@@ -742,15 +748,7 @@ fn a_resume_ends_the_pause_of_a_command_that_runs() {
     let states = States::new();
     states.healthy("main");
     let status = || states.run("status", &["--short"]).stdout;
-    let mut inhibit = states
-        .verb("inhibit")
-        .args(["--", "sh", "-c", "echo begun; read word"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = BufReader::new(inhibit.stdout.take().unwrap());
-    said.read_line(&mut String::new()).unwrap();
+    let (mut inhibit, _) = inhibiting(&states, "echo begun; read word");
     assert!(status().contains("paused"), "{}", status());
     let resumed = states.run("resume", &[]);
     let expected = format!(
@@ -777,15 +775,7 @@ fn an_inhibit_that_is_hung_up_ends_with_its_command() {
         states.healthy("main");
         // A server that it has restarted, for whose end it waits.
         let script = format!("{trap}sleep 60 <&- >&- 2>&- & echo $!; wait");
-        let mut inhibit = states
-            .verb("inhibit")
-            .args(["--", "sh", "-c", &script])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut server = String::new();
-        let mut said = BufReader::new(inhibit.stdout.take().unwrap());
-        said.read_line(&mut server).unwrap();
+        let (mut inhibit, server) = inhibiting(&states, &script);
         let server = Pid::from_raw(server.trim().parse().unwrap());
         let pid = Pid::from_raw(i32::try_from(inhibit.id()).unwrap());
         kill(pid, signal).unwrap();

@@ -1,0 +1,29 @@
+//! For tests: system calls that fail.
+
+use std::thread;
+
+use nix::libc;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+/// Works in a thread in which these system calls fail with that errno.
+#[allow(clippy::unwrap_used)]
+pub(crate) fn where_refused<T: Send>(
+    calls: &[libc::c_long],
+    errno: i32,
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    let filter = SeccompFilter::new(
+        calls.iter().map(|call| (*call, vec![])).collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno.try_into().unwrap()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+    thread::scope(|scope| {
+        let working = scope.spawn(move || {
+            seccompiler::apply_filter(&filter).unwrap();
+            work()
+        });
+        working.join().unwrap()
+    })
+}
