@@ -44,6 +44,8 @@ pub(crate) const USER_STATE_DIR: &str = ".local/state/monitor_myvnc";
 pub(crate) const CONFIG_FILE: &str = "/etc/monitor_myvnc.toml";
 /// Directory of the log of each server of the configuration file, NAME.log.
 pub(crate) const LOG_DIR: &str = "/var/log/monitor_myvnc";
+/// The program that asks the name services (getent(1)). It comes with the C library of every distribution.
+pub(crate) const GETENT: &str = "/usr/bin/getent";
 /// The program of the packages.
 #[allow(dead_code, reason = "the build writes it into what it generates")]
 pub(crate) const PROGRAM: &str = "/usr/bin/monitor_myvnc";

@@ -320,7 +320,7 @@ fn parse_pattern(text: &str) -> Result<Regex, UsageError> {
 fn parse_user(name: &str) -> Result<Uid, UsageError> {
     let wrong = |reason: &str| UsageError::of("user", format!("{name}: {reason}"));
     match account::by_name(name) {
-        Ok(Some(user)) => Ok(user.uid),
+        Ok(Some(account)) => Ok(account.uid),
         Ok(None) => Err(wrong("no such user")),
         Err(reason) => Err(wrong(&reason.to_string())),
     }
@@ -364,7 +364,7 @@ pub(crate) fn default_state_dir() -> Result<PathBuf, UsageError> {
             account::by_uid(nix::unistd::geteuid())
                 .ok()
                 .flatten()
-                .map(|user| user.dir)
+                .map(|account| account.home)
         })
         .map(|home| home.join(defaults::USER_STATE_DIR))
         .ok_or_else(|| {

@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use chrono::{DateTime, Local};
+use nix::errno::Errno;
 
 /// The longest text of one line, in characters; what is longer ends in `…`.
 pub(crate) const LONGEST_LINE: usize = 2000;
@@ -74,12 +75,42 @@ pub(crate) fn seconds(duration: Duration) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// An error's text as `strerror(3)` has it, without Rust's `(os error 2)`.
+/// An error's text as glibc's `strerror(3)` has it, whatever C library this is built with, and without Rust's
+/// `(os error 2)`.
 pub(crate) fn errno_text(error: &io::Error) -> String {
     let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(end) if text.ends_with(')') => text[..end].to_owned(),
-        _ => text,
+    let number = text
+        .rsplit_once(" (os error ")
+        .and_then(|(_, number)| number.strip_suffix(')')?.parse().ok());
+    match number.map(Errno::from_raw) {
+        Some(Errno::UnknownErrno) => format!("Unknown error {}", number.unwrap_or_default()),
+        Some(errno) => strerror(errno).to_owned(),
+        None => text,
+    }
+}
+
+/// Where the kernel's own description, which nix has, is not glibc's.
+fn strerror(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EAFNOSUPPORT => "Address family not supported by protocol",
+        Errno::EAGAIN => "Resource temporarily unavailable",
+        Errno::EBADF => "Bad file descriptor",
+        Errno::EBADMSG => "Bad message",
+        Errno::EDEADLK => "Resource deadlock avoided",
+        Errno::EDOM => "Numerical argument out of domain",
+        Errno::EDQUOT => "Disk quota exceeded",
+        Errno::EILSEQ => "Invalid or incomplete multibyte or wide character",
+        Errno::EIO => "Input/output error",
+        Errno::ELOOP => "Too many levels of symbolic links",
+        Errno::ENETRESET => "Network dropped connection on reset",
+        Errno::ENFILE => "Too many open files in system",
+        Errno::ENOLCK => "No locks available",
+        Errno::ENOMEM => "Cannot allocate memory",
+        Errno::ENOTTY => "Inappropriate ioctl for device",
+        Errno::EOPNOTSUPP => "Operation not supported",
+        Errno::ERANGE => "Numerical result out of range",
+        Errno::EXDEV => "Invalid cross-device link",
+        errno => errno.desc(),
     }
 }
 
@@ -112,7 +143,6 @@ pub(crate) fn date(unix_seconds: u64) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use nix::errno::Errno;
     use proptest::prelude::*;
 
     use super::*;
@@ -202,6 +232,17 @@ mod tests {
         for number in -1..200 {
             let text = errno_text(&io::Error::from_raw_os_error(number));
             assert!(!text.is_empty() && !text.contains("os error"), "{text}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn errors_have_the_texts_of_glibc() {
+        // The numbers of errno(3) on Linux.
+        for number in 1..=133 {
+            let error = io::Error::from_raw_os_error(number);
+            let shown = format!("{} (os error {number})", errno_text(&error));
+            assert_eq!(shown, error.to_string());
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -24,8 +24,9 @@ use crate::server::restart_command::{self, Prepared};
 use crate::server::search::{self, Recorded, Search, SearchError};
 use crate::server::select::{self, Asked, Facts, Selection};
 use crate::server::stop::ProcessHandle;
-use crate::sys::account::{Account, AccountError, name_of};
+use crate::sys::account::{Account, name_of};
 use crate::sys::bounded;
+use crate::sys::name_services::{self, NameServiceError};
 use crate::sys::signals;
 use crate::text::errno_text;
 
@@ -66,7 +67,7 @@ pub(super) struct Files {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OwnerError {
     uid: u32,
-    reason: AccountError,
+    reason: NameServiceError,
 }
 
 impl fmt::Display for OwnerError {
@@ -101,13 +102,12 @@ impl Run<'_> {
             }
             None => (ServerConfig::default(), None),
         };
-        let ips = match config.host.clone() {
+        let ips = match &config.host {
             Some(host) if config.port.is_some() => {
-                let resolving = bounded::in_thread(RESOLVE_TIMEOUT, move || {
-                    let found = (host.as_str(), 0).to_socket_addrs();
-                    found.map(|found| found.map(|one| one.ip()).collect::<Vec<_>>())
-                });
-                resolving.await.and_then(Result::ok).unwrap_or_default()
+                let resolving =
+                    tokio::time::timeout(RESOLVE_TIMEOUT, name_services::addresses(host));
+                let found = resolving.await.ok().and_then(Result::ok);
+                found.unwrap_or_default()
             }
             _ => Vec::new(),
         };

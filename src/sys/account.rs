@@ -1,16 +1,16 @@
-//! The account database, asked with a time limit: it can be an LDAP server that does not answer.
+//! Accounts: of `/etc/passwd`, which needs nobody else, and else of the name services, asked with a time limit.
 
-use std::ffi::CString;
-use std::fmt;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
+use nix::unistd::{Gid, Uid, geteuid};
 
-use crate::text::errno_text;
+use super::name_services::{self, NameServiceError};
 
+/// The local accounts (`passwd(5)`).
+const LOCAL: &str = "/etc/passwd";
 /// Time limit of one question to the name services.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The shell of an account that names none (`passwd(5)`), or one that admits nobody.
@@ -18,29 +18,7 @@ const SHELL: &str = "/bin/sh";
 /// Shells that admit nobody (`nologin(8)`): no program should be given one as `SHELL`.
 const NO_SHELLS: [&str; 2] = ["nologin", "false"];
 
-/// Why the account database gave no answer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum AccountError {
-    /// It did not answer in time.
-    TimedOut,
-    /// It answered with this error.
-    Failed(Errno),
-}
-
-impl fmt::Display for AccountError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TimedOut => write!(
-                f,
-                "the account database did not answer within {} seconds",
-                TIMEOUT.as_secs()
-            ),
-            Self::Failed(errno) => f.write_str(&errno_text(&(*errno).into())),
-        }
-    }
-}
-
-/// All that a process needs to run as somebody.
+/// All that a process needs to run as somebody, but the supplementary groups.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Account {
     /// Login name; none for a user ID without an account.
@@ -49,8 +27,6 @@ pub(crate) struct Account {
     pub(crate) uid: Uid,
     /// Primary group.
     pub(crate) gid: Gid,
-    /// Supplementary groups, with the primary one, as `initgroups(3)` sets them; empty without an account.
-    pub(crate) groups: Vec<Gid>,
     /// Home directory; `/` without an account.
     pub(crate) home: PathBuf,
     /// Login shell; `/bin/sh` where the account has none that admits its user.
@@ -62,35 +38,50 @@ impl Account {
     /// `None` where there is neither.
     ///
     /// # Errors
-    /// Why the account database gave no answer.
-    pub(crate) fn named(name: &str) -> Result<Option<Self>, AccountError> {
-        let name = name.to_owned();
-        ask(move || {
-            let user = match User::from_name(&name)? {
-                Some(user) => Some(user),
-                None => match uid(&name) {
-                    Some(uid) => User::from_uid(uid)?,
-                    None => None,
-                },
-            };
-            user.map(Self::with_groups).transpose()
-        })
+    /// Why the name services gave no answer.
+    pub(crate) fn named(name: &str) -> Result<Option<Self>, NameServiceError> {
+        match uid(name) {
+            // getent(1) takes digits for a user ID: a name of digits is one of a local account.
+            Some(uid) => match local(|account| account.is_named(name)) {
+                Some(account) => Ok(Some(account)),
+                None => by_uid(uid),
+            },
+            None => by_name(name),
+        }
     }
 
     /// The account of that user ID. One without an account has the group `gid` alone.
     ///
     /// # Errors
-    /// Why the account database gave no answer.
-    pub(crate) fn of(uid: Uid, gid: Gid) -> Result<Self, AccountError> {
-        let account = ask(move || User::from_uid(uid)?.map(Self::with_groups).transpose())?;
+    /// Why the name services gave no answer.
+    pub(crate) fn of(uid: Uid, gid: Gid) -> Result<Self, NameServiceError> {
+        let account = by_uid(uid)?;
         Ok(account.unwrap_or_else(|| Self {
             name: None,
             uid,
             gid,
-            groups: Vec::new(),
             home: "/".into(),
             shell: SHELL.into(),
         }))
+    }
+
+    /// Supplementary groups, with the primary one, as `initgroups(3)` sets them; none without an account. Only the
+    /// name services know them: LDAP can add some to those of a local account.
+    ///
+    /// # Errors
+    /// Why the name services gave no answer.
+    pub(crate) fn groups(&self) -> Result<Vec<Gid>, NameServiceError> {
+        let Some(name) = &self.name else {
+            return Ok(Vec::new());
+        };
+        let said = name_services::entry("initgroups", name, TIMEOUT)?.unwrap_or_default();
+        let mut groups = vec![self.gid];
+        let said = said.strip_prefix(name.as_str()).unwrap_or_default();
+        for gid in said.split_whitespace() {
+            let gid = gid.parse().map(Gid::from_raw);
+            groups.extend(gid.ok().filter(|gid| !groups.contains(gid)));
+        }
+        Ok(groups)
     }
 
     /// Whether it is ours: nothing has to be changed to run as this user.
@@ -104,39 +95,92 @@ impl Account {
         self.name.clone().unwrap_or_else(|| self.uid.to_string())
     }
 
-    fn with_groups(user: User) -> nix::Result<Self> {
-        let name = CString::new(user.name.as_str()).map_err(|_| Errno::EINVAL)?;
-        Ok(Self {
-            groups: getgrouplist(&name, user.gid)?,
-            name: Some(user.name),
-            uid: user.uid,
-            gid: user.gid,
-            home: user.dir,
-            shell: usable_shell(user.shell),
+    fn is_named(&self, name: &str) -> bool {
+        self.name.as_deref() == Some(name)
+    }
+
+    /// What a line of accounts says (`passwd(5)`).
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b':');
+        let mut text = || Some(String::from_utf8_lossy(fields.next()?).into_owned());
+        let name = text().filter(|name| !name.is_empty())?;
+        let _password = text()?;
+        let uid = text()?.parse().ok()?;
+        let gid = text()?.parse().ok()?;
+        let _comment = text()?;
+        let mut path = || Some(PathBuf::from(OsString::from_vec(fields.next()?.to_vec())));
+        Some(Self {
+            name: Some(name),
+            uid: Uid::from_raw(uid),
+            gid: Gid::from_raw(gid),
+            home: path()?,
+            shell: usable_shell(path()?),
         })
     }
 }
 
 /// The account of that name, `None` where there is none.
-pub(crate) fn by_name(name: &str) -> Result<Option<User>, AccountError> {
-    let name = name.to_owned();
-    ask(move || User::from_name(&name))
+///
+/// # Errors
+/// Why the name services gave no answer.
+pub(crate) fn by_name(name: &str) -> Result<Option<Account>, NameServiceError> {
+    find(name, |account| account.is_named(name), TIMEOUT)
 }
 
 /// The account of that user ID, `None` where there is none.
-pub(crate) fn by_uid(uid: Uid) -> Result<Option<User>, AccountError> {
-    ask(move || User::from_uid(uid))
+///
+/// # Errors
+/// Why the name services gave no answer.
+pub(crate) fn by_uid(uid: Uid) -> Result<Option<Account>, NameServiceError> {
+    by_uid_within(TIMEOUT, uid)
 }
 
-/// The login name of that user ID, or the ID in digits where the account database gives none.
+/// The same, with another time limit.
+pub(crate) fn by_uid_within(
+    limit: Duration,
+    uid: Uid,
+) -> Result<Option<Account>, NameServiceError> {
+    find(&uid.to_string(), |account| account.uid == uid, limit)
+}
+
+/// The login name of that user ID, or the ID in digits where nobody knows it.
 pub(crate) fn name_of(uid: u32) -> String {
-    let user = by_uid(Uid::from_raw(uid)).ok().flatten();
-    user.map_or_else(|| uid.to_string(), |user| user.name)
+    let account = by_uid(Uid::from_raw(uid)).ok().flatten();
+    account.map_or_else(|| uid.to_string(), |account| account.shown())
 }
 
-/// As `by_uid`, with another time limit.
-pub(crate) fn by_uid_within(limit: Duration, uid: Uid) -> Result<Option<User>, AccountError> {
-    ask_within(limit, move || User::from_uid(uid))
+/// The name of that group, or its ID in digits where nobody knows it.
+pub(crate) fn name_of_group(gid: u32) -> String {
+    let said = name_services::entry("group", &gid.to_string(), TIMEOUT);
+    let said = said.ok().flatten().unwrap_or_default();
+    match said.split_once(':') {
+        Some((name, _)) if !name.is_empty() => name.to_owned(),
+        _ => gid.to_string(),
+    }
+}
+
+fn find(
+    key: &str,
+    is_it: impl Fn(&Account) -> bool,
+    limit: Duration,
+) -> Result<Option<Account>, NameServiceError> {
+    if let Some(account) = local(&is_it) {
+        return Ok(Some(account));
+    }
+    let said = name_services::entry("passwd", key, limit)?;
+    Ok(said.and_then(|said| first(said.as_bytes(), is_it)))
+}
+
+fn local(is_it: impl Fn(&Account) -> bool) -> Option<Account> {
+    first(&std::fs::read(LOCAL).ok()?, is_it)
+}
+
+/// The first of these lines that is such an account.
+fn first(lines: &[u8], is_it: impl Fn(&Account) -> bool) -> Option<Account> {
+    let mut accounts = lines
+        .split(|byte| *byte == b'\n')
+        .filter_map(Account::parse);
+    accounts.find(is_it)
 }
 
 /// A user ID in digits. The largest number stands for "none" (`setresuid(2)`).
@@ -155,33 +199,6 @@ fn usable_shell(shell: PathBuf) -> PathBuf {
     }
 }
 
-/// Asks the name services, for no longer than the time limit.
-///
-/// # Errors
-/// Why they gave no answer.
-pub(crate) fn ask<T: Send + 'static>(
-    question: impl FnOnce() -> nix::Result<T> + Clone + Send + 'static,
-) -> Result<T, AccountError> {
-    ask_within(TIMEOUT, question)
-}
-
-fn ask_within<T: Send + 'static>(
-    limit: Duration,
-    question: impl FnOnce() -> nix::Result<T> + Clone + Send + 'static,
-) -> Result<T, AccountError> {
-    let (answer, wait) = mpsc::channel();
-    let there = question.clone();
-    let thread = std::thread::Builder::new().spawn(move || answer.send(there()));
-    let found = match thread {
-        Ok(_) => wait
-            .recv_timeout(limit)
-            .map_err(|_| AccountError::TimedOut)?,
-        // No thread can be had: asked here, without a limit.
-        Err(_) => question(),
-    };
-    found.map_err(AccountError::Failed)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -191,7 +208,7 @@ mod tests {
     fn an_account_is_found_by_name_and_by_number() {
         let root = Account::named("root").unwrap().unwrap();
         assert_eq!((root.uid.as_raw(), root.gid.as_raw()), (0, 0));
-        assert_eq!(root.groups.first(), Some(&root.gid));
+        assert_eq!(root.groups().unwrap().first(), Some(&root.gid));
         assert_eq!(Account::named("0").unwrap(), Some(root.clone()));
         assert_eq!(
             Account::of(Uid::from_raw(0), Gid::from_raw(7)).unwrap(),
@@ -211,6 +228,28 @@ mod tests {
     }
 
     #[test]
+    fn the_first_line_that_is_such_an_account_counts() {
+        let lines = b"nss_x: cannot connect\n:x:7:7::/:/bin/sh\n+::::::\nshort:x:7:7\n\
+                      bswan:x:1004:100:\xff:/home/\xfe:/bin/zsh\nother:x:1004:101::/:\n";
+        let found = |uid| first(lines, |account| account.uid.as_raw() == uid);
+        let bswan = Account {
+            name: Some("bswan".into()),
+            uid: Uid::from_raw(1004),
+            gid: Gid::from_raw(100),
+            home: OsString::from_vec(b"/home/\xfe".to_vec()).into(),
+            shell: "/bin/zsh".into(),
+        };
+        assert_eq!(found(1004), Some(bswan));
+        assert_eq!(found(7), None);
+    }
+
+    #[test]
+    fn a_group_without_a_name_is_a_number() {
+        assert_eq!(name_of_group(0), "root");
+        assert_eq!(name_of_group(3_999_999), "3999999");
+    }
+
+    #[test]
     fn a_user_without_a_name_is_a_number() {
         assert_eq!(name_of(0), "root");
         assert_eq!(name_of(3_999_999), "3999999");
@@ -220,10 +259,8 @@ mod tests {
     fn a_user_without_an_account_has_the_group_that_is_given_and_no_other() {
         let nobody = Account::of(Uid::from_raw(3_999_999), Gid::from_raw(7)).unwrap();
         assert_eq!(nobody.gid, Gid::from_raw(7));
-        assert_eq!(
-            (nobody.name.as_deref(), &nobody.groups),
-            (None, &Vec::new())
-        );
+        assert_eq!(nobody.name, None);
+        assert_eq!(nobody.groups(), Ok(vec![]));
         assert_eq!(nobody.home, Path::new("/"));
         assert_eq!(nobody.shown(), "3999999");
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::unistd::{Gid, Group, Uid};
+use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 
 use super::words;
@@ -77,7 +77,7 @@ pub(crate) async fn writable_by_others(
             (format!("its owner {owner}"), remedy)
         }
         Writer::Group(gid) => (
-            format!("its group {}", name_of_group(gid)),
+            format!("its group {}", account::name_of_group(gid)),
             close(&path, account),
         ),
         Writer::Everyone => ("everyone".to_owned(), close(&path, account)),
@@ -94,12 +94,6 @@ fn close(path: &impl std::fmt::Display, account: Option<&Account>) -> String {
         Some(_) => "",
     };
     format!("chmod go-w {path}{other}")
-}
-
-fn name_of_group(gid: u32) -> String {
-    let group = account::ask(move || Group::from_gid(Gid::from_raw(gid)));
-    let group = group.ok().flatten();
-    group.map_or_else(|| gid.to_string(), |group| group.name)
 }
 
 /// Who may change what is run.
@@ -191,8 +185,7 @@ mod tests {
         let vnc = Account {
             name: Some("vnc".into()),
             uid: Uid::from_raw(3_999_999),
-            gid: Gid::from_raw(3_999_998),
-            groups: Vec::new(),
+            gid: 3_999_998.into(),
             home: "/".into(),
             shell: "/bin/sh".into(),
         };
@@ -298,11 +291,5 @@ mod tests {
         let command = format!("{} start", path.display());
         let user = Uid::from_raw(3_999_999);
         assert_eq!(writable_by_others(&command, None, user).await, None);
-    }
-
-    #[test]
-    fn groups_are_shown_by_name_where_they_have_one() {
-        assert_eq!(name_of_group(0), "root");
-        assert_eq!(name_of_group(3_999_997), "3999997");
     }
 }

@@ -84,16 +84,13 @@ impl Prepared {
             Err(reason) => (None, Some(reason)),
         };
         let length = file.as_ref().map_or(0, length);
+        let user = account.map(credentials).transpose()?;
         let spare = Spare::hold(SPAWN.0).map_err(|reason| too_few(&reason))?;
         Spare::hold(SPAWN.1).map_err(|reason| too_few(&reason))?;
         let prepared = Self {
             command: command.to_owned(),
             environment,
-            user: account.map(|account| Credentials {
-                uid: account.uid,
-                gid: account.gid,
-                groups: account.groups.clone(),
-            }),
+            user,
             output: file.map(Arc::new),
             length,
             spare: Some(spare),
@@ -153,6 +150,18 @@ impl Prepared {
 /// Whether another shell would fare no better.
 fn is_final(reason: &io::Error) -> bool {
     descriptors::is_for_lack(reason) || reason.raw_os_error() == Some(ffi::STILL_ROOT as i32)
+}
+
+/// Who the command is to become.
+fn credentials(account: &Account) -> io::Result<Credentials> {
+    let groups = account.groups().map_err(|reason| {
+        io::Error::other(format!("the groups of {}: {reason}", account.shown()))
+    })?;
+    Ok(Credentials {
+        uid: account.uid,
+        gid: account.gid,
+        groups,
+    })
 }
 
 fn too_few(reason: &io::Error) -> io::Error {
@@ -283,13 +292,13 @@ fn missing_of(set: impl Fn(&str) -> Option<OsString>) -> Vec<(&'static str, OsSt
     } else {
         account::by_uid(geteuid()).ok().flatten()
     };
-    let user = named.or_else(|| account.as_ref().map(|account| account.name.clone().into()));
+    let user = named.or_else(|| account.as_ref().map(|account| account.shown().into()));
     let wanted = [
         ("USER", user.clone()),
         ("LOGNAME", user),
         (
             "HOME",
-            account.as_ref().map(|account| account.dir.clone().into()),
+            account.as_ref().map(|account| account.home.clone().into()),
         ),
         (
             "SHELL",
@@ -460,7 +469,6 @@ mod tests {
             name: Some("vnc".into()),
             uid: 3_999_999.into(),
             gid: 3_999_998.into(),
-            groups: Vec::new(),
             home: "/home/vnc".into(),
             shell: "/bin/zsh".into(),
         };
@@ -488,11 +496,11 @@ mod tests {
         assert_eq!(added(&["LOGNAME", "HOME", "SHELL", "PATH"]), [user]);
         let account = account::by_uid(geteuid()).unwrap();
         let of_account = |name, value: Option<OsString>| value.map(|value| (name, value));
-        let home = account.as_ref().map(|account| account.dir.clone().into());
+        let home = account.as_ref().map(|account| account.home.clone().into());
         let home = of_account("HOME", home);
         let its_shell = account.as_ref().map(|account| account.shell.clone().into());
         let its_shell = of_account("SHELL", its_shell);
-        let user = account.map(|account| OsString::from(account.name));
+        let user = account.map(|account| OsString::from(account.shown()));
         let names = [
             of_account("USER", user.clone()),
             of_account("LOGNAME", user),

@@ -1,0 +1,282 @@
+//! The machine's name services (`nsswitch.conf(5)`), asked through getent(1). Behind them can be an LDAP or DNS server
+//! that does not answer, and modules of any package: they run in a process that can be killed, and not in this one,
+//! which needs no C library for them.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::pipe2;
+
+use super::ffi;
+use crate::defaults::GETENT;
+use crate::text::{errno_text, seconds};
+
+/// Its exit status for a key that nobody knows.
+const UNKNOWN: i32 = 2;
+/// The most that is kept of an answer, in bytes: a group can have very many members.
+const MOST_KEPT: usize = 64 << 10;
+/// How often its end is looked for, once it has closed its output.
+const POLL: Duration = Duration::from_millis(1);
+
+/// Why the name services gave no answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum NameServiceError {
+    /// They did not answer within this time.
+    TimedOut(Duration),
+    /// getent(1) could not be started.
+    NotStarted(Errno),
+    /// It ended with this exit status, or was ended by a signal.
+    Failed(Option<i32>),
+}
+
+impl fmt::Display for NameServiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut(limit) => write!(
+                f,
+                "the name services did not answer within {} seconds",
+                seconds(*limit)
+            ),
+            Self::NotStarted(errno) => {
+                write!(f, "cannot run {GETENT}: {}", errno_text(&(*errno).into()))
+            }
+            Self::Failed(Some(status)) => write!(f, "{GETENT} exited with status {status}"),
+            Self::Failed(None) => write!(f, "{GETENT} was ended by a signal"),
+        }
+    }
+}
+
+/// What getent(1) prints of a database (`passwd`, `group`, `initgroups`) for this key, as text; `None` where it knows
+/// none. What cannot be a key is not asked for, and without time nobody is asked.
+///
+/// # Errors
+/// No answer within the limit, or getent(1) could not answer.
+pub(crate) fn entry(
+    database: &str,
+    key: &str,
+    limit: Duration,
+) -> Result<Option<String>, NameServiceError> {
+    if !is_key(key) {
+        return Ok(None);
+    }
+    if limit.is_zero() {
+        return Err(NameServiceError::TimedOut(limit));
+    }
+    let until = Instant::now() + limit;
+    let mut question = Question::start(database, key, Ok)?;
+    loop {
+        if let Some(answer) = question.answer() {
+            return answer;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(NameServiceError::TimedOut(limit));
+        }
+        match &question.output {
+            Some(output) => _ = is_readable(output, left),
+            None => std::thread::sleep(POLL),
+        }
+    }
+}
+
+/// The addresses of a host, in the order of `getaddrinfo(3)`, asked for as long as the caller waits; none where
+/// nobody knows the name.
+///
+/// # Errors
+/// getent(1) could not answer.
+pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceError> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    if !is_key(host) {
+        return Ok(Vec::new());
+    }
+    let mut question = Question::start("ahosts", host, ffi::watch)?;
+    loop {
+        if let Some(answer) = question.answer() {
+            return answer.map(|said| addresses_in(&said.unwrap_or_default()));
+        }
+        match &question.output {
+            Some(output) => {
+                if let Ok(mut ready) = output.readable().await {
+                    ready.clear_ready();
+                }
+            }
+            None => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+/// The addresses that `getent ahosts` has printed: each once for every type of socket.
+fn addresses_in(said: &str) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for line in said.lines() {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        // An address that is valid on one link names its interface behind it.
+        let address = word.split('%').next().unwrap_or_default().parse();
+        if let Ok(address) = address
+            && !found.contains(&address)
+        {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// Whether getent(1) takes it for a key: not for an option, and not for a number that is none (`strtoul(3)`).
+fn is_key(text: &str) -> bool {
+    let is_read_as_another = |c: char| c == '-' || c == '+' || c.is_whitespace();
+    !text.is_empty()
+        && !text.starts_with(is_read_as_another)
+        && !text.contains(|c: char| c == ':' || c.is_control())
+}
+
+/// Whether a pipe has something to read, or its end, within this time.
+fn is_readable(pipe: &impl AsFd, limit: Duration) -> bool {
+    let mut watched = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    poll(&mut watched, limit).is_ok_and(|ready| ready > 0)
+}
+
+/// A question that is being answered. Dropped, its process is killed.
+#[derive(Debug)]
+struct Question<F> {
+    child: Child,
+    /// The pipe that it prints to; none once it has closed that.
+    output: Option<F>,
+    said: Vec<u8>,
+}
+
+impl<F: AsFd> Question<F> {
+    fn start(
+        database: &str,
+        key: &str,
+        watch: impl FnOnce(OwnedFd) -> io::Result<F>,
+    ) -> Result<Self, NameServiceError> {
+        let begin = || {
+            let (reader, writer): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC)?;
+            let output = watch(reader)?;
+            let mut getent = Command::new(GETENT);
+            getent.args([database, key]).stdin(Stdio::null());
+            ffi::detach(&mut getent, Some(Arc::new(File::from(writer))), None);
+            let child = getent.spawn()?;
+            Ok(Self {
+                child,
+                output: Some(output),
+                said: Vec::new(),
+            })
+        };
+        begin().map_err(|reason: io::Error| {
+            let number = reason.raw_os_error();
+            NameServiceError::NotStarted(number.map_or(Errno::EINVAL, Errno::from_raw))
+        })
+    }
+
+    /// Takes what there is to read; the answer, once the process has ended.
+    fn answer(&mut self) -> Option<Result<Option<String>, NameServiceError>> {
+        while let Some(output) = self
+            .output
+            .take_if(|output| is_readable(output, Duration::ZERO))
+        {
+            let mut bytes = [0; 4096];
+            let count = nix::unistd::read(&output, &mut bytes).unwrap_or_default();
+            if count > 0 {
+                let left = MOST_KEPT - self.said.len();
+                self.said.extend(&bytes[..count.min(left)]);
+                self.output = Some(output);
+            }
+        }
+        if self.output.is_some() {
+            return None;
+        }
+        let status = match self.child.try_wait() {
+            Ok(None) => return None,
+            Ok(Some(status)) => status.code(),
+            Err(_) => None,
+        };
+        let said = String::from_utf8_lossy(&self.said);
+        Some(match status {
+            Some(0) => Ok(Some(said.into_owned())),
+            Some(UNKNOWN) => Ok(None),
+            status => Err(NameServiceError::Failed(status)),
+        })
+    }
+}
+
+impl<F> Drop for Question<F> {
+    fn drop(&mut self) {
+        // Neither does anything to a process that has been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.try_wait();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_the_name_services_know_is_found() {
+        let root = entry("passwd", "root", LONG).unwrap().unwrap();
+        assert!(root.starts_with("root:") && root.ends_with('\n'), "{root}");
+        assert_eq!(entry("passwd", "0", LONG).unwrap().unwrap(), root);
+        assert_eq!(entry("passwd", "no-such-user-here", LONG), Ok(None));
+    }
+
+    #[test]
+    fn what_can_be_no_key_is_not_asked_for() {
+        for text in ["", "-1", "--help", "+0", " 0", "a\nb", "a:b", "\0"] {
+            assert_eq!(entry("passwd", text, LONG), Ok(None), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_database_that_there_is_not_is_an_error() {
+        let answer = entry("no-such-database", "x", LONG);
+        assert_eq!(answer, Err(NameServiceError::Failed(Some(1))));
+        assert_eq!(
+            answer.unwrap_err().to_string(),
+            "/usr/bin/getent exited with status 1"
+        );
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_host_has_its_addresses_once() {
+        let local = addresses("localhost").await.unwrap();
+        assert!(!local.is_empty() && local.iter().all(IpAddr::is_loopback));
+        for (host, expected) in [("::1", "::1"), ("127.0.0.9", "127.0.0.9")] {
+            assert_eq!(addresses(host).await, Ok(vec![expected.parse().unwrap()]));
+        }
+        assert_eq!(addresses("-x").await, Ok(vec![]));
+        let printed = "::1             STREAM localhost\n::1             DGRAM  \n\
+                       fe80::2%eth0    STREAM \n127.0.0.1       STREAM \nnss_x: warning\n";
+        let expected: [IpAddr; 3] = ["::1", "fe80::2", "127.0.0.1"].map(|one| one.parse().unwrap());
+        assert_eq!(addresses_in(printed), expected);
+    }
+
+    #[test]
+    fn a_question_that_is_given_up_leaves_no_process() {
+        let question = Question::start("passwd", "root", Ok).unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(question.child.id()).unwrap());
+        // Its output is not read, and it may have ended or not.
+        drop(question);
+        let began = Instant::now();
+        let wait = || nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+        while wait() != Err(Errno::ECHILD) {
+            assert!(began.elapsed() < LONG, "it is still there");
+            std::thread::yield_now();
+        }
+    }
+}
