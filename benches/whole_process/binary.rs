@@ -15,7 +15,7 @@ pub(crate) const BASELINE: &str = "MONITOR_BENCH_BASELINE";
 pub(crate) const VARIABLE: &str = "MONITOR_BENCH_BINARY";
 const TREE: &str = env!("CARGO_MANIFEST_DIR");
 /// What packaging/build makes, in the tree.
-const PACKAGED: &str = "target/x86_64-unknown-linux-gnu/release/monitor_myvnc";
+const PACKAGED: &str = "target/x86_64-unknown-linux-musl/release/monitor_myvnc";
 /// What the program is built from, in the tree.
 const SOURCES: [&str; 6] = [
     "src",

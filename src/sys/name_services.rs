@@ -5,9 +5,9 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,10 +89,10 @@ pub(crate) fn entry(
 }
 
 /// The addresses of a host, in the order of `getaddrinfo(3)`, asked for as long as the caller waits; none where
-/// nobody knows the name.
+/// nobody knows the name. Where getent(1) cannot be started, those that the C library finds, however long that takes.
 ///
 /// # Errors
-/// getent(1) could not answer.
+/// getent(1) could not answer, and the C library finds none.
 pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceError> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
@@ -100,7 +100,13 @@ pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceErro
     if !is_key(host) {
         return Ok(Vec::new());
     }
-    let mut question = Question::start("ahosts", host, ffi::watch)?;
+    let mut question = match Question::start("ahosts", host, ffi::watch) {
+        Ok(question) => question,
+        Err(reason) => {
+            let found = (host, 0).to_socket_addrs().map_err(|_| reason)?;
+            return Ok(found.map(|found| found.ip()).collect());
+        }
+    };
     loop {
         if let Some(answer) = question.answer() {
             return answer.map(|said| addresses_in(&said.unwrap_or_default()));
@@ -166,7 +172,7 @@ impl<F: AsFd> Question<F> {
             let (reader, writer): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC)?;
             let output = watch(reader)?;
             let mut getent = Command::new(GETENT);
-            getent.args([database, key]).stdin(Stdio::null());
+            getent.args([database, key]);
             ffi::detach(&mut getent, Some(Arc::new(File::from(writer))), None);
             let child = getent.spawn()?;
             Ok(Self {

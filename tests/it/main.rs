@@ -19,6 +19,7 @@ mod interruptions;
 mod journald;
 mod locks;
 mod metrics;
+mod name_services;
 mod notify;
 mod operating;
 #[cfg(target_arch = "x86_64")]

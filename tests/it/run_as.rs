@@ -91,6 +91,72 @@ fn hazard_45_run_as_changes_user_groups_and_environment_for_good() {
     }
 }
 
+/// Starts what follows with that script in the place of getent(1), in a file of the site.
+fn with_getent(accounts: &Accounts, script: &str) -> [String; 5] {
+    let file = accounts.0.path("getent");
+    fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    let mount = "mount --bind \"$0\" /usr/bin/getent && exec \"$@\"";
+    let file = file.to_str().unwrap();
+    ["setpriv", "sh", "-c", mount, file].map(str::to_owned)
+}
+
+#[test]
+fn a_user_and_groups_that_only_the_name_services_know() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    // LDAP adds a group to those of a local account.
+    let ldap = format!(
+        "case $* in\n\
+         'passwd ldapuser') echo 'ldapuser:*:{}:{GROUP}:x:/home/ldap:/sbin/nologin' ;;\n\
+         'initgroups ldapuser') echo 'ldapuser    3141700' ;;\n\
+         'initgroups vnctest') echo 'vnctest     3141600 3141700' ;;\n\
+         *) exit 2 ;;\nesac",
+        USER + 100
+    );
+    let before = with_getent(&accounts, &ldap);
+    let before: Vec<&str> = before.iter().map(String::as_str).collect();
+    for (name, expected) in [
+        (
+            "ldapuser",
+            format!(
+                "{} {GROUP} 3141700 ldapuser /home/ldap /bin/sh\n",
+                USER + 100
+            ),
+        ),
+        (
+            "vnctest",
+            format!("{USER} {GROUP} 3141600 3141700 vnctest /home/vnctest /bin/sh\n"),
+        ),
+    ] {
+        fs::remove_file(accounts.0.path("monitor.restart.log")).unwrap_or_default();
+        let command = "echo $(id -u) $(id -G) $USER $HOME $SHELL; exit 3";
+        accounts.run(&before, Path::new("/"), command, &["--run-as", name]);
+        assert_eq!(accounts.output(), expected, "{}", accounts.0.log());
+    }
+}
+
+#[test]
+fn where_the_name_services_do_not_answer_nothing_is_run() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let before = with_getent(&accounts, "exec sleep 77");
+    let before: Vec<&str> = before.iter().map(String::as_str).collect();
+    let run_as = |name| accounts.run(&before, Path::new("/"), "id", &["--run-as", name]);
+    let refused = run_as("ldapuser");
+    assert_eq!(refused.code(), Some(2));
+    let reason = "--run-as ldapuser: the name services did not answer within 5 seconds";
+    assert!(refused.stderr.contains(reason), "{}", refused.stderr);
+    // A local account, whose groups nobody tells.
+    assert_eq!(run_as("vnctest").code(), Some(1));
+    let reason = "The restart command could not be started: the groups of vnctest: the name services did not answer \
+                  within 5 seconds";
+    assert!(accounts.0.log().contains(reason), "{}", accounts.0.log());
+    assert_eq!(accounts.output(), "");
+}
+
 #[test]
 fn a_directory_that_the_user_cannot_enter_is_left() {
     let Some(accounts) = Accounts::new() else {

@@ -69,6 +69,8 @@ impl Prepared {
         if descriptors::soft_limit() < SHELL_LIMIT as u64 {
             return Err(too_few(&Errno::EMFILE.into()));
         }
+        // That takes some, which are free again afterwards.
+        let user = account.map(credentials).transpose()?;
         descriptors::close_stdin().map_err(|reason| {
             if descriptors::is_for_descriptors(&reason) {
                 too_few(&reason)
@@ -84,7 +86,6 @@ impl Prepared {
             Err(reason) => (None, Some(reason)),
         };
         let length = file.as_ref().map_or(0, length);
-        let user = account.map(credentials).transpose()?;
         let spare = Spare::hold(SPAWN.0).map_err(|reason| too_few(&reason))?;
         Spare::hold(SPAWN.1).map_err(|reason| too_few(&reason))?;
         let prepared = Self {

@@ -1,0 +1,97 @@
+//! The name services, asked through getent(1): another one is mounted in its place.
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use crate::rig::machine::bind;
+use crate::rig::{Site, in_private_namespace, run, wait_until};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+/// Puts a script of that mode in the place of getent(1), in the mount namespace of a test.
+fn replace_getent(site: &Site, mode: u32, script: &str) {
+    let file = site.path("getent");
+    fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    bind(&file, "/usr/bin/getent".as_ref());
+}
+
+/// A check of the server by that name, which leaves it alone.
+fn check(site: &Site, host: &str) -> Command {
+    let mut monitor = site.monitor();
+    let url = format!("http://{host}:{}", site.port);
+    monitor.args(["--dry-run", "--url", &url, "--timeout", "1"]);
+    monitor
+}
+
+#[test]
+fn a_host_that_only_the_name_services_know_is_asked() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let _server = site.start();
+        let known = "[ \"$*\" = 'ahosts myvnc.ldap' ] || exit 2\n\
+                     printf '127.0.0.1 %s\\n' 'STREAM x' DGRAM RAW";
+        replace_getent(&site, 0o755, known);
+        let healthy = run(&mut check(&site, "myvnc.ldap"));
+        assert_eq!(healthy.code(), Some(0), "{}", site.log());
+        run(&mut check(&site, "nobody.ldap"));
+        let reason = "Connection error: cannot resolve nobody.ldap: `getent ahosts nobody.ldap` finds no address";
+        assert!(site.log().contains(reason), "{}", site.log());
+    });
+}
+
+#[test]
+fn a_name_service_that_does_not_answer_is_killed_when_the_time_is_up() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let asked = site.path("asked");
+        let hangs = format!("echo $$ >{}\nexec sleep 77", asked.display());
+        replace_getent(&site, 0o755, &hangs);
+        run(&mut check(&site, "myvnc.ldap"));
+        let late = "Server request timed out after 1 seconds (resolving the name)";
+        assert!(site.log().contains(late), "{}", site.log());
+        let pid = fs::read_to_string(&asked).unwrap();
+        let pid = Pid::from_raw(pid.trim().parse().unwrap());
+        wait_until("getent is gone", || kill(pid, None) == Err(Errno::ESRCH));
+    });
+}
+
+#[test]
+fn where_getent_cannot_be_run_the_c_library_is_asked() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let _server = site.start();
+        replace_getent(&site, 0o644, "");
+        let healthy = run(&mut check(&site, "localhost"));
+        assert_eq!(healthy.code(), Some(0), "{}", site.log());
+        run(&mut check(&site, "nonexistent.invalid"));
+        let reason =
+            "cannot resolve nonexistent.invalid: cannot run /usr/bin/getent: Permission denied";
+        assert!(site.log().contains(reason), "{}", site.log());
+    });
+}
+
+#[test]
+fn a_getent_that_fails_is_named() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        for (script, reason) in [
+            ("exit 127", "/usr/bin/getent exited with status 127"),
+            ("kill -KILL $$", "/usr/bin/getent was ended by a signal"),
+            // As where nobody knows the name.
+            ("exit 2", "`getent ahosts myvnc.ldap` finds no address"),
+            (
+                "echo nss_x: broken",
+                "`getent ahosts myvnc.ldap` finds no address",
+            ),
+        ] {
+            fs::remove_file(site.path("monitor.log")).unwrap_or_default();
+            replace_getent(&site, 0o755, script);
+            run(&mut check(&site, "myvnc.ldap"));
+            let log = site.log();
+            let reason = format!("Connection error: cannot resolve myvnc.ldap: {reason}");
+            assert!(log.contains(&reason), "{script}: {log}");
+        }
+    });
+}
