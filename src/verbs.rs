@@ -1,6 +1,7 @@
 //! The verbs beside the check: how the servers are, what happened to them, and pauses. They read and
 //! write files of the state directory, and ask no server.
 
+mod caller;
 pub(crate) mod cli;
 mod groups;
 mod history;
@@ -13,7 +14,6 @@ mod server;
 mod spans;
 mod status;
 mod targets;
-mod users;
 mod words;
 
 use std::ffi::OsString;
@@ -26,13 +26,13 @@ use clap::{CommandFactory, FromArgMatches};
 use self::cli::{Cli, Verb};
 use self::server::{MONTH, Server, ShownProcess};
 use self::targets::Targets;
-use self::users::Users;
 use self::words::Style;
 use crate::journal::warn_stderr;
 use crate::proc::machine::host_name;
 use crate::proc::process::Proc;
 use crate::state::State;
 use crate::state::time::Time;
+use crate::sys::account::name_of;
 use crate::text::{errno_text, one_line};
 use crate::usage::{self, Place, UsageError};
 
@@ -194,7 +194,7 @@ fn show_status(flags: &cli::Status) -> Result<u8, Refusal> {
         return Ok(0);
     }
     let now = Time::now();
-    let mut processes = Processes::new(now);
+    let processes = Processes::new(now);
     let read = |target| {
         Server::read(
             target,
@@ -229,7 +229,6 @@ struct Processes {
     now: Time,
     /// Time since boot, in seconds.
     uptime: Option<u64>,
-    users: Users,
 }
 
 impl Processes {
@@ -239,18 +238,17 @@ impl Processes {
         Self {
             now,
             uptime: whole.and_then(|whole| whole.parse().ok()),
-            users: Users::default(),
         }
     }
 
     /// The process of the known server; none where it is of another boot.
-    fn of(&mut self, state: &State) -> Option<ShownProcess> {
+    fn of(&self, state: &State) -> Option<ShownProcess> {
         let known = state.known.as_ref().filter(|_| state.is_of_this_boot())?;
         let start = known.start.map(|ticks| ticks / procfs::ticks_per_second());
         let age = start.and_then(|start| self.uptime?.checked_sub(start));
         Some(ShownProcess {
             pid: known.pid?,
-            user: known.uid.map(|uid| self.users.name(uid)),
+            user: known.uid.map(name_of),
             started: age.map(|age| Time(self.now.0.saturating_sub(age))),
         })
     }

@@ -16,8 +16,7 @@ const PAIRS: usize = 100;
 /// Pairs for peak memory, which hardly varies.
 const MEMORY_PAIRS: usize = 9;
 const STORE: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// The most system calls of a healthy http check. The packages' program makes some twenty more than a
-/// native one: it loads each of the libraries that old versions of glibc had apart.
+/// The most system calls of a healthy http check.
 const MOST_CALLS: u64 = 160;
 /// The most threads.
 const MOST_THREADS: u64 = 2;

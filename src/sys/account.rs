@@ -1,9 +1,11 @@
 //! Accounts: of `/etc/passwd`, which needs nobody else, and else of the name services, asked with a time limit.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, geteuid};
 
@@ -13,6 +15,10 @@ use super::name_services::{self, NameServiceError};
 const LOCAL: &str = "/etc/passwd";
 /// Time limit of one question to the name services.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit of one for a name that is only shown.
+const NAME_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause before a question that could not be asked for lack of a process or memory is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
 /// The shell of an account that names none (`passwd(5)`), or one that admits nobody.
 const SHELL: &str = "/bin/sh";
 /// Shells that admit nobody (`nologin(8)`): no program should be given one as `SHELL`.
@@ -74,7 +80,15 @@ impl Account {
         let Some(name) = &self.name else {
             return Ok(Vec::new());
         };
-        let said = name_services::entry("initgroups", name, TIMEOUT)?.unwrap_or_default();
+        let began = Instant::now();
+        let said = loop {
+            match name_services::entry("initgroups", name, TIMEOUT) {
+                Err(reason) if reason.is_for_lack() && began.elapsed() < TIMEOUT => {
+                    std::thread::sleep(PAUSE);
+                }
+                answer => break answer?.unwrap_or_default(),
+            }
+        };
         let mut groups = vec![self.gid];
         let said = said.strip_prefix(name.as_str()).unwrap_or_default();
         for gid in said.split_whitespace() {
@@ -135,18 +149,44 @@ pub(crate) fn by_uid(uid: Uid) -> Result<Option<Account>, NameServiceError> {
     by_uid_within(TIMEOUT, uid)
 }
 
-/// The same, with another time limit.
-pub(crate) fn by_uid_within(
-    limit: Duration,
-    uid: Uid,
-) -> Result<Option<Account>, NameServiceError> {
+fn by_uid_within(limit: Duration, uid: Uid) -> Result<Option<Account>, NameServiceError> {
     find(&uid.to_string(), |account| account.uid == uid, limit)
 }
 
-/// The login name of that user ID, or the ID in digits where nobody knows it.
+/// The login name of that user ID, or the ID in digits where nobody knows it, for a message. Once the name services
+/// have not answered in time, they are not asked for names any more.
 pub(crate) fn name_of(uid: u32) -> String {
-    let account = by_uid(Uid::from_raw(uid)).ok().flatten();
-    account.map_or_else(|| uid.to_string(), |account| account.shown())
+    static NAMES: Mutex<Names> = Mutex::new(Names {
+        found: BTreeMap::new(),
+        is_silent: false,
+    });
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner).of(uid)
+}
+
+/// The names of users that were asked for.
+#[derive(Debug)]
+struct Names {
+    found: BTreeMap<u32, String>,
+    is_silent: bool,
+}
+
+impl Names {
+    fn of(&mut self, uid: u32) -> String {
+        if let Some(name) = self.found.get(&uid) {
+            return name.clone();
+        }
+        let limit = if self.is_silent {
+            Duration::ZERO
+        } else {
+            NAME_TIMEOUT
+        };
+        let account = by_uid_within(limit, Uid::from_raw(uid));
+        self.is_silent |= matches!(account, Err(NameServiceError::TimedOut(_)));
+        let account = account.ok().flatten();
+        let name = account.map_or_else(|| uid.to_string(), |account| account.shown());
+        self.found.insert(uid, name.clone());
+        name
+    }
 }
 
 /// The name of that group, or its ID in digits where nobody knows it.
@@ -253,6 +293,12 @@ mod tests {
     fn a_user_without_a_name_is_a_number() {
         assert_eq!(name_of(0), "root");
         assert_eq!(name_of(3_999_999), "3999999");
+        let mut names = Names {
+            found: BTreeMap::from([(0, "asked for before".to_owned())]),
+            is_silent: true,
+        };
+        assert_eq!(names.of(0), "asked for before");
+        assert_eq!(names.of(3_999_999), "3999999");
     }
 
     #[test]

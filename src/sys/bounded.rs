@@ -3,7 +3,7 @@
 //!
 //! Contract for the work of `ask`, `stream` and `in_process`, which run in a fork of a process that may
 //! have other threads: it reads and writes files and computes. It does not wait for another thread, log,
-//! use tokio, or ask the name services.
+//! use tokio, or start a program, as a question to the name services does.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -164,7 +164,7 @@ fn unblock() {
 /// the child. So `work` may allocate (glibc and musl keep the allocator usable,
 /// `pthread_atfork(3)`), read and write files, and use what it has brought along. It must not wait
 /// for another thread, log, use tokio, or take a lock that another thread may hold, which includes
-/// the name services' (`getaddrinfo(3)`, `getpwnam(3)`).
+/// the one of the environment (`Command` takes it).
 ///
 /// # Errors
 /// As `fork(2)`: EAGAIN, ENOMEM, ENOSYS. Nothing was done.

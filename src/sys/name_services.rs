@@ -38,6 +38,13 @@ pub(crate) enum NameServiceError {
     Failed(Option<i32>),
 }
 
+impl NameServiceError {
+    /// Whether there was no process or memory to ask with, which may be had again in a moment (`fork(2)`).
+    pub(crate) fn is_for_lack(&self) -> bool {
+        matches!(self, Self::NotStarted(Errno::EAGAIN | Errno::ENOMEM))
+    }
+}
+
 impl fmt::Display for NameServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

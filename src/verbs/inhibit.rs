@@ -7,8 +7,8 @@ use std::process::{Child, Command, ExitStatus};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
+use super::caller::caller;
 use super::cli;
-use super::users::caller;
 use super::words::short;
 use super::{Refusal, nothing, targets};
 use crate::journal::warn_stderr;

@@ -2,9 +2,9 @@
 
 use chrono::{Local, NaiveTime, TimeZone};
 
+use super::caller::caller;
 use super::cli;
 use super::targets::Target;
-use super::users::caller;
 use super::words::{ago, end, short};
 use super::{Refusal, nothing, print, targets};
 use crate::journal::warn_stderr;
