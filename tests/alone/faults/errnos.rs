@@ -213,6 +213,7 @@ const TABLE: &[Row] = rows! {
     setpriority SYS_setpriority Nothing, "" => [EACCES EPERM];
     getpid SYS_getpid Nothing, "" => [];
     gettid SYS_gettid Nothing, "" => [];
+    set_tid_address SYS_set_tid_address Nothing, "" => [];
     getppid SYS_getppid Nothing, "" => [];
     getuid SYS_getuid Nothing, "" => [];
     geteuid SYS_geteuid Nothing, "" => [];
