@@ -265,7 +265,9 @@ fn with_clone_refused(site: &Site, number: u32) -> Run {
     let mut strace = Command::new("strace");
     strace
         .args(["-qq", "-o", "/dev/null", "-e"])
-        .arg(format!("inject=clone,clone3,?fork,?vfork:error=EAGAIN:when={number}"))
+        .arg(format!(
+            "inject=clone,clone3,?fork,?vfork:error=EAGAIN:when={number}"
+        ))
         .arg(monitor.get_program())
         .args(monitor.get_args())
         .args(["--start-timeout", "60"]);
