@@ -208,7 +208,8 @@ fn find(
         return Ok(Some(account));
     }
     let said = name_services::entry("passwd", key, limit)?;
-    Ok(said.and_then(|said| first(said.as_bytes(), is_it)))
+    let account = said.and_then(|said| Account::parse(said.as_bytes()));
+    Ok(account.filter(is_it))
 }
 
 fn local(is_it: impl Fn(&Account) -> bool) -> Option<Account> {

@@ -139,6 +139,21 @@ pub(crate) fn detach(command: &mut Command, output: Option<Arc<File>>, user: Opt
     }
 }
 
+/// Lets the command run in a session of its own, with no signal blocked and no descriptor of ours but those that it is
+/// given as stdin, stdout and stderr.
+pub(crate) fn apart(command: &mut Command) {
+    // SAFETY: between fork and exec the closure makes only system calls that are async-signal-safe
+    // (close_range, getrlimit, fcntl, setsid, pthread_sigmask), and allocates and frees nothing.
+    unsafe {
+        command.pre_exec(|| {
+            close_on_exec();
+            nix::unistd::setsid()?;
+            unblock();
+            Ok(())
+        });
+    }
+}
+
 /// Lets the command run with no signal blocked.
 pub(crate) fn with_no_signal_blocked(command: &mut Command) {
     // SAFETY: between fork and exec the closure makes only an async-signal-safe call (pthread_sigmask).
