@@ -20,8 +20,8 @@ use crate::text::{errno_text, seconds};
 
 /// Its exit status for a key that nobody knows.
 const UNKNOWN: i32 = 2;
-/// The most that is kept of an answer, in bytes: a group can have very many members.
-const MOST_KEPT: usize = 64 << 10;
+/// The longest answer, in bytes: more than 65,536 groups or 5,000 addresses take. One that is longer ends the question.
+const LONGEST: usize = 1 << 20;
 /// How often its end is looked for, once it has closed its output.
 const POLL: Duration = Duration::from_millis(1);
 
@@ -34,6 +34,8 @@ pub(crate) enum NameServiceError {
     NotStarted(Errno),
     /// It ended with this exit status, or was ended by a signal.
     Failed(Option<i32>),
+    /// It printed more than any answer has.
+    TooLong,
 }
 
 impl NameServiceError {
@@ -56,6 +58,7 @@ impl fmt::Display for NameServiceError {
             }
             Self::Failed(Some(status)) => write!(f, "{GETENT} exited with status {status}"),
             Self::Failed(None) => write!(f, "{GETENT} was ended by a signal"),
+            Self::TooLong => write!(f, "{GETENT} printed too much"),
         }
     }
 }
@@ -204,9 +207,11 @@ impl<F: AsFd> Question<F> {
             let mut bytes = [0; 4096];
             let count = nix::unistd::read(&output, &mut bytes).unwrap_or_default();
             if count > 0 {
-                let left = MOST_KEPT - self.said.len();
-                self.said.extend(&bytes[..count.min(left)]);
+                self.said.extend(&bytes[..count]);
                 self.output = Some(output);
+            }
+            if self.said.len() > LONGEST {
+                return Some(Err(NameServiceError::TooLong));
             }
         }
         if self.output.is_some() {

@@ -2,6 +2,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::rig::machine::bind;
 use crate::rig::{Site, in_private_namespace, run, wait_until};
@@ -93,5 +94,17 @@ fn a_getent_that_fails_is_named() {
             let reason = format!("Connection error: cannot resolve myvnc.ldap: {reason}");
             assert!(log.contains(&reason), "{script}: {log}");
         }
+    });
+}
+
+#[test]
+fn an_answer_without_end_is_cut_off() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        replace_getent(&site, 0o755, "exec cat /dev/zero");
+        let checked = run(&mut check(&site, "myvnc.ldap"));
+        let reason = "cannot resolve myvnc.ldap: /usr/bin/getent printed too much";
+        assert!(site.log().contains(reason), "{}", site.log());
+        assert!(checked.took < Duration::from_secs(30));
     });
 }
