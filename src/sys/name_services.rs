@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::pipe2;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, pipe2};
 
-use super::ffi;
+use super::{ffi, signals};
 use crate::defaults::GETENT;
 use crate::text::{errno_text, seconds};
 
@@ -162,7 +163,7 @@ fn is_readable(pipe: &impl AsFd, limit: Duration) -> bool {
     poll(&mut watched, limit).is_ok_and(|ready| ready > 0)
 }
 
-/// A question that is being answered. Dropped, its process is killed.
+/// A question that is being answered. Dropped, its process is killed, and what that has started.
 #[derive(Debug)]
 struct Question<F> {
     child: Child,
@@ -185,6 +186,7 @@ impl<F: AsFd> Question<F> {
             // A module's complaints are no answer.
             getent.stdout(writer).stderr(Stdio::null());
             ffi::apart(&mut getent);
+            signals::keep_children();
             let child = getent.spawn()?;
             Ok(Self {
                 child,
@@ -233,9 +235,12 @@ impl<F: AsFd> Question<F> {
 
 impl<F> Drop for Question<F> {
     fn drop(&mut self) {
-        // Neither does anything to a process that has been waited for.
-        let _ = self.child.kill();
-        let _ = self.child.try_wait();
+        // As long as it has not been waited for, its ID is nobody else's, and so is its group's.
+        if self.output.is_some() || matches!(self.child.try_wait(), Ok(None)) {
+            let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX));
+            let _ = killpg(group, Signal::SIGKILL);
+            let _ = self.child.try_wait();
+        }
     }
 }
 

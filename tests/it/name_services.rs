@@ -36,6 +36,7 @@ fn a_host_that_only_the_name_services_know_is_asked() {
         replace_getent(&site, 0o755, known);
         let healthy = run(&mut check(&site, "myvnc.ldap"));
         assert_eq!(healthy.code(), Some(0), "{}", site.log());
+        assert!(site.log().contains("Server is healthy"), "{}", site.log());
         run(&mut check(&site, "nobody.ldap"));
         let reason = "Connection error: cannot resolve nobody.ldap: `getent ahosts nobody.ldap` finds no address";
         assert!(site.log().contains(reason), "{}", site.log());
@@ -66,6 +67,7 @@ fn where_getent_cannot_be_run_the_c_library_is_asked() {
         replace_getent(&site, 0o644, "");
         let healthy = run(&mut check(&site, "localhost"));
         assert_eq!(healthy.code(), Some(0), "{}", site.log());
+        assert!(site.log().contains("Server is healthy"), "{}", site.log());
         run(&mut check(&site, "nonexistent.invalid"));
         let reason =
             "cannot resolve nonexistent.invalid: cannot run /usr/bin/getent: Permission denied";
@@ -106,5 +108,35 @@ fn an_answer_without_end_is_cut_off() {
         let reason = "cannot resolve myvnc.ldap: /usr/bin/getent printed too much";
         assert!(site.log().contains(reason), "{}", site.log());
         assert!(checked.took < Duration::from_secs(30));
+    });
+}
+
+#[test]
+fn what_getent_has_started_is_killed_with_it() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let asked = site.path("asked");
+        let began = std::time::Instant::now();
+        let script = format!("sleep 77 & echo $! >{}; wait", asked.display());
+        replace_getent(&site, 0o755, &script);
+        run(&mut check(&site, "myvnc.ldap"));
+        let pid = fs::read_to_string(&asked).unwrap();
+        let pid = Pid::from_raw(pid.trim().parse().unwrap());
+        wait_until("it is gone", || kill(pid, None) == Err(Errno::ESRCH));
+        assert!(began.elapsed() < Duration::from_secs(60), "by itself");
+    });
+}
+
+#[test]
+fn a_parent_that_ignores_its_children_hides_no_answer() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let _server = site.start();
+        let monitor = check(&site, "localhost");
+        let mut ignoring = Command::new("env");
+        ignoring.arg("--ignore-signal=CHLD");
+        ignoring.arg(monitor.get_program()).args(monitor.get_args());
+        run(&mut ignoring);
+        assert!(site.log().contains("Server is healthy"), "{}", site.log());
     });
 }
