@@ -140,3 +140,18 @@ fn a_parent_that_ignores_its_children_hides_no_answer() {
         assert!(site.log().contains("Server is healthy"), "{}", site.log());
     });
 }
+
+#[test]
+fn the_last_of_a_thousand_addresses_counts() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let _server = site.start();
+        let many = "for i in $(seq 1000); do printf \"127.7.$((i / 250)).$((i % 250 + 1)) %s\\n\" \
+                    'STREAM a.name.of.medium.length' DGRAM RAW; done\n\
+                    printf '127.0.0.1       %s\\n' STREAM DGRAM RAW";
+        replace_getent(&site, 0o755, many);
+        let mut monitor = check(&site, "myvnc.ldap");
+        run(monitor.args(["--timeout", "20"]));
+        assert!(site.log().contains("Server is healthy"), "{}", site.log());
+    });
+}
