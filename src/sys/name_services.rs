@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, pipe2};
 
-use super::{ffi, signals};
+use super::{bounded, ffi, signals};
 use crate::defaults::GETENT;
 use crate::text::{errno_text, seconds};
 
@@ -99,12 +99,12 @@ pub(crate) fn entry(
 }
 
 /// The addresses of a host, in the order of `getaddrinfo(3)`, asked for as long as the caller waits; none where
-/// nobody knows the name. Where getent(1) cannot be started, those that the C library finds, however long that takes.
+/// nobody knows the name. Where getent(1) cannot be started, those that the C library finds.
 ///
 /// # Errors
 /// getent(1) could not answer, and the C library finds none.
 pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceError> {
-    if let Ok(address) = host.parse() {
+    if let Some(address) = address(host) {
         return Ok(vec![address]);
     }
     if !is_key(host) {
@@ -113,8 +113,13 @@ pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceErro
     let mut question = match Question::start("ahosts", host, ffi::watch) {
         Ok(question) => question,
         Err(reason) => {
-            let found = (host, 0).to_socket_addrs().map_err(|_| reason)?;
-            return Ok(found.map(|found| found.ip()).collect());
+            let asked = host.to_owned();
+            let ask = move || {
+                let found = (asked.as_str(), 0).to_socket_addrs()?;
+                Ok(found.map(|found| found.ip()).collect())
+            };
+            let found: Option<io::Result<_>> = bounded::in_thread(Duration::MAX, ask).await;
+            return found.and_then(Result::ok).ok_or(reason);
         }
     };
     loop {
@@ -137,15 +142,18 @@ fn addresses_in(said: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for line in said.lines() {
         let word = line.split_whitespace().next().unwrap_or_default();
-        // An address that is valid on one link names its interface behind it.
-        let address = word.split('%').next().unwrap_or_default().parse();
-        if let Ok(address) = address
+        if let Some(address) = address(word)
             && !found.contains(&address)
         {
             found.push(address);
         }
     }
     found
+}
+
+/// An address. One that is valid on one link can name its interface behind it.
+fn address(text: &str) -> Option<IpAddr> {
+    text.split('%').next()?.parse().ok()
 }
 
 /// Whether getent(1) takes it for a key: not for an option, and not for a number that is none (`strtoul(3)`).
@@ -280,7 +288,11 @@ mod tests {
     async fn a_host_has_its_addresses_once() {
         let local = addresses("localhost").await.unwrap();
         assert!(!local.is_empty() && local.iter().all(IpAddr::is_loopback));
-        for (host, expected) in [("::1", "::1"), ("127.0.0.9", "127.0.0.9")] {
+        for (host, expected) in [
+            ("::1", "::1"),
+            ("127.0.0.9", "127.0.0.9"),
+            ("fe80::1%lo", "fe80::1"),
+        ] {
             assert_eq!(addresses(host).await, Ok(vec![expected.parse().unwrap()]));
         }
         assert_eq!(addresses("-x").await, Ok(vec![]));

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::rig::machine::bind;
+use crate::rig::machine::{MYVNC, bind, on_own_machine};
 use crate::rig::{Site, in_private_namespace, run, wait_until};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -153,5 +153,27 @@ fn the_last_of_a_thousand_addresses_counts() {
         let mut monitor = check(&site, "myvnc.ldap");
         run(monitor.args(["--timeout", "20"]));
         assert!(site.log().contains("Server is healthy"), "{}", site.log());
+    });
+}
+
+#[test]
+fn a_c_library_that_waits_for_dns_does_not_hold_up_the_run() {
+    on_own_machine(MYVNC, |machine| {
+        // It receives the questions and answers none.
+        let _dns = std::net::UdpSocket::bind("127.0.0.53:53").unwrap();
+        let [resolv, getent] = ["resolv", "getent"].map(|name| machine.path(name));
+        fs::write(
+            &resolv,
+            "nameserver 127.0.0.53\noptions timeout:15 attempts:1\n",
+        )
+        .unwrap();
+        bind(&resolv, "/etc/resolv.conf".as_ref());
+        fs::write(&getent, "").unwrap();
+        bind(&getent, "/usr/bin/getent".as_ref());
+        let mut monitor = machine.monitor();
+        monitor.args(["--dry-run", "--url", "http://myvnc.example:9143"]);
+        let ran = machine.run(&mut monitor);
+        assert!(ran.log.contains("(resolving the name)"), "{ran:?}");
+        assert!(ran.run.took < Duration::from_secs(10), "{ran:?}");
     });
 }
