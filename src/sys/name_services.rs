@@ -19,6 +19,8 @@ use super::{bounded, ffi, signals};
 use crate::defaults::GETENT;
 use crate::text::{errno_text, seconds};
 
+/// The names of this machine, among others (`hosts(5)`).
+const HOSTS: &str = "/etc/hosts";
 /// Its exit status for a key that nobody knows.
 const UNKNOWN: i32 = 2;
 /// The longest answer, in bytes: more than 65,536 groups or 5,000 addresses take. One that is longer ends the question.
@@ -124,7 +126,13 @@ pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceErro
     };
     loop {
         if let Some(answer) = question.answer() {
-            return answer.map(|said| addresses_in(&said.unwrap_or_default()));
+            let found = addresses_in(&answer?.unwrap_or_default());
+            return Ok(if found.iter().all(IpAddr::is_loopback) {
+                let hosts = std::fs::read(HOSTS).unwrap_or_default();
+                with_loopback(found, &String::from_utf8_lossy(&hosts), host)
+            } else {
+                found
+            });
         }
         match &question.output {
             Some(output) => {
@@ -148,6 +156,34 @@ fn addresses_in(said: &str) -> Vec<IpAddr> {
             found.push(address);
         }
     }
+    found
+}
+
+/// Those of a name of this machine, by its list of hosts (`hosts(5)`). getent(1) asks with AI_ADDRCONFIG
+/// (`getaddrinfo(3)`): on a machine whose only address of IPv6 is `::1` it finds none of IPv6, and `127.0.0.1` where the
+/// list has `::1`; on one whose only address of IPv4 is `127.0.0.1`, none of IPv4.
+fn with_loopback(mut found: Vec<IpAddr>, hosts: &str, host: &str) -> Vec<IpAddr> {
+    let mut listed = Vec::new();
+    for line in hosts.lines() {
+        let mut words = line
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
+        let ip = words.next().and_then(address).filter(IpAddr::is_loopback);
+        if let Some(ip) = ip.filter(|_| words.any(|name| name.eq_ignore_ascii_case(host))) {
+            listed.push(ip);
+        }
+    }
+    if !listed.is_empty() && !listed.iter().any(IpAddr::is_ipv4) {
+        found.retain(IpAddr::is_ipv6);
+    }
+    for ip in listed {
+        if !found.contains(&ip) {
+            found.push(ip);
+        }
+    }
+    found.sort_by_key(IpAddr::is_ipv4);
     found
 }
 
@@ -300,6 +336,25 @@ mod tests {
                        fe80::2%eth0    STREAM \n127.0.0.1       STREAM \nnss_x: warning\n";
         let expected: [IpAddr; 3] = ["::1", "fe80::2", "127.0.0.1"].map(|one| one.parse().unwrap());
         assert_eq!(addresses_in(printed), expected);
+    }
+
+    #[test]
+    fn a_name_of_this_machine_has_the_loopback_addresses_that_are_listed() {
+        let hosts = "# 127.0.0.9 localhost\n127.0.0.1 localhost # ::2 only6\n::1 LOCALHOST only6\n\
+                     fe80::1%lo only6\n127.0.0.1 only4\n10.0.0.1 other localhost\nrubbish only4\n";
+        for (host, found, expected) in [
+            ("localhost", "127.0.0.1", "::1 127.0.0.1"),
+            ("localhost", "::1", "::1 127.0.0.1"),
+            ("only6", "127.0.0.1", "::1"),
+            ("only4", "", "127.0.0.1"),
+            ("only4", "::1", "::1 127.0.0.1"),
+            ("unknown", "", ""),
+            ("elsewhere", "127.0.0.1", "127.0.0.1"),
+        ] {
+            let parse = |text: &str| addresses_in(&text.replace(' ', "\n"));
+            let merged = with_loopback(parse(found), hosts, host);
+            assert_eq!(merged, parse(expected), "{host} {found}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::rig::machine::{MYVNC, bind, on_own_machine};
+use crate::rig::machine::{MYVNC, PORT, bind, on_own_machine};
 use crate::rig::{Site, in_private_namespace, run, wait_until};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -175,5 +175,32 @@ fn a_c_library_that_waits_for_dns_does_not_hold_up_the_run() {
         let ran = machine.run(&mut monitor);
         assert!(ran.log.contains("(resolving the name)"), "{ran:?}");
         assert!(ran.run.took < Duration::from_secs(10), "{ran:?}");
+    });
+}
+
+#[test]
+fn a_name_of_this_machine_has_its_addresses_of_both_kinds() {
+    on_own_machine(MYVNC, |machine| {
+        // Beside the loopback addresses, the machine has one of this kind alone.
+        for (only, listens) in [
+            ("10.9.9.9/32", format!("[::1]:{PORT}")),
+            ("2001:db8::9/128", format!("127.0.0.1:{PORT}")),
+        ] {
+            let ip = |verb| {
+                let mut ip = Command::new("ip");
+                let done = ip.args(["addr", verb, only, "dev", "lo"]).status();
+                assert!(done.unwrap().success());
+            };
+            ip("add");
+            machine.ours.configure(&format!("listen = {listens}"));
+            let server = machine.ours.start();
+            let mut monitor = machine.patient_monitor();
+            let url = format!("http://localhost:{PORT}");
+            monitor.args(["--dry-run", "--url", &url]);
+            let ran = machine.run(&mut monitor);
+            assert!(ran.log.contains("Server is healthy"), "{only}: {ran:?}");
+            drop(server);
+            ip("del");
+        }
     });
 }
