@@ -187,9 +187,11 @@ fn with_loopback(mut found: Vec<IpAddr>, hosts: &str, host: &str) -> Vec<IpAddr>
     found
 }
 
-/// An address. One that is valid on one link can name its interface behind it.
+/// An address. One that is valid on one link can name its interface behind it. Where the machine has no address of IPv4,
+/// getent(1) writes one of IPv4 as one of IPv6 (AI_V4MAPPED, `getaddrinfo(3)`).
 fn address(text: &str) -> Option<IpAddr> {
-    text.split('%').next()?.parse().ok()
+    let address: IpAddr = text.split('%').next()?.parse().ok()?;
+    Some(address.to_canonical())
 }
 
 /// Whether getent(1) takes it for a key: not for an option, and not for a number that is none (`strtoul(3)`).
@@ -333,7 +335,7 @@ mod tests {
         }
         assert_eq!(addresses("-x").await, Ok(vec![]));
         let printed = "::1             STREAM localhost\n::1             DGRAM  \n\
-                       fe80::2%eth0    STREAM \n127.0.0.1       STREAM \nnss_x: warning\n";
+                       fe80::2%eth0    STREAM \n::ffff:127.0.0.1 STREAM \nnss_x: warning\n";
         let expected: [IpAddr; 3] = ["::1", "fe80::2", "127.0.0.1"].map(|one| one.parse().unwrap());
         assert_eq!(addresses_in(printed), expected);
     }
