@@ -1,8 +1,8 @@
 //! The name services, asked through getent(1): another one is mounted in its place.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::rig::machine::{MYVNC, PORT, bind, on_own_machine};
 use crate::rig::{Site, in_private_namespace, run, wait_until};
@@ -116,7 +116,7 @@ fn what_getent_has_started_is_killed_with_it() {
     in_private_namespace(|| {
         let site = Site::new("");
         let asked = site.path("asked");
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let script = format!("sleep 77 & echo $! >{}; wait", asked.display());
         replace_getent(&site, 0o755, &script);
         run(&mut check(&site, "myvnc.ldap"));
@@ -202,5 +202,31 @@ fn a_name_of_this_machine_has_its_addresses_of_both_kinds() {
             drop(server);
             ip("del");
         }
+    });
+}
+
+#[test]
+fn a_question_does_not_outlive_a_monitor_that_is_killed() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let asked = site.path("asked");
+        let hangs = format!("echo $$ >{}\nexec sleep 77", asked.display());
+        replace_getent(&site, 0o755, &hangs);
+        let began = Instant::now();
+        let mut monitor = check(&site, "myvnc.ldap");
+        monitor.args(["--timeout", "70"]).stderr(Stdio::null());
+        let mut monitor = monitor.spawn().unwrap();
+        let mut pid = None;
+        wait_until("getent is asked", || {
+            let said = fs::read_to_string(&asked).unwrap_or_default();
+            pid = said.trim().parse().map(Pid::from_raw).ok();
+            pid.is_some()
+        });
+        monitor.kill().unwrap();
+        monitor.wait().unwrap();
+        wait_until("it is gone", || {
+            kill(pid.unwrap(), None) == Err(Errno::ESRCH)
+        });
+        assert!(began.elapsed() < Duration::from_secs(60), "by itself");
     });
 }
