@@ -229,8 +229,8 @@ impl<F: AsFd> Question<F> {
             let output = watch(reader)?;
             let mut getent = Command::new(GETENT);
             getent.args([database, key]);
-            // A module's complaints are no answer.
-            getent.stdout(writer).stderr(Stdio::null());
+            // A module's complaints are no answer; /dev/null would take one more descriptor.
+            getent.stdout(writer).stderr(Stdio::inherit());
             ffi::apart(&mut getent);
             signals::keep_children();
             let child = getent.spawn()?;

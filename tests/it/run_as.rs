@@ -373,6 +373,23 @@ fn hazard_33_sixteen_descriptors_are_enough() {
 }
 
 #[test]
+fn hazard_33_sixteen_descriptors_are_enough_for_another_user() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let limited = [
+        "bash",
+        "-c",
+        "exec 9</dev/null; ulimit -n 16; exec \"$@\"",
+        "bash",
+    ];
+    let options = ["--run-as", "vnctest"];
+    accounts.run(&limited, Path::new("/"), "id -u; exit 3", &options);
+    let expected = format!("{USER}\n");
+    assert_eq!(accounts.output(), expected, "{}", accounts.0.log());
+}
+
+#[test]
 fn hazard_33_with_fewer_descriptors_the_run_ends_without_a_panic() {
     for limit in 3..16 {
         let site = Site::new("");
