@@ -113,11 +113,12 @@ impl Account {
         self.name.as_deref() == Some(name)
     }
 
-    /// What a line of accounts says (`passwd(5)`).
+    /// What a line of accounts says (`passwd(5)`), read as glibc reads it: one that begins with `#` is a comment, and one
+    /// that begins with `+` or `-` speaks of accounts of NIS.
     fn parse(line: &[u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b':');
+        let mut fields = line.trim_ascii_start().split(|byte| *byte == b':');
         let mut text = || Some(String::from_utf8_lossy(fields.next()?).into_owned());
-        let name = text().filter(|name| !name.is_empty())?;
+        let name = text().filter(|name| !name.is_empty() && !name.starts_with(['#', '+', '-']))?;
         let _password = text()?;
         let uid = text()?.parse().ok()?;
         let gid = text()?.parse().ok()?;
@@ -208,7 +209,8 @@ fn find(
         return Ok(Some(account));
     }
     let said = name_services::entry("passwd", key, limit)?;
-    Ok(said.and_then(|said| first(said.as_bytes(), is_it)))
+    let account = said.and_then(|said| Account::parse(said.as_bytes()));
+    Ok(account.filter(is_it))
 }
 
 fn local(is_it: impl Fn(&Account) -> bool) -> Option<Account> {
@@ -269,8 +271,8 @@ mod tests {
 
     #[test]
     fn the_first_line_that_is_such_an_account_counts() {
-        let lines = b"nss_x: cannot connect\n:x:7:7::/:/bin/sh\n+::::::\nshort:x:7:7\n\
-                      bswan:x:1004:100:\xff:/home/\xfe:/bin/zsh\nother:x:1004:101::/:\n";
+        let lines = b"nss_x: cannot connect\n:x:7:7::/:/bin/sh\n+::::::\nshort:x:7:7\n+:*:7:7:::\n-no:x:7:7::/:\n\
+                      # old:x:7:7::/:\n#bob:x:1004:100::/:/bin/sh\n  bswan:x:1004:100:\xff:/home/\xfe:/bin/zsh\nother:x:1004:101::/:\n";
         let found = |uid| first(lines, |account| account.uid.as_raw() == uid);
         let bswan = Account {
             name: Some("bswan".into()),

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dlmalloc::Dlmalloc;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::{ForkResult, Gid, Pid, Uid};
 use tokio::io::Interest;
@@ -177,6 +177,23 @@ pub(crate) fn detach(command: &mut Command, output: Option<Arc<File>>, user: Opt
             // Not before: what ends our own process group must not end the start.
             unblock();
             user.as_ref().map_or(Ok(()), become_user)
+        });
+    }
+}
+
+/// Lets the command run in a session of its own, with no signal blocked and no descriptor of ours but those that it is
+/// given as stdin, stdout and stderr. It is killed when the thread that starts it has ended, however that ends
+/// (`PR_SET_PDEATHSIG(2const)`).
+pub(crate) fn apart(command: &mut Command) {
+    // SAFETY: between fork and exec the closure makes only system calls that are async-signal-safe
+    // (close_range, getrlimit, fcntl, setsid, prctl, pthread_sigmask), and allocates and frees nothing.
+    unsafe {
+        command.pre_exec(|| {
+            close_on_exec();
+            nix::unistd::setsid()?;
+            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+            unblock();
+            Ok(())
         });
     }
 }

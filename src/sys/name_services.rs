@@ -3,27 +3,28 @@
 //! which needs no C library for them.
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, Command};
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::pipe2;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, pipe2};
 
-use super::ffi;
+use super::{bounded, ffi, signals};
 use crate::defaults::GETENT;
 use crate::text::{errno_text, seconds};
 
+/// The names of this machine, among others (`hosts(5)`).
+const HOSTS: &str = "/etc/hosts";
 /// Its exit status for a key that nobody knows.
 const UNKNOWN: i32 = 2;
-/// The most that is kept of an answer, in bytes: a group can have very many members.
-const MOST_KEPT: usize = 64 << 10;
+/// The longest answer, in bytes: more than 65,536 groups or 5,000 addresses take. One that is longer ends the question.
+const LONGEST: usize = 1 << 20;
 /// How often its end is looked for, once it has closed its output.
 const POLL: Duration = Duration::from_millis(1);
 
@@ -36,6 +37,8 @@ pub(crate) enum NameServiceError {
     NotStarted(Errno),
     /// It ended with this exit status, or was ended by a signal.
     Failed(Option<i32>),
+    /// It printed more than any answer has.
+    TooLong,
 }
 
 impl NameServiceError {
@@ -58,12 +61,13 @@ impl fmt::Display for NameServiceError {
             }
             Self::Failed(Some(status)) => write!(f, "{GETENT} exited with status {status}"),
             Self::Failed(None) => write!(f, "{GETENT} was ended by a signal"),
+            Self::TooLong => write!(f, "{GETENT} printed too much"),
         }
     }
 }
 
-/// What getent(1) prints of a database (`passwd`, `group`, `initgroups`) for this key, as text; `None` where it knows
-/// none. What cannot be a key is not asked for, and without time nobody is asked.
+/// The line that getent(1) prints of a database (`passwd`, `group`, `initgroups`) for this key, as text; `None` where it
+/// knows none. Only the first: a user of LDAP can have line breaks in what describes him. What cannot be a key is not asked for, and without time nobody is asked.
 ///
 /// # Errors
 /// No answer within the limit, or getent(1) could not answer.
@@ -82,7 +86,8 @@ pub(crate) fn entry(
     let mut question = Question::start(database, key, Ok)?;
     loop {
         if let Some(answer) = question.answer() {
-            return answer;
+            let line = |said: String| said.lines().next().map(str::to_owned);
+            return answer.map(|said| said.and_then(line));
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -96,12 +101,12 @@ pub(crate) fn entry(
 }
 
 /// The addresses of a host, in the order of `getaddrinfo(3)`, asked for as long as the caller waits; none where
-/// nobody knows the name. Where getent(1) cannot be started, those that the C library finds, however long that takes.
+/// nobody knows the name. Where getent(1) cannot be started, those that the C library finds.
 ///
 /// # Errors
 /// getent(1) could not answer, and the C library finds none.
 pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceError> {
-    if let Ok(address) = host.parse() {
+    if let Some(address) = address(host) {
         return Ok(vec![address]);
     }
     if !is_key(host) {
@@ -110,13 +115,24 @@ pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceErro
     let mut question = match Question::start("ahosts", host, ffi::watch) {
         Ok(question) => question,
         Err(reason) => {
-            let found = (host, 0).to_socket_addrs().map_err(|_| reason)?;
-            return Ok(found.map(|found| found.ip()).collect());
+            let asked = host.to_owned();
+            let ask = move || {
+                let found = (asked.as_str(), 0).to_socket_addrs()?;
+                Ok(found.map(|found| found.ip()).collect())
+            };
+            let found: Option<io::Result<_>> = bounded::in_thread(Duration::MAX, ask).await;
+            return found.and_then(Result::ok).ok_or(reason);
         }
     };
     loop {
         if let Some(answer) = question.answer() {
-            return answer.map(|said| addresses_in(&said.unwrap_or_default()));
+            let found = addresses_in(&answer?.unwrap_or_default());
+            return Ok(if found.iter().all(IpAddr::is_loopback) {
+                let hosts = std::fs::read(HOSTS).unwrap_or_default();
+                with_loopback(found, &String::from_utf8_lossy(&hosts), host)
+            } else {
+                found
+            });
         }
         match &question.output {
             Some(output) => {
@@ -134,15 +150,48 @@ fn addresses_in(said: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for line in said.lines() {
         let word = line.split_whitespace().next().unwrap_or_default();
-        // An address that is valid on one link names its interface behind it.
-        let address = word.split('%').next().unwrap_or_default().parse();
-        if let Ok(address) = address
+        if let Some(address) = address(word)
             && !found.contains(&address)
         {
             found.push(address);
         }
     }
     found
+}
+
+/// Those of a name of this machine, by its list of hosts (`hosts(5)`). getent(1) asks with AI_ADDRCONFIG
+/// (`getaddrinfo(3)`): on a machine whose only address of IPv6 is `::1` it finds none of IPv6, and `127.0.0.1` where the
+/// list has `::1`; on one whose only address of IPv4 is `127.0.0.1`, none of IPv4.
+fn with_loopback(mut found: Vec<IpAddr>, hosts: &str, host: &str) -> Vec<IpAddr> {
+    let mut listed = Vec::new();
+    for line in hosts.lines() {
+        let mut words = line
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
+        let ip = words.next().and_then(address).filter(IpAddr::is_loopback);
+        if let Some(ip) = ip.filter(|_| words.any(|name| name.eq_ignore_ascii_case(host))) {
+            listed.push(ip);
+        }
+    }
+    if !listed.is_empty() && !listed.iter().any(IpAddr::is_ipv4) {
+        found.retain(IpAddr::is_ipv6);
+    }
+    for ip in listed {
+        if !found.contains(&ip) {
+            found.push(ip);
+        }
+    }
+    found.sort_by_key(IpAddr::is_ipv4);
+    found
+}
+
+/// An address. One that is valid on one link can name its interface behind it. Where the machine has no address of IPv4,
+/// getent(1) writes one of IPv4 as one of IPv6 (AI_V4MAPPED, `getaddrinfo(3)`).
+fn address(text: &str) -> Option<IpAddr> {
+    let address: IpAddr = text.split('%').next()?.parse().ok()?;
+    Some(address.to_canonical())
 }
 
 /// Whether getent(1) takes it for a key: not for an option, and not for a number that is none (`strtoul(3)`).
@@ -160,7 +209,7 @@ fn is_readable(pipe: &impl AsFd, limit: Duration) -> bool {
     poll(&mut watched, limit).is_ok_and(|ready| ready > 0)
 }
 
-/// A question that is being answered. Dropped, its process is killed.
+/// A question that is being answered. Dropped, its process is killed, and what that has started.
 #[derive(Debug)]
 struct Question<F> {
     child: Child,
@@ -180,7 +229,10 @@ impl<F: AsFd> Question<F> {
             let output = watch(reader)?;
             let mut getent = Command::new(GETENT);
             getent.args([database, key]);
-            ffi::detach(&mut getent, Some(Arc::new(File::from(writer))), None);
+            // A module's complaints are no answer; /dev/null would take one more descriptor.
+            getent.stdout(writer).stderr(Stdio::inherit());
+            ffi::apart(&mut getent);
+            signals::keep_children();
             let child = getent.spawn()?;
             Ok(Self {
                 child,
@@ -203,9 +255,11 @@ impl<F: AsFd> Question<F> {
             let mut bytes = [0; 4096];
             let count = nix::unistd::read(&output, &mut bytes).unwrap_or_default();
             if count > 0 {
-                let left = MOST_KEPT - self.said.len();
-                self.said.extend(&bytes[..count.min(left)]);
+                self.said.extend(&bytes[..count]);
                 self.output = Some(output);
+            }
+            if self.said.len() > LONGEST {
+                return Some(Err(NameServiceError::TooLong));
             }
         }
         if self.output.is_some() {
@@ -227,9 +281,12 @@ impl<F: AsFd> Question<F> {
 
 impl<F> Drop for Question<F> {
     fn drop(&mut self) {
-        // Neither does anything to a process that has been waited for.
-        let _ = self.child.kill();
-        let _ = self.child.try_wait();
+        // As long as it has not been waited for, its ID is nobody else's, and so is its group's.
+        if self.output.is_some() || matches!(self.child.try_wait(), Ok(None)) {
+            let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX));
+            let _ = killpg(group, Signal::SIGKILL);
+            let _ = self.child.try_wait();
+        }
     }
 }
 
@@ -243,7 +300,7 @@ mod tests {
     #[test]
     fn what_the_name_services_know_is_found() {
         let root = entry("passwd", "root", LONG).unwrap().unwrap();
-        assert!(root.starts_with("root:") && root.ends_with('\n'), "{root}");
+        assert!(root.starts_with("root:") && !root.contains('\n'), "{root}");
         assert_eq!(entry("passwd", "0", LONG).unwrap().unwrap(), root);
         assert_eq!(entry("passwd", "no-such-user-here", LONG), Ok(None));
     }
@@ -269,14 +326,37 @@ mod tests {
     async fn a_host_has_its_addresses_once() {
         let local = addresses("localhost").await.unwrap();
         assert!(!local.is_empty() && local.iter().all(IpAddr::is_loopback));
-        for (host, expected) in [("::1", "::1"), ("127.0.0.9", "127.0.0.9")] {
+        for (host, expected) in [
+            ("::1", "::1"),
+            ("127.0.0.9", "127.0.0.9"),
+            ("fe80::1%lo", "fe80::1"),
+        ] {
             assert_eq!(addresses(host).await, Ok(vec![expected.parse().unwrap()]));
         }
         assert_eq!(addresses("-x").await, Ok(vec![]));
         let printed = "::1             STREAM localhost\n::1             DGRAM  \n\
-                       fe80::2%eth0    STREAM \n127.0.0.1       STREAM \nnss_x: warning\n";
+                       fe80::2%eth0    STREAM \n::ffff:127.0.0.1 STREAM \nnss_x: warning\n";
         let expected: [IpAddr; 3] = ["::1", "fe80::2", "127.0.0.1"].map(|one| one.parse().unwrap());
         assert_eq!(addresses_in(printed), expected);
+    }
+
+    #[test]
+    fn a_name_of_this_machine_has_the_loopback_addresses_that_are_listed() {
+        let hosts = "# 127.0.0.9 localhost\n127.0.0.1 localhost # ::2 only6\n::1 LOCALHOST only6\n\
+                     fe80::1%lo only6\n127.0.0.1 only4\n10.0.0.1 other localhost\nrubbish only4\n";
+        for (host, found, expected) in [
+            ("localhost", "127.0.0.1", "::1 127.0.0.1"),
+            ("localhost", "::1", "::1 127.0.0.1"),
+            ("only6", "127.0.0.1", "::1"),
+            ("only4", "", "127.0.0.1"),
+            ("only4", "::1", "::1 127.0.0.1"),
+            ("unknown", "", ""),
+            ("elsewhere", "127.0.0.1", "127.0.0.1"),
+        ] {
+            let parse = |text: &str| addresses_in(&text.replace(' ', "\n"));
+            let merged = with_loopback(parse(found), hosts, host);
+            assert_eq!(merged, parse(expected), "{host} {found}");
+        }
     }
 
     #[test]

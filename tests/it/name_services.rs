@@ -1,9 +1,10 @@
 //! The name services, asked through getent(1): another one is mounted in its place.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::rig::machine::bind;
+use crate::rig::machine::{MYVNC, PORT, bind, on_own_machine};
 use crate::rig::{Site, in_private_namespace, run, wait_until};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -35,6 +36,7 @@ fn a_host_that_only_the_name_services_know_is_asked() {
         replace_getent(&site, 0o755, known);
         let healthy = run(&mut check(&site, "myvnc.ldap"));
         assert_eq!(healthy.code(), Some(0), "{}", site.log());
+        assert!(site.log().contains("Server is healthy"), "{}", site.log());
         run(&mut check(&site, "nobody.ldap"));
         let reason = "Connection error: cannot resolve nobody.ldap: `getent ahosts nobody.ldap` finds no address";
         assert!(site.log().contains(reason), "{}", site.log());
@@ -65,6 +67,7 @@ fn where_getent_cannot_be_run_the_c_library_is_asked() {
         replace_getent(&site, 0o644, "");
         let healthy = run(&mut check(&site, "localhost"));
         assert_eq!(healthy.code(), Some(0), "{}", site.log());
+        assert!(site.log().contains("Server is healthy"), "{}", site.log());
         run(&mut check(&site, "nonexistent.invalid"));
         let reason =
             "cannot resolve nonexistent.invalid: cannot run /usr/bin/getent: Permission denied";
@@ -93,5 +96,137 @@ fn a_getent_that_fails_is_named() {
             let reason = format!("Connection error: cannot resolve myvnc.ldap: {reason}");
             assert!(log.contains(&reason), "{script}: {log}");
         }
+    });
+}
+
+#[test]
+fn an_answer_without_end_is_cut_off() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        replace_getent(&site, 0o755, "exec cat /dev/zero");
+        let checked = run(&mut check(&site, "myvnc.ldap"));
+        let reason = "cannot resolve myvnc.ldap: /usr/bin/getent printed too much";
+        assert!(site.log().contains(reason), "{}", site.log());
+        assert!(checked.took < Duration::from_secs(30));
+    });
+}
+
+#[test]
+fn what_getent_has_started_is_killed_with_it() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let asked = site.path("asked");
+        let began = Instant::now();
+        let script = format!("sleep 77 & echo $! >{}; wait", asked.display());
+        replace_getent(&site, 0o755, &script);
+        run(&mut check(&site, "myvnc.ldap"));
+        let pid = fs::read_to_string(&asked).unwrap();
+        let pid = Pid::from_raw(pid.trim().parse().unwrap());
+        wait_until("it is gone", || kill(pid, None) == Err(Errno::ESRCH));
+        assert!(began.elapsed() < Duration::from_secs(60), "by itself");
+    });
+}
+
+#[test]
+fn a_parent_that_ignores_its_children_hides_no_answer() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let _server = site.start();
+        let monitor = check(&site, "localhost");
+        let mut ignoring = Command::new("env");
+        ignoring.arg("--ignore-signal=CHLD");
+        ignoring.arg(monitor.get_program()).args(monitor.get_args());
+        run(&mut ignoring);
+        assert!(site.log().contains("Server is healthy"), "{}", site.log());
+    });
+}
+
+#[test]
+fn the_last_of_a_thousand_addresses_counts() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let _server = site.start();
+        let many = "for i in $(seq 1000); do printf \"127.7.$((i / 250)).$((i % 250 + 1)) %s\\n\" \
+                    'STREAM a.name.of.medium.length' DGRAM RAW; done\n\
+                    printf '127.0.0.1       %s\\n' STREAM DGRAM RAW";
+        replace_getent(&site, 0o755, many);
+        let mut monitor = check(&site, "myvnc.ldap");
+        run(monitor.args(["--timeout", "20"]));
+        assert!(site.log().contains("Server is healthy"), "{}", site.log());
+    });
+}
+
+#[test]
+fn a_c_library_that_waits_for_dns_does_not_hold_up_the_run() {
+    on_own_machine(MYVNC, |machine| {
+        // It receives the questions and answers none.
+        let _dns = std::net::UdpSocket::bind("127.0.0.53:53").unwrap();
+        let [resolv, getent] = ["resolv", "getent"].map(|name| machine.path(name));
+        fs::write(
+            &resolv,
+            "nameserver 127.0.0.53\noptions timeout:15 attempts:1\n",
+        )
+        .unwrap();
+        bind(&resolv, "/etc/resolv.conf".as_ref());
+        fs::write(&getent, "").unwrap();
+        bind(&getent, "/usr/bin/getent".as_ref());
+        let mut monitor = machine.monitor();
+        monitor.args(["--dry-run", "--url", "http://myvnc.example:9143"]);
+        let ran = machine.run(&mut monitor);
+        assert!(ran.log.contains("(resolving the name)"), "{ran:?}");
+        assert!(ran.run.took < Duration::from_secs(10), "{ran:?}");
+    });
+}
+
+#[test]
+fn a_name_of_this_machine_has_its_addresses_of_both_kinds() {
+    on_own_machine(MYVNC, |machine| {
+        // Beside the loopback addresses, the machine has one of this kind alone.
+        for (only, listens) in [
+            ("10.9.9.9/32", format!("[::1]:{PORT}")),
+            ("2001:db8::9/128", format!("127.0.0.1:{PORT}")),
+        ] {
+            let ip = |verb| {
+                let mut ip = Command::new("ip");
+                let done = ip.args(["addr", verb, only, "dev", "lo"]).status();
+                assert!(done.unwrap().success());
+            };
+            ip("add");
+            machine.ours.configure(&format!("listen = {listens}"));
+            let server = machine.ours.start();
+            let mut monitor = machine.patient_monitor();
+            let url = format!("http://localhost:{PORT}");
+            monitor.args(["--dry-run", "--url", &url]);
+            let ran = machine.run(&mut monitor);
+            assert!(ran.log.contains("Server is healthy"), "{only}: {ran:?}");
+            drop(server);
+            ip("del");
+        }
+    });
+}
+
+#[test]
+fn a_question_does_not_outlive_a_monitor_that_is_killed() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let asked = site.path("asked");
+        let hangs = format!("echo $$ >{}\nexec sleep 77", asked.display());
+        replace_getent(&site, 0o755, &hangs);
+        let began = Instant::now();
+        let mut monitor = check(&site, "myvnc.ldap");
+        monitor.args(["--timeout", "70"]).stderr(Stdio::null());
+        let mut monitor = monitor.spawn().unwrap();
+        let mut pid = None;
+        wait_until("getent is asked", || {
+            let said = fs::read_to_string(&asked).unwrap_or_default();
+            pid = said.trim().parse().map(Pid::from_raw).ok();
+            pid.is_some()
+        });
+        monitor.kill().unwrap();
+        monitor.wait().unwrap();
+        wait_until("it is gone", || {
+            kill(pid.unwrap(), None) == Err(Errno::ESRCH)
+        });
+        assert!(began.elapsed() < Duration::from_secs(60), "by itself");
     });
 }

@@ -138,6 +138,46 @@ fn a_user_and_groups_that_only_the_name_services_know() {
 }
 
 #[test]
+fn a_user_who_writes_lines_into_an_account_becomes_nobody_else() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    // A comment of LDAP (gecos), which its user may change, with a line break in it.
+    let uid = USER + 100;
+    let ldap = format!(
+        "[ \"$1\" = passwd ] || exit 2\n\
+         printf '%s\\n' 'ldapuser:*:{uid}:{GROUP}:x' 'ldapuser:*:{uid}:0::/:/bin/sh' ':/home/ldap:/bin/sh'"
+    );
+    let before = with_getent(&accounts, &ldap);
+    let before: Vec<&str> = before.iter().map(String::as_str).collect();
+    let options = ["--run-as", "ldapuser"];
+    let refused = accounts.run(&before, Path::new("/"), "id", &options);
+    assert_eq!(refused.code(), Some(2), "{}", accounts.output());
+    assert!(
+        refused.stderr.contains("ldapuser: no such user"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn what_the_name_services_complain_of_is_no_answer() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let complains = "echo 'nss_x: 7 of 8 servers do not answer' >&2\n\
+                     [ \"$1\" = initgroups ] || exit 2\n\
+                     echo 'vnctest     3141600 3141700'\n\
+                     echo 'nss_x: tried 0 again' >&2";
+    let before = with_getent(&accounts, complains);
+    let before: Vec<&str> = before.iter().map(String::as_str).collect();
+    let options = ["--run-as", "vnctest"];
+    accounts.run(&before, Path::new("/"), "id -G; exit 3", &options);
+    let expected = format!("{GROUP} 3141600 3141700\n");
+    assert_eq!(accounts.output(), expected, "{}", accounts.0.log());
+}
+
+#[test]
 fn where_the_name_services_do_not_answer_nothing_is_run() {
     let Some(accounts) = Accounts::new() else {
         return;
@@ -332,6 +372,23 @@ fn hazard_33_sixteen_descriptors_are_enough() {
         assert!(!server.is_alive());
         assert!(site.answers(), "{limit}");
     }
+}
+
+#[test]
+fn hazard_33_sixteen_descriptors_are_enough_for_another_user() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let limited = [
+        "bash",
+        "-c",
+        "exec 9</dev/null; ulimit -n 16; exec \"$@\"",
+        "bash",
+    ];
+    let options = ["--run-as", "vnctest"];
+    accounts.run(&limited, Path::new("/"), "id -u; exit 3", &options);
+    let expected = format!("{USER}\n");
+    assert_eq!(accounts.output(), expected, "{}", accounts.0.log());
 }
 
 #[test]
