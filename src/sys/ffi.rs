@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -181,23 +182,6 @@ pub(crate) fn detach(command: &mut Command, output: Option<Arc<File>>, user: Opt
     }
 }
 
-/// Lets the command run in a session of its own, with no signal blocked and no descriptor of ours but those that it is
-/// given as stdin, stdout and stderr. It is killed when the thread that starts it has ended, however that ends
-/// (`PR_SET_PDEATHSIG(2const)`).
-pub(crate) fn apart(command: &mut Command) {
-    // SAFETY: between fork and exec the closure makes only system calls that are async-signal-safe
-    // (close_range, getrlimit, fcntl, setsid, prctl, pthread_sigmask), and allocates and frees nothing.
-    unsafe {
-        command.pre_exec(|| {
-            close_on_exec();
-            nix::unistd::setsid()?;
-            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-            unblock();
-            Ok(())
-        });
-    }
-}
-
 /// Lets the command run with no signal blocked.
 pub(crate) fn with_no_signal_blocked(command: &mut Command) {
     // SAFETY: between fork and exec the closure makes only an async-signal-safe call (pthread_sigmask).
@@ -252,6 +236,36 @@ pub(crate) unsafe fn fork(keep: OwnedFd, work: impl FnOnce(OwnedFd)) -> io::Resu
             unsafe { libc::_exit(0) }
         }
     }
+}
+
+/// What comes before the errno in the output of a program that could not be executed.
+pub(crate) const NOT_EXECUTED: u8 = 0;
+
+/// Runs a program (its path, then its arguments) in a session of its own, with no signal blocked and no descriptor of
+/// ours but `output`, its stdout. It is killed when the thread that starts it has ended, however that ends
+/// (`PR_SET_PDEATHSIG(2const)`). Unlike `Command`, this does not wait until it is executed, which takes for ever on a disk
+/// that does not answer; where it cannot be, the output is `NOT_EXECUTED` and the errno.
+///
+/// # Errors
+/// As `fork(2)`.
+pub(crate) fn execute(words: &[CString], output: OwnedFd) -> io::Result<Pid> {
+    let run = |output: OwnedFd| {
+        // SAFETY: nothing owns the standard descriptors here; stdin is /dev/null, to be closed by exec(2).
+        unsafe {
+            libc::fcntl(libc::STDIN_FILENO, libc::F_SETFD, 0);
+            libc::dup2(output.as_raw_fd(), libc::STDOUT_FILENO);
+        }
+        let _ = nix::unistd::setsid();
+        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+        default_action(libc::SIGPIPE);
+        unblock();
+        let program = words.first().map_or(c"", CString::as_c_str);
+        let Err(errno) = nix::unistd::execv(program, words);
+        let errno = u8::try_from(errno as i32).unwrap_or_default();
+        let _ = nix::unistd::write(output, &[NOT_EXECUTED, errno]);
+    };
+    // SAFETY: `run` makes system calls, and allocates for execv.
+    unsafe { fork(output, run) }
 }
 
 /// Closes every other descriptor (`close_range(2)`, Linux 5.9), the standard ones too.

@@ -2,17 +2,18 @@
 //! that does not answer, and modules of any package: they run in a process that can be killed, and not in this one,
 //! which needs no C library for them.
 
+use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
 use super::{bounded, ffi, signals};
@@ -112,18 +113,22 @@ pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceErro
     if !is_key(host) {
         return Ok(Vec::new());
     }
-    let mut question = match Question::start("ahosts", host, ffi::watch) {
-        Ok(question) => question,
-        Err(reason) => {
+    match ask_for_addresses(host).await {
+        Err(reason @ NameServiceError::NotStarted(_)) => {
             let asked = host.to_owned();
             let ask = move || {
                 let found = (asked.as_str(), 0).to_socket_addrs()?;
                 Ok(found.map(|found| found.ip()).collect())
             };
             let found: Option<io::Result<_>> = bounded::in_thread(Duration::MAX, ask).await;
-            return found.and_then(Result::ok).ok_or(reason);
+            found.and_then(Result::ok).ok_or(reason)
         }
-    };
+        answer => answer,
+    }
+}
+
+async fn ask_for_addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceError> {
+    let mut question = Question::start("ahosts", host, ffi::watch)?;
     loop {
         if let Some(answer) = question.answer() {
             let found = addresses_in(&answer?.unwrap_or_default());
@@ -212,7 +217,9 @@ fn is_readable(pipe: &impl AsFd, limit: Duration) -> bool {
 /// A question that is being answered. Dropped, its process is killed, and what that has started.
 #[derive(Debug)]
 struct Question<F> {
-    child: Child,
+    pid: Pid,
+    /// Whether it has ended and was waited for.
+    is_over: bool,
     /// The pipe that it prints to; none once it has closed that.
     output: Option<F>,
     said: Vec<u8>,
@@ -225,17 +232,14 @@ impl<F: AsFd> Question<F> {
         watch: impl FnOnce(OwnedFd) -> io::Result<F>,
     ) -> Result<Self, NameServiceError> {
         let begin = || {
+            let words = [GETENT, database, key].map(CString::new);
+            let words = words.into_iter().collect::<Result<Vec<_>, _>>()?;
             let (reader, writer): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC)?;
             let output = watch(reader)?;
-            let mut getent = Command::new(GETENT);
-            getent.args([database, key]);
-            // A module's complaints are no answer; /dev/null would take one more descriptor.
-            getent.stdout(writer).stderr(Stdio::inherit());
-            ffi::apart(&mut getent);
             signals::keep_children();
-            let child = getent.spawn()?;
             Ok(Self {
-                child,
+                pid: ffi::execute(&words, writer)?,
+                is_over: false,
                 output: Some(output),
                 said: Vec::new(),
             })
@@ -265,11 +269,16 @@ impl<F: AsFd> Question<F> {
         if self.output.is_some() {
             return None;
         }
-        let status = match self.child.try_wait() {
-            Ok(None) => return None,
-            Ok(Some(status)) => status.code(),
-            Err(_) => None,
+        let status = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return None,
+            Ok(WaitStatus::Exited(_, status)) => Some(status),
+            _ => None,
         };
+        self.is_over = true;
+        if let [ffi::NOT_EXECUTED, errno] = self.said[..] {
+            let errno = Errno::from_raw(errno.into());
+            return Some(Err(NameServiceError::NotStarted(errno)));
+        }
         let said = String::from_utf8_lossy(&self.said);
         Some(match status {
             Some(0) => Ok(Some(said.into_owned())),
@@ -282,10 +291,10 @@ impl<F: AsFd> Question<F> {
 impl<F> Drop for Question<F> {
     fn drop(&mut self) {
         // As long as it has not been waited for, its ID is nobody else's, and so is its group's.
-        if self.output.is_some() || matches!(self.child.try_wait(), Ok(None)) {
-            let group = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX));
-            let _ = killpg(group, Signal::SIGKILL);
-            let _ = self.child.try_wait();
+        if !self.is_over {
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = killpg(self.pid, Signal::SIGKILL);
+            let _ = waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
         }
     }
 }
@@ -362,7 +371,7 @@ mod tests {
     #[test]
     fn a_question_that_is_given_up_leaves_no_process() {
         let question = Question::start("passwd", "root", Ok).unwrap();
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(question.child.id()).unwrap());
+        let pid = question.pid;
         // Its output is not read, and it may have ended or not.
         drop(question);
         let began = Instant::now();

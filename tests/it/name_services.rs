@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::rig::dead_disk::DeadDisk;
 use crate::rig::machine::{MYVNC, PORT, bind, on_own_machine};
-use crate::rig::{Site, in_private_namespace, run, wait_until};
+use crate::rig::{Site, in_private_namespace, run, skip, wait_until};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -228,5 +229,18 @@ fn a_question_does_not_outlive_a_monitor_that_is_killed() {
             kill(pid.unwrap(), None) == Err(Errno::ESRCH)
         });
         assert!(began.elapsed() < Duration::from_secs(60), "by itself");
+    });
+}
+
+#[test]
+fn a_getent_on_a_disk_that_does_not_answer_does_not_hold_up_the_run() {
+    on_own_machine(MYVNC, |machine| {
+        let Some(_dead) = DeadDisk::mount_file("/usr/bin/getent".as_ref()) else {
+            return skip("no file system in user space can be mounted here");
+        };
+        let mut monitor = machine.monitor();
+        monitor.args(["--dry-run", "--url", "http://localhost:9143"]);
+        let ran = machine.run(&mut monitor);
+        assert!(ran.log.contains("(resolving the name)"), "{ran:?}");
     });
 }
