@@ -59,16 +59,19 @@ impl Account {
     /// The account of that user ID. One without an account has the group `gid` alone.
     ///
     /// # Errors
-    /// Why the name services gave no answer.
+    /// Why the name services gave no answer; also where they know no account, and LDAP or the like may have one.
     pub(crate) fn of(uid: Uid, gid: Gid) -> Result<Self, NameServiceError> {
-        let account = by_uid(uid)?;
-        Ok(account.unwrap_or_else(|| Self {
-            name: None,
-            uid,
-            gid,
-            home: "/".into(),
-            shell: SHELL.into(),
-        }))
+        match by_uid(uid)? {
+            Some(account) => Ok(account),
+            None if name_services::know_all_users() => Ok(Self {
+                name: None,
+                uid,
+                gid,
+                home: "/".into(),
+                shell: SHELL.into(),
+            }),
+            None => Err(NameServiceError::Unknown),
+        }
     }
 
     /// Supplementary groups, with the primary one, as `initgroups(3)` sets them; none without an account. Only the

@@ -20,6 +20,10 @@ use super::{bounded, ffi, signals};
 use crate::defaults::GETENT;
 use crate::text::{errno_text, seconds};
 
+/// Which name services there are (`nsswitch.conf(5)`).
+const SERVICES: &str = "/etc/nsswitch.conf";
+/// Those that read files of this machine, or ask its systemd, and are always there.
+const LOCAL: [&str; 6] = ["files", "compat", "db", "altfiles", "extrausers", "systemd"];
 /// The names of this machine, among others (`hosts(5)`).
 const HOSTS: &str = "/etc/hosts";
 /// Its exit status for a key that nobody knows.
@@ -40,6 +44,8 @@ pub(crate) enum NameServiceError {
     Failed(Option<i32>),
     /// It printed more than any answer has.
     TooLong,
+    /// They know no such user. getent(1) says the same of a service that is down.
+    Unknown,
 }
 
 impl NameServiceError {
@@ -63,6 +69,9 @@ impl fmt::Display for NameServiceError {
             Self::Failed(Some(status)) => write!(f, "{GETENT} exited with status {status}"),
             Self::Failed(None) => write!(f, "{GETENT} was ended by a signal"),
             Self::TooLong => write!(f, "{GETENT} printed too much"),
+            Self::Unknown => {
+                f.write_str("the name services know no such user, or one of them is down")
+            }
         }
     }
 }
@@ -99,6 +108,22 @@ pub(crate) fn entry(
             None => std::thread::sleep(POLL),
         }
     }
+}
+
+/// Whether a user that the name services do not know has no account: all of those for users are local.
+pub(crate) fn know_all_users() -> bool {
+    std::fs::read(SERVICES).map_or(true, |text| are_local(&String::from_utf8_lossy(&text)))
+}
+
+fn are_local(services: &str) -> bool {
+    let lines = services.lines().filter_map(|line| line.split('#').next());
+    let mut services = lines.filter_map(|line| line.trim().strip_prefix("passwd:"));
+    services.next().is_none_or(|services| {
+        // Between brackets stands what to do after a service.
+        let names = services.split('[').flat_map(|part| part.rsplit(']').next());
+        let mut names = names.flat_map(str::split_whitespace);
+        names.all(|name| LOCAL.contains(&name))
+    })
 }
 
 /// The addresses of a host, in the order of `getaddrinfo(3)`, asked for as long as the caller waits; none where
@@ -312,6 +337,27 @@ mod tests {
         assert!(root.starts_with("root:") && !root.contains('\n'), "{root}");
         assert_eq!(entry("passwd", "0", LONG).unwrap().unwrap(), root);
         assert_eq!(entry("passwd", "no-such-user-here", LONG), Ok(None));
+    }
+
+    #[test]
+    fn a_service_of_another_machine_may_know_more_users() {
+        for (services, expected) in [
+            ("passwd: files systemd\ngroup: files sss\n", true),
+            ("passwd:files # sss\n", true),
+            (
+                "passwd: files [ !UNAVAIL=return SUCCESS=merge ] systemd\n",
+                true,
+            ),
+            ("hosts: files dns\n#passwd: sss\n", true),
+            ("", true),
+            ("passwd: sss files systemd\n", false),
+            (
+                "group: files\n  passwd:\tfiles [SUCCESS=return] ldap\n",
+                false,
+            ),
+        ] {
+            assert_eq!(are_local(services), expected, "{services}");
+        }
     }
 
     #[test]

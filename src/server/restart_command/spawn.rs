@@ -18,6 +18,7 @@ use crate::sys::account::{self, Account};
 use crate::sys::descriptors::{self, Spare};
 use crate::sys::ffi::{self, Credentials};
 use crate::sys::files;
+use crate::sys::name_services::NameServiceError;
 use crate::sys::pidfd::Pidfd;
 
 /// Lines of the end of a failed command's output that are logged, at most.
@@ -155,8 +156,11 @@ fn is_final(reason: &io::Error) -> bool {
 
 /// Who the command is to become.
 fn credentials(account: &Account) -> io::Result<Credentials> {
-    let groups = account.groups().map_err(|reason| {
-        io::Error::other(format!("the groups of {}: {reason}", account.shown()))
+    let groups = account.groups().map_err(|reason| match reason {
+        NameServiceError::NotStarted(errno) if descriptors::is_for_descriptors(&errno.into()) => {
+            too_few(&errno.into())
+        }
+        reason => io::Error::other(format!("the groups of {}: {reason}", account.shown())),
     })?;
     Ok(Credentials {
         uid: account.uid,
