@@ -120,7 +120,9 @@ fn are_local(services: &str) -> bool {
     let mut services = lines.filter_map(|line| line.trim().strip_prefix("passwd:"));
     services.next().is_none_or(|services| {
         // Between brackets stands what to do after a service.
-        let names = services.split('[').flat_map(|part| part.rsplit(']').next());
+        let names = services
+            .split('[')
+            .filter_map(|part| part.rsplit(']').next());
         let mut names = names.flat_map(str::split_whitespace);
         names.all(|name| LOCAL.contains(&name))
     })
