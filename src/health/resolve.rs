@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use url::{Host, Url};
 
 use super::check_error::CheckError;
-use crate::sys::name_services;
+use crate::sys::hosts;
 
 /// The address in a URL that names its host by one.
 pub(super) fn literal(url: &Url) -> Option<IpAddr> {
@@ -22,7 +22,7 @@ pub(super) async fn resolve(host: &str) -> Result<Vec<IpAddr>, CheckError> {
         host: host.to_owned(),
         reason,
     };
-    match name_services::addresses(host).await {
+    match hosts::addresses(host).await {
         Ok(found) if found.is_empty() => {
             Err(failed(format!("`getent ahosts {host}` finds no address")))
         }

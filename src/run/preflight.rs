@@ -26,7 +26,8 @@ use crate::server::select::{self, Asked, Facts, Selection};
 use crate::server::stop::ProcessHandle;
 use crate::sys::account::{Account, name_of};
 use crate::sys::bounded;
-use crate::sys::name_services::{self, NameServiceError};
+use crate::sys::hosts;
+use crate::sys::name_services::NameServiceError;
 use crate::sys::signals;
 use crate::text::errno_text;
 
@@ -104,8 +105,7 @@ impl Run<'_> {
         };
         let ips = match &config.host {
             Some(host) if config.port.is_some() => {
-                let resolving =
-                    tokio::time::timeout(RESOLVE_TIMEOUT, name_services::addresses(host));
+                let resolving = tokio::time::timeout(RESOLVE_TIMEOUT, hosts::addresses(host));
                 let found = resolving.await.ok().and_then(Result::ok);
                 found.unwrap_or_default()
             }

@@ -5,7 +5,6 @@
 use std::ffi::CString;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
-use super::{bounded, ffi, signals};
+use super::{ffi, signals};
 use crate::defaults::GETENT;
 use crate::text::{errno_text, seconds};
 
@@ -24,14 +23,12 @@ use crate::text::{errno_text, seconds};
 const SERVICES: &str = "/etc/nsswitch.conf";
 /// Those that read files of this machine, or ask its systemd, and are always there.
 const LOCAL: [&str; 6] = ["files", "compat", "db", "altfiles", "extrausers", "systemd"];
-/// The names of this machine, among others (`hosts(5)`).
-const HOSTS: &str = "/etc/hosts";
-/// Its exit status for a key that nobody knows.
+/// getent's exit status for a key that nobody knows.
 const UNKNOWN: i32 = 2;
 /// The longest answer, in bytes: more than 65,536 groups or 5,000 addresses take. One that is longer ends the question.
 const LONGEST: usize = 1 << 20;
 /// How often its end is looked for, once it has closed its output.
-const POLL: Duration = Duration::from_millis(1);
+pub(super) const POLL: Duration = Duration::from_millis(1);
 
 /// Why the name services gave no answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,8 +73,9 @@ impl fmt::Display for NameServiceError {
     }
 }
 
-/// The line that getent(1) prints of a database (`passwd`, `group`, `initgroups`) for this key, as text; `None` where it
-/// knows none. Only the first: a user of LDAP can have line breaks in what describes him. What cannot be a key is not asked for, and without time nobody is asked.
+/// The line that getent(1) prints of a database (`passwd`, `group`, `initgroups`) for this key; `None` where nobody knows
+/// it. Only the first: the comment of a user of LDAP can have line breaks. What cannot be a key is not asked for, and
+/// without time nobody is asked.
 ///
 /// # Errors
 /// No answer within the limit, or getent(1) could not answer.
@@ -128,106 +126,8 @@ fn are_local(services: &str) -> bool {
     })
 }
 
-/// The addresses of a host, in the order of `getaddrinfo(3)`, asked for as long as the caller waits; none where
-/// nobody knows the name. Where getent(1) cannot be started, those that the C library finds.
-///
-/// # Errors
-/// getent(1) could not answer, and the C library finds none.
-pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceError> {
-    if let Some(address) = address(host) {
-        return Ok(vec![address]);
-    }
-    if !is_key(host) {
-        return Ok(Vec::new());
-    }
-    match ask_for_addresses(host).await {
-        Err(reason @ NameServiceError::NotStarted(_)) => {
-            let asked = host.to_owned();
-            let ask = move || {
-                let found = (asked.as_str(), 0).to_socket_addrs()?;
-                Ok(found.map(|found| found.ip()).collect())
-            };
-            let found: Option<io::Result<_>> = bounded::in_thread(Duration::MAX, ask).await;
-            found.and_then(Result::ok).ok_or(reason)
-        }
-        answer => answer,
-    }
-}
-
-async fn ask_for_addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceError> {
-    let mut question = Question::start("ahosts", host, ffi::watch)?;
-    loop {
-        if let Some(answer) = question.answer() {
-            let found = addresses_in(&answer?.unwrap_or_default());
-            return Ok(if found.iter().all(IpAddr::is_loopback) {
-                let hosts = std::fs::read(HOSTS).unwrap_or_default();
-                with_loopback(found, &String::from_utf8_lossy(&hosts), host)
-            } else {
-                found
-            });
-        }
-        match &question.output {
-            Some(output) => {
-                if let Ok(mut ready) = output.readable().await {
-                    ready.clear_ready();
-                }
-            }
-            None => tokio::time::sleep(POLL).await,
-        }
-    }
-}
-
-/// The addresses that `getent ahosts` has printed: each once for every type of socket.
-fn addresses_in(said: &str) -> Vec<IpAddr> {
-    let mut found = Vec::new();
-    for line in said.lines() {
-        let word = line.split_whitespace().next().unwrap_or_default();
-        if let Some(address) = address(word)
-            && !found.contains(&address)
-        {
-            found.push(address);
-        }
-    }
-    found
-}
-
-/// Those of a name of this machine, by its list of hosts (`hosts(5)`). getent(1) asks with AI_ADDRCONFIG
-/// (`getaddrinfo(3)`): on a machine whose only address of IPv6 is `::1` it finds none of IPv6, and `127.0.0.1` where the
-/// list has `::1`; on one whose only address of IPv4 is `127.0.0.1`, none of IPv4.
-fn with_loopback(mut found: Vec<IpAddr>, hosts: &str, host: &str) -> Vec<IpAddr> {
-    let mut listed = Vec::new();
-    for line in hosts.lines() {
-        let mut words = line
-            .split('#')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace();
-        let ip = words.next().and_then(address).filter(IpAddr::is_loopback);
-        if let Some(ip) = ip.filter(|_| words.any(|name| name.eq_ignore_ascii_case(host))) {
-            listed.push(ip);
-        }
-    }
-    if !listed.is_empty() && !listed.iter().any(IpAddr::is_ipv4) {
-        found.retain(IpAddr::is_ipv6);
-    }
-    for ip in listed {
-        if !found.contains(&ip) {
-            found.push(ip);
-        }
-    }
-    found.sort_by_key(IpAddr::is_ipv4);
-    found
-}
-
-/// An address. One that is valid on one link can name its interface behind it. Where the machine has no address of IPv4,
-/// getent(1) writes one of IPv4 as one of IPv6 (AI_V4MAPPED, `getaddrinfo(3)`).
-fn address(text: &str) -> Option<IpAddr> {
-    let address: IpAddr = text.split('%').next()?.parse().ok()?;
-    Some(address.to_canonical())
-}
-
 /// Whether getent(1) takes it for a key: not for an option, and not for a number that is none (`strtoul(3)`).
-fn is_key(text: &str) -> bool {
+pub(super) fn is_key(text: &str) -> bool {
     let is_read_as_another = |c: char| c == '-' || c == '+' || c.is_whitespace();
     !text.is_empty()
         && !text.starts_with(is_read_as_another)
@@ -243,17 +143,21 @@ fn is_readable(pipe: &impl AsFd, limit: Duration) -> bool {
 
 /// A question that is being answered. Dropped, its process is killed, and what that has started.
 #[derive(Debug)]
-struct Question<F> {
+pub(super) struct Question<F> {
     pid: Pid,
     /// Whether it has ended and was waited for.
     is_over: bool,
     /// The pipe that it prints to; none once it has closed that.
-    output: Option<F>,
+    pub(super) output: Option<F>,
     said: Vec<u8>,
 }
 
 impl<F: AsFd> Question<F> {
-    fn start(
+    /// Asks. `watch` makes what the output is waited for with.
+    ///
+    /// # Errors
+    /// getent(1) cannot be started.
+    pub(super) fn start(
         database: &str,
         key: &str,
         watch: impl FnOnce(OwnedFd) -> io::Result<F>,
@@ -278,7 +182,7 @@ impl<F: AsFd> Question<F> {
     }
 
     /// Takes what there is to read; the answer, once the process has ended.
-    fn answer(&mut self) -> Option<Result<Option<String>, NameServiceError>> {
+    pub(super) fn answer(&mut self) -> Option<Result<Option<String>, NameServiceError>> {
         while let Some(output) = self
             .output
             .take_if(|output| is_readable(output, Duration::ZERO))
@@ -377,43 +281,6 @@ mod tests {
             answer.unwrap_err().to_string(),
             "/usr/bin/getent exited with status 1"
         );
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_host_has_its_addresses_once() {
-        let local = addresses("localhost").await.unwrap();
-        assert!(!local.is_empty() && local.iter().all(IpAddr::is_loopback));
-        for (host, expected) in [
-            ("::1", "::1"),
-            ("127.0.0.9", "127.0.0.9"),
-            ("fe80::1%lo", "fe80::1"),
-        ] {
-            assert_eq!(addresses(host).await, Ok(vec![expected.parse().unwrap()]));
-        }
-        assert_eq!(addresses("-x").await, Ok(vec![]));
-        let printed = "::1             STREAM localhost\n::1             DGRAM  \n\
-                       fe80::2%eth0    STREAM \n::ffff:127.0.0.1 STREAM \nnss_x: warning\n";
-        let expected: [IpAddr; 3] = ["::1", "fe80::2", "127.0.0.1"].map(|one| one.parse().unwrap());
-        assert_eq!(addresses_in(printed), expected);
-    }
-
-    #[test]
-    fn a_name_of_this_machine_has_the_loopback_addresses_that_are_listed() {
-        let hosts = "# 127.0.0.9 localhost\n127.0.0.1 localhost # ::2 only6\n::1 LOCALHOST only6\n\
-                     fe80::1%lo only6\n127.0.0.1 only4\n10.0.0.1 other localhost\nrubbish only4\n";
-        for (host, found, expected) in [
-            ("localhost", "127.0.0.1", "::1 127.0.0.1"),
-            ("localhost", "::1", "::1 127.0.0.1"),
-            ("only6", "127.0.0.1", "::1"),
-            ("only4", "", "127.0.0.1"),
-            ("only4", "::1", "::1 127.0.0.1"),
-            ("unknown", "", ""),
-            ("elsewhere", "127.0.0.1", "127.0.0.1"),
-        ] {
-            let parse = |text: &str| addresses_in(&text.replace(' ', "\n"));
-            let merged = with_loopback(parse(found), hosts, host);
-            assert_eq!(merged, parse(expected), "{host} {found}");
-        }
     }
 
     #[test]

@@ -1,0 +1,152 @@
+//! The addresses of hosts, as the machine's name services know them.
+
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use super::name_services::{NameServiceError, POLL, Question, is_key};
+use super::{bounded, ffi};
+
+/// The names of this machine, among others (`hosts(5)`).
+const HOSTS: &str = "/etc/hosts";
+
+/// The addresses of a host, in the order of `getaddrinfo(3)`, asked for as long as the caller waits; none where
+/// nobody knows the name. Where getent(1) cannot be started, those that the C library finds.
+///
+/// # Errors
+/// getent(1) could not answer, and the C library finds none.
+pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceError> {
+    if let Some(address) = address(host) {
+        return Ok(vec![address]);
+    }
+    if !is_key(host) {
+        return Ok(Vec::new());
+    }
+    match ask_for_addresses(host).await {
+        Err(reason @ NameServiceError::NotStarted(_)) => {
+            let asked = host.to_owned();
+            let ask = move || {
+                let found = (asked.as_str(), 0).to_socket_addrs()?;
+                Ok(found.map(|found| found.ip()).collect())
+            };
+            let found: Option<io::Result<_>> = bounded::in_thread(Duration::MAX, ask).await;
+            found.and_then(Result::ok).ok_or(reason)
+        }
+        answer => answer,
+    }
+}
+
+async fn ask_for_addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceError> {
+    let mut question = Question::start("ahosts", host, ffi::watch)?;
+    loop {
+        if let Some(answer) = question.answer() {
+            let found = addresses_in(&answer?.unwrap_or_default());
+            return Ok(if found.iter().all(IpAddr::is_loopback) {
+                let hosts = std::fs::read(HOSTS).unwrap_or_default();
+                with_loopback(found, &String::from_utf8_lossy(&hosts), host)
+            } else {
+                found
+            });
+        }
+        match &question.output {
+            Some(output) => {
+                if let Ok(mut ready) = output.readable().await {
+                    ready.clear_ready();
+                }
+            }
+            None => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+/// The addresses that `getent ahosts` has printed: each once for every type of socket.
+fn addresses_in(said: &str) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for line in said.lines() {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        if let Some(address) = address(word)
+            && !found.contains(&address)
+        {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// Those of a name of this machine, by its list of hosts (`hosts(5)`). getent(1) asks with AI_ADDRCONFIG
+/// (`getaddrinfo(3)`): on a machine whose only address of IPv6 is `::1` it finds none of IPv6, and `127.0.0.1` where the
+/// list has `::1`; on one whose only address of IPv4 is `127.0.0.1`, none of IPv4.
+fn with_loopback(mut found: Vec<IpAddr>, hosts: &str, host: &str) -> Vec<IpAddr> {
+    let mut listed = Vec::new();
+    for line in hosts.lines() {
+        let mut words = line
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
+        let ip = words.next().and_then(address).filter(IpAddr::is_loopback);
+        if let Some(ip) = ip.filter(|_| words.any(|name| name.eq_ignore_ascii_case(host))) {
+            listed.push(ip);
+        }
+    }
+    if !listed.is_empty() && !listed.iter().any(IpAddr::is_ipv4) {
+        found.retain(IpAddr::is_ipv6);
+    }
+    for ip in listed {
+        if !found.contains(&ip) {
+            found.push(ip);
+        }
+    }
+    found.sort_by_key(IpAddr::is_ipv4);
+    found
+}
+
+/// An address. One that is valid on one link can name its interface behind it. Where the machine has no address of IPv4,
+/// getent(1) writes one of IPv4 as one of IPv6 (AI_V4MAPPED, `getaddrinfo(3)`).
+fn address(text: &str) -> Option<IpAddr> {
+    let address: IpAddr = text.split('%').next()?.parse().ok()?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_host_has_its_addresses_once() {
+        let local = addresses("localhost").await.unwrap();
+        assert!(!local.is_empty() && local.iter().all(IpAddr::is_loopback));
+        for (host, expected) in [
+            ("::1", "::1"),
+            ("127.0.0.9", "127.0.0.9"),
+            ("fe80::1%lo", "fe80::1"),
+        ] {
+            assert_eq!(addresses(host).await, Ok(vec![expected.parse().unwrap()]));
+        }
+        assert_eq!(addresses("-x").await, Ok(vec![]));
+        let printed = "::1             STREAM localhost\n::1             DGRAM  \n\
+                       fe80::2%eth0    STREAM \n::ffff:127.0.0.1 STREAM \nnss_x: warning\n";
+        let expected: [IpAddr; 3] = ["::1", "fe80::2", "127.0.0.1"].map(|one| one.parse().unwrap());
+        assert_eq!(addresses_in(printed), expected);
+    }
+
+    #[test]
+    fn a_name_of_this_machine_has_the_loopback_addresses_that_are_listed() {
+        let hosts = "# 127.0.0.9 localhost\n127.0.0.1 localhost # ::2 only6\n::1 LOCALHOST only6\n\
+                     fe80::1%lo only6\n127.0.0.1 only4\n10.0.0.1 other localhost\nrubbish only4\n";
+        for (host, found, expected) in [
+            ("localhost", "127.0.0.1", "::1 127.0.0.1"),
+            ("localhost", "::1", "::1 127.0.0.1"),
+            ("only6", "127.0.0.1", "::1"),
+            ("only4", "", "127.0.0.1"),
+            ("only4", "::1", "::1 127.0.0.1"),
+            ("unknown", "", ""),
+            ("elsewhere", "127.0.0.1", "127.0.0.1"),
+        ] {
+            let parse = |text: &str| addresses_in(&text.replace(' ', "\n"));
+            let merged = with_loopback(parse(found), hosts, host);
+            assert_eq!(merged, parse(expected), "{host} {found}");
+        }
+    }
+}
