@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use super::name_services::{NameServiceError, POLL, Question, is_key};
+use super::name_services::{self, NameServiceError, POLL, Question, is_key};
 use super::{bounded, ffi};
 
 /// The names of this machine, among others (`hosts(5)`).
@@ -22,6 +22,10 @@ pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceErro
     if !is_key(host) {
         return Ok(Vec::new());
     }
+    let listed = listed(host);
+    if !listed.is_empty() {
+        return Ok(listed);
+    }
     match ask_for_addresses(host).await {
         Err(reason @ NameServiceError::NotStarted(_)) => {
             let asked = host.to_owned();
@@ -36,17 +40,23 @@ pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceErro
     }
 }
 
+/// What the machine's list of hosts says, where it is asked before any other service, as in each distribution. It needs
+/// no process; and getent(1), which asks with AI_ADDRCONFIG (`getaddrinfo(3)`), would not find `::1` on a machine whose only
+/// address of IPv6 that is.
+fn listed(host: &str) -> Vec<IpAddr> {
+    let is_first = |services: Vec<String>| services.first().is_some_and(|name| name == "files");
+    if !name_services::services("hosts").is_some_and(is_first) {
+        return Vec::new();
+    }
+    let hosts = std::fs::read(HOSTS).unwrap_or_default();
+    listed_in(&String::from_utf8_lossy(&hosts), host)
+}
+
 async fn ask_for_addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceError> {
     let mut question = Question::start("ahosts", host, ffi::watch)?;
     loop {
         if let Some(answer) = question.answer() {
-            let found = addresses_in(&answer?.unwrap_or_default());
-            return Ok(if found.iter().all(IpAddr::is_loopback) {
-                let hosts = std::fs::read(HOSTS).unwrap_or_default();
-                with_loopback(found, &String::from_utf8_lossy(&hosts), host)
-            } else {
-                found
-            });
+            return answer.map(|said| addresses_in(&said.unwrap_or_default()));
         }
         match &question.output {
             Some(output) => {
@@ -73,32 +83,21 @@ fn addresses_in(said: &str) -> Vec<IpAddr> {
     found
 }
 
-/// Those of a name of this machine, by its list of hosts (`hosts(5)`). getent(1) asks with AI_ADDRCONFIG
-/// (`getaddrinfo(3)`): on a machine whose only address of IPv6 is `::1` it finds none of IPv6, and `127.0.0.1` where the
-/// list has `::1`; on one whose only address of IPv4 is `127.0.0.1`, none of IPv4.
-fn with_loopback(mut found: Vec<IpAddr>, hosts: &str, host: &str) -> Vec<IpAddr> {
+/// The addresses of a name in the machine's list of hosts, those of IPv6 first, as getaddrinfo(3) has them.
+fn listed_in(hosts: &str, host: &str) -> Vec<IpAddr> {
     let mut listed = Vec::new();
     for line in hosts.lines() {
-        let mut words = line
-            .split('#')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace();
-        let ip = words.next().and_then(address).filter(IpAddr::is_loopback);
-        if let Some(ip) = ip.filter(|_| words.any(|name| name.eq_ignore_ascii_case(host))) {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_whitespace();
+        if let Some(ip) = words.next().and_then(address)
+            && words.any(|name| name.eq_ignore_ascii_case(host))
+            && !listed.contains(&ip)
+        {
             listed.push(ip);
         }
     }
-    if !listed.is_empty() && !listed.iter().any(IpAddr::is_ipv4) {
-        found.retain(IpAddr::is_ipv6);
-    }
-    for ip in listed {
-        if !found.contains(&ip) {
-            found.push(ip);
-        }
-    }
-    found.sort_by_key(IpAddr::is_ipv4);
-    found
+    listed.sort_by_key(IpAddr::is_ipv4);
+    listed
 }
 
 /// An address. One that is valid on one link can name its interface behind it. Where the machine has no address of IPv4,
@@ -132,21 +131,18 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_this_machine_has_the_loopback_addresses_that_are_listed() {
-        let hosts = "# 127.0.0.9 localhost\n127.0.0.1 localhost # ::2 only6\n::1 LOCALHOST only6\n\
-                     fe80::1%lo only6\n127.0.0.1 only4\n10.0.0.1 other localhost\nrubbish only4\n";
-        for (host, found, expected) in [
-            ("localhost", "127.0.0.1", "::1 127.0.0.1"),
-            ("localhost", "::1", "::1 127.0.0.1"),
-            ("only6", "127.0.0.1", "::1"),
-            ("only4", "", "127.0.0.1"),
-            ("only4", "::1", "::1 127.0.0.1"),
-            ("unknown", "", ""),
-            ("elsewhere", "127.0.0.1", "127.0.0.1"),
+    fn a_name_in_the_list_of_hosts_has_all_the_addresses_there() {
+        let hosts = "# 127.0.0.9 localhost\n127.0.0.1 localhost # ::2 only6\n::1 LOCALHOST only6\n127.0.0.1 x localhost\n\
+                     10.0.0.1 two\nfe80::1%lo two\nrubbish two\n::ffff:10.0.0.2 two\n";
+        for (host, expected) in [
+            ("localhost", "::1 127.0.0.1"),
+            ("only6", "::1"),
+            ("two", "fe80::1 10.0.0.1 10.0.0.2"),
+            ("10.0.0.1", ""),
+            ("unknown", ""),
         ] {
-            let parse = |text: &str| addresses_in(&text.replace(' ', "\n"));
-            let merged = with_loopback(parse(found), hosts, host);
-            assert_eq!(merged, parse(expected), "{host} {found}");
+            let expected = addresses_in(&expected.replace(' ', "\n"));
+            assert_eq!(listed_in(hosts, host), expected, "{host}");
         }
     }
 }

@@ -110,20 +110,30 @@ pub(crate) fn entry(
 
 /// Whether a user that the name services do not know has no account: all of those for users are local.
 pub(crate) fn know_all_users() -> bool {
-    std::fs::read(SERVICES).map_or(true, |text| are_local(&String::from_utf8_lossy(&text)))
+    services("passwd").is_none_or(|services| are_local(&services))
 }
 
-fn are_local(services: &str) -> bool {
-    let lines = services.lines().filter_map(|line| line.split('#').next());
-    let mut services = lines.filter_map(|line| line.trim().strip_prefix("passwd:"));
-    services.next().is_none_or(|services| {
-        // Between brackets stands what to do after a service.
-        let names = services
-            .split('[')
-            .filter_map(|part| part.rsplit(']').next());
-        let mut names = names.flat_map(str::split_whitespace);
-        names.all(|name| LOCAL.contains(&name))
-    })
+fn are_local(services: &[String]) -> bool {
+    services.iter().all(|name| LOCAL.contains(&name.as_str()))
+}
+
+/// The services of a database in their order (`nsswitch.conf(5)`); `None` where nothing is said of it.
+pub(super) fn services(database: &str) -> Option<Vec<String>> {
+    let text = std::fs::read(SERVICES).ok()?;
+    services_in(&String::from_utf8_lossy(&text), database)
+}
+
+fn services_in(text: &str, database: &str) -> Option<Vec<String>> {
+    let lines = text.lines().filter_map(|line| line.split('#').next());
+    let mut listed = lines.filter_map(|line| {
+        let (name, services) = line.split_once(':')?;
+        (name.trim() == database).then_some(services)
+    });
+    // Between brackets stands what to do after a service.
+    let parts = listed.next()?.split('[');
+    let names = parts.filter_map(|part| part.rsplit(']').next());
+    let names = names.flat_map(str::split_whitespace);
+    Some(names.map(str::to_owned).collect())
 }
 
 /// Whether getent(1) takes it for a key: not for an option, and not for a number that is none (`strtoul(3)`).
@@ -254,15 +264,17 @@ mod tests {
                 "passwd: files [ !UNAVAIL=return SUCCESS=merge ] systemd\n",
                 true,
             ),
-            ("hosts: files dns\n#passwd: sss\n", true),
-            ("", true),
             ("passwd: sss files systemd\n", false),
             (
                 "group: files\n  passwd:\tfiles [SUCCESS=return] ldap\n",
                 false,
             ),
         ] {
-            assert_eq!(are_local(services), expected, "{services}");
+            let listed = services_in(services, "passwd").unwrap();
+            assert_eq!(are_local(&listed), expected, "{services}");
+        }
+        for silent in ["", "hosts: files dns\n#passwd: sss\n"] {
+            assert_eq!(services_in(silent, "passwd"), None);
         }
     }
 

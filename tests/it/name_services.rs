@@ -19,6 +19,13 @@ fn replace_getent(site: &Site, mode: u32, script: &str) {
     bind(&file, "/usr/bin/getent".as_ref());
 }
 
+/// Puts these lines in the place of the order of the name services.
+fn order_services(site: &Site, lines: &str) {
+    let file = site.path("nsswitch.conf");
+    fs::write(&file, format!("{lines}\n")).unwrap();
+    bind(&file, "/etc/nsswitch.conf".as_ref());
+}
+
 /// A check of the server by that name, which leaves it alone.
 fn check(site: &Site, host: &str) -> Command {
     let mut monitor = site.monitor();
@@ -45,6 +52,34 @@ fn a_host_that_only_the_name_services_know_is_asked() {
 }
 
 #[test]
+fn a_host_of_the_machines_own_list_needs_no_process_where_that_list_comes_first() {
+    in_private_namespace(|| {
+        let site = Site::new("");
+        let _server = site.start();
+        replace_getent(&site, 0o755, "echo 127.0.0.9");
+        let hosts = site.path("hosts");
+        fs::write(&hosts, "127.0.0.1 localhost MyVNC.example\n").unwrap();
+        bind(&hosts, "/etc/hosts".as_ref());
+        for (services, is_healthy) in [
+            ("hosts: files dns", true),
+            ("hosts: files [NOTFOUND=return] dns", true),
+            ("hosts: dns files", false),
+            ("passwd: files", false),
+        ] {
+            fs::remove_file(site.path("monitor.log")).unwrap_or_default();
+            order_services(&site, services);
+            run(&mut check(&site, "myvnc.example"));
+            let log = site.log();
+            assert_eq!(
+                log.contains("Server is healthy"),
+                is_healthy,
+                "{services}: {log}"
+            );
+        }
+    });
+}
+
+#[test]
 fn a_name_service_that_does_not_answer_is_killed_when_the_time_is_up() {
     in_private_namespace(|| {
         let site = Site::new("");
@@ -66,6 +101,8 @@ fn where_getent_cannot_be_run_the_c_library_is_asked() {
         let site = Site::new("");
         let _server = site.start();
         replace_getent(&site, 0o644, "");
+        // Otherwise the list of hosts would be asked first, by the monitor.
+        order_services(&site, "hosts: db files dns");
         let healthy = run(&mut check(&site, "localhost"));
         assert_eq!(healthy.code(), Some(0), "{}", site.log());
         assert!(site.log().contains("Server is healthy"), "{}", site.log());
@@ -239,7 +276,7 @@ fn a_getent_on_a_disk_that_does_not_answer_does_not_hold_up_the_run() {
             return skip("no file system in user space can be mounted here");
         };
         let mut monitor = machine.monitor();
-        monitor.args(["--dry-run", "--url", "http://localhost:9143"]);
+        monitor.args(["--dry-run", "--url", "http://myvnc.example:9143"]);
         let ran = machine.run(&mut monitor);
         assert!(ran.log.contains("(resolving the name)"), "{ran:?}");
     });
