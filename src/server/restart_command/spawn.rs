@@ -70,7 +70,7 @@ impl Prepared {
         if descriptors::soft_limit() < SHELL_LIMIT as u64 {
             return Err(too_few(&Errno::EMFILE.into()));
         }
-        // That takes some, which are free again afterwards.
+        // It takes descriptors, which are free again afterwards.
         let user = account.map(credentials).transpose()?;
         descriptors::close_stdin().map_err(|reason| {
             if descriptors::is_for_descriptors(&reason) {
