@@ -74,11 +74,7 @@ fn addresses_in(said: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for line in said.lines() {
         let word = line.split_whitespace().next().unwrap_or_default();
-        if let Some(address) = address(word)
-            && !found.contains(&address)
-        {
-            found.push(address);
-        }
+        found.extend(address(word).filter(|address| !found.contains(address)));
     }
     found
 }
@@ -89,11 +85,9 @@ fn listed_in(hosts: &str, host: &str) -> Vec<IpAddr> {
     for line in hosts.lines() {
         let line = line.split('#').next().unwrap_or_default();
         let mut words = line.split_whitespace();
-        if let Some(ip) = words.next().and_then(address)
-            && words.any(|name| name.eq_ignore_ascii_case(host))
-            && !listed.contains(&ip)
-        {
-            listed.push(ip);
+        let ip = words.next().and_then(address);
+        if words.any(|name| name.eq_ignore_ascii_case(host)) {
+            listed.extend(ip.filter(|ip| !listed.contains(ip)));
         }
     }
     listed.sort_by_key(IpAddr::is_ipv4);
