@@ -82,10 +82,15 @@ pub(crate) fn errno_text(error: &io::Error) -> String {
     let number = text
         .rsplit_once(" (os error ")
         .and_then(|(_, number)| number.strip_suffix(')')?.parse().ok());
-    match number.map(Errno::from_raw) {
-        Some(Errno::UnknownErrno) => format!("Unknown error {}", number.unwrap_or_default()),
-        Some(errno) => strerror(errno).to_owned(),
-        None => text,
+    let Some(number) = number else {
+        return text;
+    };
+    // What stands before the errno text says what the error is about.
+    let of_errno = io::Error::from_raw_os_error(number).to_string();
+    let before = text.strip_suffix(&of_errno).unwrap_or_default();
+    match Errno::from_raw(number) {
+        Errno::UnknownErrno => format!("{before}Unknown error {number}"),
+        errno => format!("{before}{}", strerror(errno)),
     }
 }
 
@@ -226,6 +231,10 @@ mod tests {
             (io::Error::other(of(Errno::EPIPE)), "Broken pipe"),
             (io::Error::other("not a regular file"), "not a regular file"),
             (io::ErrorKind::TimedOut.into(), "timed out"),
+            (
+                io::Error::other(format!("/dev/null: {}", of(Errno::EMFILE))),
+                "/dev/null: Too many open files",
+            ),
         ] {
             assert_eq!(errno_text(&error), shown);
         }
