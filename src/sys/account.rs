@@ -15,7 +15,7 @@ use super::name_services::{self, NameServiceError};
 const LOCAL: &str = "/etc/passwd";
 /// Time limit of one question to the name services.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Time limit of one for a name that is only shown.
+/// Time limit of a question about a name that is only shown.
 const NAME_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before a question that could not be asked for lack of a process or memory is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -46,13 +46,9 @@ impl Account {
     /// # Errors
     /// Why the name services gave no answer.
     pub(crate) fn named(name: &str) -> Result<Option<Self>, NameServiceError> {
-        match uid(name) {
-            // getent(1) takes digits for a user ID: a name of digits is one of a local account.
-            Some(uid) => match local(|account| account.is_named(name)) {
-                Some(account) => Ok(Some(account)),
-                None => by_uid(uid),
-            },
-            None => by_name(name),
+        match (by_name(name)?, uid(name)) {
+            (None, Some(uid)) => by_uid(uid),
+            (account, _) => Ok(account),
         }
     }
 
@@ -112,10 +108,6 @@ impl Account {
         self.name.clone().unwrap_or_else(|| self.uid.to_string())
     }
 
-    fn is_named(&self, name: &str) -> bool {
-        self.name.as_deref() == Some(name)
-    }
-
     /// What a line of accounts says (`passwd(5)`), read as glibc reads it: one that begins with `#` is a comment, and one
     /// that begins with `+` or `-` speaks of accounts of NIS.
     fn parse(line: &[u8]) -> Option<Self> {
@@ -137,12 +129,18 @@ impl Account {
     }
 }
 
-/// The account of that name, `None` where there is none.
+/// The account of that name, `None` where there is none. It can have another spelling of the name, or a longer one: the
+/// name services know which user is meant. A name of digits must be one of a local account.
 ///
 /// # Errors
 /// Why the name services gave no answer.
 pub(crate) fn by_name(name: &str) -> Result<Option<Account>, NameServiceError> {
-    find(name, |account| account.is_named(name), TIMEOUT)
+    let local = local(|account| account.name.as_deref() == Some(name));
+    // getent(1) takes digits for a user ID.
+    if local.is_some() || name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(local);
+    }
+    asked(name, TIMEOUT)
 }
 
 /// The account of that user ID, `None` where there is none.
@@ -154,7 +152,11 @@ pub(crate) fn by_uid(uid: Uid) -> Result<Option<Account>, NameServiceError> {
 }
 
 fn by_uid_within(limit: Duration, uid: Uid) -> Result<Option<Account>, NameServiceError> {
-    find(&uid.to_string(), |account| account.uid == uid, limit)
+    let is_it = |account: &Account| account.uid == uid;
+    if let Some(account) = local(is_it) {
+        return Ok(Some(account));
+    }
+    Ok(asked(&uid.to_string(), limit)?.filter(is_it))
 }
 
 /// The login name of that user ID, or the ID in digits where nobody knows it, for a message. Once the name services
@@ -203,17 +205,10 @@ pub(crate) fn name_of_group(gid: u32) -> String {
     }
 }
 
-fn find(
-    key: &str,
-    is_it: impl Fn(&Account) -> bool,
-    limit: Duration,
-) -> Result<Option<Account>, NameServiceError> {
-    if let Some(account) = local(&is_it) {
-        return Ok(Some(account));
-    }
+/// What the name services say of a user.
+fn asked(key: &str, limit: Duration) -> Result<Option<Account>, NameServiceError> {
     let said = name_services::entry("passwd", key, limit)?;
-    let account = said.and_then(|said| Account::parse(said.as_bytes()));
-    Ok(account.filter(is_it))
+    Ok(said.and_then(|said| Account::parse(said.as_bytes())))
 }
 
 fn local(is_it: impl Fn(&Account) -> bool) -> Option<Account> {

@@ -111,9 +111,12 @@ fn a_user_and_groups_that_only_the_name_services_know() {
         "case $* in\n\
          'passwd ldapuser') echo 'ldapuser:*:{}:{GROUP}:x:/home/ldap:/sbin/nologin' ;;\n\
          'initgroups ldapuser') echo 'ldapuser    3141700' ;;\n\
+         'passwd ad') echo 'ad@example.org:*:{}:{GROUP}::/home/ad:/bin/sh' ;;\n\
+         'initgroups ad@example.org') echo 'ad@example.org 3141700' ;;\n\
          'initgroups vnctest') echo 'vnctest     3141600 3141700' ;;\n\
          *) exit 2 ;;\nesac",
-        USER + 100
+        USER + 100,
+        USER + 101
     );
     let before = with_getent(&accounts, &ldap);
     let before: Vec<&str> = before.iter().map(String::as_str).collect();
@@ -123,6 +126,14 @@ fn a_user_and_groups_that_only_the_name_services_know() {
             format!(
                 "{} {GROUP} 3141700 ldapuser /home/ldap /bin/sh\n",
                 USER + 100
+            ),
+        ),
+        // sssd can know a user by a longer name than the one that is asked for.
+        (
+            "ad",
+            format!(
+                "{} {GROUP} 3141700 ad@example.org /home/ad /bin/sh\n",
+                USER + 101
             ),
         ),
         (
