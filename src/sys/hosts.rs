@@ -40,12 +40,13 @@ pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, NameServiceErro
     }
 }
 
-/// What the machine's list of hosts says, where it is asked before any other service, as in each distribution. It needs
-/// no process; and getent(1), which asks with AI_ADDRCONFIG (`getaddrinfo(3)`), would not find `::1` on a machine whose only
-/// address of IPv6 that is.
+/// The addresses of a name in the machine's list of hosts, if that is the first name service for hosts, as it usually is.
+/// This needs no process. And where `::1` is the machine's only address of IPv6, getent(1) leaves it out, because it asks
+/// with AI_ADDRCONFIG (`getaddrinfo(3)`).
 fn listed(host: &str) -> Vec<IpAddr> {
-    let is_first = |services: Vec<String>| services.first().is_some_and(|name| name == "files");
-    if !name_services::services("hosts").is_some_and(is_first) {
+    let services = name_services::services("hosts").ok().flatten();
+    let first = services.and_then(|services| services.into_iter().next());
+    if first.as_deref() != Some("files") {
         return Vec::new();
     }
     let hosts = std::fs::read(HOSTS).unwrap_or_default();
@@ -79,7 +80,8 @@ fn addresses_in(said: &str) -> Vec<IpAddr> {
     found
 }
 
-/// The addresses of a name in the machine's list of hosts, those of IPv6 first, as getaddrinfo(3) has them.
+/// The addresses of a name in the machine's list of hosts, those of IPv6 first, as getaddrinfo(3) has `::1` before
+/// `127.0.0.1`.
 fn listed_in(hosts: &str, host: &str) -> Vec<IpAddr> {
     let mut listed = Vec::new();
     for line in hosts.lines() {

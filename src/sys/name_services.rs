@@ -108,9 +108,11 @@ pub(crate) fn entry(
     }
 }
 
-/// Whether a user that the name services do not know has no account: all of those for users are local.
+/// Whether a user that the name services do not know has no account: all of those for users are local. Where that cannot
+/// be read, LDAP may know more.
 pub(crate) fn know_all_users() -> bool {
-    services("passwd").is_none_or(|services| are_local(&services))
+    let services = services("passwd");
+    services.is_ok_and(|services| services.is_none_or(|services| are_local(&services)))
 }
 
 fn are_local(services: &[String]) -> bool {
@@ -118,9 +120,15 @@ fn are_local(services: &[String]) -> bool {
 }
 
 /// The services of a database in their order (`nsswitch.conf(5)`); `None` where nothing is said of it.
-pub(super) fn services(database: &str) -> Option<Vec<String>> {
-    let text = std::fs::read(SERVICES).ok()?;
-    services_in(&String::from_utf8_lossy(&text), database)
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub(super) fn services(database: &str) -> io::Result<Option<Vec<String>>> {
+    match std::fs::read(SERVICES) {
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(reason) => Err(reason),
+        Ok(text) => Ok(services_in(&String::from_utf8_lossy(&text), database)),
+    }
 }
 
 fn services_in(text: &str, database: &str) -> Option<Vec<String>> {
@@ -163,7 +171,7 @@ pub(super) struct Question<F> {
 }
 
 impl<F: AsFd> Question<F> {
-    /// Asks. `watch` makes what the output is waited for with.
+    /// Starts getent(1). `watch` prepares the pipe for being waited for.
     ///
     /// # Errors
     /// getent(1) cannot be started.
@@ -244,6 +252,7 @@ impl<F> Drop for Question<F> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::refused::where_refused;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -276,6 +285,19 @@ mod tests {
         for silent in ["", "hosts: files dns\n#passwd: sss\n"] {
             assert_eq!(services_in(silent, "passwd"), None);
         }
+    }
+
+    #[test]
+    fn services_that_cannot_be_read_may_know_more_users() {
+        // SYS_open is what musl's open(3) calls, and is not there on aarch64.
+        #[cfg(target_arch = "x86_64")]
+        let open = [nix::libc::SYS_open, nix::libc::SYS_openat];
+        #[cfg(not(target_arch = "x86_64"))]
+        let open = [nix::libc::SYS_openat];
+        let refused = |errno: Errno| where_refused(&open, errno as i32, know_all_users);
+        assert!(!refused(Errno::EMFILE) && !refused(Errno::EIO));
+        // Without the file, glibc asks for local users alone.
+        assert!(refused(Errno::ENOENT));
     }
 
     #[test]
