@@ -18,6 +18,8 @@ mod proc;
 mod recovery;
 mod redact;
 #[cfg(test)]
+#[allow(unreachable_pub)]
+#[path = "../tests/it/rig/refused.rs"]
 mod refused;
 mod run;
 mod server;

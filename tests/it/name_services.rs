@@ -1,6 +1,7 @@
 //! The name services, asked through getent(1): another one is mounted in its place.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,20 @@ fn replace_getent(site: &Site, mode: u32, script: &str) {
     fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
     bind(&file, "/usr/bin/getent".as_ref());
+}
+
+/// Puts a getent(1) that never answers in its place; the file that it writes its PID to.
+fn hang_getent(site: &Site) -> PathBuf {
+    let asked = site.path("asked");
+    let hangs = format!("echo $$ >{}\nexec sleep 77", asked.display());
+    replace_getent(site, 0o755, &hangs);
+    asked
+}
+
+/// The PID in that file, once it is there.
+fn asked_pid(asked: &Path) -> Option<Pid> {
+    let said = fs::read_to_string(asked).ok()?;
+    said.trim().parse().map(Pid::from_raw).ok()
 }
 
 /// Puts these lines in the place of the order of the name services.
@@ -83,14 +98,11 @@ fn a_host_of_the_machines_own_list_needs_no_process_where_that_list_comes_first(
 fn a_name_service_that_does_not_answer_is_killed_when_the_time_is_up() {
     in_private_namespace(|| {
         let site = Site::new("");
-        let asked = site.path("asked");
-        let hangs = format!("echo $$ >{}\nexec sleep 77", asked.display());
-        replace_getent(&site, 0o755, &hangs);
+        let asked = hang_getent(&site);
         run(&mut check(&site, "myvnc.ldap"));
         let late = "Server request timed out after 1 seconds (resolving the name)";
         assert!(site.log().contains(late), "{}", site.log());
-        let pid = fs::read_to_string(&asked).unwrap();
-        let pid = Pid::from_raw(pid.trim().parse().unwrap());
+        let pid = asked_pid(&asked).unwrap();
         wait_until("getent is gone", || kill(pid, None) == Err(Errno::ESRCH));
     });
 }
@@ -158,8 +170,7 @@ fn what_getent_has_started_is_killed_with_it() {
         let script = format!("sleep 77 & echo $! >{}; wait", asked.display());
         replace_getent(&site, 0o755, &script);
         run(&mut check(&site, "myvnc.ldap"));
-        let pid = fs::read_to_string(&asked).unwrap();
-        let pid = Pid::from_raw(pid.trim().parse().unwrap());
+        let pid = asked_pid(&asked).unwrap();
         wait_until("it is gone", || kill(pid, None) == Err(Errno::ESRCH));
         assert!(began.elapsed() < Duration::from_secs(60), "by itself");
     });
@@ -247,17 +258,14 @@ fn a_name_of_this_machine_has_its_addresses_of_both_kinds() {
 fn a_question_does_not_outlive_a_monitor_that_is_killed() {
     in_private_namespace(|| {
         let site = Site::new("");
-        let asked = site.path("asked");
-        let hangs = format!("echo $$ >{}\nexec sleep 77", asked.display());
-        replace_getent(&site, 0o755, &hangs);
+        let asked = hang_getent(&site);
         let began = Instant::now();
         let mut monitor = check(&site, "myvnc.ldap");
         monitor.args(["--timeout", "70"]).stderr(Stdio::null());
         let mut monitor = monitor.spawn().unwrap();
         let mut pid = None;
         wait_until("getent is asked", || {
-            let said = fs::read_to_string(&asked).unwrap_or_default();
-            pid = said.trim().parse().map(Pid::from_raw).ok();
+            pid = asked_pid(&asked);
             pid.is_some()
         });
         monitor.kill().unwrap();

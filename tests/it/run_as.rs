@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
+use crate::rig::refused::where_refused;
 use crate::rig::{MONITOR, Run, Site, is_root, run, skip, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -413,7 +414,6 @@ fn hazard_33_with_fewer_descriptors_the_run_ends_without_a_panic() {
 }
 
 #[test]
-
 fn hazard_33_with_fewer_descriptors_the_server_is_left_as_it_was() {
     for limit in 3..16 {
         let site = Site::new("");
@@ -423,26 +423,6 @@ fn hazard_33_with_fewer_descriptors_the_server_is_left_as_it_was() {
         let is_healed = ran.code() == Some(0) && site.answers();
         assert!(is_healed || server.is_alive(), "{limit}: {}", site.log());
     }
-}
-
-/// Runs what starts a process in a thread in which these system calls fail.
-fn refusing<T: Send>(calls: &[i64], errno: i32, work: impl FnOnce() -> T + Send) -> T {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let filter = SeccompFilter::new(
-        calls.iter().map(|call| (*call, vec![])).collect(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(errno.try_into().unwrap()),
-        std::env::consts::ARCH.try_into().unwrap(),
-    );
-    let filter: BpfProgram = filter.unwrap().try_into().unwrap();
-    // A filter holds for the thread that sets it and for what this thread starts.
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            seccompiler::apply_filter(&filter).unwrap();
-            work()
-        });
-        thread.join().unwrap()
-    })
 }
 
 #[test]
@@ -485,7 +465,7 @@ fn the_restart_command_has_none_of_our_descriptors_and_locks() {
             .args(["-c", "exec 7</dev/null 8</dev/null; exec \"$0\" \"$@\""])
             .arg(monitor.get_program())
             .args(monitor.get_args());
-        let ran = refusing(refused, nix::libc::ENOSYS, || run(&mut script));
+        let ran = where_refused(refused, nix::libc::ENOSYS, || run(&mut script));
         assert_eq!(ran.code(), Some(1), "{}", site.log());
         let output = fs::read_to_string(site.path("monitor.restart.log")).unwrap();
         // stdin, stdout, stderr, and the directory that is listed. The monitor holds both locks meanwhile.
@@ -500,7 +480,7 @@ fn hazard_37_a_pidfd_that_cannot_signal_gives_way_to_kill() {
         let server = site.start();
         let _client = site.idle_client();
         let refused = [nix::libc::SYS_pidfd_send_signal];
-        let healed = refusing(&refused, errno, || run(&mut site.monitor()));
+        let healed = where_refused(&refused, errno, || run(&mut site.monitor()));
         assert_eq!(healed.code(), Some(0), "{}", site.log());
         assert!(!server.is_alive() && site.answers());
     }

@@ -19,6 +19,7 @@ pub mod dead_disk;
 pub mod devtools;
 pub mod frozen_disk;
 pub mod machine;
+pub mod refused;
 mod skip;
 
 use std::ffi::OsStr;

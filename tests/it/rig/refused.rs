@@ -1,13 +1,13 @@
-//! For tests: system calls that fail.
+//! System calls that fail; the unit tests use it too.
 
 use std::thread;
 
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-/// Works in a thread in which these system calls fail with that errno.
+/// Works in a thread in which these system calls fail with that errno, also in what it starts.
 #[allow(clippy::unwrap_used)]
-pub(crate) fn where_refused<T: Send>(
+pub fn where_refused<T: Send>(
     calls: &[libc::c_long],
     errno: i32,
     work: impl FnOnce() -> T + Send,
