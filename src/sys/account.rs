@@ -1,4 +1,5 @@
-//! Accounts: of `/etc/passwd`, which needs nobody else, and else of the name services, asked with a time limit.
+//! Accounts of users: those of `/etc/passwd`, and else those that the name services know, which are asked with a time
+//! limit.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -24,7 +24,8 @@ use tokio::io::unix::AsyncFd;
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator(Mutex::new(Dlmalloc::new()));
 
-/// dlmalloc behind a lock that `fork` holds. Inlined, its methods would make the program 40 KB larger, and no faster.
+/// dlmalloc behind a lock, which `fork` holds meanwhile. Its methods are not inlined: the program would be 40 KB larger, and
+/// no faster.
 struct Allocator(Mutex<Dlmalloc>);
 
 impl Allocator {
@@ -254,7 +255,7 @@ pub(crate) const NOT_EXECUTED: u8 = 0;
 /// As `fork(2)`.
 pub(crate) fn execute(words: &[CString], output: OwnedFd) -> io::Result<Pid> {
     let run = |output: OwnedFd| {
-        // SAFETY: nothing owns the standard descriptors here; stdin is /dev/null, to be closed by exec(2).
+        // SAFETY: nothing owns the standard descriptors here. stdin is /dev/null, and would be closed by execve(2).
         unsafe {
             libc::fcntl(libc::STDIN_FILENO, libc::F_SETFD, 0);
             libc::dup2(output.as_raw_fd(), libc::STDOUT_FILENO);

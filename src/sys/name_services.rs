@@ -1,6 +1,5 @@
-//! The machine's name services (`nsswitch.conf(5)`), asked through getent(1). Behind them can be an LDAP or DNS server
-//! that does not answer, and modules of any package: they run in a process that can be killed, and not in this one,
-//! which needs no C library for them.
+//! The machine's name services (`nsswitch.conf(5)`), asked by running getent(1). An LDAP or DNS server may not answer, and
+//! any package can bring the code that asks it: so it runs in a process that can be killed, and not in this one.
 
 use std::ffi::CString;
 use std::fmt;
