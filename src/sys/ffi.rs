@@ -254,6 +254,7 @@ pub(crate) const NOT_EXECUTED: u8 = 0;
 /// # Errors
 /// As `fork(2)`.
 pub(crate) fn execute(words: &[CString], output: OwnedFd) -> io::Result<Pid> {
+    let starter = nix::unistd::getpid();
     let run = |output: OwnedFd| {
         // SAFETY: nothing owns the standard descriptors here. stdin is /dev/null, and would be closed by execve(2).
         unsafe {
@@ -262,6 +263,10 @@ pub(crate) fn execute(words: &[CString], output: OwnedFd) -> io::Result<Pid> {
         }
         let _ = nix::unistd::setsid();
         let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+        // The signal does not come for an end before that call.
+        if nix::unistd::getppid() != starter {
+            return;
+        }
         default_action(libc::SIGPIPE);
         unblock();
         let program = words.first().map_or(c"", CString::as_c_str);
