@@ -23,6 +23,9 @@ use crate::sys::account;
 use crate::text::{errno_text, one_line};
 use crate::usage::{Place, UsageError};
 
+/// Of how many users `--check-config` names the servers: anybody can run what looks like several.
+const MOST_USERS: usize = 20;
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -306,15 +309,21 @@ fn doubts(servers: &[&Settings]) -> Vec<String> {
         doubts.extend(own.map(|doubt| format!("{of}{doubt}")));
     }
     if !managed.is_empty() {
-        for (uid, pids) in search::running() {
-            if pids.len() > 1 {
-                let user = account::name_of(uid);
-                doubts.push(format!(
-                    "user {user} runs {} MyVNC servers on this host (PIDs {pids:?}): manage.py looks servers up by user, so \
-                     starting or stopping one of them can end the other; give each a user of its own",
-                    pids.len()
-                ));
-            }
+        let running = search::running().into_iter();
+        let mut several = running.filter(|(_, pids)| pids.len() > 1);
+        for (uid, pids) in several.by_ref().take(MOST_USERS) {
+            let user = account::name_of(uid);
+            doubts.push(format!(
+                "user {user} runs {} MyVNC servers on this host (PIDs {pids:?}): manage.py looks servers up by user, so \
+                 starting or stopping one of them can end the other; give each a user of its own",
+                pids.len()
+            ));
+        }
+        let more = several.count();
+        if more > 0 {
+            doubts.push(format!(
+                "{more} more users run several MyVNC servers on this host"
+            ));
         }
     }
     doubts

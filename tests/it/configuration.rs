@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::rig;
+use crate::rig::machine::{MYVNC, on_own_machine};
 use crate::rig::{MONITOR, Run, Site, in_private_namespace, run};
 
 /// Runs the monitor on a configuration file of this text; nothing is watched.
@@ -738,6 +739,26 @@ fn hazard_48_two_running_servers_of_one_user_are_doubtful() {
         let (checked, _) = check(&text, &[]);
         assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
         assert!(checked.stderr.contains(doubt), "{}", checked.stderr);
+    });
+}
+
+#[test]
+fn hazard_48_of_many_users_with_two_servers_20_are_named() {
+    on_own_machine(MYVNC, |machine| {
+        let look_alikes: Vec<_> = (5001..=5023)
+            .flat_map(|user| [machine.look_alike(user, ""), machine.look_alike(user, "")])
+            .collect();
+        let mut monitor = machine.monitor();
+        let checked = machine.run(monitor.arg("--check-config"));
+        let errors = std::fs::read_to_string(machine.path("stderr")).unwrap();
+        assert_eq!(checked.code(), Some(0), "{errors}");
+        let named = errors
+            .matches(" runs 2 MyVNC servers on this host (PIDs ")
+            .count();
+        assert_eq!(named, 20, "{errors}");
+        let more = "warning: 3 more users run several MyVNC servers on this host";
+        assert!(errors.contains(more), "{errors}");
+        drop(look_alikes);
     });
 }
 
