@@ -101,7 +101,7 @@ fn service() -> String {
 [Unit]
 Description=Check the MyVNC servers and restart those that do not respond
 Documentation=man:monitor_myvnc(1) man:monitor_myvnc.toml(5)
-After=network.target
+After=network.target nss-lookup.target nss-user-lookup.target
 
 [Service]
 Type=oneshot

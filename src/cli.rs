@@ -124,7 +124,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen, help_heading = RECOGNITION)]
     pub(crate) listen: Option<SocketAddr>,
 
-    /// Name of the user that the server runs as. Only this user's processes are the
+    /// Name or ID of the user that the server runs as. Only this user's processes are the
     /// server, and an answer from this user on the server's port counts as healthy
     #[arg(long, value_name = "NAME", help_heading = RECOGNITION)]
     pub(crate) user: Option<String>,

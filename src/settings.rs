@@ -13,6 +13,7 @@ use crate::defaults;
 use crate::recovery::Purpose;
 use crate::redact;
 use crate::sys::account::{self, Account};
+use crate::sys::name_services::NameServiceError;
 use crate::text::errno_text;
 use crate::tls::Trust;
 use crate::usage::UsageError;
@@ -319,10 +320,19 @@ fn parse_pattern(text: &str) -> Result<Regex, UsageError> {
 
 fn parse_user(name: &str) -> Result<Uid, UsageError> {
     let wrong = |reason: &str| UsageError::of("user", format!("{name}: {reason}"));
-    match account::by_name(name) {
-        Ok(Some(account)) => Ok(account.uid),
-        Ok(None) => Err(wrong("no such user")),
+    match account::uid_of(name) {
+        Ok(Some(uid)) => Ok(uid),
+        Ok(None) => Err(wrong(&no_such_user())),
         Err(reason) => Err(wrong(&reason.to_string())),
+    }
+}
+
+/// What is wrong with a name that the name services do not know.
+fn no_such_user() -> String {
+    if account::know_all_users() {
+        "no such user".to_owned()
+    } else {
+        NameServiceError::Unknown.to_string()
     }
 }
 
@@ -331,7 +341,7 @@ fn parse_run_as(name: &str) -> Result<Account, UsageError> {
     let wrong = |reason: &str| UsageError::of("run-as", format!("{name}: {reason}"));
     let account = match Account::named(name) {
         Ok(Some(account)) => account,
-        Ok(None) => return Err(wrong("no such user")),
+        Ok(None) => return Err(wrong(&no_such_user())),
         Err(reason) => return Err(wrong(&reason.to_string())),
     };
     if !account.is_own() && !nix::unistd::geteuid().is_root() {
@@ -588,7 +598,7 @@ mod tests {
 
     #[test]
     fn a_user_is_one_there_is() {
-        for name in ["no-such-user-here", "", " root", "root ", "99999"] {
+        for name in ["no-such-user-here", "", " root", "root ", "4294967295"] {
             assert_eq!(
                 refusal(&["--user", name]),
                 format!("--user {name}: no such user")
@@ -597,6 +607,11 @@ mod tests {
         assert_eq!(
             settings(&["--user", "root"]).unwrap().user,
             Some(Uid::from_raw(0))
+        );
+        // The log says "set user" of a user ID without an account too.
+        assert_eq!(
+            settings(&["--user", "3999999"]).unwrap().user,
+            Some(Uid::from_raw(3_999_999))
         );
     }
 

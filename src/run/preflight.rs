@@ -76,8 +76,8 @@ impl fmt::Display for OwnerError {
         let Self { uid, reason } = self;
         write!(
             f,
-            "Cannot look up user {uid}, the server's owner: {reason}; the restart command must run as that user, so set \
-             run-as"
+            "Cannot look up user {uid}, the server's owner: {reason}; the restart command must run as that user; the next \
+             run tries again"
         )
     }
 }

@@ -14,6 +14,12 @@ use super::name_services::{self, NameServiceError};
 
 /// The local accounts (`passwd(5)`).
 const LOCAL: &str = "/etc/passwd";
+/// The name service that reads it (`nsswitch.conf(5)`), and the one that also brings in the users of others where the file
+/// says so.
+const FILES: &str = "files";
+const COMPAT: &str = "compat";
+/// Other name services of this machine alone. They read files, or ask its systemd, and are always there.
+const OF_THIS_MACHINE: [&str; 4] = ["db", "altfiles", "extrausers", "systemd"];
 /// Time limit of one question to the name services.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit of a question about a name that is only shown.
@@ -60,7 +66,7 @@ impl Account {
     pub(crate) fn of(uid: Uid, gid: Gid) -> Result<Self, NameServiceError> {
         match by_uid(uid)? {
             Some(account) => Ok(account),
-            None if name_services::know_all_users() => Ok(Self {
+            None if know_all_users() => Ok(Self {
                 name: None,
                 uid,
                 gid,
@@ -82,15 +88,17 @@ impl Account {
         };
         let began = Instant::now();
         let said = loop {
-            match name_services::entry("initgroups", name, TIMEOUT) {
-                Err(reason) if reason.is_for_lack() && began.elapsed() < TIMEOUT => {
+            let left = TIMEOUT.saturating_sub(began.elapsed());
+            match name_services::entry("initgroups", name, left) {
+                Err(reason) if reason.is_for_lack() && !left.is_zero() => {
                     std::thread::sleep(PAUSE);
                 }
-                answer => break answer?.unwrap_or_default(),
+                answer => break answer?,
             }
         };
         let mut groups = vec![self.gid];
-        let said = said.strip_prefix(name.as_str()).unwrap_or_default();
+        let said = said.as_deref().and_then(|said| said.strip_prefix(name));
+        let said = said.ok_or(NameServiceError::Unknown)?;
         for gid in said.split_whitespace() {
             let gid = gid.parse().map(Gid::from_raw);
             groups.extend(gid.ok().filter(|gid| !groups.contains(gid)));
@@ -136,12 +144,12 @@ impl Account {
 /// # Errors
 /// Why the name services gave no answer.
 pub(crate) fn by_name(name: &str) -> Result<Option<Account>, NameServiceError> {
-    let local = local(|account| account.name.as_deref() == Some(name));
+    let is_it = |account: &Account| account.name.as_deref() == Some(name);
     // getent(1) takes digits for a user ID.
-    if local.is_some() || name.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok(local);
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(local(is_it));
     }
-    asked(name, TIMEOUT)
+    find(is_it, || asked(name, TIMEOUT))
 }
 
 /// The account of that user ID, `None` where there is none.
@@ -154,51 +162,53 @@ pub(crate) fn by_uid(uid: Uid) -> Result<Option<Account>, NameServiceError> {
 
 fn by_uid_within(limit: Duration, uid: Uid) -> Result<Option<Account>, NameServiceError> {
     let is_it = |account: &Account| account.uid == uid;
-    if let Some(account) = local(is_it) {
-        return Ok(Some(account));
-    }
-    Ok(asked(&uid.to_string(), limit)?.filter(is_it))
+    find(is_it, || Ok(asked(&uid.to_string(), limit)?.filter(is_it)))
 }
 
-/// The login name of that user ID, or the ID in digits where nobody knows it, for a message. Once the name services
-/// have not answered in time, they are not asked for names any more.
+/// The user ID of that name or, where there is none of that name, of that number, with or without an account.
+///
+/// # Errors
+/// Why the name services gave no answer.
+pub(crate) fn uid_of(name: &str) -> Result<Option<Uid>, NameServiceError> {
+    let account = by_name(name)?;
+    Ok(account.map(|account| account.uid).or_else(|| uid(name)))
+}
+
+/// Whether a user that the name services do not know has no account: all of those for users are local. Where that cannot
+/// be read, LDAP may know more.
+pub(crate) fn know_all_users() -> bool {
+    let services = name_services::services("passwd");
+    services.is_ok_and(|services| {
+        services.is_none_or(|services| are_local(&services, std::fs::read(LOCAL).ok().as_deref()))
+    })
+}
+
+fn are_local(services: &[String], accounts: Option<&[u8]>) -> bool {
+    // A line that begins with `+` brings in users of another service, NIS if none is named.
+    let is_import = |line: &[u8]| line.trim_ascii_start().starts_with(b"+");
+    let imports = accounts.is_none_or(|accounts| lines(accounts).any(is_import));
+    services.iter().all(|service| match service.as_str() {
+        FILES => true,
+        COMPAT => !imports,
+        other => OF_THIS_MACHINE.contains(&other),
+    })
+}
+
+/// The login name of that user ID, or the ID in digits where nobody knows it, for a message.
 pub(crate) fn name_of(uid: u32) -> String {
-    static NAMES: Mutex<Names> = Mutex::new(Names {
-        found: BTreeMap::new(),
-        is_silent: false,
-    });
-    NAMES.lock().unwrap_or_else(PoisonError::into_inner).of(uid)
-}
-
-/// The names of users that were asked for.
-#[derive(Debug)]
-struct Names {
-    found: BTreeMap<u32, String>,
-    is_silent: bool,
-}
-
-impl Names {
-    fn of(&mut self, uid: u32) -> String {
-        if let Some(name) = self.found.get(&uid) {
-            return name.clone();
-        }
-        let limit = if self.is_silent {
-            Duration::ZERO
-        } else {
-            NAME_TIMEOUT
-        };
-        let account = by_uid_within(limit, Uid::from_raw(uid));
-        self.is_silent |= matches!(account, Err(NameServiceError::TimedOut(_)));
+    static FOUND: Mutex<BTreeMap<u32, String>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    let ask = || {
+        let account = by_uid_within(NAME_TIMEOUT, Uid::from_raw(uid));
         let account = account.ok().flatten();
-        let name = account.map_or_else(|| uid.to_string(), |account| account.shown());
-        self.found.insert(uid, name.clone());
-        name
-    }
+        account.map_or_else(|| uid.to_string(), |account| account.shown())
+    };
+    found.entry(uid).or_insert_with(ask).clone()
 }
 
 /// The name of that group, or its ID in digits where nobody knows it.
 pub(crate) fn name_of_group(gid: u32) -> String {
-    let said = name_services::entry("group", &gid.to_string(), TIMEOUT);
+    let said = name_services::entry("group", &gid.to_string(), NAME_TIMEOUT);
     let said = said.ok().flatten().unwrap_or_default();
     match said.split_once(':') {
         Some((name, _)) if !name.is_empty() => name.to_owned(),
@@ -212,16 +222,38 @@ fn asked(key: &str, limit: Duration) -> Result<Option<Account>, NameServiceError
     Ok(said.and_then(|said| Account::parse(said.as_bytes())))
 }
 
+/// The account as the name services tell it, without asking them where the local accounts come first anyway. Root's
+/// is local on every machine. What nobody else tells, the local accounts do.
+fn find(
+    is_it: impl Fn(&Account) -> bool,
+    ask: impl FnOnce() -> Result<Option<Account>, NameServiceError>,
+) -> Result<Option<Account>, NameServiceError> {
+    let Some(local) = local(is_it) else {
+        return ask();
+    };
+    if local.uid.is_root() || are_local_first() {
+        return Ok(Some(local));
+    }
+    Ok(ask().ok().flatten().or(Some(local)))
+}
+
+fn are_local_first() -> bool {
+    let services = name_services::services("passwd").ok().flatten();
+    let first = services.and_then(|services| services.into_iter().next());
+    first.is_none_or(|first| [FILES, COMPAT].contains(&first.as_str()))
+}
+
 fn local(is_it: impl Fn(&Account) -> bool) -> Option<Account> {
     first(&std::fs::read(LOCAL).ok()?, is_it)
 }
 
 /// The first of these lines that is such an account.
-fn first(lines: &[u8], is_it: impl Fn(&Account) -> bool) -> Option<Account> {
-    let mut accounts = lines
-        .split(|byte| *byte == b'\n')
-        .filter_map(Account::parse);
-    accounts.find(is_it)
+fn first(accounts: &[u8], is_it: impl Fn(&Account) -> bool) -> Option<Account> {
+    lines(accounts).filter_map(Account::parse).find(is_it)
+}
+
+fn lines(accounts: &[u8]) -> impl Iterator<Item = &[u8]> {
+    accounts.split(|byte| *byte == b'\n')
 }
 
 /// A user ID in digits. The largest number stands for "none" (`setresuid(2)`).
@@ -243,7 +275,10 @@ fn usable_shell(shell: PathBuf) -> PathBuf {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
+    use crate::refused::where_refused;
 
     #[test]
     fn an_account_is_found_by_name_and_by_number() {
@@ -294,12 +329,46 @@ mod tests {
     fn a_user_without_a_name_is_a_number() {
         assert_eq!(name_of(0), "root");
         assert_eq!(name_of(3_999_999), "3999999");
-        let mut names = Names {
-            found: BTreeMap::from([(0, "asked for before".to_owned())]),
-            is_silent: true,
-        };
-        assert_eq!(names.of(0), "asked for before");
-        assert_eq!(names.of(3_999_999), "3999999");
+    }
+
+    #[test]
+    fn a_user_id_needs_no_account() {
+        assert_eq!(uid_of("root"), Ok(Some(Uid::from_raw(0))));
+        assert_eq!(uid_of("3999999"), Ok(Some(Uid::from_raw(3_999_999))));
+        for none in ["no-such-user-here", "", "4294967295", "-1", " 0"] {
+            assert_eq!(uid_of(none), Ok(None), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_service_of_another_machine_may_know_more_users() {
+        let plain: Option<&[u8]> = Some(b"root:x:0:0::/root:/bin/sh\n");
+        let importing: Option<&[u8]> = Some(b"root:x:0:0::/root:/bin/sh\n +::::::\n");
+        for (services, accounts, expected) in [
+            ("files systemd", importing, true),
+            ("", plain, true),
+            ("sss files systemd", plain, false),
+            ("files ldap", plain, false),
+            ("compat systemd", plain, true),
+            ("compat systemd", importing, false),
+            ("compat", None, false),
+        ] {
+            let listed: Vec<String> = services.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(are_local(&listed, accounts), expected, "{services}");
+        }
+    }
+
+    #[test]
+    fn services_that_cannot_be_read_may_know_more_users() {
+        // SYS_open is what musl's open(3) calls, and is not there on aarch64.
+        #[cfg(target_arch = "x86_64")]
+        let open = [nix::libc::SYS_open, nix::libc::SYS_openat];
+        #[cfg(not(target_arch = "x86_64"))]
+        let open = [nix::libc::SYS_openat];
+        let refused = |errno: Errno| where_refused(&open, errno as i32, know_all_users);
+        assert!(!refused(Errno::EMFILE) && !refused(Errno::EIO));
+        // Without the file, glibc asks for local users alone.
+        assert!(refused(Errno::ENOENT));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The machine's name services (`nsswitch.conf(5)`), asked by running getent(1). An LDAP or DNS server may not answer, and
 //! any package can bring the code that asks it: so it runs in a process that can be killed, and not in this one.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -20,12 +22,12 @@ use crate::text::{errno_text, seconds};
 
 /// Which name services there are (`nsswitch.conf(5)`).
 const SERVICES: &str = "/etc/nsswitch.conf";
-/// Those that read files of this machine, or ask its systemd, and are always there.
-const LOCAL: [&str; 6] = ["files", "compat", "db", "altfiles", "extrausers", "systemd"];
 /// getent's exit status for a key that nobody knows.
 const UNKNOWN: i32 = 2;
 /// The longest answer, in bytes: more than 65,536 groups or 5,000 addresses take. One that is longer ends the question.
 const LONGEST: usize = 1 << 20;
+/// How long the services of a database have let this process wait, where they have not answered.
+static SILENCE: Mutex<BTreeMap<&str, Duration>> = Mutex::new(BTreeMap::new());
 /// How often its end is looked for, once it has closed its output.
 pub(super) const POLL: Duration = Duration::from_millis(1);
 
@@ -73,21 +75,23 @@ impl fmt::Display for NameServiceError {
 }
 
 /// The line that getent(1) prints of a database (`passwd`, `group`, `initgroups`) for this key; `None` where nobody knows
-/// it. Only the first: the comment of a user of LDAP can have line breaks. What cannot be a key is not asked for, and
-/// without time nobody is asked.
+/// it. Only the first: the comment of a user of LDAP can have line breaks. What cannot be a key is not asked for. Services
+/// that have not answered once are not waited for again, unless for longer: one that hangs costs each server of a
+/// configuration nothing more.
 ///
 /// # Errors
 /// No answer within the limit, or getent(1) could not answer.
 pub(crate) fn entry(
-    database: &str,
+    database: &'static str,
     key: &str,
     limit: Duration,
 ) -> Result<Option<String>, NameServiceError> {
     if !is_key(key) {
         return Ok(None);
     }
-    if limit.is_zero() {
-        return Err(NameServiceError::TimedOut(limit));
+    let silence = || SILENCE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(waited) = silence().get(database).filter(|waited| **waited >= limit) {
+        return Err(NameServiceError::TimedOut(*waited));
     }
     let until = Instant::now() + limit;
     let mut question = Question::start(database, key, Ok)?;
@@ -98,6 +102,7 @@ pub(crate) fn entry(
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
+            silence().insert(database, limit);
             return Err(NameServiceError::TimedOut(limit));
         }
         match &question.output {
@@ -105,17 +110,6 @@ pub(crate) fn entry(
             None => std::thread::sleep(POLL),
         }
     }
-}
-
-/// Whether a user that the name services do not know has no account: all of those for users are local. Where that cannot
-/// be read, LDAP may know more.
-pub(crate) fn know_all_users() -> bool {
-    let services = services("passwd");
-    services.is_ok_and(|services| services.is_none_or(|services| are_local(&services)))
-}
-
-fn are_local(services: &[String]) -> bool {
-    services.iter().all(|name| LOCAL.contains(&name.as_str()))
 }
 
 /// The services of a database in their order (`nsswitch.conf(5)`); `None` where nothing is said of it.
@@ -130,14 +124,16 @@ pub(super) fn services(database: &str) -> io::Result<Option<Vec<String>>> {
     }
 }
 
+/// As glibc reads it: of two lines for a database, the last counts, and the colon can be missing.
 fn services_in(text: &str, database: &str) -> Option<Vec<String>> {
     let lines = text.lines().filter_map(|line| line.split('#').next());
     let mut listed = lines.filter_map(|line| {
-        let (name, services) = line.split_once(':')?;
-        (name.trim() == database).then_some(services)
+        let is_end = |c: char| c == ':' || c.is_whitespace();
+        let (name, services) = line.trim_start().split_once(is_end)?;
+        (name == database).then_some(services)
     });
     // Between brackets stands what to do after a service.
-    let parts = listed.next()?.split('[');
+    let parts = listed.next_back()?.split('[');
     let names = parts.filter_map(|part| part.rsplit(']').next());
     let names = names.flat_map(str::split_whitespace);
     Some(names.map(str::to_owned).collect())
@@ -251,7 +247,6 @@ impl<F> Drop for Question<F> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::refused::where_refused;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -264,39 +259,29 @@ mod tests {
     }
 
     #[test]
-    fn a_service_of_another_machine_may_know_more_users() {
-        for (services, expected) in [
-            ("passwd: files systemd\ngroup: files sss\n", true),
-            ("passwd:files # sss\n", true),
+    fn the_services_of_a_database_are_those_that_glibc_asks() {
+        for (text, expected) in [
+            ("passwd: files systemd\ngroup: files sss\n", "files systemd"),
+            ("passwd:files # sss\n", "files"),
             (
                 "passwd: files [ !UNAVAIL=return SUCCESS=merge ] systemd\n",
-                true,
+                "files systemd",
             ),
-            ("passwd: sss files systemd\n", false),
             (
                 "group: files\n  passwd:\tfiles [SUCCESS=return] ldap\n",
-                false,
+                "files ldap",
             ),
+            // Tried with glibc 2.36.
+            ("passwd: files\npasswd: files ldap\n", "files ldap"),
+            ("passwd files ldap\n", "files ldap"),
+            ("passwd: files\npasswd_compat: ldap\n", "files"),
         ] {
-            let listed = services_in(services, "passwd").unwrap();
-            assert_eq!(are_local(&listed), expected, "{services}");
+            let listed = services_in(text, "passwd").unwrap();
+            assert_eq!(listed.join(" "), expected, "{text}");
         }
         for silent in ["", "hosts: files dns\n#passwd: sss\n"] {
             assert_eq!(services_in(silent, "passwd"), None);
         }
-    }
-
-    #[test]
-    fn services_that_cannot_be_read_may_know_more_users() {
-        // SYS_open is what musl's open(3) calls, and is not there on aarch64.
-        #[cfg(target_arch = "x86_64")]
-        let open = [nix::libc::SYS_open, nix::libc::SYS_openat];
-        #[cfg(not(target_arch = "x86_64"))]
-        let open = [nix::libc::SYS_openat];
-        let refused = |errno: Errno| where_refused(&open, errno as i32, know_all_users);
-        assert!(!refused(Errno::EMFILE) && !refused(Errno::EIO));
-        // Without the file, glibc asks for local users alone.
-        assert!(refused(Errno::ENOENT));
     }
 
     #[test]

@@ -6,11 +6,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::rig::dead_disk::DeadDisk;
-use crate::rig::machine::{MYVNC, PORT, bind, on_own_machine};
+use crate::rig::machine::{MYVNC, PORT, bind, on_own_machine, user_of};
 use crate::rig::{Site, in_private_namespace, run, skip, wait_until};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+
+/// A user ID that no machine of a test has an account for.
+const STRANGER: u32 = 4711;
 
 /// Puts a script of that mode in the place of getent(1), in the mount namespace of a test.
 fn replace_getent(site: &Site, mode: u32, script: &str) {
@@ -34,11 +37,10 @@ fn asked_pid(asked: &Path) -> Option<Pid> {
     said.trim().parse().map(Pid::from_raw).ok()
 }
 
-/// Puts these lines in the place of the order of the name services.
-fn order_services(site: &Site, lines: &str) {
-    let file = site.path("nsswitch.conf");
-    fs::write(&file, format!("{lines}\n")).unwrap();
-    bind(&file, "/etc/nsswitch.conf".as_ref());
+/// Puts these lines in the place of the order of the name services, by that file.
+fn order_services(file: &Path, lines: &str) {
+    fs::write(file, format!("{lines}\n")).unwrap();
+    bind(file, "/etc/nsswitch.conf".as_ref());
 }
 
 /// A check of the server by that name, which leaves it alone.
@@ -82,7 +84,7 @@ fn a_host_of_the_machines_own_list_needs_no_process_where_that_list_comes_first(
             ("passwd: files", false),
         ] {
             fs::remove_file(site.path("monitor.log")).unwrap_or_default();
-            order_services(&site, services);
+            order_services(&site.path("nsswitch.conf"), services);
             run(&mut check(&site, "myvnc.example"));
             let log = site.log();
             assert_eq!(
@@ -114,7 +116,7 @@ fn where_getent_cannot_be_run_the_c_library_is_asked() {
         let _server = site.start();
         replace_getent(&site, 0o644, "");
         // Otherwise the list of hosts would be asked first, by the monitor.
-        order_services(&site, "hosts: db files dns");
+        order_services(&site.path("nsswitch.conf"), "hosts: db files dns");
         let healthy = run(&mut check(&site, "localhost"));
         assert_eq!(healthy.code(), Some(0), "{}", site.log());
         assert!(site.log().contains("Server is healthy"), "{}", site.log());
@@ -224,6 +226,39 @@ fn a_c_library_that_waits_for_dns_does_not_hold_up_the_run() {
         let ran = machine.run(&mut monitor);
         assert!(ran.log.contains("(resolving the name)"), "{ran:?}");
         assert!(ran.run.took < Duration::from_secs(10), "{ran:?}");
+    });
+}
+
+#[test]
+fn an_owner_who_cannot_be_looked_up_is_an_error_that_touches_nothing() {
+    // The account is in LDAP, which is down.
+    on_own_machine(STRANGER, |machine| {
+        let server = machine.ours.start();
+        machine.run_healthy();
+        let _client = machine.ours.idle_client();
+        order_services(&machine.path("nsswitch.conf"), "passwd: files ldap");
+        let ran = machine.run(&mut machine.monitor());
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        let expected = "Cannot look up user 4711, the server's owner: the name services know no such user, or one of \
+                        them is down; the restart command must run as that user; the next run tries again";
+        assert!(ran.errors().concat().contains(expected), "{ran:?}");
+        ran.assert_unharmed(&server);
+        // Where all users are local, this one has no account, and it comes back as it was.
+        order_services(&machine.path("nsswitch.conf"), "passwd: files");
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+        assert_eq!(user_of(machine.ours.server()), STRANGER, "{ran:?}");
+    });
+}
+
+#[test]
+fn a_user_without_an_account_can_be_accepted() {
+    on_own_machine(STRANGER, |machine| {
+        let _server = machine.ours.start();
+        let mut monitor = machine.patient_monitor();
+        let ran = machine.run(monitor.args(["--user", &STRANGER.to_string()]));
+        assert_eq!(ran.code(), Some(0), "{ran:?}");
+        assert!(ran.log.contains("Server is healthy"), "{ran:?}");
     });
 }
 

@@ -93,13 +93,26 @@ fn hazard_45_run_as_changes_user_groups_and_environment_for_good() {
 }
 
 /// Starts what follows with that script in the place of getent(1), in a file of the site.
-fn with_getent(accounts: &Accounts, script: &str) -> [String; 5] {
-    let file = accounts.0.path("getent");
-    fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+fn with_getent(accounts: &Accounts, script: &str) -> [String; 6] {
+    with_file(
+        accounts,
+        "/usr/bin/getent",
+        &format!("#!/bin/sh\n{script}\n"),
+    )
+}
+
+/// Starts what follows with that order of the name services.
+fn with_services(accounts: &Accounts, lines: &str) -> [String; 6] {
+    with_file(accounts, "/etc/nsswitch.conf", &format!("{lines}\n"))
+}
+
+fn with_file(accounts: &Accounts, place: &str, text: &str) -> [String; 6] {
+    let file = accounts.0.path(place.rsplit('/').next().unwrap());
+    fs::write(&file, text).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    let mount = "mount --bind \"$0\" /usr/bin/getent && exec \"$@\"";
+    let mount = "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"";
     let file = file.to_str().unwrap();
-    ["setpriv", "sh", "-c", mount, file].map(str::to_owned)
+    ["setpriv", "sh", "-c", mount, file, place].map(str::to_owned)
 }
 
 #[test]
@@ -207,6 +220,124 @@ fn where_the_name_services_do_not_answer_nothing_is_run() {
                   within 5 seconds";
     assert!(accounts.0.log().contains(reason), "{}", accounts.0.log());
     assert_eq!(accounts.output(), "");
+}
+
+#[test]
+fn an_account_is_that_of_the_service_that_comes_first() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let group = GROUP + 100;
+    let ldap = format!(
+        "echo \"$*\" >>{}\ncase $* in\n\
+         'passwd vnctest') echo 'vnctest:*:{USER}:{group}:x:/home/ldap:/bin/sh' ;;\n\
+         'initgroups vnctest') echo 'vnctest   ' ;;\n\
+         *) exit 2 ;;\nesac",
+        accounts.0.path("asked").display()
+    );
+    let asked = || fs::read_to_string(accounts.0.path("asked")).unwrap_or_default();
+    for (services, gid, home) in [
+        ("passwd: files ldap", GROUP, "/home/vnctest"),
+        ("group: files", GROUP, "/home/vnctest"),
+        ("passwd: ldap files", group, "/home/ldap"),
+    ] {
+        fs::remove_file(accounts.0.path("monitor.restart.log")).unwrap_or_default();
+        let before = [
+            with_getent(&accounts, &ldap),
+            with_services(&accounts, services),
+        ];
+        let before: Vec<&str> = before.iter().flatten().map(String::as_str).collect();
+        let command = "echo $(id -u) $(id -g) $HOME; exit 3";
+        let options = ["--run-as", "vnctest"];
+        accounts.run(&before, Path::new("/"), command, &options);
+        let expected = format!("{USER} {gid} {home}\n");
+        assert_eq!(accounts.output(), expected, "{}", accounts.0.log());
+    }
+    // Root's account is local on every machine.
+    assert!(!asked().contains("passwd root") && !asked().contains("passwd 0"));
+}
+
+#[test]
+fn where_the_first_service_does_not_know_an_account_the_local_one_counts() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let down = "[ \"$1\" = initgroups ] || exit 2\necho \"$2\"";
+    let before = [
+        with_getent(&accounts, down),
+        with_services(&accounts, "passwd: ldap files"),
+    ];
+    let before: Vec<&str> = before.iter().flatten().map(String::as_str).collect();
+    let options = ["--run-as", "vnctest"];
+    accounts.run(&before, Path::new("/"), "id -u; exit 3", &options);
+    assert_eq!(
+        accounts.output(),
+        format!("{USER}\n"),
+        "{}",
+        accounts.0.log()
+    );
+}
+
+#[test]
+fn a_user_whose_service_may_be_down_is_not_said_to_be_none() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    for (services, reason) in [
+        ("passwd: files systemd", "no such user"),
+        (
+            "passwd: files ldap",
+            "the name services know no such user, or one of them is down",
+        ),
+    ] {
+        let before = with_services(&accounts, services);
+        let before: Vec<&str> = before.iter().map(String::as_str).collect();
+        for option in ["--run-as", "--user"] {
+            let options = [option, "no-such-user-here"];
+            let refused = accounts.run(&before, Path::new("/"), "id", &options);
+            assert_eq!(refused.code(), Some(2));
+            let expected = format!("{option} no-such-user-here: {reason}");
+            assert!(refused.stderr.contains(&expected), "{}", refused.stderr);
+        }
+    }
+}
+
+#[test]
+fn without_groups_nothing_is_run() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    for answer in ["exit 2", "echo nss_x: no", "exit 0"] {
+        let before = with_getent(&accounts, answer);
+        let before: Vec<&str> = before.iter().map(String::as_str).collect();
+        let options = ["--run-as", "vnctest"];
+        let ran = accounts.run(&before, Path::new("/"), "id", &options);
+        assert_eq!(ran.code(), Some(1), "{answer}");
+        let reason =
+            "could not be started: the groups of vnctest: the name services know no such user";
+        assert!(accounts.0.log().contains(reason), "{}", accounts.0.log());
+        assert_eq!(accounts.output(), "", "{answer}");
+    }
+}
+
+#[test]
+fn a_service_that_does_not_answer_is_waited_for_once_and_not_for_each_server() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let asked = accounts.0.path("asked");
+    let hangs = format!("echo x >>{}\nexec sleep 77", asked.display());
+    let before = with_getent(&accounts, &hangs);
+    let before: Vec<&str> = before.iter().map(String::as_str).collect();
+    let servers = [1, 2, 3, 4, 5].map(|n| format!("[server.s{n}]\nrun-as = 'ldap{n}'\n"));
+    let config = accounts.0.path("m.toml");
+    fs::write(&config, servers.concat()).unwrap();
+    let options = ["--config", config.to_str().unwrap(), "--check-config"];
+    let refused = accounts.run(&before, Path::new("/"), "id", &options);
+    let reason = "the name services did not answer within 5 seconds";
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    assert_eq!(said.matches(reason).count(), 5, "{said}");
+    assert_eq!(fs::read_to_string(asked).unwrap(), "x\n");
 }
 
 #[test]
