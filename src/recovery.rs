@@ -173,6 +173,8 @@ pub(crate) enum Event {
     Answers,
     /// A check did not.
     Silent,
+    /// The server could not be asked at its own address, for a reason on our own side.
+    NotAsked,
     /// The server answers at its own address, and what the URL leads to does not.
     OnlyItselfAnswers,
     /// The server answers at its own address; the URL's host also resolves to other addresses.
@@ -439,9 +441,9 @@ pub(crate) fn decide(
         (P::Searching | P::SearchingAgain, E::Searched(situation)) => diagnose(situation.plan()),
         (P::AskingItself(_), E::OnlyItselfAnswers) => diagnose(Plan::Leave(Outcome::ProxyFails)),
         (P::AskingItself(_), E::AnswersAmongOthers) => finish(Outcome::Healthy),
-        (P::AskingItself(situation), E::Silent) => diagnose(
+        (P::AskingItself(situation), event @ (E::Silent | E::NotAsked)) => diagnose(
             Situation {
-                was_asked: true,
+                was_asked: event == E::Silent,
                 ..situation
             }
             .plan(),
@@ -722,6 +724,15 @@ mod tests {
                 P::AskingItself(proxied),
                 E::Silent,
                 (P::Diagnosing(restart), A::Diagnose(restart)),
+            ),
+            // Whatever the check at the URL said, nobody asked the server itself.
+            (
+                P::AskingItself(proxied),
+                E::NotAsked,
+                (
+                    P::Diagnosing(Plan::Leave(O::NotAsked)),
+                    A::Diagnose(Plan::Leave(O::NotAsked)),
+                ),
             ),
             // The check at the URL failed on the monitor's own side; the server itself was asked.
             (

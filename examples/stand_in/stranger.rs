@@ -6,15 +6,17 @@
 //! - `listen = ADDRESS:PORT`: listens there before it says that it waits;
 //! - `bind = ADDRESS:PORT`: holds the port without listening;
 //! - `answer = STATUS`: answers each request so; without it, no client is ever accepted;
+//! - `alert = N`: answers each request with that alert of TLS;
 //! - `forks = N`: that many children with the same arguments;
-//! - `unkillable = yes`: starts a child with its own arguments but the first, traces it, and never lets it exit;
+//! - `unkillable = yes`: starts a child with its own arguments but the first, which does the rest, traces it, and
+//!   never lets it exit;
 //! - `exec-after = FILE`: becomes `/bin/sleep` once that file exists;
 //! - `swap = PATH PATH`: exchanges the two for as long as it lives.
 //!
 //! Once it is ready it prints `waiting PID`, where PID is the process that counts.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -44,6 +46,9 @@ pub(crate) fn live(settings: &str) {
         let mut found = lines.iter().filter(|(name, _)| *name == key);
         found.next().map(|(_, value)| *value)
     };
+    if text("unkillable").is_some() {
+        return never_let_go(settings);
+    }
     let number = |key: &str| text(key).map_or(0, |value| value.parse::<u32>().unwrap());
     let _opened: Vec<File> = (0..number("descriptors"))
         .map(|_| File::open("/dev/null").unwrap())
@@ -67,10 +72,10 @@ pub(crate) fn live(settings: &str) {
     if let Some(address) = text("listen") {
         let listener = listen(address.parse().unwrap()).unwrap();
         say_ready(std::process::id());
+        if let Some(alert) = text("alert") {
+            return refuse_tls(&listener, alert.parse().unwrap());
+        }
         return serve(&listener, text("answer"));
-    }
-    if text("unkillable").is_some() {
-        return never_let_go();
     }
     for _ in 0..number("forks") {
         threads::fork_and_go_on(LIFETIME);
@@ -117,6 +122,14 @@ fn serve(listener: &TcpListener, status: Option<&str>) {
     }
 }
 
+/// Answers with a fatal alert (RFC 8446, section 6).
+fn refuse_tls(listener: &TcpListener, alert: u8) {
+    for mut client in listener.incoming().flatten() {
+        let _ = client.read(&mut [0; 4096]);
+        let _ = client.write_all(&[21, 3, 3, 0, 2, 2, alert]);
+    }
+}
+
 fn answer(mut client: TcpStream, status: &str) -> std::io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut lines = BufReader::new(client.try_clone()?).lines();
@@ -130,13 +143,13 @@ fn answer(mut client: TcpStream, status: &str) -> std::io::Result<()> {
 
 /// Traces a child. At its end it stops to tell us (`PTRACE_O_TRACEEXIT`, ptrace(2)), and
 /// without a word from us no signal ends it, SIGKILL neither.
-fn never_let_go() {
+fn never_let_go(settings: &str) {
     let mut arguments = std::env::args_os().skip(1);
     let mut child = Command::new("/proc/self/exe");
     child
         .arg0(arguments.next().unwrap())
         .args(arguments)
-        .env(SETTINGS, "silent = yes");
+        .env(SETTINGS, settings.replace("unkillable", "killable"));
     let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     output.read_line(&mut String::new()).unwrap();

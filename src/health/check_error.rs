@@ -40,6 +40,8 @@ pub(crate) enum CheckError {
     Certificate(String),
     /// The server does not speak TLS.
     NotTls,
+    /// The server speaks TLS that this program does not.
+    Incompatible(String),
     /// No TLS connection came about, for another reason.
     Tls(String),
     /// More redirects than are followed.
@@ -63,9 +65,9 @@ impl CheckError {
     }
 
     /// Whether the check failed on our own side, so that it says nothing about the server: a system
-    /// call failed here, or the name did not resolve.
+    /// call failed here, the name did not resolve, or this program does not speak the server's TLS.
     pub(crate) fn is_not_asked(&self) -> bool {
-        matches!(self, Self::NotAsked { .. }) || self.is_unresolved()
+        matches!(self, Self::NotAsked { .. } | Self::Incompatible(_)) || self.is_unresolved()
     }
 
     /// Whether the URL's host has no address, as far as could be found out in time.
@@ -121,6 +123,7 @@ impl CheckError {
             return Some(match error {
                 TlsError::Certificate(what) => Self::Certificate(what),
                 TlsError::NotTls => Self::NotTls,
+                TlsError::Incompatible(what) => Self::Incompatible(what),
                 TlsError::Handshake(what) => Self::Tls(what),
                 TlsError::Ours(reason) => Self::NotAsked {
                     to: to.to_owned(),
@@ -248,7 +251,7 @@ impl fmt::Display for CheckError {
             Self::NotHttp(what) => write!(f, "Connection error: the answer is not HTTP: {what}"),
             Self::Certificate(what) => write!(f, "SSL certificate error: {what}"),
             Self::NotTls => write!(f, "SSL error: {NOT_TLS}"),
-            Self::Tls(what) => write!(f, "SSL error: {what}"),
+            Self::Incompatible(what) | Self::Tls(what) => write!(f, "SSL error: {what}"),
             Self::Redirects => write!(f, "Request error: more than {MOST_REDIRECTS} redirects"),
             Self::Status { status, .. } => write!(f, "Server returned error status: {status}"),
             Self::Other(what) => write!(f, "Request error: {what}"),

@@ -157,6 +157,7 @@ impl Run<'_> {
                 limit,
             }) => Seen::Unresolved(format!("no answer within {} s", seconds(*limit))),
             Some(CheckError::NotAsked { to, reason }) => Seen::NotAsked(format!("{to}: {reason}")),
+            Some(CheckError::Incompatible(what)) => Seen::NotAsked(what.clone()),
             Some(CheckError::Redirects) => Seen::RedirectLoop,
             Some(CheckError::NotTls) => Seen::Strange(NOT_TLS.to_owned()),
             Some(CheckError::NotHttp(what) | CheckError::Tls(what)) => Seen::Strange(what.clone()),

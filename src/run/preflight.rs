@@ -1,7 +1,6 @@
 //! The part of a run before anything is stopped: where the server listens, which processes it is,
 //! whether it answers at its own address, and whether a restart can work.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use nix::unistd::{Gid, Uid, geteuid};
 
 use super::Run;
-use super::wording::{describe, described, pids};
+use super::wording::{describe, described, first_of, pids};
 use crate::health::{CheckError, Verdict};
 use crate::proc::net::{self, Locality, takes, unmapped};
 use crate::proc::sock_diag;
@@ -35,8 +34,6 @@ use crate::text::errno_text;
 const CONFIG_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit of resolving the host in it.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Processes that are left alone and named, at most.
-const MOST_SPARED: usize = 20;
 /// Time between two warnings of the restart command.
 const WARNING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -293,7 +290,7 @@ impl Run<'_> {
     /// Asks the server at its own address: what stands before it may be to blame.
     pub(super) async fn ask_itself(&mut self) -> Event {
         let Some(bound) = self.selection.as_ref().and_then(|one| one.address) else {
-            return Event::Silent;
+            return Event::NotAsked;
         };
         let address = SocketAddr::new(reachable(bound.ip()), bound.port());
         self.journal
@@ -308,6 +305,12 @@ impl Run<'_> {
         };
         let status = match &verdict {
             Verdict::Healthy { status, .. } => *status,
+            Verdict::Unhealthy(error) if error.is_not_asked() => {
+                self.journal.warning(&format!(
+                    "The server itself cannot be asked at {address}: {error}"
+                ));
+                return Event::NotAsked;
+            }
             Verdict::Unhealthy(error) => {
                 self.journal.warning(&format!(
                     "The server itself does not answer at {address} either: {error}"
@@ -470,17 +473,19 @@ impl Run<'_> {
                 selection.server.iter().chain(spared).next()
             })
             .map(|process| format!("; {} can be healthy and is left alone", describe(process)));
-        let is_unresolved = self.error().is_some_and(CheckError::is_unresolved);
-        let (what, remedy) = if is_unresolved {
-            (
+        let (what, remedy) = match self.error() {
+            Some(error) if error.is_unresolved() => (
                 "The URL's host has no address",
                 "correct --url or the name service",
-            )
-        } else {
-            (
+            ),
+            Some(CheckError::Incompatible(_)) => (
+                "The monitor has no TLS in common with the server",
+                "see BUGS of monitor_myvnc(1)",
+            ),
+            _ => (
                 "The check failed on the monitor's own side",
                 "look at this machine's network, limits and filters",
-            )
+            ),
         };
         self.journal.error(&format!(
             "{what}, so the server was not asked{}; {remedy}",
@@ -556,11 +561,11 @@ impl Run<'_> {
         let Some(selection) = &self.selection else {
             return;
         };
-        for (process, reason) in selection.spared.iter().take(MOST_SPARED) {
+        let (first, more) = first_of(&selection.spared);
+        for (process, reason) in first {
             self.journal
                 .warning(&format!("Left alone: {}: {reason}", describe(process)));
         }
-        let more = selection.spared.len().saturating_sub(MOST_SPARED);
         if more > 0 {
             self.journal
                 .warning(&format!("Left alone: {more} further processes"));
@@ -575,17 +580,23 @@ impl Run<'_> {
             .cloned()
             .filter_map(ProcessHandle::new)
             .collect();
+        let handles = std::mem::take(&mut self.handles).into_iter();
+        let (strangers, handles) = handles.partition(|handle| {
+            let process = &handle.process;
+            handle.forbidden().is_some()
+                && !selection.listening.contains(&process.pid)
+                && !self.is_known_or_proven(process.uid)
+        });
+        self.handles = handles;
+        self.say_let_go(&strangers);
         let forbidden: Vec<_> = self
             .handles
             .iter()
             .filter_map(|handle| handle.forbidden().map(|reason| (&handle.process, reason)))
             .collect();
-        let mut names: BTreeMap<u32, String> = BTreeMap::new();
-        for (process, reason) in &forbidden {
-            // One question for each user: an account database that hangs takes its time.
-            let owner = names
-                .entry(process.uid)
-                .or_insert_with(|| name_of(process.uid));
+        let (first, more) = first_of(&forbidden);
+        for (process, reason) in first {
+            let owner = name_of(process.uid);
             let remedy = if process.uid == 0 {
                 "root".to_owned()
             } else {
@@ -596,7 +607,37 @@ impl Run<'_> {
                 describe(process)
             ));
         }
+        if more > 0 {
+            self.journal
+                .error(&format!("Cannot signal {more} further processes"));
+        }
         forbidden.is_empty()
+    }
+
+    /// Names what matches, holds no port, belongs to a stranger, and may not be signalled: nobody keeps a server down
+    /// by arguments alone.
+    fn say_let_go(&self, strangers: &[ProcessHandle]) {
+        let (first, more) = first_of(strangers);
+        for handle in first {
+            let process = &handle.process;
+            self.journal.warning(&format!(
+                "Left alone: {} of user {}: it may not be signalled, and holds no port",
+                describe(process),
+                name_of(process.uid)
+            ));
+        }
+        if more > 0 {
+            self.journal
+                .warning(&format!("Left alone: {more} further processes"));
+        }
+    }
+
+    /// Whether that user is the recorded one, or proven to run the server.
+    pub(super) fn is_known_or_proven(&self, uid: u32) -> bool {
+        let known = self.state.known();
+        let files = self.files.clone().unwrap_or_default();
+        known.is_some_and(|known| known.uid == Some(uid) || known.socket_uid == Some(uid))
+            || self.proven(&files).contains(&uid)
     }
 
     /// Who owns the server that was found, as user and group, where there is no record: anybody can choose

@@ -5,7 +5,7 @@ use nix::unistd::Uid;
 
 use super::Run;
 use super::preflight::{Address, Files};
-use super::wording::describe;
+use super::wording::{describe, first_of};
 use crate::diagnosis::server_log;
 use crate::health::Verdict;
 use crate::proc::net::{self, Locality, takes, unmapped};
@@ -72,11 +72,16 @@ impl Run<'_> {
             .filter(|one| !Proc::here().is_alive(one.pid, one.start_time))
             .map(|one| one.pid)
             .collect();
-        for pid in &ended {
+        let (first, more) = first_of(&ended);
+        for pid in first {
             self.journal.error(&format!(
                 "PID {pid}, another instance that was left alone, ended during the restart: check whether the restart \
                  command ended it (manage.py looks servers up by user), and give each server a user of its own"
             ));
+        }
+        if more > 0 {
+            self.journal
+                .error(&format!("{more} further instances ended too"));
         }
         if ended.is_empty() {
             Event::Recognised

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Run;
-use super::wording::{describe, pids};
+use super::wording::{describe, first_of, pids};
 use crate::journal::{BANNER, Level};
+use crate::proc::net::unmapped;
 use crate::proc::process::Proc;
 use crate::proc::{net, sock_diag};
 use crate::recovery::{Event, Phase};
@@ -135,14 +136,17 @@ impl Run<'_> {
     /// Says what outlived SIGKILL; only what holds the server's port keeps it from being started.
     fn survived(&self) -> Event {
         let holds_port = self.is_port_held();
-        for handle in &self.handles {
-            let pid = handle.process.pid;
+        let (first, more) = first_of(&self.handles);
+        for handle in first {
+            let process = &handle.process;
+            let pid = process.pid;
             let state = Proc::here().state(pid);
             let limit = KILL_TIMEOUT.as_secs();
             if holds_port {
                 self.journal.critical(&format!(
                     "PID {pid} is still there {limit}s after SIGKILL, in state {state}, and holds the server's port: nothing was started"
                 ));
+                self.say_whose_survivor(process);
             } else {
                 self.journal.warning(&format!(
                     "PID {pid} is still there {limit}s after SIGKILL, in state {state}; it does not hold the server's \
@@ -150,10 +154,26 @@ impl Run<'_> {
                 ));
             }
         }
+        if more > 0 {
+            self.journal.warning(&format!(
+                "{more} further processes are still there after SIGKILL"
+            ));
+        }
         if holds_port {
             Event::Survived
         } else {
             Event::SurvivedElsewhere
+        }
+    }
+
+    /// Says whose the port is, if that is nobody who is known to run the server.
+    fn say_whose_survivor(&self, process: &Process) {
+        let socket = self.selection.as_ref().and_then(|one| one.socket.as_ref());
+        let held = socket.filter(|_| !self.is_known_or_proven(process.uid));
+        if let Some(socket) = held {
+            let place = unmapped(socket.address).to_string();
+            self.journal
+                .error(&self.taken(&place, process.uid, Some(process)));
         }
     }
 

@@ -7,6 +7,15 @@ use crate::state::ledger::Hold;
 use crate::sys::account::name_of;
 use crate::text::end;
 
+/// Of so many processes, each one is named in a line of its own, at most: anybody can start thousands.
+const MOST_NAMED: usize = 20;
+
+/// The ones to name, and how many more there are.
+pub(super) fn first_of<T>(all: &[T]) -> (&[T], usize) {
+    let (first, rest) = all.split_at(all.len().min(MOST_NAMED));
+    (first, rest.len())
+}
+
 pub(super) fn describe(process: &Process) -> String {
     format!(
         "PID {} ({})",

@@ -19,6 +19,8 @@ pub(crate) enum TlsError {
     NotTls,
     /// TLS failed on our own side.
     Ours(String),
+    /// Nothing that this program speaks is in common with the server.
+    Incompatible(String),
     /// Anything else.
     Handshake(String),
 }
@@ -60,10 +62,20 @@ pub(crate) fn error(error: &(dyn StdError + 'static)) -> Option<TlsError> {
         | Error::EncryptError) => {
             return Some(TlsError::Ours(format!("cannot set up TLS: {ours}")));
         }
-        Error::AlertReceived(alert) => refused(*alert),
-        Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => NEITHER.into(),
+        Error::AlertReceived(alert) => {
+            let what = refused(*alert);
+            return Some(if is_incompatible(*alert) {
+                TlsError::Incompatible(what)
+            } else {
+                TlsError::Handshake(what)
+            });
+        }
+        Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
+            return Some(TlsError::Incompatible(NEITHER.into()));
+        }
         Error::PeerIncompatible(what) => {
-            format!("nothing in common with the server: {}", words(what))
+            let what = format!("nothing in common with the server: {}", words(what));
+            return Some(TlsError::Incompatible(what));
         }
         Error::PeerMisbehaved(what) => {
             format!("the server breaks the rules of TLS: {}", words(what))
@@ -74,6 +86,17 @@ pub(crate) fn error(error: &(dyn StdError + 'static)) -> Option<TlsError> {
         other => other.to_string(),
     };
     Some(TlsError::Handshake(what))
+}
+
+/// Whether a server that works refuses the handshake so, because of what the client can.
+fn is_incompatible(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::HandshakeFailure
+            | AlertDescription::ProtocolVersion
+            | AlertDescription::InsufficientSecurity
+            | AlertDescription::CertificateRequired
+    )
 }
 
 fn refused(alert: AlertDescription) -> String {
@@ -183,28 +206,38 @@ mod tests {
 
     #[test]
     fn a_fault_is_said_in_words() {
-        for (cause, said) in [
+        for (cause, said, is_limit) in [
             (
                 Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
                 "nothing in common with the server: no cipher suites in common",
+                true,
+            ),
+            (
+                Error::AlertReceived(AlertDescription::InsufficientSecurity),
+                "the server refused the handshake: insufficient security",
+                true,
             ),
             (
                 Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedPsk),
                 "the server breaks the rules of TLS: selected unoffered psk",
+                false,
             ),
             (
                 Error::AlertReceived(AlertDescription::UnknownCA),
                 "the server refused the handshake: unknown CA",
+                false,
             ),
             (
                 Error::InvalidMessage(InvalidMessage::MissingData("Extension")),
                 "the server's TLS is broken: missing data",
+                false,
             ),
         ] {
-            let Some(TlsError::Handshake(what)) = error(&cause) else {
-                panic!("{cause:?}");
-            };
-            assert_eq!(what, said);
+            match error(&cause) {
+                Some(TlsError::Incompatible(what)) if is_limit => assert_eq!(what, said),
+                Some(TlsError::Handshake(what)) if !is_limit => assert_eq!(what, said),
+                other => panic!("{other:?}"),
+            }
         }
         assert_eq!(untrusted(&CertificateError::Revoked), "revoked");
     }

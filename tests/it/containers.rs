@@ -440,15 +440,45 @@ fn hazard_35_a_server_that_was_not_asked_is_not_stopped() {
             }
             for reason in [libc::EACCES, libc::EADDRNOTAVAIL, libc::ENETUNREACH] {
                 machine.filter = Some(without(&[libc::SYS_connect], reason));
-                let ran = machine.run(&mut machine.monitor());
-                assert_eq!(ran.code(), Some(1), "{ran:?}");
-                ran.assert_unharmed(&server);
-                machine.assert_other_unharmed(&ran);
-                let said = [ran.errors(), ran.lines("WARNING")].concat();
-                let says = |line: &&str| line.contains("was not asked");
-                assert!(said.iter().any(says), "{ran:?}");
-                assert!(!ran.log.contains("Starting server"), "{ran:?}");
+                // The last two lead elsewhere too, so that the server's own address is asked as well.
+                for options in [
+                    &["--url", "http://127.0.0.1:9143"][..],
+                    &["--url", "http://localhost:9143"],
+                    &["--url=http://127.0.0.2:9143", "--listen=127.0.0.1:9143"],
+                ] {
+                    let ran = machine.run(machine.monitor().args(options));
+                    assert_eq!(ran.code(), Some(1), "{ran:?}");
+                    ran.assert_unharmed(&server);
+                    machine.assert_other_unharmed(&ran);
+                    let said = [ran.errors(), ran.lines("WARNING")].concat();
+                    let says = |line: &&str| line.contains("was not asked");
+                    assert!(said.iter().any(says), "{ran:?}");
+                    assert!(!ran.log.contains("Starting server"), "{ran:?}");
+                    let is_asked_itself = !options.contains(&"http://127.0.0.1:9143");
+                    let itself = "The server itself cannot be asked at 127.0.0.1:9143: ";
+                    assert!(!is_asked_itself || ran.log.contains(itself), "{ran:?}");
+                }
             }
+        }
+    });
+}
+
+#[test]
+fn hazard_36_a_server_whose_tls_is_not_ours_is_not_stopped() {
+    on_own_machine(OTHER, |machine| {
+        // handshake_failure, protocol_version and insufficient_security (RFC 8446, section 6).
+        for alert in [40, 70, 71] {
+            let server =
+                machine.look_alike(OTHER, &format!("listen = 127.0.0.1:9143\nalert = {alert}"));
+            let mut monitor = machine.patient_monitor();
+            let ran = machine.run(monitor.args(["--url", "https://127.0.0.1:9143"]));
+            assert_eq!(ran.code(), Some(1), "{ran:?}");
+            ran.assert_unharmed(&server);
+            assert!(ran.log.contains("SSL error: "), "{ran:?}");
+            let said =
+                "The monitor has no TLS in common with the server, so the server was not asked";
+            assert!(ran.errors().concat().contains(said), "{ran:?}");
+            drop(server);
         }
     });
 }

@@ -69,6 +69,97 @@ fn hazard_25_an_unkillable_look_alike() {
 }
 
 #[test]
+fn hazard_25_an_unkillable_look_alike_that_holds_the_port_is_named_with_its_user() {
+    on_own_machine(MYVNC, |machine| {
+        machine.let_a_known_server_die();
+        let script = machine.path("evil/myvnc/main.py").display().to_string();
+        let argv = ["tracer", "python3", &script, "--host", "x"];
+        let settings = format!("unkillable = yes\nlisten = 127.0.0.1:{PORT}");
+        let taker = machine.stranger(NOBODY, &argv, &settings);
+        let ran = machine.run(&mut machine.monitor());
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        let critical = ran.lines("CRITICAL").concat();
+        assert!(
+            critical.contains("and holds the server's port: nothing was started"),
+            "{ran:?}"
+        );
+        let errors = ran.errors().concat();
+        let user =
+            format!(" of user nobody holds 127.0.0.1:{PORT}, but the server runs as user myvnc");
+        assert!(
+            errors.contains("The server's port is taken: PID "),
+            "{ran:?}"
+        );
+        assert!(errors.contains(&user), "{ran:?}");
+        assert!(errors.contains("set user = \"nobody\""), "{ran:?}");
+        machine.assert_other_unharmed(&ran);
+        drop(taker);
+    });
+}
+
+#[test]
+fn hazard_25_an_unkillable_look_alike_that_matches_a_pattern_stops_no_start() {
+    on_own_machine(MYVNC, |machine| {
+        machine.let_a_known_server_die();
+        let script = machine.path("evil/myvnc/main.py").display().to_string();
+        let argv = ["tracer", "python3", &script, "--host", "x"];
+        let _look_alike = machine.stranger(NOBODY, &argv, "unkillable = yes");
+        let mut monitor = machine.monitor();
+        let ran =
+            machine.run(monitor.args(["--process-pattern", "^python3 .*evil/myvnc/main[.]py"]));
+        machine.assert_healed(&ran);
+        let survivor = "it does not hold the server's port, so the server is started";
+        assert!(!ran.warnings_with(survivor).is_empty(), "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_25_a_look_alike_that_may_not_be_signalled_stops_no_start() {
+    on_own_machine(MYVNC, |machine| {
+        machine.wrapper = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
+            .map(Into::into)
+            .to_vec();
+        for directory in ["state", "log"] {
+            let path = machine.path(directory);
+            let _ = fs::create_dir(&path);
+            chown(&path, Some(MYVNC), Some(MYVNC)).unwrap();
+        }
+        let look_alikes = machine.look_alike(NOBODY, "forks = 30");
+        let mut monitor = machine.monitor();
+        let ran = machine.run(monitor.args(["--process-pattern", "myvnc/main[.]py --host x"]));
+        machine.assert_healed(&ran);
+        ran.assert_unharmed(&look_alikes);
+        let said = " of user nobody: it may not be signalled, and holds no port";
+        assert_eq!(ran.warnings_with(said).len(), 20, "{ran:?}");
+        assert_eq!(
+            ran.warnings_with("Left alone: 11 further processes").len(),
+            1,
+            "{ran:?}"
+        );
+    });
+}
+
+#[test]
+fn hazard_44_of_many_instances_that_end_20_are_named() {
+    on_own_machine(MYVNC, |machine| {
+        machine.let_a_known_server_die();
+        let _look_alikes = machine.look_alike(MYVNC, "forks = 3000");
+        let command = format!(
+            "pkill -KILL -f 'ev[i]l/myvnc/main.py'; {}",
+            machine.ours.restart_command()
+        );
+        let mut monitor = machine.monitor();
+        let ran = machine.run(monitor.args(["--restart-cmd", &command]));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        assert!(machine.ours.answers(), "{ran:?}");
+        let named = ", another instance that was left alone, ended during the restart: ";
+        assert_eq!(ran.log.matches(named).count(), 20, "{ran:?}");
+        assert!(ran.log.contains(" further instances ended too"), "{ran:?}");
+        assert!(ran.log.len() < 64 << 10, "{} bytes", ran.log.len());
+    });
+}
+
+#[test]
 fn hazard_25_a_look_alike_with_roots_rights_from_a_setuid_program() {
     beside(|machine| vec![machine.setuid_look_alike(NOBODY, "")]);
 }
