@@ -18,10 +18,16 @@ const MOST_TRIES: u32 = 10;
 /// Opens a file that is there. It may be no link, and a FIFO in its place holds nobody.
 ///
 /// # Errors
-/// It cannot be opened, is not a regular file, or belongs to somebody other than root and us.
+/// It cannot be opened, is not a regular file, or belongs to somebody other than root and us; also one that is to be
+/// written to and has another name: whoever owns the directory can have made that one of root's files.
 pub(super) fn open(path: &Path, access: OFlags) -> io::Result<(File, Stat)> {
     let file = File::from(rustix::fs::open(path, flags(access), Mode::empty())?);
     let stat = check(&file)?;
+    let links = stat.st_nlink;
+    if links > 1 && access.intersects(OFlags::WRONLY | OFlags::RDWR) {
+        let reason = format!("the file has {links} names (hard links)");
+        return Err(io::Error::other(reason));
+    }
     Ok((file, stat))
 }
 

@@ -200,7 +200,7 @@ fn quick(path: &Path, log: Option<u64>) -> Option<(Option<File>, Option<Checked>
     let flags = file::flags(OFlags::RDWR);
     let file = File::from(cached::open(CWD, path, flags).ok()?);
     let stat = file::check(&file).ok()?;
-    if usize::try_from(stat.st_size) != Ok(LENGTH) {
+    if usize::try_from(stat.st_size) != Ok(LENGTH) || stat.st_nlink > 1 {
         return None;
     }
     let mut text = [0; LENGTH];

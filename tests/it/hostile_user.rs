@@ -1185,7 +1185,7 @@ fn hazard_43_a_state_directory_of_a_stranger_leads_nowhere() {
             let state = machine.make_directory(&format!("evil/state{number}"), NOBODY, 0o777);
             let roots = machine.make_file(&format!("roots{number}"), 0, 0o644, "precious\n");
             for name in ["127.0.0.1", "localhost"] {
-                for kind in ["json", "lock", "healthy", "json.new"] {
+                for kind in ["json", "lock", "last", "history.jsonl", "pause", "outbox"] {
                     let name = state.join(format!("{name}_{PORT}.{kind}"));
                     if is_hard {
                         fs::hard_link(&roots, name).unwrap();
