@@ -1,6 +1,7 @@
 //! Runs of the built monitor: one program, so that what the tests share is compiled once.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod addresses;
 mod best_effort_log;
 mod bystanders;
 mod causes;
