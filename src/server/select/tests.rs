@@ -527,16 +527,19 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
     })
 }
 
+/// Whether both are below one candidate, by candidates of one user alone.
 fn is_related(candidates: &[Candidate], one: i32, other: i32) -> bool {
-    let parent = |pid: i32| {
+    let process = |pid: i32| {
         let its = candidates.iter().find(|one| one.process.pid == pid);
-        its.map(|one| one.process.parent)
+        its.map(|one| &one.process)
     };
-    let chain = |mut pid: i32| {
+    let chain = |pid: i32| {
         let mut chain = vec![pid];
-        while let Some(next) = parent(pid).filter(|next| !chain.contains(next)) {
-            chain.push(next);
-            pid = next;
+        let mut here = process(pid);
+        while let Some(child) = here {
+            here = process(child.parent)
+                .filter(|parent| parent.uid == child.uid && !chain.contains(&parent.pid));
+            chain.extend(here.map(|parent| parent.pid));
         }
         chain
     };
@@ -544,45 +547,62 @@ fn is_related(candidates: &[Candidate], one: i32, other: i32) -> bool {
     one.iter().any(|pid| other.contains(pid))
 }
 
+/// Sockets of the server's address, of any users.
+fn listeners() -> impl Strategy<Value = Vec<Listener>> {
+    let users = prop_oneof![Just(0_u32), Just(SERVER), Just(HOSTILE)];
+    let of = |user: u32, one: Listener| Listener { uid: user, ..one };
+    (users.clone(), users, 0..4_u8).prop_map(move |(one, other, which)| {
+        let both = [of(one, socket(PORT, 1)), of(other, socket(PORT, 2))];
+        let chosen = both.into_iter().zip([1, 2]);
+        let chosen = chosen.filter(|(_, bit)| which & bit > 0);
+        chosen.map(|(socket, _)| socket).collect()
+    })
+}
+
 proptest! {
     #[test]
     fn only_what_is_known_or_holds_the_socket_or_is_kin_of_a_holder_is_chosen(
         candidates in candidates(),
-        listeners in proptest::option::of(proptest::sample::subsequence(
-            vec![socket(PORT, 1), socket(PORT, 2)], 0..=2)),
+        listeners in proptest::option::of(listeners()),
         holder in proptest::option::of(Just(of(HOSTILE, one(99, 1, None)).process)),
         record in proptest::option::of(2..8_i32),
-        is_refused in any::<bool>(),
-        is_remote in any::<bool>(),
+        started in proptest::option::of(2..8_i32),
+        [is_refused, is_remote, is_complete, needs_trust, by_port_alone] in any::<[bool; 5]>(),
     ) {
         let asked = Asked {
             is_refused,
             is_remote,
+            needs_trust,
+            by_port_alone,
+            started: started.map(|pid| (pid, 1)).into_iter().collect(),
             recorded: record.map(|pid| (pid, 1)),
             uid: record.map(|_| SERVER),
             cookie: record.map(|_| 1),
             ..proven()
         };
-        let facts = Facts { listeners: listeners.clone(), candidates: candidates.clone(), holder, is_complete: true };
+        let facts = Facts { listeners: listeners.clone(), candidates: candidates.clone(), holder, is_complete };
         let selection = choose(facts, &asked, PORT);
+        let is_silent = listeners.as_ref().map_or(is_refused, Vec::is_empty);
         let sockets = listeners.unwrap_or_default();
+        let is_justified = |one: &Candidate| {
+            let uid = one.process.uid;
+            let is_recorded = record == Some(one.process.pid);
+            let is_started = started == Some(one.process.pid) && is_silent;
+            let is_accepted = !needs_trust || asked.is_trusted(uid);
+            let holds = one.holds(&sockets) && is_accepted;
+            let is_hidden = one.listens.is_none()
+                && one.is_elsewhere != Some(true)
+                && is_complete
+                && is_accepted
+                && sockets.iter().any(|socket| socket.uid == uid);
+            let is_proven = is_silent && one.configured == Same && asked.proven.contains(&uid);
+            is_recorded || is_started || holds || is_hidden || is_proven
+        };
         for chosen in &selection.server {
-            let one = candidates.iter().find(|one| one.process == *chosen);
-            prop_assert!(one.is_some());
-            let kin = candidates.iter().filter(|other| {
+            prop_assert!(candidates.iter().any(|one| one.process == *chosen));
+            let mut kin = candidates.iter().filter(|other| {
                 other.process.uid == chosen.uid && is_related(&candidates, other.process.pid, chosen.pid)
             });
-            let is_justified = |other: &Candidate| {
-                let is_recorded = record == Some(other.process.pid);
-                let holds = other.holds(&sockets);
-                let hidden = other.listens.is_none()
-                    && sockets.iter().any(|socket| socket.uid == other.process.uid);
-                let is_proven = sockets.is_empty()
-                    && other.configured == Same
-                    && asked.proven.contains(&other.process.uid);
-                is_recorded || holds || hidden || is_proven
-            };
-            let mut kin = kin;
             prop_assert!(kin.any(is_justified), "{chosen:?}");
         }
         // Each process is either chosen or left alone for a reason.
