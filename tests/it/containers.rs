@@ -244,6 +244,26 @@ fn hazard_23_the_addresses_of_this_host_are_refused() {
 }
 
 #[test]
+fn hazard_23_whether_an_address_is_this_hosts_cannot_be_seen() {
+    on_own_machine(OTHER, |machine| {
+        // One that only the list of this host's addresses shows to be its own.
+        let mut ip = Command::new("ip");
+        let added = ip
+            .args(["addr", "add", "10.9.9.9/32", "dev", "lo"])
+            .status();
+        assert!(added.unwrap().success());
+        machine.ours.configure(&format!("listen = 0.0.0.0:{PORT}"));
+        let url = format!("http://10.9.9.9:{PORT}");
+        machine.filter = Some(without_netlink(Some(libc::NETLINK_ROUTE), libc::EACCES));
+        let server = machine.ours.start();
+        let _client = machine.ours.idle_client();
+        let ran = machine.run(machine.monitor().args(["--url", &url]));
+        machine.assert_healed(&ran);
+        assert!(!server.is_alive(), "{ran:?}");
+    });
+}
+
+#[test]
 fn hazard_23_neither_netlink_nor_a_list_of_sockets() {
     on_own_machine(OTHER, |machine| {
         mount_proc("subset=pid");
@@ -426,6 +446,35 @@ fn hazard_34_a_spawn_that_fails_once_is_tried_again() {
                 break;
             }
         }
+    });
+}
+
+#[test]
+fn hazard_34_a_start_without_any_process_is_tried_each_second_until_its_time_is_up() {
+    on_own_machine(OTHER, |machine| {
+        if Command::new("strace").arg("-V").output().is_err() {
+            return rig::skip("there is no strace");
+        }
+        machine.let_a_known_server_die();
+        machine.wrapper = [
+            "strace",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "inject=clone,clone3,fork,vfork:error=EAGAIN",
+        ]
+        .map(OsString::from)
+        .to_vec();
+        // Of no MyVNC script, so that nobody's groups are looked up before.
+        let mut monitor = machine.monitor();
+        let ran = machine.run(monitor.args(["--restart-cmd", "true", "--start-timeout", "5.5"]));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        let tries = ran.log.matches("; next attempt in 1 second").count();
+        assert!((2..=6).contains(&tries), "{tries}: {ran:?}");
+        machine.assert_other_unharmed(&ran);
+        machine.wrapper.clear();
+        machine.assert_healed(&machine.run(&mut machine.monitor()));
     });
 }
 

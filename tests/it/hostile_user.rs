@@ -657,6 +657,68 @@ fn the_record_of_the_server_stands_in_the_state_directory() {
 }
 
 #[test]
+fn hazard_45_what_a_user_already_has_keeps_its_owner_and_mode() {
+    on_own_machine(MYVNC, |machine| {
+        for directory in ["hers", "hers/state"] {
+            machine.make_directory(directory, MYVNC, 0o750);
+        }
+        let files = [
+            "hers/m.log",
+            "hers/m.restart.log",
+            "hers/.m.lock",
+            &format!("hers/state/127.0.0.1_{PORT}.lock"),
+        ];
+        for file in files {
+            machine.make_file(file, MYVNC, 0o600, "");
+        }
+        let mut monitor = machine.monitor();
+        monitor.arg("--logfile").arg(machine.path("hers/m.log"));
+        monitor.arg("--state-dir").arg(machine.path("hers/state"));
+        let ran = machine.run(&mut monitor);
+        assert_eq!(ran.code(), Some(0), "{ran:?}");
+        assert!(machine.ours.answers(), "{ran:?}");
+        for file in files {
+            let metadata = fs::metadata(machine.path(file)).unwrap();
+            let (owner, mode) = (metadata.uid(), metadata.mode() & 0o777);
+            assert_eq!((owner, mode), (MYVNC, 0o600), "{file}");
+        }
+        for written in &files[..2] {
+            assert!(
+                fs::metadata(machine.path(written)).unwrap().len() > 0,
+                "{written}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_healthy_run_reads_of_no_other_process() {
+    on_own_machine(MYVNC, |machine| {
+        if Command::new("strace").arg("-V").output().is_err() {
+            return rig::skip("strace is not installed");
+        }
+        let _server = machine.ours.start();
+        machine.run_healthy();
+        let trace = machine.path("trace");
+        machine.wrapper = ["strace", "-f", "-qq", "-o"].map(Into::into).to_vec();
+        machine.wrapper.push(trace.clone().into());
+        let reads = |text: &str| {
+            let place = regex_lite::Regex::new(r#"\("/proc/?"|AT_FDCWD, "/proc/?"|"(/proc/)?\d+/"#);
+            text.lines()
+                .filter(|line| place.as_ref().unwrap().is_match(line))
+                .count()
+        };
+        machine.run_healthy();
+        let text = fs::read_to_string(&trace).unwrap();
+        assert_eq!(reads(&text), 0, "{text}");
+        // What a search reads is seen so.
+        machine.ours.kill();
+        machine.run(machine.monitor().arg("--dry-run"));
+        assert!(reads(&fs::read_to_string(&trace).unwrap()) > 3);
+    });
+}
+
+#[test]
 fn hazard_25_a_record_of_a_process_that_is_another_one_now() {
     on_own_machine(MYVNC, |machine| {
         let server = machine.ours.start();
