@@ -166,11 +166,14 @@ impl Run<'_> {
         }
     }
 
-    /// Says whose the port is, if that is nobody who is known to run the server.
+    /// Names the user of a process that holds the server's port, if that user is not known to run the server.
     fn say_whose_survivor(&self, process: &Process) {
-        let socket = self.selection.as_ref().and_then(|one| one.socket.as_ref());
-        let held = socket.filter(|_| !self.is_known_or_proven(process.uid));
-        if let Some(socket) = held {
+        let Some(selection) = &self.selection else {
+            return;
+        };
+        let is_holder = selection.listening.contains(&process.pid);
+        let socket = selection.socket.as_ref().filter(|_| is_holder);
+        if let Some(socket) = socket.filter(|_| !self.is_known_or_proven(process.uid)) {
             let place = unmapped(socket.address).to_string();
             self.journal
                 .error(&self.taken(&place, process.uid, Some(process)));
