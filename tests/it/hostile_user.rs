@@ -59,23 +59,23 @@ fn hazard_25_a_silent_look_alike() {
     beside(|machine| vec![machine.look_alike(NOBODY, "")]);
 }
 
+/// A look-alike of a stranger that no signal ends.
+fn unkillable(machine: &Machine, settings: &str) -> Process {
+    let script = machine.path("evil/myvnc/main.py").display().to_string();
+    let argv = ["tracer", "python3", &script, "--host", "x"];
+    machine.stranger(NOBODY, &argv, &format!("unkillable = yes\n{settings}"))
+}
+
 #[test]
 fn hazard_25_an_unkillable_look_alike() {
-    beside(|machine| {
-        let script = machine.path("evil/myvnc/main.py").display().to_string();
-        let argv = ["tracer", "python3", &script, "--host", "x"];
-        vec![machine.stranger(NOBODY, &argv, "unkillable = yes")]
-    });
+    beside(|machine| vec![unkillable(machine, "")]);
 }
 
 #[test]
 fn hazard_25_an_unkillable_look_alike_that_holds_the_port_is_named_with_its_user() {
     on_own_machine(MYVNC, |machine| {
         machine.let_a_known_server_die();
-        let script = machine.path("evil/myvnc/main.py").display().to_string();
-        let argv = ["tracer", "python3", &script, "--host", "x"];
-        let settings = format!("unkillable = yes\nlisten = 127.0.0.1:{PORT}");
-        let taker = machine.stranger(NOBODY, &argv, &settings);
+        let _taker = unkillable(machine, &format!("listen = 127.0.0.1:{PORT}"));
         let ran = machine.run(&mut machine.monitor());
         assert_eq!(ran.code(), Some(1), "{ran:?}");
         let critical = ran.lines("CRITICAL").concat();
@@ -93,7 +93,6 @@ fn hazard_25_an_unkillable_look_alike_that_holds_the_port_is_named_with_its_user
         assert!(errors.contains(&user), "{ran:?}");
         assert!(errors.contains("set user = \"nobody\""), "{ran:?}");
         machine.assert_other_unharmed(&ran);
-        drop(taker);
     });
 }
 
@@ -101,9 +100,7 @@ fn hazard_25_an_unkillable_look_alike_that_holds_the_port_is_named_with_its_user
 fn hazard_25_an_unkillable_look_alike_that_matches_a_pattern_stops_no_start() {
     on_own_machine(MYVNC, |machine| {
         machine.let_a_known_server_die();
-        let script = machine.path("evil/myvnc/main.py").display().to_string();
-        let argv = ["tracer", "python3", &script, "--host", "x"];
-        let _look_alike = machine.stranger(NOBODY, &argv, "unkillable = yes");
+        let _look_alike = unkillable(machine, "");
         let mut monitor = machine.monitor();
         let ran =
             machine.run(monitor.args(["--process-pattern", "^python3 .*evil/myvnc/main[.]py"]));

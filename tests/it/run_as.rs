@@ -1,4 +1,5 @@
 //! Who the restart command runs as, and what its start needs: another user, descriptors, processes.
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
@@ -13,6 +14,9 @@ use nix::unistd::Pid;
 const USER: u32 = 3_141_592;
 /// Primary group.
 const GROUP: u32 = 3_141_593;
+
+/// No program that starts the monitor.
+const DIRECTLY: &[&str] = &[];
 
 /// A site with an account database of its own, in which USER is `vnctest`, in three groups.
 struct Accounts(Site);
@@ -38,7 +42,13 @@ impl Accounts {
 
     /// The monitor among these accounts, started by `before`, in that directory, over a server that
     /// does not run.
-    fn run(&self, before: &[&str], directory: &Path, command: &str, options: &[&str]) -> Run {
+    fn run(
+        &self,
+        before: &[impl AsRef<OsStr>],
+        directory: &Path,
+        command: &str,
+        options: &[&str],
+    ) -> Run {
         let site = &self.0;
         let mut monitor = site.bare_monitor();
         let mut script = Command::new("unshare");
@@ -76,7 +86,7 @@ fn hazard_45_run_as_changes_user_groups_and_environment_for_good() {
     let site = accounts.0.path("");
     for name in ["vnctest", "3141592"] {
         fs::remove_file(accounts.0.path("monitor.restart.log")).unwrap_or_default();
-        let ran = accounts.run(&[], &site, FACTS, &["--run-as", name]);
+        let ran = accounts.run(DIRECTLY, &site, FACTS, &["--run-as", name]);
         assert_eq!(ran.code(), Some(1), "{}", accounts.0.log());
         let output = accounts.output();
         let expected = format!(
@@ -93,7 +103,7 @@ fn hazard_45_run_as_changes_user_groups_and_environment_for_good() {
 }
 
 /// Starts what follows with that script in the place of getent(1), in a file of the site.
-fn with_getent(accounts: &Accounts, script: &str) -> [String; 6] {
+fn with_getent(accounts: &Accounts, script: &str) -> Vec<String> {
     with_file(
         accounts,
         "/usr/bin/getent",
@@ -102,17 +112,19 @@ fn with_getent(accounts: &Accounts, script: &str) -> [String; 6] {
 }
 
 /// Starts what follows with that order of the name services.
-fn with_services(accounts: &Accounts, lines: &str) -> [String; 6] {
+fn with_services(accounts: &Accounts, lines: &str) -> Vec<String> {
     with_file(accounts, "/etc/nsswitch.conf", &format!("{lines}\n"))
 }
 
-fn with_file(accounts: &Accounts, place: &str, text: &str) -> [String; 6] {
+fn with_file(accounts: &Accounts, place: &str, text: &str) -> Vec<String> {
     let file = accounts.0.path(place.rsplit('/').next().unwrap());
     fs::write(&file, text).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     let mount = "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"";
     let file = file.to_str().unwrap();
-    ["setpriv", "sh", "-c", mount, file, place].map(str::to_owned)
+    ["setpriv", "sh", "-c", mount, file, place]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 #[test]
@@ -133,7 +145,6 @@ fn a_user_and_groups_that_only_the_name_services_know() {
         USER + 101
     );
     let before = with_getent(&accounts, &ldap);
-    let before: Vec<&str> = before.iter().map(String::as_str).collect();
     for (name, expected) in [
         (
             "ldapuser",
@@ -174,7 +185,6 @@ fn a_user_who_writes_lines_into_an_account_becomes_nobody_else() {
          printf '%s\\n' 'ldapuser:*:{uid}:{GROUP}:x' 'ldapuser:*:{uid}:0::/:/bin/sh' ':/home/ldap:/bin/sh'"
     );
     let before = with_getent(&accounts, &ldap);
-    let before: Vec<&str> = before.iter().map(String::as_str).collect();
     let options = ["--run-as", "ldapuser"];
     let refused = accounts.run(&before, Path::new("/"), "id", &options);
     assert_eq!(refused.code(), Some(2), "{}", accounts.output());
@@ -195,7 +205,6 @@ fn what_the_name_services_complain_of_is_no_answer() {
                      echo 'vnctest     3141600 3141700'\n\
                      echo 'nss_x: tried 0 again' >&2";
     let before = with_getent(&accounts, complains);
-    let before: Vec<&str> = before.iter().map(String::as_str).collect();
     let options = ["--run-as", "vnctest"];
     accounts.run(&before, Path::new("/"), "id -G; exit 3", &options);
     let expected = format!("{GROUP} 3141600 3141700\n");
@@ -208,7 +217,6 @@ fn where_the_name_services_do_not_answer_nothing_is_run() {
         return;
     };
     let before = with_getent(&accounts, "exec sleep 77");
-    let before: Vec<&str> = before.iter().map(String::as_str).collect();
     let run_as = |name| accounts.run(&before, Path::new("/"), "id", &["--run-as", name]);
     let refused = run_as("ldapuser");
     assert_eq!(refused.code(), Some(2));
@@ -245,8 +253,8 @@ fn an_account_is_that_of_the_service_that_comes_first() {
         let before = [
             with_getent(&accounts, &ldap),
             with_services(&accounts, services),
-        ];
-        let before: Vec<&str> = before.iter().flatten().map(String::as_str).collect();
+        ]
+        .concat();
         let command = "echo $(id -u) $(id -g) $HOME; exit 3";
         let options = ["--run-as", "vnctest"];
         accounts.run(&before, Path::new("/"), command, &options);
@@ -266,8 +274,8 @@ fn where_the_first_service_does_not_know_an_account_the_local_one_counts() {
     let before = [
         with_getent(&accounts, down),
         with_services(&accounts, "passwd: ldap files"),
-    ];
-    let before: Vec<&str> = before.iter().flatten().map(String::as_str).collect();
+    ]
+    .concat();
     let options = ["--run-as", "vnctest"];
     accounts.run(&before, Path::new("/"), "id -u; exit 3", &options);
     assert_eq!(
@@ -291,7 +299,6 @@ fn a_user_whose_service_may_be_down_is_not_said_to_be_none() {
         ),
     ] {
         let before = with_services(&accounts, services);
-        let before: Vec<&str> = before.iter().map(String::as_str).collect();
         for option in ["--run-as", "--user"] {
             let options = [option, "no-such-user-here"];
             let refused = accounts.run(&before, Path::new("/"), "id", &options);
@@ -309,7 +316,6 @@ fn without_groups_nothing_is_run() {
     };
     for answer in ["exit 2", "echo nss_x: no", "exit 0"] {
         let before = with_getent(&accounts, answer);
-        let before: Vec<&str> = before.iter().map(String::as_str).collect();
         let options = ["--run-as", "vnctest"];
         let ran = accounts.run(&before, Path::new("/"), "id", &options);
         assert_eq!(ran.code(), Some(1), "{answer}");
@@ -328,7 +334,6 @@ fn a_service_that_does_not_answer_is_waited_for_once_and_not_for_each_server() {
     let asked = accounts.0.path("asked");
     let hangs = format!("echo x >>{}\nexec sleep 77", asked.display());
     let before = with_getent(&accounts, &hangs);
-    let before: Vec<&str> = before.iter().map(String::as_str).collect();
     let servers = [1, 2, 3, 4, 5].map(|n| format!("[server.s{n}]\nrun-as = 'ldap{n}'\n"));
     let config = accounts.0.path("m.toml");
     fs::write(&config, servers.concat()).unwrap();
@@ -349,10 +354,10 @@ fn a_directory_that_the_user_cannot_enter_is_left() {
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
     let command = "echo \"in $(pwd)\"; exit 3";
-    accounts.run(&[], &closed, command, &["--run-as", "vnctest"]);
+    accounts.run(DIRECTLY, &closed, command, &["--run-as", "vnctest"]);
     assert_eq!(accounts.output(), "in /\n");
     chown(&closed, Some(USER), None).unwrap();
-    accounts.run(&[], &closed, command, &["--run-as", "vnctest"]);
+    accounts.run(DIRECTLY, &closed, command, &["--run-as", "vnctest"]);
     assert_eq!(
         accounts.output(),
         format!("in /\nin {}\n", closed.display())
@@ -365,7 +370,7 @@ fn root_run_as_root_changes_nothing() {
         return;
     };
     let command = "id -u; echo $USER $HOME $SHELL; exit 3";
-    accounts.run(&[], Path::new("/"), command, &["--run-as", "root"]);
+    accounts.run(DIRECTLY, Path::new("/"), command, &["--run-as", "root"]);
     assert_eq!(accounts.output(), "0\nroot /root /bin/bash\n");
 }
 
