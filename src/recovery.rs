@@ -725,7 +725,7 @@ mod tests {
                 E::Silent,
                 (P::Diagnosing(restart), A::Diagnose(restart)),
             ),
-            // Whatever the check at the URL said, nobody asked the server itself.
+            // The server itself was not asked, so that the result at the URL does not count.
             (
                 P::AskingItself(proxied),
                 E::NotAsked,

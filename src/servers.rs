@@ -23,7 +23,7 @@ use crate::sys::account;
 use crate::text::{errno_text, one_line};
 use crate::usage::{Place, UsageError};
 
-/// Of how many users `--check-config` names the servers: anybody can run what looks like several.
+/// The number of users whose servers `--check-config` names: anybody can start look-alikes.
 const MOST_USERS: usize = 20;
 
 /// What the command line asks for.

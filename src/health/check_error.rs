@@ -40,7 +40,7 @@ pub(crate) enum CheckError {
     Certificate(String),
     /// The server does not speak TLS.
     NotTls,
-    /// The server speaks TLS that this program does not.
+    /// The server speaks no TLS that this program supports, or asks for a client certificate.
     Incompatible(String),
     /// No TLS connection came about, for another reason.
     Tls(String),
@@ -65,7 +65,7 @@ impl CheckError {
     }
 
     /// Whether the check failed on our own side, so that it says nothing about the server: a system
-    /// call failed here, the name did not resolve, or this program does not speak the server's TLS.
+    /// call failed here, the name did not resolve, or this program does not support the server's TLS.
     pub(crate) fn is_not_asked(&self) -> bool {
         matches!(self, Self::NotAsked { .. } | Self::Incompatible(_)) || self.is_unresolved()
     }

@@ -581,14 +581,14 @@ impl Run<'_> {
             .filter_map(ProcessHandle::new)
             .collect();
         let handles = std::mem::take(&mut self.handles).into_iter();
-        let (strangers, handles) = handles.partition(|handle| {
+        let (unrelated, handles) = handles.partition(|handle| {
             let process = &handle.process;
             handle.forbidden().is_some()
                 && !selection.listening.contains(&process.pid)
                 && !self.is_known_or_proven(process.uid)
         });
         self.handles = handles;
-        self.say_let_go(&strangers);
+        self.say_unrelated(&unrelated);
         let forbidden: Vec<_> = self
             .handles
             .iter()
@@ -614,10 +614,10 @@ impl Run<'_> {
         forbidden.is_empty()
     }
 
-    /// Names what matches, holds no port, belongs to a stranger, and may not be signalled: nobody keeps a server down
-    /// by arguments alone.
-    fn say_let_go(&self, strangers: &[ProcessHandle]) {
-        let (first, more) = first_of(strangers);
+    /// Names processes of unknown users that match, hold no port and may not be signalled. They are left alone: a
+    /// process must not keep the server down by its arguments alone.
+    fn say_unrelated(&self, unrelated: &[ProcessHandle]) {
+        let (first, more) = first_of(unrelated);
         for handle in first {
             let process = &handle.process;
             self.journal.warning(&format!(

@@ -7,7 +7,7 @@ use crate::state::ledger::Hold;
 use crate::sys::account::name_of;
 use crate::text::end;
 
-/// Of so many processes, each one is named in a line of its own, at most: anybody can start thousands.
+/// The most processes that are named, each in a line of its own: anybody can start thousands.
 const MOST_NAMED: usize = 20;
 
 /// The ones to name, and how many more there are.

@@ -14,11 +14,11 @@ use super::name_services::{self, NameServiceError};
 
 /// The local accounts (`passwd(5)`).
 const LOCAL: &str = "/etc/passwd";
-/// The name service that reads it (`nsswitch.conf(5)`), and the one that also brings in the users of others where the file
-/// says so.
+/// The name service that reads it (`nsswitch.conf(5)`).
 const FILES: &str = "files";
+/// The same, but lines of the file that begin with `+` include users of another service.
 const COMPAT: &str = "compat";
-/// Other name services of this machine alone. They read files, or ask its systemd, and are always there.
+/// Other name services that need no other machine: they read files, or ask systemd.
 const OF_THIS_MACHINE: [&str; 4] = ["db", "altfiles", "extrausers", "systemd"];
 /// Time limit of one question to the name services.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -174,8 +174,8 @@ pub(crate) fn uid_of(name: &str) -> Result<Option<Uid>, NameServiceError> {
     Ok(account.map(|account| account.uid).or_else(|| uid(name)))
 }
 
-/// Whether a user that the name services do not know has no account: all of those for users are local. Where that cannot
-/// be read, LDAP may know more.
+/// Whether all name services for users are on this machine: then a user whom they do not know has no account. False if
+/// nsswitch.conf(5) cannot be read, because it may name LDAP.
 pub(crate) fn know_all_users() -> bool {
     let services = name_services::services("passwd");
     services.is_ok_and(|services| {
@@ -184,12 +184,11 @@ pub(crate) fn know_all_users() -> bool {
 }
 
 fn are_local(services: &[String], accounts: Option<&[u8]>) -> bool {
-    // A line that begins with `+` brings in users of another service, NIS if none is named.
-    let is_import = |line: &[u8]| line.trim_ascii_start().starts_with(b"+");
-    let imports = accounts.is_none_or(|accounts| lines(accounts).any(is_import));
+    let is_include = |line: &[u8]| line.trim_ascii_start().starts_with(b"+");
+    let includes = accounts.is_none_or(|accounts| lines(accounts).any(is_include));
     services.iter().all(|service| match service.as_str() {
         FILES => true,
-        COMPAT => !imports,
+        COMPAT => !includes,
         other => OF_THIS_MACHINE.contains(&other),
     })
 }
@@ -222,8 +221,8 @@ fn asked(key: &str, limit: Duration) -> Result<Option<Account>, NameServiceError
     Ok(said.and_then(|said| Account::parse(said.as_bytes())))
 }
 
-/// The account as the name services tell it, without asking them where the local accounts come first anyway. Root's
-/// is local on every machine. What nobody else tells, the local accounts do.
+/// The account that the name services give. They are not asked if `/etc/passwd` is the first of them, nor for root, whose
+/// account is local on every machine. If they give none, the account of `/etc/passwd` counts.
 fn find(
     is_it: impl Fn(&Account) -> bool,
     ask: impl FnOnce() -> Result<Option<Account>, NameServiceError>,
@@ -343,14 +342,14 @@ mod tests {
     #[test]
     fn a_service_of_another_machine_may_know_more_users() {
         let plain: Option<&[u8]> = Some(b"root:x:0:0::/root:/bin/sh\n");
-        let importing: Option<&[u8]> = Some(b"root:x:0:0::/root:/bin/sh\n +::::::\n");
+        let including: Option<&[u8]> = Some(b"root:x:0:0::/root:/bin/sh\n +::::::\n");
         for (services, accounts, expected) in [
-            ("files systemd", importing, true),
+            ("files systemd", including, true),
             ("", plain, true),
             ("sss files systemd", plain, false),
             ("files ldap", plain, false),
             ("compat systemd", plain, true),
-            ("compat systemd", importing, false),
+            ("compat systemd", including, false),
             ("compat", None, false),
         ] {
             let listed: Vec<String> = services.split_whitespace().map(str::to_owned).collect();

@@ -263,7 +263,7 @@ pub(crate) fn execute(words: &[CString], output: OwnedFd) -> io::Result<Pid> {
         }
         let _ = nix::unistd::setsid();
         let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-        // The signal does not come for an end before that call.
+        // If the starter ended before that call, no signal comes.
         if nix::unistd::getppid() != starter {
             return;
         }

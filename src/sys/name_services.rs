@@ -26,7 +26,7 @@ const SERVICES: &str = "/etc/nsswitch.conf";
 const UNKNOWN: i32 = 2;
 /// The longest answer, in bytes: more than 65,536 groups or 5,000 addresses take. One that is longer ends the question.
 const LONGEST: usize = 1 << 20;
-/// How long the services of a database have let this process wait, where they have not answered.
+/// The longest time limit, for each database, within which the services have not answered this process.
 static SILENCE: Mutex<BTreeMap<&str, Duration>> = Mutex::new(BTreeMap::new());
 /// How often its end is looked for, once it has closed its output.
 pub(super) const POLL: Duration = Duration::from_millis(1);
@@ -75,9 +75,9 @@ impl fmt::Display for NameServiceError {
 }
 
 /// The line that getent(1) prints of a database (`passwd`, `group`, `initgroups`) for this key; `None` where nobody knows
-/// it. Only the first: the comment of a user of LDAP can have line breaks. What cannot be a key is not asked for. Services
-/// that have not answered once are not waited for again, unless for longer: one that hangs costs each server of a
-/// configuration nothing more.
+/// it. Only the first: the comment of a user of LDAP can have line breaks. What cannot be a key is not asked for. If
+/// the services have not answered in time once, this process does not ask them again with the same limit or a shorter
+/// one: a run of several servers waits once for a service that hangs.
 ///
 /// # Errors
 /// No answer within the limit, or getent(1) could not answer.
@@ -124,7 +124,7 @@ pub(super) fn services(database: &str) -> io::Result<Option<Vec<String>>> {
     }
 }
 
-/// As glibc reads it: of two lines for a database, the last counts, and the colon can be missing.
+/// As glibc reads the file: of two lines for a database, the last counts, and the colon can be missing.
 fn services_in(text: &str, database: &str) -> Option<Vec<String>> {
     let lines = text.lines().filter_map(|line| line.split('#').next());
     let mut listed = lines.filter_map(|line| {

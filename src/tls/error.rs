@@ -19,7 +19,7 @@ pub(crate) enum TlsError {
     NotTls,
     /// TLS failed on our own side.
     Ours(String),
-    /// Nothing that this program speaks is in common with the server.
+    /// The server speaks no TLS that this program supports, or asks for a client certificate, which it does not have.
     Incompatible(String),
     /// Anything else.
     Handshake(String),
@@ -88,7 +88,7 @@ pub(crate) fn error(error: &(dyn StdError + 'static)) -> Option<TlsError> {
     Some(TlsError::Handshake(what))
 }
 
-/// Whether a server that works refuses the handshake so, because of what the client can.
+/// Whether a server that works sends this alert, because the client does not support what it needs (RFC 8446, section 6.2).
 fn is_incompatible(alert: AlertDescription) -> bool {
     matches!(
         alert,
