@@ -230,7 +230,10 @@ impl Checker {
                 let config = anybody("").ok()?;
                 let shaken = handshake(config, &self.url, stream, &progress, "").await;
                 // A refusal in TLS is TLS.
-                matches!(shaken, Ok(_) | Err(CheckError::Tls(_)))
+                matches!(
+                    shaken,
+                    Ok(_) | Err(CheckError::Tls(_) | CheckError::Incompatible(_))
+                )
             }
             .then_some(())
         };
@@ -376,6 +379,7 @@ impl Checker {
         let over_tls = tokio::time::timeout(progress.left() / 2, over_tls).await;
         let answer = match over_tls {
             Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) if error.is_not_asked() => Err(error),
             Ok(Err(_)) | Err(_) => plain,
         };
         answer.map(|answer| answer.status)

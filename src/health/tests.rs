@@ -363,6 +363,20 @@ fn serve_lines(text: &'static str) -> (SocketAddr, thread::JoinHandle<()>) {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn hazard_36_a_refusal_of_our_tls_is_tls_and_no_sign_of_a_sick_server() {
+    // Fatal alerts: handshake_failure and insufficient_security (RFC 8446, section 6).
+    for alert in ["\x15\x03\x03\0\x02\x02\x28", "\x15\x03\x03\0\x02\x02\x47"] {
+        let (address, _serving) = serve_lines(alert);
+        let checker = checker(&format!("http://{address}/"));
+        let wrong = trouble(checker.check(LONG).await);
+        let right = checker.right_scheme(&wrong, LONG).await;
+        assert_eq!(right.unwrap().as_str(), format!("https://{address}/"));
+        let itself = trouble(checker.ask(address, LONG).await);
+        assert!(itself.is_not_asked(), "{itself:?}");
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn hazard_47_a_right_scheme_is_not_doubted() {
     let limit = Duration::from_secs(1);
     let (garbage, _serving) = serve_lines("SSH-2.0-OpenSSH_9.2p1\r\n");
