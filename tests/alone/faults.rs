@@ -10,10 +10,11 @@
 //! - the exit status is 0 only if the server answers;
 //! - a server that was stopped was started, unless the errno leaves no way (an allocation that failed);
 //! - a healthy server was not stopped, unless the errno is about the server (a refused connection);
-//! - one more run restores service.
+//! - one more run restores service;
+//! - the server never runs as another user than before.
 //!
 //! A fault meets exactly one call: in the pass over the children, the main thread's own call does not fail with them
-//! (`faults/tracer.rs`). Calls that repeat themselves are left out in the children only (`without_repeats`).
+//! (`faults/tracer.rs`). Calls that repeat themselves are left out in the children, and between scenes (`without_repeats`).
 //!
 //! `cargo test` runs a sample. `MONITOR_FAULTS` chooses: `all`, `list` to print the faults and inject none, or the faults whose
 //! name contains each of some words (`MONITOR_FAULTS='hung clone EAGAIN'`). `MONITOR_FAULTS_WORKERS` is the number of
@@ -190,7 +191,8 @@ impl Worker {
 
 /// Leaves out, in the children, calls that are much like others. A child reads the same about each process: of its
 /// calls about objects of the same name, the first and the last stay. Of a scene that differs from another only in the
-/// monitor's record, those stay that the other does not have.
+/// monitor's record, those stay that the other does not have; where the server is a user's, this is done for the main
+/// thread too, with the calls about a path: of the others, the count does not say which they are.
 fn without_repeats(items: Vec<Item>) -> Vec<Item> {
     let key = |item: &Item| {
         let fault = &item.fault;
@@ -207,7 +209,10 @@ fn without_repeats(items: Vec<Item>) -> Vec<Item> {
             .twin()
             .is_some_and(|twin| last.get(&(twin, key(item))).copied() >= Some(fault.nth));
         let last = last[&(scene, key(item))];
-        fault.who == 0 || (!is_repeated && (fault.nth == 1 || fault.nth == last))
+        if fault.who == 0 {
+            return !(is_repeated && scene.is_users() && fault.about.contains('/'));
+        }
+        !is_repeated && (fault.nth == 1 || fault.nth == last)
     };
     let counted: Vec<_> = items.iter().map(counts).collect();
     let mut counted = counted.into_iter();

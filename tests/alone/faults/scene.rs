@@ -1,14 +1,16 @@
 //! The server, two bystanders, and what must be true after each run.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, User};
+use tempfile::TempDir;
 
 use super::errnos;
 use super::rig::{self, MONITOR, Site};
@@ -22,6 +24,15 @@ const GRACE: Duration = Duration::from_secs(2);
 const OLDEST: Duration = Duration::from_secs(120);
 /// The user of the look-alike.
 const NOBODY: u32 = 65534;
+/// A user without an account.
+const NAMELESS: u32 = 3_141_592;
+/// A user with an account on every Linux machine.
+const SYSTEM_USER: &str = "daemon";
+
+/// The monitor's log.
+const LOG: &str = "monitor.log";
+/// The monitor's state directory.
+const STATE: &str = "state";
 
 /// What the monitor meets.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -36,15 +47,21 @@ pub enum Scene {
     HealthyUnseen,
     /// The server answers, as it did in the run before.
     Healthy,
+    /// Like `Dead`, but the server was a user's.
+    UsersDead,
+    /// Like `Hung`, but the server is one of a user without an account.
+    UsersHung,
 }
 
 impl Scene {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Dead,
         Self::Hung,
         Self::HungUnseen,
         Self::HealthyUnseen,
         Self::Healthy,
+        Self::UsersDead,
+        Self::UsersHung,
     ];
 
     pub fn name(self) -> &'static str {
@@ -54,24 +71,48 @@ impl Scene {
             Self::HungUnseen => "hung, no record",
             Self::HealthyUnseen => "healthy, no record",
             Self::Healthy => "healthy",
+            Self::UsersDead => "dead, of a user",
+            Self::UsersHung => "hung, of a user",
         }
     }
 
-    /// The scene that differs only in what the monitor remembers, for one of the two.
+    /// The scene that differs only in what the monitor remembers, or in the server's user, for one of the two.
     pub fn twin(self) -> Option<Self> {
         match self {
-            Self::HungUnseen => Some(Self::Hung),
+            Self::HungUnseen | Self::UsersHung => Some(Self::Hung),
             Self::HealthyUnseen => Some(Self::Healthy),
+            Self::UsersDead => Some(Self::Dead),
             _ => None,
         }
     }
 
+    /// Whether the server is one of another user than root.
+    pub fn is_users(self) -> bool {
+        self.owner() != 0
+    }
+
+    /// The server's user.
+    fn owner(self) -> u32 {
+        match self {
+            Self::UsersDead => {
+                let account = User::from_name(SYSTEM_USER).unwrap();
+                account.unwrap().uid.as_raw()
+            }
+            Self::UsersHung => NAMELESS,
+            _ => 0,
+        }
+    }
+
+    fn is_dead(self) -> bool {
+        matches!(self, Self::Dead | Self::UsersDead)
+    }
+
     fn was_seen(self) -> bool {
-        matches!(self, Self::Dead | Self::Hung | Self::Healthy)
+        !matches!(self, Self::HungUnseen | Self::HealthyUnseen)
     }
 
     fn is_hung(self) -> bool {
-        matches!(self, Self::Hung | Self::HungUnseen)
+        matches!(self, Self::Hung | Self::HungUnseen | Self::UsersHung)
     }
 
     fn is_healthy(self) -> bool {
@@ -103,6 +144,9 @@ struct Bystander {
 
 /// A private namespace with a server and its bystanders.
 pub struct Host {
+    /// What the monitor keeps.
+    own: TempDir,
+    owner: u32,
     site: Site,
     other: Site,
     exited: Exited,
@@ -120,21 +164,22 @@ impl Host {
             own.starts_with("sh\0-c\0") && own.contains("every_system_call_fails_once"),
             "PID 1 is not this test's own: {own}"
         );
-        let site = Site::new("");
-        let other = Site::new("");
-        // The look-alike's user must be able to run it.
+        // The users must be able to run it.
         let python = std::env::temp_dir().join("python3");
         fs::copy(rig::stand_in(), &python).unwrap();
+        let owner = 0;
         let mut host = Self {
-            site,
-            other,
+            own: tempfile::tempdir().unwrap(),
+            owner,
+            site: site_of(owner, &python),
+            other: site_of(owner, &python),
             exited: Exited::default(),
             bystanders: Vec::new(),
             names: Names::default(),
             began: Instant::now(),
             python,
         };
-        host.reset();
+        host.reset(owner);
         host
     }
 
@@ -146,9 +191,9 @@ impl Host {
             .args(["--stop-timeout", "0.5", "--start-timeout", "5", "--quiet"])
             .args(["--restart-cmd", &self.site.manage("start")])
             .arg("--logfile")
-            .arg(self.site.path("monitor.log"))
+            .arg(self.path(LOG))
             .arg("--state-dir")
-            .arg(self.site.path("state"));
+            .arg(self.path(STATE));
         rig::assert_harmless(&monitor);
         monitor
     }
@@ -159,14 +204,14 @@ impl Host {
             Purpose::Fail(fault) => Some(fault.clone()),
             _ => None,
         };
-        self.reset();
-        let mut server = (scene.was_seen() || scene != Scene::Dead).then(|| self.start());
+        self.reset(scene.owner());
+        let mut server = Some(self.start());
         if scene.was_seen() {
             let warm = self.monitor_once("5", Purpose::Run, false);
-            assert_eq!(warm.code, Some(0), "{}", self.site.log());
-            let _ = fs::remove_file(self.site.path("monitor.log"));
+            assert_eq!(warm.code, Some(0), "{}", self.log());
+            let _ = fs::remove_file(self.path(LOG));
         }
-        if scene == Scene::Dead {
+        if scene.is_dead() {
             self.end(server.take().into_iter().collect());
         }
         let idle = scene.is_hung().then(|| self.block());
@@ -215,6 +260,7 @@ impl Host {
         if scene.is_healthy() && is_signalled && !blames_the_server {
             problems.push("a healthy server was stopped".into());
         }
+        problems.extend(self.foreign_servers());
         let log = self.last_lines();
         let end = match (ended.code, ended.signal) {
             (Some(code), _) => format!("exit {code}"),
@@ -234,7 +280,11 @@ impl Host {
             Some(0) => problems.push("one more run: exit 0, and the server does not answer".into()),
             code => problems.push(format!("one more run: exit {code:?}{in_time}")),
         }
-        for problem in self.dead_bystanders() {
+        for problem in self
+            .dead_bystanders()
+            .into_iter()
+            .chain(self.foreign_servers())
+        {
             if !problems.contains(&problem) {
                 problems.push(format!("one more run: {problem}"));
             }
@@ -267,6 +317,7 @@ impl Host {
     fn name_pids(&mut self, server: Option<Pid>) {
         let text = |path: PathBuf| path.display().to_string().trim_end_matches('/').to_owned();
         self.names.paths = vec![
+            (text(self.path("")), "OWN"),
             (text(self.site.path("")), "SITE"),
             (text(self.other.path("")), "OTHER"),
             (text(std::env::temp_dir()), "TMP"),
@@ -277,6 +328,32 @@ impl Host {
         self.names
             .pids
             .extend(bystanders.map(|(one, name)| (one.pid, name)));
+    }
+
+    /// What the monitor keeps under that name.
+    fn path(&self, name: &str) -> PathBuf {
+        self.own.path().join(name)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path(LOG)).unwrap_or_default()
+    }
+
+    /// Servers that run as another user than the one whose server it was.
+    fn foreign_servers(&self) -> Vec<String> {
+        let of = |pid: &i32| fs::metadata(format!("/proc/{pid}")).map(|it| it.uid());
+        let mut users: Vec<_> = self
+            .site
+            .servers()
+            .iter()
+            .filter_map(|pid| of(pid).ok())
+            .collect();
+        users.retain(|user| *user != self.owner);
+        let foreign = users.iter();
+        foreign
+            .map(|_| "the server runs as another user".to_owned())
+            .take(1)
+            .collect()
     }
 
     /// Whether the server answers; a hung one that was left alone is not asked, it cannot.
@@ -290,7 +367,7 @@ impl Host {
     }
 
     fn start(&mut self) -> Pid {
-        let pid = start(&self.site);
+        let pid = start(&self.site, self.owner);
         self.exited.forget(pid);
         pid
     }
@@ -320,7 +397,7 @@ impl Host {
 
     /// The last lines of the log, without their time.
     fn last_lines(&self) -> String {
-        let log = self.site.log();
+        let log = self.log();
         let lines: Vec<_> = log
             .lines()
             .filter_map(|line| line.split_once("] "))
@@ -331,10 +408,11 @@ impl Host {
         shortened(&self.names.put_into(&last.join(" / ")))
     }
 
-    /// As at first: nothing runs but the bystanders, and the monitor remembers nothing.
-    fn reset(&mut self) {
+    /// As at first: nothing runs but the bystanders, the monitor remembers nothing, and the server is one of that user.
+    fn reset(&mut self, owner: u32) {
         let is_old = self.began.elapsed() > OLDEST;
-        let keep: Vec<_> = if is_old || !self.dead_bystanders().is_empty() {
+        let is_another = owner != self.owner;
+        let keep: Vec<_> = if is_old || is_another || !self.dead_bystanders().is_empty() {
             Vec::new()
         } else {
             self.bystanders.iter().map(|one| one.pid).collect()
@@ -348,20 +426,22 @@ impl Host {
                 .collect()
         };
         self.end(others(&keep));
-        let _ = fs::remove_dir_all(self.site.path("state"));
-        for name in [
-            "monitor.log",
-            ".monitor.lock",
-            "monitor.restart.log",
-            "notes",
-            "port",
-        ] {
+        if is_another {
+            self.owner = owner;
+            self.site = site_of(owner, &self.python);
+            self.other = site_of(owner, &self.python);
+        }
+        let _ = fs::remove_dir_all(self.path(STATE));
+        for name in [LOG, ".monitor.lock", "monitor.restart.log"] {
+            let _ = fs::remove_file(self.path(name));
+        }
+        for name in ["notes", "port"] {
             let _ = fs::remove_file(self.site.path(name));
         }
         if keep.is_empty() {
             self.bystanders = vec![
                 Bystander {
-                    pid: start(&self.other),
+                    pid: start(&self.other, owner),
                     what: "another MyVNC of its user on another port",
                 },
                 Bystander {
@@ -405,13 +485,26 @@ impl Host {
     }
 }
 
-/// Starts a server and waits until it listens.
-fn start(site: &Site) -> Pid {
+/// A site that is that user's.
+fn site_of(owner: u32, python: &Path) -> Site {
+    let site = Site::new("");
+    site.give_to(owner);
+    chown(site.path(""), Some(owner), None).unwrap();
+    fs::set_permissions(site.path(""), Permissions::from_mode(0o755)).unwrap();
+    fs::remove_file(site.path("bin/python3")).unwrap();
+    symlink(python, site.path("bin/python3")).unwrap();
+    site
+}
+
+/// Starts a server of that user and waits until it listens.
+fn start(site: &Site, owner: u32) -> Pid {
     let before = site.pids("listening").len();
     let mut command = Command::new(site.path("bin/python3"));
     command
         .arg(site.path("myvnc/main.py"))
         .args(["--host", "127.0.0.1"])
+        .uid(owner)
+        .gid(owner)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
