@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use nix::unistd::{Gid, Uid, geteuid};
+use tokio::time::Instant;
 
 use super::Run;
+use super::start::RETRY;
 use super::wording::{describe, described, first_of, pids};
 use crate::health::{CheckError, Verdict};
 use crate::proc::net::{self, Locality, takes, unmapped};
@@ -19,7 +21,7 @@ use crate::recovery::{Event, Phase, Plan, PortHolder, Purpose, Situation};
 use crate::redact;
 use crate::server::config_dir::{self, ServerConfig, config_dir};
 use crate::server::process::Process;
-use crate::server::restart_command::{self, Prepared};
+use crate::server::restart_command::{self, PrepareError, Prepared};
 use crate::server::search::{self, Recorded, Search, SearchError};
 use crate::server::select::{self, Asked, Facts, Selection};
 use crate::server::stop::ProcessHandle;
@@ -28,7 +30,7 @@ use crate::sys::bounded;
 use crate::sys::hosts;
 use crate::sys::name_services::NameServiceError;
 use crate::sys::signals;
-use crate::text::errno_text;
+use crate::text::{errno_text, seconds};
 
 /// Time limit of reading `server_config.json`.
 const CONFIG_TIMEOUT: Duration = Duration::from_secs(1);
@@ -507,7 +509,12 @@ impl Run<'_> {
         };
         let spared = selection.spared.iter();
         self.spared = spared.map(|(process, _)| process.clone()).collect();
-        let account = match self.account(&selection) {
+        let owner = self.owner(&selection);
+        let accounts = |run: &Self| run.account_of(owner);
+        let account = match self
+            .patiently(plan, accounts, |error| Some(error.reason))
+            .await
+        {
             Ok(account) => account,
             Err(reason) => {
                 self.journal.error(&reason.to_string());
@@ -519,7 +526,7 @@ impl Run<'_> {
         }
         if self.settings.purpose == Purpose::Heal {
             self.warn_of_command(account.as_ref()).await;
-            if !self.get_ready(account.as_ref()) {
+            if !self.get_ready(plan, account.as_ref()).await {
                 return Event::Unable;
             }
         }
@@ -529,10 +536,45 @@ impl Run<'_> {
         Event::Prepared
     }
 
+    /// Looks something up, and as long as the start has time, after a second again what lacked a process or memory.
+    async fn patiently<T, E>(
+        &mut self,
+        plan: Plan,
+        look_up: impl Fn(&Self) -> Result<T, E>,
+        reason: impl Fn(&E) -> Option<NameServiceError>,
+    ) -> Result<T, E> {
+        let deadline = Instant::now() + self.settings.start_timeout;
+        loop {
+            let found = look_up(self);
+            let reason = found.as_ref().err().and_then(&reason);
+            let Some(lack) = reason.filter(NameServiceError::is_for_lack) else {
+                return found;
+            };
+            if self.is_stopping || Instant::now() >= deadline {
+                return found;
+            }
+            self.journal.warning(&format!(
+                "Cannot look up whom the restart command runs as: {lack}; next attempt in {} second",
+                seconds(RETRY)
+            ));
+            tokio::select! {
+                biased;
+                name = self.signals.next() => self.on_signal(Phase::Preparing(plan), name),
+                () = tokio::time::sleep(RETRY) => (),
+            }
+        }
+    }
+
     /// Opens all that the start needs. Returns whether that is there.
-    fn get_ready(&mut self, account: Option<&Account>) -> bool {
+    async fn get_ready(&mut self, plan: Plan, account: Option<&Account>) -> bool {
         let output = self.settings.output();
-        match Prepared::new(&self.settings.restart_cmd, &output, account) {
+        let prepare =
+            |run: &Self| Prepared::new(&run.settings.restart_cmd, &run.settings.output(), account);
+        let reason = |error: &PrepareError| match error {
+            PrepareError::Groups(_, reason) => Some(*reason),
+            _ => None,
+        };
+        match self.patiently(plan, prepare, reason).await {
             Ok((prepared, lost)) => {
                 self.prepared = Some(prepared);
                 let other = account.filter(|account| !account.is_own());
@@ -548,8 +590,7 @@ impl Run<'_> {
             }
             Err(reason) => {
                 self.journal.error(&format!(
-                    "The restart command could not be started: {}",
-                    errno_text(&reason)
+                    "The restart command could not be started: {reason}"
                 ));
                 false
             }
@@ -656,8 +697,8 @@ impl Run<'_> {
         owner.map(|process| (process.uid, process.gid))
     }
 
-    /// Who the restart command runs as; none for the monitor's own user.
-    fn account(&mut self, selection: &Selection) -> Result<Option<Account>, OwnerError> {
+    /// Who owns the server, as user and group, where that is known.
+    fn owner(&mut self, selection: &Selection) -> Option<(u32, u32)> {
         let known = self.state.known();
         let recorded = known.and_then(|known| {
             let of_socket = known.socket_uid.filter(|uid| *uid != 0);
@@ -681,7 +722,7 @@ impl Run<'_> {
                  configuration or log directory; if the server is to run as that user, set run-as = \"{user}\""
             ));
         }
-        self.account_of(owner)
+        owner
     }
 
     /// Says that the server which is stopped runs as another user than the known one.
@@ -711,7 +752,7 @@ impl Run<'_> {
             && !restart_command::changes_user(command)
     }
 
-    /// Who the restart command of a server of this user and group runs as.
+    /// Who the restart command of a server of this user and group runs as; none for the monitor's own user.
     pub(super) fn account_of(
         &self,
         owner: Option<(u32, u32)>,

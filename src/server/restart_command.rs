@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::permissions::{owners, writable_by_others};
 pub(super) use self::spawn::shell;
-pub(crate) use self::spawn::{Prepared, Running, missing_environment, started_by_us};
+pub(crate) use self::spawn::{PrepareError, Prepared, Running, missing_environment, started_by_us};
 pub(crate) use self::words::{changes_user, has_verb, myvnc_script};
 use crate::sys::bounded;
 use crate::text::errno_text;

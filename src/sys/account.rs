@@ -24,7 +24,7 @@ const OF_THIS_MACHINE: [&str; 4] = ["db", "altfiles", "extrausers", "systemd"];
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit of a question about a name that is only shown.
 const NAME_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pause before a question that could not be asked for lack of a process or memory is asked again.
+/// Pause before a question that lacked a process or memory is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The shell of an account that names none (`passwd(5)`), or one that admits nobody.
 const SHELL: &str = "/bin/sh";
@@ -86,16 +86,7 @@ impl Account {
         let Some(name) = &self.name else {
             return Ok(Vec::new());
         };
-        let began = Instant::now();
-        let said = loop {
-            let left = TIMEOUT.saturating_sub(began.elapsed());
-            match name_services::entry("initgroups", name, left) {
-                Err(reason) if reason.is_for_lack() && !left.is_zero() => {
-                    std::thread::sleep(PAUSE);
-                }
-                answer => break answer?,
-            }
-        };
+        let said = ask("initgroups", name, TIMEOUT)?;
         let mut groups = vec![self.gid];
         let said = said.as_deref().and_then(|said| said.strip_prefix(name));
         let said = said.ok_or(NameServiceError::Unknown)?;
@@ -217,8 +208,25 @@ pub(crate) fn name_of_group(gid: u32) -> String {
 
 /// What the name services say of a user.
 fn asked(key: &str, limit: Duration) -> Result<Option<Account>, NameServiceError> {
-    let said = name_services::entry("passwd", key, limit)?;
+    let said = ask("passwd", key, limit)?;
     Ok(said.and_then(|said| Account::parse(said.as_bytes())))
+}
+
+/// Asks the name services, and for as long as the limit says asks again what lacked a process or memory.
+fn ask(
+    database: &'static str,
+    key: &str,
+    limit: Duration,
+) -> Result<Option<String>, NameServiceError> {
+    let until = Instant::now() + limit;
+    loop {
+        match name_services::entry(database, key, limit) {
+            Err(reason) if reason.is_for_lack() && Instant::now() < until => {
+                std::thread::sleep(PAUSE);
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// The account that the name services give. They are not asked if `/etc/passwd` is the first of them, nor for root, whose

@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
-use super::{ffi, signals};
+use super::{descriptors, ffi, signals};
 use crate::defaults::GETENT;
 use crate::text::{errno_text, seconds};
 
@@ -47,9 +47,14 @@ pub(crate) enum NameServiceError {
 }
 
 impl NameServiceError {
-    /// Whether there was no process or memory to ask with, which may be had again in a moment (`fork(2)`).
+    /// Whether what was lacking to ask with may be had again in a moment (`descriptors::is_for_lack`): a process or
+    /// memory, but not descriptors, which this process has too few of.
     pub(crate) fn is_for_lack(&self) -> bool {
-        matches!(self, Self::NotStarted(Errno::EAGAIN | Errno::ENOMEM))
+        let Self::NotStarted(errno) = self else {
+            return false;
+        };
+        let reason = (*errno).into();
+        descriptors::is_for_lack(&reason) && !descriptors::is_for_descriptors(&reason)
     }
 }
 

@@ -419,9 +419,8 @@ fn hazard_33_next_to_no_descriptors() {
 fn hazard_34_a_spawn_that_fails_once_is_tried_again() {
     on_own_machine(OTHER, |machine| {
         let trace = machine.path("trace");
-        let strace = Command::new("strace").arg("-V").output();
-        if strace.is_err() {
-            return rig::skip("there is no strace");
+        if !rig::has_strace() {
+            return rig::skip("strace is not installed");
         }
         for which in 1..=8 {
             machine.wrapper = ["strace", "-qq", "-o"].map(OsString::from).to_vec();
@@ -452,8 +451,8 @@ fn hazard_34_a_spawn_that_fails_once_is_tried_again() {
 #[test]
 fn hazard_34_a_start_without_any_process_is_tried_each_second_until_its_time_is_up() {
     on_own_machine(OTHER, |machine| {
-        if Command::new("strace").arg("-V").output().is_err() {
-            return rig::skip("there is no strace");
+        if !rig::has_strace() {
+            return rig::skip("strace is not installed");
         }
         machine.let_a_known_server_die();
         machine.wrapper = [

@@ -691,7 +691,7 @@ fn hazard_45_what_a_user_already_has_keeps_its_owner_and_mode() {
 #[test]
 fn a_healthy_run_reads_of_no_other_process() {
     on_own_machine(MYVNC, |machine| {
-        if Command::new("strace").arg("-V").output().is_err() {
+        if !rig::has_strace() {
             return rig::skip("strace is not installed");
         }
         let _server = machine.ours.start();

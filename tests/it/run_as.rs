@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::rig::refused::where_refused;
-use crate::rig::{MONITOR, Run, Site, is_root, run, skip, wait_for, wait_until};
+use crate::rig::{MONITOR, Run, Site, has_strace, is_root, run, skip, wait_for, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -464,11 +464,7 @@ fn with_clone_refused(site: &Site, number: u32) -> Run {
 
 #[test]
 fn hazard_34_a_start_that_fails_for_lack_of_a_process_is_tried_again() {
-    if !Command::new("strace")
-        .arg("-V")
-        .output()
-        .is_ok_and(|output| output.status.success())
-    {
+    if !has_strace() {
         return skip("strace is not installed");
     }
     let retried = "Cannot run the restart command: Resource temporarily unavailable; next attempt in 1 second";
@@ -491,6 +487,88 @@ fn hazard_34_a_start_that_fails_for_lack_of_a_process_is_tried_again() {
         }
     }
     panic!("no run was refused its start");
+}
+
+/// Which call of the monitor asks for groups, by starting getent(1), in this record of strace(1): its name, and its count among those of that name.
+fn start_of_question(record: &str) -> (String, usize) {
+    let lines = record.lines().filter_map(|line| line.split_once(' '));
+    let lines: Vec<_> = lines.map(|(pid, call)| (pid, call.trim_start())).collect();
+    let who_ran = |words: &str| {
+        let mut ran = lines
+            .iter()
+            .filter(|(_, call)| call.starts_with("execve(") && call.contains(words));
+        ran.next_back().unwrap().0
+    };
+    let (monitor, getent) = (who_ran(MONITOR), who_ran("\"initgroups\""));
+    let own = lines.iter().filter(|(pid, _)| *pid == monitor);
+    let starts: Vec<_> = own
+        .filter_map(|(_, call)| {
+            let (name, rest) = call.split_once('(')?;
+            let (_, child) = rest.rsplit_once("= ")?;
+            (name != "execve").then_some((name, child))
+        })
+        .collect();
+    let at = starts
+        .iter()
+        .position(|(_, child)| *child == getent)
+        .unwrap();
+    let name = starts[at].0;
+    let before = starts[..at].iter().filter(|(other, _)| *other == name);
+    (name.to_owned(), before.count() + 1)
+}
+
+#[test]
+fn hazard_34_groups_that_cannot_be_asked_for_are_asked_for_until_the_start_has_no_time_left() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    if !has_strace() {
+        return skip("strace is not installed");
+    }
+    let record = accounts.0.path("record");
+    let run = |inject: &str, limit| {
+        for name in ["monitor.log", "monitor.restart.log"] {
+            fs::remove_file(accounts.0.path(name)).unwrap_or_default();
+        }
+        fs::remove_dir_all(accounts.0.path("state")).unwrap_or_default();
+        let strace = [
+            "strace",
+            "-f",
+            "-qq",
+            "-e",
+            inject,
+            "-o",
+            record.to_str().unwrap(),
+        ];
+        let options = ["--run-as", "vnctest", "--start-timeout", limit];
+        accounts.run(&strace, Path::new("/"), "id -u; exit 3", &options)
+    };
+    let ran = run("trace=clone,clone3,?fork,?vfork,execve", "60");
+    if ran.stderr.contains("ptrace") && accounts.0.log().is_empty() {
+        return skip("no process can be traced here");
+    }
+    let (call, first) = start_of_question(&fs::read_to_string(&record).unwrap());
+    // Other runs have some calls less; what was to be read in a process is read without one then.
+    let first = first.saturating_sub(3).max(1);
+    let again = "Cannot look up whom the restart command runs as: cannot run /usr/bin/getent: Resource temporarily unavailable; \
+                 next attempt in 1 second";
+    let missing = "could not be started: the groups of vnctest: cannot run /usr/bin/getent: Resource temporarily unavailable";
+    for (refused, limit, output, expected) in [
+        // The run tries it fifty times in the first five seconds.
+        (
+            format!("{first}..{}", first + 65),
+            "60",
+            format!("{USER}\n"),
+            again,
+        ),
+        (format!("{first}+"), "0.5", String::new(), missing),
+    ] {
+        let ran = run(&format!("inject={call}:error=EAGAIN:when={refused}"), limit);
+        assert_eq!(ran.code(), Some(1));
+        let log = accounts.0.log();
+        assert!(log.contains(expected), "{log}");
+        assert_eq!(accounts.output(), output, "{log}");
+    }
 }
 
 /// The monitor under a limit of descriptors, one of them inherited as from `flock(1)`, over a server that hangs.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -20,6 +21,7 @@ use crate::sys::ffi::{self, Credentials};
 use crate::sys::files;
 use crate::sys::name_services::NameServiceError;
 use crate::sys::pidfd::Pidfd;
+use crate::text::errno_text;
 
 /// Lines of the end of a failed command's output that are logged, at most.
 const LAST_LINES: usize = 50;
@@ -37,6 +39,31 @@ const SPAWN: (usize, usize) = (1, 1);
 /// The least limit of descriptors under which the started shell can run a script: dash keeps the
 /// script's descriptor at 10 or above, and a copy of what it redirects too.
 const SHELL_LIMIT: usize = 13;
+
+/// What the start of the restart command lacks.
+#[derive(Debug)]
+pub(crate) enum PrepareError {
+    /// Descriptors.
+    TooFew(io::Error),
+    /// /dev/null.
+    NoNull(io::Error),
+    /// The groups of this user.
+    Groups(String, NameServiceError),
+}
+
+impl fmt::Display for PrepareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooFew(reason) => write!(
+                f,
+                "too few file descriptors ({}): allow 16 or more (ulimit -n, LimitNOFILE=)",
+                errno_text(reason)
+            ),
+            Self::NoNull(reason) => write!(f, "/dev/null: {}", errno_text(reason)),
+            Self::Groups(user, reason) => write!(f, "the groups of {user}: {reason}"),
+        }
+    }
+}
 
 /// All that the start of the restart command needs, at hand before anything is stopped.
 #[derive(Debug)]
@@ -56,39 +83,39 @@ impl Prepared {
     /// says why the output is discarded, if it has to be.
     ///
     /// # Errors
-    /// What is missing: descriptors, or /dev/null.
+    /// What is missing.
     pub(crate) fn new(
         command: &str,
         output: &Path,
         account: Option<&Account>,
-    ) -> io::Result<(Self, Option<io::Error>)> {
+    ) -> Result<(Self, Option<io::Error>), PrepareError> {
         let account = account.filter(|account| !account.is_own());
         let environment = match account {
             Some(account) => environment_of(account, set),
             None => missing_environment(),
         };
         if descriptors::soft_limit() < SHELL_LIMIT as u64 {
-            return Err(too_few(&Errno::EMFILE.into()));
+            return Err(PrepareError::TooFew(Errno::EMFILE.into()));
         }
         // It takes descriptors, which are free again afterwards.
         let user = account.map(credentials).transpose()?;
         descriptors::close_stdin().map_err(|reason| {
             if descriptors::is_for_descriptors(&reason) {
-                too_few(&reason)
+                PrepareError::TooFew(reason)
             } else {
-                io::Error::new(reason.kind(), format!("/dev/null: {reason}"))
+                PrepareError::NoNull(reason)
             }
         })?;
         let (file, lost) = match open_output(output) {
             Ok(file) => (Some(file), None),
             Err(reason) if descriptors::is_for_descriptors(&reason) => {
-                return Err(too_few(&reason));
+                return Err(PrepareError::TooFew(reason));
             }
             Err(reason) => (None, Some(reason)),
         };
         let length = file.as_ref().map_or(0, length);
-        let spare = Spare::hold(SPAWN.0).map_err(|reason| too_few(&reason))?;
-        Spare::hold(SPAWN.1).map_err(|reason| too_few(&reason))?;
+        let spare = Spare::hold(SPAWN.0).map_err(PrepareError::TooFew)?;
+        Spare::hold(SPAWN.1).map_err(PrepareError::TooFew)?;
         let prepared = Self {
             command: command.to_owned(),
             environment,
@@ -155,25 +182,18 @@ fn is_final(reason: &io::Error) -> bool {
 }
 
 /// Who the command is to become.
-fn credentials(account: &Account) -> io::Result<Credentials> {
+fn credentials(account: &Account) -> Result<Credentials, PrepareError> {
     let groups = account.groups().map_err(|reason| match reason {
         NameServiceError::NotStarted(errno) if descriptors::is_for_descriptors(&errno.into()) => {
-            too_few(&errno.into())
+            PrepareError::TooFew(errno.into())
         }
-        reason => io::Error::other(format!("the groups of {}: {reason}", account.shown())),
+        reason => PrepareError::Groups(account.shown(), reason),
     })?;
     Ok(Credentials {
         uid: account.uid,
         gid: account.gid,
         groups,
     })
-}
-
-fn too_few(reason: &io::Error) -> io::Error {
-    io::Error::other(format!(
-        "too few file descriptors ({}): allow 16 or more (ulimit -n, LimitNOFILE=)",
-        crate::text::errno_text(reason)
-    ))
 }
 
 fn length(file: &File) -> u64 {

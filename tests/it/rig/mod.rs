@@ -641,6 +641,12 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// Whether strace(1) is there, which not every machine has.
+pub fn has_strace() -> bool {
+    let version = Command::new("strace").arg("-V").output();
+    version.is_ok_and(|output| output.status.success())
+}
+
 /// Runs the rest of a test in a PID namespace of its own, where the monitor may search the whole
 /// machine: the test runs itself again in there.
 pub fn in_private_namespace(body: impl FnOnce()) {
