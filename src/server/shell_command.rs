@@ -80,7 +80,7 @@ impl ShellCommand {
     pub(crate) async fn ended(&mut self) {
         while !self.has_ended() {
             tokio::select! {
-                () = self.exit.near() => (),
+                _ = self.exit.near() => (),
                 _ = self.output.readable(), if !self.is_closed => {
                     self.take(pipe::Receiver::try_read);
                 }

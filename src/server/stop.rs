@@ -54,11 +54,9 @@ impl ProcessHandle {
         Proc::here().is_alive(self.process.pid, self.process.start_time)
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended. The pidfd shows that too where the process's state cannot be read.
     pub(crate) async fn ended(&self) {
-        while self.is_alive() {
-            self.pidfd.near().await;
-        }
+        while self.is_alive() && !self.pidfd.near().await {}
     }
 
     fn send(&self, signal: Signal) -> io::Result<bool> {
@@ -106,6 +104,7 @@ mod tests {
     use nix::unistd::Uid;
 
     use super::*;
+    use crate::refused::where_refused;
 
     fn sleeper() -> Child {
         Command::new("sleep")
@@ -144,6 +143,34 @@ mod tests {
             !held.kill().unwrap(),
             "its PID is free: nothing is there to be signalled"
         );
+    }
+
+    #[test]
+    fn hazard_24_what_has_ended_is_not_waited_for_though_it_cannot_be_read() {
+        let mut child = sleeper();
+        let its = process(&child);
+        let (say, said) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // SYS_open is what musl's open(3) calls, and is not there on aarch64.
+            #[cfg(target_arch = "x86_64")]
+            let open = [nix::libc::SYS_open, nix::libc::SYS_openat];
+            #[cfg(not(target_arch = "x86_64"))]
+            let open = [nix::libc::SYS_openat];
+            where_refused(&open, nix::libc::EIO, || {
+                let runtime = tokio::runtime::Builder::new_current_thread();
+                let runtime = { runtime }.enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let held = ProcessHandle::new(its).unwrap();
+                    held.kill().unwrap();
+                    held.ended().await;
+                    assert!(held.is_alive(), "its zombie cannot be read");
+                });
+            });
+            say.send(()).unwrap();
+        });
+        let ended = said.recv_timeout(std::time::Duration::from_secs(20));
+        child.wait().unwrap();
+        ended.unwrap();
     }
 
     #[tokio::test(flavor = "current_thread")]

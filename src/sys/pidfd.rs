@@ -54,8 +54,9 @@ impl Pidfd {
         }
     }
 
-    /// Waits until the process has ended, or for one poll interval if there is no pidfd.
-    pub(crate) async fn near(&self) {
+    /// Waits until the process has ended, or for one poll interval if there is no pidfd. Returns whether it is known to
+    /// have ended.
+    pub(crate) async fn near(&self) -> bool {
         let seen = match &self.pidfd {
             Some(pidfd) => pidfd.readable().await.is_ok(),
             None => false,
@@ -63,5 +64,6 @@ impl Pidfd {
         if !seen {
             tokio::time::sleep(POLL).await;
         }
+        seen
     }
 }

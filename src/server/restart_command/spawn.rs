@@ -222,7 +222,9 @@ impl Running {
                 Ok(Some(status)) => return Ok(status),
                 Err(reason) if reason.kind() != io::ErrorKind::Interrupted => return Err(reason),
                 // Not yet, or interrupted.
-                _ => self.exit.near().await,
+                _ => {
+                    self.exit.near().await;
+                }
             }
         }
     }
