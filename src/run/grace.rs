@@ -100,7 +100,8 @@ fn may_become_the_server(why: Spared) -> bool {
         | Spared::Ambiguous(_)
         | Spared::PortUnreadable(_)
         | Spared::SocketsUnreadable(_)
-        | Spared::NetworkUnreadable(_) => true,
+        | Spared::NetworkUnreadable(_)
+        | Spared::StateUnreadable => true,
         Spared::NotTheHolder(_)
         | Spared::ListensElsewhere(_)
         | Spared::OtherNetwork

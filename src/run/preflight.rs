@@ -23,7 +23,7 @@ use crate::server::config_dir::{self, ServerConfig, config_dir};
 use crate::server::process::Process;
 use crate::server::restart_command::{self, PrepareError, Prepared};
 use crate::server::search::{self, Recorded, Search, SearchError};
-use crate::server::select::{self, Asked, Facts, Selection};
+use crate::server::select::{self, Asked, Facts, Selection, Spared};
 use crate::server::stop::ProcessHandle;
 use crate::sys::account::{Account, name_of};
 use crate::sys::bounded;
@@ -422,16 +422,22 @@ impl Run<'_> {
         let files = self.files.clone().unwrap_or_default();
         let address = self.address(&files);
         let place = shown(&address);
-        let text = match (&selection.stranger, selection.port) {
-            (Some(stranger), _) => {
+        let text = match (&selection.in_doubt, &selection.stranger, selection.port) {
+            (Some(process), _, _) => format!(
+                "{} can be the server, but its state cannot be read, so nothing is started beside it: find out why \
+                 /proc/{pid}/stat or /proc/{pid}/status cannot be read; if the process is not the server, end it",
+                describe(process),
+                pid = process.pid
+            ),
+            (None, Some(stranger), _) => {
                 let bound = unmapped(stranger.address).to_string();
                 self.taken(&bound, stranger.uid, stranger.process.as_ref())
             }
-            (None, PortHolder::Several) => format!(
+            (None, None, PortHolder::Several) => format!(
                 "More than one process can be the server at {place}, and nothing proves which one is; set listen, user or \
                  process-pattern"
             ),
-            (None, _) => format!(
+            (None, None, _) => format!(
                 "Who listens at {place} cannot be read, so nothing proves which process is the server; allow the monitor \
                  netlink sockets or /proc/net/tcp, and CAP_SYS_PTRACE, or set process-pattern"
             ),
@@ -507,7 +513,9 @@ impl Run<'_> {
         let Some(selection) = self.selection.clone() else {
             return Event::Unable;
         };
+        // Whether one whose start time is not known ends during the restart cannot be seen.
         let spared = selection.spared.iter();
+        let spared = spared.filter(|(_, reason)| *reason != Spared::StateUnreadable);
         self.spared = spared.map(|(process, _)| process.clone()).collect();
         let owner = self.owner(&selection);
         let accounts = |run: &Self| run.account_of(owner);

@@ -19,7 +19,7 @@ use super::config_dir::{self, Configured};
 use super::process::{Process, hash};
 use super::select::{Candidate, Facts};
 use crate::proc::net::{self, takes};
-use crate::proc::process::{Proc, Sweep, is_dead, joined};
+use crate::proc::process::{Proc, Sweep, is_dead, joined, means_gone};
 use crate::proc::sock_diag::{self, Listener};
 use crate::sys::bounded::{self, Ended};
 use crate::text::{LONGEST_LINE, errno_text};
@@ -207,7 +207,7 @@ pub(crate) async fn holder(socket: &Listener) -> Option<Process> {
             .proc
             .cmdline(pid, LONGEST_CMDLINE)
             .unwrap_or_default();
-        looker.process(pid, &cmdline)
+        looker.process(pid, &cmdline).ok().flatten()
     });
     looking.await.ok().flatten().flatten()
 }
@@ -248,6 +248,12 @@ fn has_changed(process: &Process, is_known: bool) -> bool {
         Err(_) => !is_known,
     };
     is_other || is_other_user || is_other_program
+}
+
+/// Whether an error means that the server is not the process of that number. /proc with hidepid=1 answers
+/// EPERM of a process that the reader may not trace, where hidepid=2 hides it: any user can have such a process.
+fn is_not_there(reason: &io::Error) -> bool {
+    means_gone(reason) || reason.raw_os_error() == Some(nix::libc::EPERM)
 }
 
 /// What fails once for a moment's lack of memory need not fail again.
@@ -424,9 +430,10 @@ impl<'a> Looker<'a> {
     /// The process of the record, whatever its arguments are; what cannot be read is no obstacle.
     fn recorded(&mut self) -> Option<Candidate> {
         let recorded = self.search.recorded?;
-        let stat = self.proc.stat(recorded.pid).ok()?;
-        if stat.starttime != recorded.start_time || is_dead(&stat) {
-            return None;
+        match twice(|| self.proc.stat(recorded.pid)) {
+            Ok(stat) if stat.starttime != recorded.start_time || is_dead(&stat) => return None,
+            Err(reason) if is_not_there(&reason) => return None,
+            _ => (),
         }
         let cmdline = if self.skipped.contains(&recorded.pid) {
             Vec::new()
@@ -439,6 +446,11 @@ impl<'a> Looker<'a> {
             return None;
         }
         let mut candidate = self.candidate(recorded.pid, &cmdline, true)?;
+        if candidate.is_unreadable {
+            candidate.process.start_time = recorded.start_time;
+        } else if candidate.process.start_time != recorded.start_time {
+            return None;
+        }
         candidate.process.argv = recorded.argv;
         self.report(&candidate);
         Some(candidate)
@@ -488,7 +500,10 @@ impl<'a> Looker<'a> {
     }
 
     fn candidate(&self, pid: i32, cmdline: &[u8], is_near: bool) -> Option<Candidate> {
-        let process = self.process(pid, cmdline)?;
+        let (process, is_unreadable) = match self.process(pid, cmdline) {
+            Ok(process) => (process?, false),
+            Err(_) => (self.unreadable(pid, cmdline)?, true),
+        };
         let script = argv::script(arguments(cmdline), self.proc.cwd(pid).ok().as_deref());
         let is_beside = match (&script, &self.search.script) {
             (Some(its), Some(ours)) => its.parent() == ours.parent(),
@@ -507,15 +522,23 @@ impl<'a> Looker<'a> {
             is_elsewhere: network.zip(own).map(|(its, own)| its != own),
             configured,
             is_beside,
+            is_unreadable,
             process,
         })
     }
 
     /// The process behind a PID, unless it is a zombie or lives in another PID namespace.
-    fn process(&self, pid: i32, cmdline: &[u8]) -> Option<Process> {
-        let stat = self.proc.stat(pid).ok().filter(|stat| !is_dead(stat))?;
-        let ids = self.proc.ids(pid).ok()?;
-        (!ids.is_in_other_namespace && !ids.is_setuid).then(|| Process {
+    ///
+    /// # Errors
+    /// It may be there, and cannot be read.
+    fn process(&self, pid: i32, cmdline: &[u8]) -> io::Result<Option<Process>> {
+        let reading = twice(|| Ok((self.proc.stat(pid)?, self.proc.ids(pid)?)));
+        let (stat, ids) = match reading {
+            Err(reason) if is_not_there(&reason) => return Ok(None),
+            reading => reading?,
+        };
+        let is_hidden = is_dead(&stat) || ids.is_in_other_namespace || ids.is_setuid;
+        Ok((!is_hidden).then(|| Process {
             pid,
             parent: stat.ppid,
             start_time: stat.starttime,
@@ -524,6 +547,19 @@ impl<'a> Looker<'a> {
             argv: hash(cmdline),
             is_manager: argv::is_manager(arguments(cmdline)),
             command: shown(cmdline),
+        }))
+    }
+
+    /// What is known of a process whose state cannot be read: its user is the owner of its directory.
+    fn unreadable(&self, pid: i32, cmdline: &[u8]) -> Option<Process> {
+        let directory = self.proc.0.join(pid.to_string());
+        Some(Process {
+            pid,
+            uid: twice(|| std::fs::metadata(&directory)).ok()?.uid(),
+            argv: hash(cmdline),
+            is_manager: argv::is_manager(arguments(cmdline)),
+            command: shown(cmdline),
+            ..Process::default()
         })
     }
 
@@ -561,7 +597,7 @@ impl<'a> Looker<'a> {
             };
             if taking.iter().any(|one| inodes.contains(&one.inode)) {
                 let cmdline = self.proc.cmdline(*pid, LONGEST_CMDLINE);
-                if let Some(process) = self.process(*pid, &cmdline.unwrap_or_default()) {
+                if let Ok(Some(process)) = self.process(*pid, &cmdline.unwrap_or_default()) {
                     (self.tell)(&SearchMessage::Holder(process));
                     return;
                 }
@@ -723,7 +759,7 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     let mut tell = |_: &SearchMessage| ();
     let looker = Looker::new(&search, &[], false, &mut tell);
     let cmdline = looker.proc.cmdline(pid, LONGEST_CMDLINE).ok()?;
-    looker.process(pid, &cmdline)
+    looker.process(pid, &cmdline).ok().flatten()
 }
 
 #[cfg(test)]

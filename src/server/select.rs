@@ -25,6 +25,9 @@ pub(crate) struct Candidate {
     pub(crate) configured: Configured,
     /// Whether its script lies beside the restart command's.
     pub(crate) is_beside: bool,
+    /// Whether its state in /proc cannot be read: then its start time and its parent are not known, and its user is
+    /// the owner of its directory.
+    pub(crate) is_unreadable: bool,
 }
 
 impl Candidate {
@@ -118,6 +121,8 @@ pub(crate) struct Selection {
     pub(crate) address: Option<SocketAddr>,
     /// Its listening socket.
     pub(crate) socket: Option<Listener>,
+    /// Who can be the server and cannot be read, where nothing else is the server.
+    pub(crate) in_doubt: Option<Process>,
 }
 
 /// Why a process is left alone.
@@ -147,6 +152,8 @@ pub(crate) enum Spared {
     NetworkUnreadable(u16),
     /// Its user is neither recorded nor proven.
     UnprovenUser(u16),
+    /// Its state cannot be read.
+    StateUnreadable,
     /// The URL leads to another machine.
     Remote,
 }
@@ -194,6 +201,9 @@ impl fmt::Display for Spared {
             Self::UnprovenUser(port) => write!(
                 f,
                 "another process holds port {port}, and nothing proves that this process's user runs the server; set user"
+            ),
+            Self::StateUnreadable => f.write_str(
+                "its state in /proc cannot be read, so nothing shows whether it is the server",
             ),
             Self::Remote => f.write_str("the URL leads to another machine; set listen or process-pattern"),
         }
@@ -301,13 +311,33 @@ impl Chooser<'_> {
         holding.map(|one| self.families.family(one)).collect()
     }
 
+    /// Whether a candidate is that process, by PID and start time. Without its start time, it can be that process if it has
+    /// a user who runs the server: others can get the PID of a server that has ended.
+    fn is(&self, one: &Candidate, (pid, start_time): (i32, u64)) -> bool {
+        let is_it = if one.is_unreadable {
+            self.asked.is_trusted(one.process.uid)
+        } else {
+            one.process.start_time == start_time
+        };
+        one.process.pid == pid && is_it
+    }
+
+    /// Whether a candidate is the recorded process because it holds the recorded socket.
+    fn holds_recorded(&self, one: &Candidate) -> bool {
+        let recorded = self.asked.recorded.map(|(pid, _)| pid);
+        let own = one.listens.as_deref().unwrap_or_default();
+        recorded == Some(one.process.pid)
+            && self.asked.cookie.is_some()
+            && own.iter().any(|held| held.cookie == self.asked.cookie)
+    }
+
     /// The family of the recorded process, while it holds the server's socket or nobody does.
     fn recorded(&self, is_unreadable: bool) -> Option<i32> {
         let (pid, start) = self.asked.recorded?;
         let one = self
             .candidates
             .iter()
-            .find(|one| (one.process.pid, one.process.start_time) == (pid, start))?;
+            .find(|one| self.is(one, (pid, start)))?;
         let is_its_socket = || {
             let cookie = self.asked.cookie;
             cookie.is_some() && self.sockets.iter().any(|socket| socket.cookie == cookie)
@@ -449,11 +479,8 @@ impl Chooser<'_> {
                 && !listening.contains(&self.families.family(one));
             (asked.is_named || by_user) && !asked.by_port_alone
         };
-        let is_started = |one: &Candidate| {
-            asked
-                .started
-                .contains(&(one.process.pid, one.process.start_time))
-        };
+        let is_started =
+            |one: &Candidate| asked.started.iter().any(|started| self.is(one, *started));
         let is_proven = |one: &Candidate| {
             one.configured == Configured::Same
                 && asked.proven.contains(&one.process.uid)
@@ -462,8 +489,10 @@ impl Chooser<'_> {
                 && !one.process.is_manager
                 && !listening.contains(&self.families.family(one))
         };
-        let families =
-            self.families_where(|one| is_named(one) || is_started(one) || is_proven(one));
+        let families = self.families_where(|one| {
+            (!one.is_unreadable || asked.is_trusted(one.process.uid))
+                && (is_named(one) || is_started(one) || is_proven(one))
+        });
         self.select(&families, PortHolder::Nobody, |one| {
             let family = self.families.family(one);
             if one.is_elsewhere == Some(true) {
@@ -508,6 +537,7 @@ impl Chooser<'_> {
             stranger: None,
             address: None,
             socket: None,
+            in_doubt: None,
         };
         // With a pattern, a proxy may hold the port: members that listen elsewhere are still the server.
         let is_named = self.asked.is_named && selection.port != PortHolder::Server;
@@ -515,7 +545,12 @@ impl Chooser<'_> {
             let process = one.process.clone();
             let is_kin = families.contains(&self.families.family(one));
             let holds = one.holds(self.sockets);
-            if is_kin && (holds || !one.listens() || is_named) {
+            if one.is_unreadable && !self.holds_recorded(one) {
+                if is_kin && selection.in_doubt.is_none() {
+                    selection.in_doubt = Some(process.clone());
+                }
+                selection.spared.push((process, Spared::StateUnreadable));
+            } else if is_kin && (holds || !one.listens() || is_named) {
                 if holds {
                     selection.listening.push(process.pid);
                     let own = one.listens.as_deref().unwrap_or_default();
@@ -548,6 +583,12 @@ impl Chooser<'_> {
         }
         if selection.port == PortHolder::Server && self.sockets.is_empty() {
             selection.port = PortHolder::Nobody;
+        }
+        if !selection.server.is_empty() {
+            selection.in_doubt = None;
+        } else if selection.in_doubt.is_some() && selection.port == PortHolder::Nobody {
+            // Nothing is started beside a process that can be the server.
+            selection.port = PortHolder::Unknown;
         }
         if is_named && selection.socket.is_none() {
             let named = self

@@ -11,7 +11,10 @@ use std::process::Command;
 
 use crate::rig;
 use crate::rig::MONITOR;
-use crate::rig::machine::{Machine, OTHER, PORT, mount_proc, on_own_machine, user_of};
+use crate::rig::machine::{
+    Machine, NOBODY, OTHER, PORT, bind, mount_proc, on_own_machine, user_of,
+};
+use crate::rig::{Mounted, wait_until};
 use nix::libc;
 use nix::mount::MsFlags;
 use seccompiler::{
@@ -274,6 +277,101 @@ fn hazard_23_neither_netlink_nor_a_list_of_sockets() {
         // Whether the port is free cannot be seen: nothing but the bystander counts.
         let ran = machine.run(&mut machine.monitor());
         machine.assert_other_unharmed(&ran);
+    });
+}
+
+/// Lets each read of a process's status fail with EIO: that is what /proc/PID/mem answers where nothing is mapped.
+fn make_unreadable(pid: i32) -> [Mounted; 2] {
+    ["stat", "status"].map(|name| {
+        let file = format!("/proc/{pid}/{name}");
+        bind(Path::new("/proc/1/mem"), Path::new(&file));
+        let error = fs::read(&file).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO), "{file}");
+        Mounted(file.into())
+    })
+}
+
+/// Makes this process the recorded one, in the place of a server that has ended.
+fn record(machine: &Machine, process: &rig::Process) {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
+    let after_name = stat.rsplit(") ").next().unwrap();
+    let start: u64 = after_name.split(' ').nth(19).unwrap().parse().unwrap();
+    let path = machine.path(&format!("state/127.0.0.1_{PORT}.json"));
+    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    state["known"]["pid"] = process.pid.into();
+    state["known"]["start"] = start.into();
+    fs::write(path, state.to_string()).unwrap();
+}
+
+#[test]
+fn hazard_24_nothing_is_started_beside_a_known_server_that_cannot_be_read() {
+    on_own_machine(OTHER, |machine| {
+        machine.let_a_known_server_die();
+        machine.ours.configure("bind-after = 290000");
+        let server = machine.ours.spawn_as(OTHER);
+        wait_until("it runs", || machine.ours.servers() == [server.pid]);
+        record(machine, &server);
+        machine.ours.configure("");
+        let unreadable = make_unreadable(server.pid);
+        let ran = machine.run(&mut machine.monitor());
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        assert!(!ran.log.contains("Sent SIG"), "{ran:?}");
+        assert!(!ran.log.contains("Starting server"), "{ran:?}");
+        let (who, what) = (format!("PID {} ", server.pid), "its state cannot be read");
+        let says = |line: &&str| line.contains(&who) && line.contains(what);
+        assert!(ran.errors().iter().any(says), "{ran:?}");
+        machine.assert_other_unharmed(&ran);
+        drop(unreadable);
+        assert!(server.is_alive(), "{ran:?}");
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+        assert!(!server.is_alive(), "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_24_an_unreadable_process_of_another_user_keeps_no_server_down() {
+    on_own_machine(OTHER, |machine| {
+        machine.let_a_known_server_die();
+        let bystander = machine.look_alike(NOBODY, "");
+        record(machine, &bystander);
+        let unreadable = make_unreadable(bystander.pid);
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+        drop(unreadable);
+        ran.assert_unharmed(&bystander);
+    });
+}
+
+/// With hidepid=1, the kernel answers EPERM of the processes of others.
+#[test]
+fn hazard_24_a_process_that_may_not_be_seen_keeps_no_server_down() {
+    on_own_machine(OTHER, |machine| {
+        machine.let_a_known_server_die();
+        // A user can start it: its directory in /proc is root's.
+        let bystander = machine.setuid_look_alike(NOBODY, "");
+        record(machine, &bystander);
+        // It hides nothing from the members of a group, by default that of root.
+        mount_proc("hidepid=1,gid=1234");
+        with_dockers_capabilities(machine);
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+        mount_proc("");
+        ran.assert_unharmed(&bystander);
+    });
+}
+
+#[test]
+fn hazard_24_a_hung_server_that_cannot_be_read_is_proved_by_its_recorded_socket() {
+    on_own_machine(OTHER, |machine| {
+        let server = machine.ours.start();
+        machine.run_healthy();
+        let _client = machine.ours.idle_client();
+        let unreadable = make_unreadable(server.pid);
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+        drop(unreadable);
+        assert!(!server.is_alive(), "{ran:?}");
     });
 }
 

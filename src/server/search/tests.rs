@@ -544,6 +544,55 @@ fn the_process_of_the_record_is_a_candidate_whatever_its_arguments_are() {
 }
 
 #[test]
+fn hazard_24_what_has_no_readable_status_is_no_reason_to_count_it_as_gone() {
+    let machine = Captured::new()
+        .with(SERVER, 1, SERVER_ARGV)
+        .with(OTHER, 1, SERVER_ARGV);
+    let search = Search {
+        recorded: Some(Recorded {
+            pid: SERVER,
+            start_time: 4242,
+            argv: hash(b"python3\0/opt/myvnc/main.py\0"),
+        }),
+        ..Search::default()
+    };
+    let found = || machine.candidates(&search);
+    let unreadable = || {
+        let mut pids: Vec<i32> = found()
+            .iter()
+            .filter(|one| one.is_unreadable)
+            .map(|one| one.process.pid)
+            .collect();
+        pids.sort_unstable();
+        pids
+    };
+    assert_eq!((found().len(), unreadable()), (2, vec![]));
+    let status = |pid: i32| machine.0.path().join(format!("{pid}/status"));
+    // Each in its own way: the form of the one is wrong, and the other is a directory.
+    machine.write(&format!("{SERVER}/stat"), "garbage");
+    std::fs::remove_file(status(OTHER)).unwrap();
+    std::fs::create_dir(status(OTHER)).unwrap();
+    assert_eq!(unreadable(), [SERVER, OTHER]);
+    let mut server = found();
+    server.retain(|one| one.process.pid == SERVER);
+    let owner = machine.0.path().join(SERVER.to_string());
+    assert_eq!(
+        server[0].process.uid,
+        std::fs::metadata(owner).unwrap().uid()
+    );
+    // Its arguments show that another process has its number.
+    machine.write(&format!("{SERVER}/cmdline"), "sleep\0");
+    assert_eq!(unreadable(), [OTHER]);
+    machine.write(
+        &format!("{SERVER}/cmdline"),
+        "python3\0/opt/myvnc/main.py\0",
+    );
+    assert_eq!(unreadable(), [SERVER, OTHER]);
+    std::fs::remove_file(machine.0.path().join(format!("{SERVER}/stat"))).unwrap();
+    assert_eq!(unreadable(), [OTHER], "it is gone");
+}
+
+#[test]
 fn a_pattern_takes_the_place_of_the_rule_for_arguments() {
     let monitor = ["/usr/bin/monitor_myvnc", "http://vm:9143", "my-server"];
     let machine = Captured::new()

@@ -39,6 +39,7 @@ fn one(pid: i32, parent: i32, listens: Option<&[Listener]>) -> Candidate {
         is_elsewhere: Some(false),
         configured: Unknown,
         is_beside: false,
+        is_unreadable: false,
     }
 }
 
@@ -412,6 +413,105 @@ fn while_nobody_listens_only_what_is_known_counts() {
 }
 
 #[test]
+fn hazard_24_nothing_is_started_beside_a_process_that_cannot_be_read() {
+    let other = [socket(PORT + 1, 2)];
+    let unreadable = |mut one: Candidate| {
+        one.is_unreadable = true;
+        one.process.start_time = 0;
+        one
+    };
+    let silent = || unreadable(one(7, 1, Some(&[])));
+    let hidden = || unreadable(elsewhere(None, one(7, 1, None)));
+    let started = Asked {
+        started: vec![(7, 1)],
+        ..proven()
+    };
+    let table: Vec<(&str, Vec<Candidate>, Asked, bool)> = vec![
+        ("the recorded one", vec![silent()], recorded(7), true),
+        (
+            "nothing of it can be read",
+            vec![hidden()],
+            recorded(7),
+            true,
+        ),
+        (
+            "another user has its PID",
+            vec![of(HOSTILE, hidden())],
+            recorded(7),
+            false,
+        ),
+        ("another PID", vec![silent()], recorded(8), false),
+        (
+            "what the restart command started",
+            vec![silent()],
+            started.clone(),
+            true,
+        ),
+        (
+            "another user has that PID",
+            vec![of(HOSTILE, silent())],
+            started,
+            false,
+        ),
+        ("named by the administrator", vec![silent()], named(), true),
+        (
+            "named, of another user",
+            vec![of(HOSTILE, silent())],
+            named(),
+            false,
+        ),
+        (
+            "user and configuration",
+            vec![configured(Same, silent())],
+            proven(),
+            true,
+        ),
+        ("a match", vec![silent()], proven(), false),
+        (
+            "it listens elsewhere",
+            vec![configured(Same, unreadable(one(7, 1, Some(&other))))],
+            proven(),
+            false,
+        ),
+    ];
+    for (what, candidates, asked, is_in_doubt) in table {
+        let process = candidates[0].process.clone();
+        let selection = choose(facts(Some(&[]), candidates), &asked, PORT);
+        assert_eq!(selection.server, [], "{what}");
+        assert_eq!(
+            selection.spared,
+            [(process.clone(), Spared::StateUnreadable)],
+            "{what}"
+        );
+        assert_eq!(selection.in_doubt, is_in_doubt.then_some(process), "{what}");
+        let port = if is_in_doubt {
+            PortHolder::Unknown
+        } else {
+            PortHolder::Nobody
+        };
+        assert_eq!(selection.port, port, "{what}");
+    }
+    // Another process of the server can be read: it is stopped.
+    let family = vec![one(6, 1, Some(&[])), unreadable(one(7, 6, Some(&[])))];
+    let selection = choose(facts(Some(&[]), family), &recorded(6), PORT);
+    assert_eq!((selection.server.len(), selection.in_doubt), (1, None));
+    // The recorded socket proves who has it, and no other does.
+    let ours = [socket(PORT, 1)];
+    let holding = || facts(Some(&ours), vec![unreadable(one(7, 1, Some(&ours)))]);
+    assert_eq!(chosen(holding(), &recorded(7)), [7]);
+    let reopened = Asked {
+        cookie: Some(9),
+        ..recorded(7)
+    };
+    for asked in [reopened, recorded(8), proven()] {
+        let selection = choose(holding(), &asked, PORT);
+        assert_eq!(selection.server, []);
+        assert_eq!(selection.port, PortHolder::Server);
+        assert!(selection.in_doubt.is_some());
+    }
+}
+
+#[test]
 fn the_record_counts_while_its_process_holds_the_socket() {
     let ours = [socket(PORT, 1)];
     let theirs = [socket(PORT, 9)];
@@ -508,7 +608,7 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
         listens,
         configured,
         place,
-        any::<(bool, bool)>(),
+        any::<(bool, bool, bool)>(),
     );
     proptest::collection::vec(any, 0..8).prop_map(|all| {
         let mut candidates = Vec::new();
@@ -520,6 +620,7 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
                 configured,
                 is_elsewhere,
                 is_beside: flags.1,
+                is_unreadable: flags.2,
                 ..one
             });
         }
@@ -599,7 +700,8 @@ proptest! {
             is_recorded || is_started || holds || is_hidden || is_proven
         };
         for chosen in &selection.server {
-            prop_assert!(candidates.iter().any(|one| one.process == *chosen));
+            let is_readable = |one: &&Candidate| one.process == *chosen && (!one.is_unreadable || record == Some(chosen.pid));
+            prop_assert!(candidates.iter().find(is_readable).is_some());
             let mut kin = candidates.iter().filter(|other| {
                 other.process.uid == chosen.uid && is_related(&candidates, other.process.pid, chosen.pid)
             });
@@ -652,6 +754,7 @@ fn each_reason_is_a_sentence_that_names_its_port() {
         (Spared::SocketsUnreadable(PORT), true),
         (Spared::NetworkUnreadable(PORT), true),
         (Spared::UnprovenUser(PORT), true),
+        (Spared::StateUnreadable, false),
         (Spared::Remote, false),
     ] {
         let text = reason.to_string();

@@ -130,6 +130,13 @@ impl Installation {
 
     pub fn start_as(&self, user: u32) -> Process {
         let before = self.noted("listening").len();
+        let server = self.spawn_as(user);
+        wait_until("it listens", || self.noted("listening").len() > before);
+        server
+    }
+
+    /// Starts the server as that user.
+    pub fn spawn_as(&self, user: u32) -> Process {
         let mut server = Command::new(self.path("bin/python3"));
         server.arg(self.path("myvnc/main.py"));
         server.args(["--port", &self.port.to_string()]);
@@ -143,7 +150,6 @@ impl Installation {
             .process_group(0)
             .spawn()
             .unwrap();
-        wait_until("it listens", || self.noted("listening").len() > before);
         Process::from(child)
     }
 
