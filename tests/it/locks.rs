@@ -4,9 +4,11 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::rig;
+use crate::rig::machine::{Installation, MYVNC, PORT, on_own_machine};
 use crate::rig::{Mounted, Site, run, wait_for, wait_until};
 use nix::mount::MsFlags;
 
@@ -217,6 +219,44 @@ fn a_lock_that_is_a_link_of_the_administrators_is_followed() {
     assert!(!is_free(&site.path("elsewhere")));
     assert_eq!(run(&mut site.monitor()).code(), Some(0));
     end(holder);
+}
+
+/// Each restart command waits for the other one to begin, so both restarts go on at the same time.
+#[test]
+fn hazard_38_two_servers_on_one_port_of_two_addresses_restart_at_the_same_time() {
+    on_own_machine(MYVNC, |machine| {
+        machine.other.kill();
+        let settings = format!("listen = 127.0.0.2:{PORT}");
+        machine.other.configure(&settings);
+        let monitor = |ip: &str, installation: &Installation, own: &str, others: &str| {
+            let [own, others] = [own, others].map(|name| machine.path(name).display().to_string());
+            let command = installation.restart_command();
+            let command =
+                format!("touch {own}; until [ -e {others} ]; do sleep 0.02; done; {command}");
+            let mut monitor = machine.monitor();
+            monitor.args(["--url", &format!("http://{ip}:{PORT}")]);
+            monitor.args(["--restart-cmd", &command]);
+            monitor.args(["--logfile", &format!("{own}.log")]);
+            monitor
+        };
+        let mut first = monitor("127.0.0.1", &machine.ours, "first", "second");
+        let mut second = monitor("127.0.0.2", &machine.other, "second", "first");
+        let (first, second) = thread::scope(|scope| {
+            let first = scope.spawn(|| run(&mut first));
+            let second = scope.spawn(|| run(&mut second));
+            (first.join().unwrap(), second.join().unwrap())
+        });
+        for ran in [&first, &second] {
+            assert_eq!(ran.code(), Some(0), "{ran:?}");
+            assert!(ran.stdout.contains("Server is now responsive"), "{ran:?}");
+        }
+        for ip in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+            let answer = rig::get((ip, PORT).into(), Duration::from_secs(5));
+            assert!(answer.is_some_and(|answer| answer.starts_with("HTTP/1.0 200")));
+        }
+        assert_eq!(machine.ours.servers().len(), 1, "{first:?}");
+        assert_eq!(machine.other.servers().len(), 1, "{second:?}");
+    });
 }
 
 #[test]
