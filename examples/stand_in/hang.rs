@@ -24,7 +24,7 @@ fn wait_for(descriptors: &[(&dyn AsFd, PollFlags)]) {
 }
 
 pub(crate) fn hang(mode: &str, client: &mut TcpStream, script: &Script) {
-    let mut bjobs = Command::new("/bin/sleep");
+    let mut bjobs = Command::new(script.text("child").unwrap_or("/bin/sleep"));
     bjobs.arg0("bjobs").arg("299");
     let peer = || script.text("peer").unwrap();
     let lock = Mutex::new(());

@@ -6,7 +6,7 @@
 //! `foreground` becomes it, `fail` prints lines and exits with status 3, no verb does nothing.
 //!
 //! `hang = MODE` in `main.py` makes the first request hang it: see `hang`; `hang-for = PATH` makes only a request for
-//! that path do so. `tls = yes` lets it read from
+//! that path do so; `child = PROGRAM` is what it starts in place of `/bin/sleep`. `tls = yes` lets it read from
 //! a client as a server does that waits for a TLS handshake, which never ends. `status = STATUS` and
 //! `location = URL` are those of its answers; `body = BYTES` makes them long, and lets no more than a few kilobytes
 //! be on their way to a client that does not read.

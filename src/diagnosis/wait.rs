@@ -165,8 +165,7 @@ impl WaitResolver<'_, '_> {
     /// The only child whose descriptors cannot be read: it runs as another user, and has the other end
     /// for all that is seen of the rest.
     fn hidden_child(&self) -> Option<Mentioned> {
-        let is_hidden = |child: &&Mentioned| fd_owners::descriptors(self.proc, child.pid).is_none();
-        let mut hidden = self.children.iter().filter(is_hidden);
+        let mut hidden = self.children.iter().filter(|child| self.is_hidden(child));
         match (hidden.next(), hidden.next()) {
             (Some(child), None) => Some(Mentioned {
                 is_hidden: true,
@@ -174,6 +173,12 @@ impl WaitResolver<'_, '_> {
             }),
             _ => None,
         }
+    }
+
+    /// Whether a process lives and its descriptors cannot be read.
+    fn is_hidden(&self, one: &Mentioned) -> bool {
+        fd_owners::descriptors(self.proc, one.pid).is_none()
+            && self.proc.is_alive(one.pid, one.start_time)
     }
 
     /// A process, what it waits for itself while it has one child, and what the last one waits for.
@@ -185,6 +190,9 @@ impl WaitResolver<'_, '_> {
                 [only] if last.state == 'S' && only.pid != self.pid => chain.push(only.clone()),
                 _ => break,
             }
+        }
+        if let Some(last) = chain.last_mut() {
+            last.is_hidden = last.is_hidden || self.is_hidden(last);
         }
         let last = chain.last().filter(|_| self.asks_on).map(|last| {
             let wait = wait_of(self.proc, last.pid, self.sockets, self.holders);

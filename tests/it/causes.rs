@@ -2,6 +2,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -898,6 +899,29 @@ fn as_another_user_it_says_what_it_could_not_see_and_does_not_guess() {
                 "{cause}"
             );
         }
+    }
+}
+
+#[test]
+fn hazard_49_the_servers_own_user_sees_a_child_of_another_user() {
+    if !rig::is_root() {
+        return rig::skip("only root can make a setuid program of another user");
+    }
+    for mode in ["child", "captured"] {
+        let site = Site::new("");
+        let runner = site.path("setuid_runner");
+        fs::copy("/bin/sleep", &runner).unwrap();
+        let user = nix::unistd::Uid::from_raw(61_236);
+        nix::unistd::chown(&runner, Some(user), None).unwrap();
+        fs::set_permissions(&runner, fs::Permissions::from_mode(0o4755)).unwrap();
+        site.configure(&format!("hang = {mode}\nchild = {}", runner.display()));
+        site.look_as(61_235, 61_235);
+        let causes = site.causes();
+        let cause = causes[0].as_str();
+        let named = cause.strip_prefix("waiting for PID ").unwrap_or_default();
+        let (_, state) = named.split_once(" (state S, for ").unwrap_or_default();
+        let hidden = " s, of another user, descriptors not visible): bjobs 299 (PID ";
+        assert!(state.contains(hidden), "{mode}: {}", site.log());
     }
 }
 
