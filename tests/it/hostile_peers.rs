@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -621,6 +621,31 @@ fn hazard_36_what_curl_or_requests_takes_for_an_answer_is_one() {
 }
 
 #[test]
+fn hazard_36_an_odd_answer_over_tls_is_one() {
+    let (config, _) = rig::certified(|_| ());
+    judge_all(ODD.to_vec(), |(answer, status)| {
+        let config = config.clone();
+        let conduct: Conduct = Box::new(move |client, _| {
+            let session = ServerConnection::new(config.clone()).unwrap();
+            let mut stream = StreamOwned::new(session, client);
+            read_request(&mut stream);
+            let _ = write!(stream, "HTTP/{answer}\r\n\r\n");
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        });
+        let port = serve("127.0.0.1", conduct);
+        judge(&Case {
+            name: answer,
+            url: format!("https://127.0.0.1:{port}"),
+            port,
+            arguments: vec!["--no-verify-ssl"],
+            environment: vec![],
+            expected: format!("✓ Server is healthy (status: {status})"),
+        })
+    });
+}
+
+#[test]
 fn hazard_36_an_odd_answer_that_comes_in_pieces_is_one() {
     let pieces: Vec<(&str, Vec<&'static str>)> = vec![
         ("in the status", vec!["HTTP/1.1  2", "0", "0 OK\r\n"]),
@@ -674,6 +699,38 @@ fn hazard_36_a_gate_sees_the_cookie_that_it_has_set() {
         expected: HEALTHY.into(),
     })
     .unwrap();
+}
+
+#[test]
+fn a_cookie_of_one_check_is_not_sent_in_the_next_one() {
+    let brought = Arc::new(Mutex::new(Vec::new()));
+    let seen = brought.clone();
+    let port = serve(
+        "127.0.0.1",
+        Box::new(move |mut client, _| {
+            let request = read_request(&mut client);
+            let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
+            let has_cookie = text.contains("\r\ncookie: ");
+            seen.lock().unwrap().push(has_cookie);
+            let is_first = seen.lock().unwrap().len() <= 2;
+            let answer = match (has_cookie, is_first) {
+                (false, _) => "302 Found\r\nSet-Cookie: seen=1; Path=/\r\nLocation: /?step=2",
+                (true, true) => "503 Service Unavailable",
+                (true, false) => "200 OK",
+            };
+            let _ = write!(client, "HTTP/1.0 {answer}\r\n\r\n");
+        }),
+    );
+    judge(&Case {
+        name: "two checks",
+        url: format!("http://127.0.0.1:{port}"),
+        port,
+        arguments: vec!["--retries", "1", "--retry-delay", "0.01"],
+        environment: vec![],
+        expected: HEALTHY.into(),
+    })
+    .unwrap();
+    assert_eq!(*brought.lock().unwrap(), [false, true, false, true]);
 }
 
 /// A socket whose accept queue is full, so that it drops SYNs, and the clients that fill it.

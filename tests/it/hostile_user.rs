@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::rig;
 use crate::rig::machine::{
@@ -1569,5 +1569,15 @@ fn hazard_45_a_restart_command_that_others_can_write_to_is_a_warning_once_a_day(
         };
         assert_eq!(warnings(machine), 1);
         assert_eq!(warnings(machine), 0, "once a day");
+        let file = machine.path(&format!("state/127.0.0.1_{PORT}.json"));
+        for (hours, expected) in [(23, 0), (24, 1)] {
+            let mut state: serde_json::Value =
+                serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let warned = now.unwrap().as_secs() - hours * 60 * 60;
+            state["warned"] = warned.into();
+            fs::write(&file, state.to_string()).unwrap();
+            assert_eq!(warnings(machine), expected, "after {hours} hours");
+        }
     });
 }
