@@ -29,7 +29,7 @@ pub(super) fn causes(snapshot: &Snapshot) -> Vec<Cause> {
     found.extend(snapshot.full.iter().map(machine::full));
     let processes = snapshot.processes.iter();
     if found.is_empty() && is_pending {
-        let unseen = |process| process::unseen(process, snapshot.is_root);
+        let unseen = |process| process::unseen(process, snapshot.sight);
         found.extend(processes.clone().filter_map(unseen));
     }
     found.extend(machine::causes(&snapshot.machine));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::FDTarget;
 
-use super::phrase::Mentioned;
+use super::phrase::{Mentioned, Sight};
 use super::question::Question;
 use super::snapshot::{Inspected, PortListener, Snapshot, Stage};
 use super::{disks, mentioned, oom, server_log};
@@ -34,6 +34,17 @@ pub(super) struct Collect<'a> {
     tell: &'a mut dyn FnMut(&Snapshot),
 }
 
+/// Whose processes this run may see.
+fn sight(proc: Proc) -> Sight {
+    if proc.may_trace() {
+        Sight::All
+    } else if nix::unistd::geteuid().is_root() {
+        Sight::WithoutCapability
+    } else {
+        Sight::Own
+    }
+}
+
 impl<'a> Collect<'a> {
     /// Nothing was read yet.
     pub(super) fn new(
@@ -46,7 +57,7 @@ impl<'a> Collect<'a> {
             is_port_of_url: question.is_port_of_url,
             addresses: question.addresses.clone(),
             elsewhere: false,
-            is_root: nix::unistd::geteuid().is_root(),
+            sight: sight(proc),
             tls: question.tls,
             seen: question.seen.clone(),
             since_healthy: question.since_healthy,

@@ -8,6 +8,17 @@ const INTERPRETERS: [&str; 10] = [
     "sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "perl", "python", "ruby",
 ];
 
+/// Whose processes a run may see (`ptrace(2)`, "Ptrace access mode checking").
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Sight {
+    /// Those of its own user, who is not root.
+    Own,
+    /// It is root, and lacks CAP_SYS_PTRACE.
+    WithoutCapability,
+    /// Everybody's.
+    All,
+}
+
 /// A process that a sentence mentions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Mentioned {

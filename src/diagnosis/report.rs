@@ -193,6 +193,7 @@ fn machine(snapshot: &Snapshot) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnosis::phrase::Sight;
     use crate::diagnosis::snapshot::{Cpu, PortListener, Thread, Wait};
     use crate::proc::machine::{Machine, Pressure};
     use crate::proc::syscall::Activity;
@@ -310,7 +311,7 @@ mod tests {
             is_port_of_url: true,
             addresses: Vec::new(),
             elsewhere: false,
-            is_root: false,
+            sight: Sight::Own,
             tls: false,
             seen: crate::diagnosis::question::Seen::Silent,
             since_healthy: None,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::oom::Victim;
-use super::phrase::Mentioned;
+use super::phrase::{Mentioned, Sight};
 use super::question::Seen;
 use crate::proc::cgroup::Limit;
 use crate::proc::machine::Machine;
@@ -24,8 +24,8 @@ pub(crate) struct Snapshot {
     pub(crate) addresses: Vec<IpAddr>,
     /// Whether the URL's host is another machine.
     pub(crate) elsewhere: bool,
-    /// Whether the monitor runs as root: what it cannot read then lacks a capability.
-    pub(crate) is_root: bool,
+    /// Whose processes it may see.
+    pub(crate) sight: Sight,
     pub(crate) tls: bool,
     pub(crate) seen: Seen,
     pub(crate) since_healthy: Option<Duration>,

@@ -18,6 +18,8 @@ use super::parse::number_after;
 const MOST_DESCRIPTORS: usize = 4096;
 /// Size of a page at least, in bytes.
 const PAGE: usize = 4096;
+/// The number of that capability (`linux/capability.h`).
+const CAP_SYS_PTRACE: u32 = 19;
 /// Read limit of a small file of /proc, in bytes.
 pub(super) const SMALL: u64 = 64 << 10;
 
@@ -103,6 +105,16 @@ impl Proc<'_> {
         let status = read(&self.path(pid, "status"), SMALL)?;
         ids(&String::from_utf8_lossy(&status))
             .ok_or_else(|| io::Error::other("its status has no user"))
+    }
+
+    /// Whether this process may look into all others: whether it has CAP_SYS_PTRACE (`capabilities(7)`). What cannot be
+    /// read is no.
+    pub(crate) fn may_trace(self) -> bool {
+        let status = read(&self.0.join("self/status"), SMALL).unwrap_or_default();
+        let status = String::from_utf8_lossy(&status);
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let effective = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
+        effective.is_some_and(|all| all & (1 << CAP_SYS_PTRACE) != 0)
     }
 
     /// The arguments as the kernel keeps them, each ended by NUL, at most `limit` bytes; empty for
@@ -418,6 +430,32 @@ mod tests {
 
     const STATUS: &str = "Name:\tpython3\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t7\nPid:\t7\n\
         Uid:\t0\t1000\t1000\t1000\nGid:\t0\t100\t100\t100\nNSpid:\t7\n";
+
+    #[test]
+    fn without_its_capability_nobody_may_look_into_all_processes() {
+        for (status, may) in [
+            (
+                "CapPrm:\t0000000000080000\nCapEff:\t0000000000080000\n",
+                true,
+            ),
+            // Docker's default for root.
+            (
+                "CapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\n",
+                false,
+            ),
+            (
+                "CapPrm:\t0000000000080000\nCapEff:\t0000000000000000\n",
+                false,
+            ),
+            ("Name:\tmonitor\n", false),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            assert!(!Proc(directory.path()).may_trace());
+            std::fs::create_dir(directory.path().join("self")).unwrap();
+            std::fs::write(directory.path().join("self/status"), status).unwrap();
+            assert_eq!(Proc(directory.path()).may_trace(), may, "{status}");
+        }
+    }
 
     #[test]
     fn the_effective_user_counts_and_another_namespace_shows() {

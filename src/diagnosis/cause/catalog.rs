@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::diagnosis::phrase::{Mentioned, ago, list, mebibytes};
+use crate::diagnosis::phrase::{Mentioned, Sight, ago, list, mebibytes};
 
 /// A cause, with what its sentence names.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,9 +141,9 @@ pub(crate) enum Cause {
         server: Option<ServerProcess>,
     },
     /// What the process waits for may not be seen.
-    HiddenWait { pid: i32, is_root: bool },
+    HiddenWait { pid: i32, sight: Sight },
     /// Who listens may not be seen.
-    HiddenHolder { address: SocketAddr, is_root: bool },
+    HiddenHolder { address: SocketAddr, sight: Sight },
     /// A process is blocked in something without a name; with its kernel wait channel.
     Blocked {
         pid: i32,
@@ -1198,13 +1198,13 @@ impl fmt::Display for Cause {
                 write!(f, "the check failed on the monitor's own side: {reason}; ")?;
                 not_asked(f, server.as_ref())
             }
-            Self::HiddenWait { pid, is_root } => {
-                let whom = allowed(*is_root);
-                write!(f, "not visible: what PID {pid} waits for is shown {whom}")
+            Self::HiddenWait { pid, sight } => {
+                let why = hidden(*sight);
+                write!(f, "not visible: what PID {pid} waits for {why}")
             }
-            Self::HiddenHolder { address, is_root } => {
-                let whom = allowed(*is_root);
-                write!(f, "not visible: who listens on {address} is shown {whom}")
+            Self::HiddenHolder { address, sight } => {
+                let why = hidden(*sight);
+                write!(f, "not visible: who listens on {address} {why}")
             }
             Self::Blocked { pid, what, channel } => {
                 write!(f, "not known: PID {pid} is blocked in {what}")?;
@@ -1282,12 +1282,14 @@ fn wait_channel(f: &mut fmt::Formatter<'_>, channel: Option<&str>) -> fmt::Resul
     }
 }
 
-/// Who may see it (`ptrace(2)`, "Ptrace access mode checking").
-fn allowed(is_root: bool) -> &'static str {
-    if is_root {
-        "only to root with CAP_SYS_PTRACE, which this run lacks"
-    } else {
-        "only to its owner and to root"
+/// Why something is not seen. A run that may see everything can lack time, or be kept from it by a security module.
+fn hidden(sight: Sight) -> &'static str {
+    match sight {
+        Sight::Own => "is shown only to its owner and to root",
+        Sight::WithoutCapability => {
+            "is shown only to root with CAP_SYS_PTRACE, which this run lacks"
+        }
+        Sight::All => "could not be read, or not in time",
     }
 }
 

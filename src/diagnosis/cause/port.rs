@@ -83,7 +83,7 @@ fn taken(listener: &PortListener, snapshot: &Snapshot) -> Vec<Cause> {
         }
         return vec![Cause::HiddenHolder {
             address,
-            is_root: snapshot.is_root,
+            sight: snapshot.sight,
         }];
     };
     let mut processes = snapshot.processes.iter();

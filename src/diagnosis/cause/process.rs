@@ -3,6 +3,7 @@
 use super::catalog::{
     Awaited, Cause, Client, File, KernelPlace, Limited, ServerProcess, Silence, Waiter,
 };
+use crate::diagnosis::phrase::Sight;
 use crate::diagnosis::snapshot::{Inspected, Snapshot, Thread, Wait};
 use crate::proc::cgroup::LimitKind;
 use crate::proc::sock_diag::Received;
@@ -269,10 +270,10 @@ fn deadlocked(process: &Inspected) -> Option<Cause> {
 }
 
 /// What it waits for has no name, or may not be seen.
-pub(super) fn unseen(process: &Inspected, is_root: bool) -> Option<Cause> {
+pub(super) fn unseen(process: &Inspected, sight: Sight) -> Option<Cause> {
     let pid = process.pid();
     match process.wait() {
-        Wait::Hidden => Some(Cause::HiddenWait { pid, is_root }),
+        Wait::Hidden => Some(Cause::HiddenWait { pid, sight }),
         Wait::Unknown(what) => Some(Cause::Blocked {
             pid,
             what: what.clone(),

@@ -6,7 +6,7 @@ use super::catalog::{Cause, Kind, ServerProcess, Waiter};
 use super::causes as values;
 use crate::diagnosis::finding::{Blocker, Child, Finding};
 use crate::diagnosis::oom::Victim;
-use crate::diagnosis::phrase::Mentioned;
+use crate::diagnosis::phrase::{Mentioned, Sight};
 use crate::diagnosis::question::Seen;
 use crate::diagnosis::snapshot::{
     Cpu, Full, Inspected, PortListener, Snapshot, Stage, Thread, Wait,
@@ -79,7 +79,7 @@ fn process(wait: Wait) -> Inspected {
 
 fn hung(process: Inspected) -> Snapshot {
     Snapshot {
-        is_root: false,
+        sight: Sight::Own,
         port: 9143,
         is_port_of_url: true,
         addresses: Vec::new(),
@@ -762,12 +762,20 @@ fn hazard_54_a_parent_that_has_forked_is_said_to_be_in_state_d() {
 }
 
 #[test]
-fn hazard_54_root_is_told_which_capability_it_lacks() {
+fn hazard_54_root_is_told_which_capability_it_lacks_and_only_if_it_lacks_it() {
     let mut snapshot = waits(Wait::Hidden);
-    snapshot.is_root = true;
-    let causes = causes(&snapshot);
-    let expected = "not visible: what PID 7 waits for is shown only to root with CAP_SYS_PTRACE, which this run lacks";
-    assert_eq!(causes.first().map(String::as_str), Some(expected));
+    for (sight, why) in [
+        (
+            Sight::WithoutCapability,
+            "is shown only to root with CAP_SYS_PTRACE, which this run lacks",
+        ),
+        (Sight::All, "could not be read, or not in time"),
+    ] {
+        snapshot.sight = sight;
+        let causes = causes(&snapshot);
+        let expected = format!("not visible: what PID 7 waits for {why}");
+        assert_eq!(causes.first(), Some(&expected));
+    }
 }
 
 #[test]

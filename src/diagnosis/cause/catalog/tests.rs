@@ -244,11 +244,11 @@ fn examples() -> Vec<Cause> {
         },
         Cause::HiddenWait {
             pid: 7,
-            is_root: false,
+            sight: Sight::Own,
         },
         Cause::HiddenHolder {
             address: address(),
-            is_root: true,
+            sight: Sight::WithoutCapability,
         },
         Cause::Blocked {
             pid: 7,
