@@ -236,9 +236,30 @@ impl Run<'_> {
             uid: known.and_then(|known| known.uid),
             started: self.state.state.started.clone(),
             proven: self.proven(files),
-            needs_trust: address.is_of_config && files.owners.iter().any(|uid| *uid != 0),
+            holders: self.holders(address, files),
         };
         select::choose(facts, &asked, address.port)
+    }
+
+    /// Who can hold the server's address for it, if a user can change the configuration that says where that is: the
+    /// recorded user, else those whose files these are. Root and the monitor's own user have other servers.
+    fn holders(&self, address: &Address, files: &Files) -> Option<Vec<u32>> {
+        let owners = files.owners.iter().copied().filter(|uid| *uid != 0);
+        let owners: Vec<u32> = owners.collect();
+        if !address.is_of_config || owners.is_empty() {
+            return None;
+        }
+        let known = self.state.known();
+        let known = known.and_then(|known| known.uid.or(known.socket_uid));
+        let mut holders = known.map_or(owners, |known| vec![known]);
+        holders.extend(self.settings.user.map(Uid::as_raw));
+        holders.extend(
+            self.settings
+                .run_as
+                .as_ref()
+                .map(|account| account.uid.as_raw()),
+        );
+        Some(holders)
     }
 
     /// Whether the URL leads to that address.
@@ -458,7 +479,9 @@ impl Run<'_> {
             _ => String::new(),
         };
         let files = self.files.clone().unwrap_or_default();
-        let remedy = if self.proven(&files).contains(&uid) {
+        let holders = self.holders(&self.address(&files), &files);
+        let can_hold = holders.is_none_or(|holders| holders.contains(&uid));
+        let remedy = if can_hold && self.proven(&files).contains(&uid) {
             "if it is a proxy, set listen to the server's own ADDRESS:PORT; if it is the server, set process-pattern; \
              otherwise end it"
                 .to_owned()
@@ -517,7 +540,19 @@ impl Run<'_> {
         let spared = selection.spared.iter();
         let spared = spared.filter(|(_, reason)| *reason != Spared::StateUnreadable);
         self.spared = spared.map(|(process, _)| process.clone()).collect();
-        let owner = self.owner(&selection);
+        let owner = match self.owner(&selection) {
+            Ok(owner) => owner,
+            Err(unproven) => {
+                let user = name_of(unproven.uid);
+                self.journal.error(&format!(
+                    "{} of user {user} holds the server's port, and nothing proves that {user} runs the server, so whom the \
+                     restart command is to run as is not known; set run-as to the server's user, and if that is not {user}, \
+                     end that process",
+                    describe(&unproven)
+                ));
+                return Event::Unable;
+            }
+        };
         let accounts = |run: &Self| run.account_of(owner);
         let account = match self
             .patiently(plan, accounts, |error| Some(error.reason))
@@ -690,14 +725,14 @@ impl Run<'_> {
     }
 
     /// Who owns the server that was found, as user and group, where there is no record: anybody can choose
-    /// arguments, so the user must be proven, or the script must be the restart command's neighbour.
+    /// arguments and listen, so the user must be proven.
     fn owner_of(&self, selection: &Selection) -> Option<(u32, u32)> {
         let files = self.files.clone().unwrap_or_default();
         let proven = self.proven(&files);
         let mut server = selection
             .server
             .iter()
-            .filter(|one| proven.contains(&one.uid) || selection.neighbours.contains(&one.pid));
+            .filter(|one| proven.contains(&one.uid));
         let listening = server
             .clone()
             .find(|one| selection.listening.contains(&one.pid));
@@ -706,13 +741,19 @@ impl Run<'_> {
     }
 
     /// Who owns the server, as user and group, where that is known.
-    fn owner(&mut self, selection: &Selection) -> Option<(u32, u32)> {
+    ///
+    /// # Errors
+    /// The process that holds the server's port, if no user is known as whom root is to run MyVNC's script.
+    fn owner(&mut self, selection: &Selection) -> Result<Option<(u32, u32)>, Process> {
         let known = self.state.known();
         let recorded = known.and_then(|known| {
             let of_socket = known.socket_uid.filter(|uid| *uid != 0);
             known.uid.zip(known.gid).or(of_socket.map(|uid| (uid, uid)))
         });
-        let owner = recorded.or_else(|| self.owner_of(selection));
+        let mut owner = recorded.or_else(|| self.owner_of(selection));
+        if let Some(unproven) = self.unproven(selection, owner) {
+            owner = Some(self.only_owner_of_files().ok_or(unproven)?);
+        }
         self.owner = owner.map(|(uid, _)| uid);
         self.say_moved(selection);
         self.stopped_socket_uid = selection.socket.as_ref().map(|socket| socket.uid);
@@ -730,7 +771,24 @@ impl Run<'_> {
                  configuration or log directory; if the server is to run as that user, set run-as = \"{user}\""
             ));
         }
-        owner
+        Ok(owner)
+    }
+
+    /// Who holds the server's port, if no user is known as whom root is to run MyVNC's script.
+    fn unproven(&self, selection: &Selection, owner: Option<(u32, u32)>) -> Option<Process> {
+        let mut server = selection.server.iter();
+        let holder = server.find(|one| selection.listening.contains(&one.pid));
+        let is_known = owner.is_some() || self.settings.run_as.is_some();
+        let holder = holder.filter(|_| !is_known && self.runs_own_script());
+        holder.cloned()
+    }
+
+    /// The user, other than root, whose files the restart command's script and configuration are, if it is one.
+    fn only_owner_of_files(&self) -> Option<(u32, u32)> {
+        let owners = &self.files.as_ref()?.owners;
+        let mut owners = owners.iter().copied().filter(|uid| *uid != 0);
+        let first = owners.next()?;
+        owners.all(|uid| uid == first).then_some((first, first))
     }
 
     /// Says that the server which is stopped runs as another user than the known one.

@@ -80,9 +80,9 @@ pub(crate) struct Asked {
     pub(crate) started: Vec<(i32, u64)>,
     /// Users that are proven to run the server.
     pub(crate) proven: Vec<u32>,
-    /// Whether a file that its owner can change says where the server listens: then only a user who is
-    /// known to run the server can hold that address for it.
-    pub(crate) needs_trust: bool,
+    /// Who can hold the server's address for it, if a file that its owner can change says where that is; none for
+    /// anybody. Otherwise that owner could name the address of somebody else's server.
+    pub(crate) holders: Option<Vec<u32>>,
 }
 
 impl Asked {
@@ -109,8 +109,6 @@ pub(crate) struct Selection {
     pub(crate) server: Vec<Process>,
     /// Those of them that hold the listening socket, where that can be seen.
     pub(crate) listening: Vec<i32>,
-    /// Those whose script lies beside the restart command's, or that have its configuration.
-    pub(crate) neighbours: Vec<i32>,
     /// What matches and is not this server, each with the reason.
     pub(crate) spared: Vec<(Process, Spared)>,
     /// Who holds the server's address.
@@ -349,8 +347,9 @@ impl Chooser<'_> {
 
     /// Somebody listens where the server should.
     fn by_socket(&self, holder: Option<Process>, is_complete: bool) -> Selection {
+        let holders = self.asked.holders.as_deref();
         let is_accepted =
-            |one: &Candidate| !self.asked.needs_trust || self.asked.is_trusted(one.process.uid);
+            |one: &Candidate| holders.is_none_or(|holders| holders.contains(&one.process.uid));
         let stranger = self
             .candidates
             .iter()
@@ -531,7 +530,6 @@ impl Chooser<'_> {
         let mut selection = Selection {
             server: Vec::new(),
             listening: Vec::new(),
-            neighbours: Vec::new(),
             spared: Vec::new(),
             port,
             stranger: None,
@@ -559,9 +557,6 @@ impl Chooser<'_> {
                         .iter()
                         .find(|socket| own.iter().any(|held| held.inode == socket.inode));
                     selection.socket = selection.socket.or(socket.cloned());
-                }
-                if one.is_beside || one.configured == Configured::Same {
-                    selection.neighbours.push(process.pid);
                 }
                 selection.server.push(process);
             } else if is_kin {

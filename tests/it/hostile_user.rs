@@ -1514,6 +1514,94 @@ fn hazard_45_a_server_of_a_user_comes_back_as_that_users() {
     });
 }
 
+/// A stranger who listens on the server's port under the restart command's own arguments, and never answers.
+fn squat_as_the_server(machine: &Machine) -> Process {
+    let script = machine.ours.path("myvnc/main.py").display().to_string();
+    let argv = ["python3", &script, "--host", "x"];
+    machine.stranger(NOBODY, &argv, &format!("listen = 127.0.0.1:{PORT}"))
+}
+
+#[test]
+fn hazard_45_a_stranger_on_the_port_of_a_server_that_was_never_seen_does_not_become_its_user() {
+    on_own_machine(OTHER, |machine| {
+        let squatter = squat_as_the_server(machine);
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+        assert!(!squatter.is_alive(), "it was silent on the server's port");
+        assert_eq!(user_of(machine.ours.server()), OTHER, "{ran:?}");
+        machine.assert_other_unharmed(&ran);
+    });
+}
+
+#[test]
+fn hazard_45_where_nothing_proves_the_servers_user_the_administrator_is_asked() {
+    on_own_machine(OTHER, |machine| {
+        for name in ["myvnc", "myvnc/main.py", "myvnc/manage.py"] {
+            chown(machine.ours.path(name), Some(0), Some(0)).unwrap();
+        }
+        let squatter = squat_as_the_server(machine);
+        let ran = machine.run(&mut machine.monitor());
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        ran.assert_unharmed(&squatter);
+        let errors = ran.errors().concat();
+        let who = format!("PID {} (", squatter.pid);
+        for part in [
+            &who,
+            " of user nobody holds the server's port",
+            "set run-as to the server's user",
+        ] {
+            assert!(errors.contains(part), "{ran:?}");
+        }
+        let _writable = machine.make_directory("ours/myvnc/web", OTHER, 0o755);
+        let ran = machine.run(machine.monitor().args(["--run-as", &OTHER.to_string()]));
+        machine.assert_healed(&ran);
+        assert_eq!(user_of(machine.ours.server()), OTHER, "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_27_an_owner_who_names_the_address_of_roots_server_does_not_make_it_his() {
+    on_own_machine(OTHER, |machine| {
+        let config = machine.make_directory("config", OTHER, 0o755);
+        let listens_at = |port: u16| {
+            let text = format!("{{\"port\": {port}}}");
+            machine.make_file("config/server_config.json", OTHER, 0o644, &text);
+        };
+        let command = machine.ours.restart_command();
+        let command = command.replace(
+            " start",
+            &format!(" --config_dir={} start", config.display()),
+        );
+        let with_config = |mut monitor: Command| {
+            monitor.args(["--restart-cmd", &command]);
+            machine.run(&mut monitor)
+        };
+        listens_at(PORT);
+        // It is silent, as a server that is busy, or speaks TLS.
+        let script = machine.path("roots/myvnc/main.py").display().to_string();
+        let roots = machine.stranger(0, &["python3", &script], "listen = 127.0.0.1:9300");
+        for is_known in [false, true] {
+            if is_known {
+                listens_at(PORT);
+                let _server = machine.ours.start();
+                assert_eq!(with_config(machine.patient_monitor()).code(), Some(0));
+                machine.ours.kill();
+            }
+            listens_at(9300);
+            let ran = with_config(machine.monitor());
+            ran.assert_unharmed(&roots);
+            assert_eq!(ran.code(), Some(1), "{ran:?}");
+            let errors = ran.errors().concat();
+            assert!(
+                errors.contains("of user root holds 127.0.0.1:9300"),
+                "{ran:?}"
+            );
+            assert!(errors.contains("set user = \"root\""), "{ran:?}");
+            machine.assert_other_unharmed(&ran);
+        }
+    });
+}
+
 #[test]
 fn hazard_38_flock_around_the_monitor_holds_its_own_lock() {
     on_own_machine(MYVNC, |machine| {

@@ -668,12 +668,13 @@ proptest! {
         holder in proptest::option::of(Just(of(HOSTILE, one(99, 1, None)).process)),
         record in proptest::option::of(2..8_i32),
         started in proptest::option::of(2..8_i32),
-        [is_refused, is_remote, is_complete, needs_trust, by_port_alone] in any::<[bool; 5]>(),
+        [is_refused, is_remote, is_complete, by_port_alone] in any::<[bool; 4]>(),
+        holders in proptest::option::of(proptest::sample::subsequence(vec![0, SERVER, HOSTILE], 0..3)),
     ) {
         let asked = Asked {
             is_refused,
             is_remote,
-            needs_trust,
+            holders: holders.clone(),
             by_port_alone,
             started: started.map(|pid| (pid, 1)).into_iter().collect(),
             recorded: record.map(|pid| (pid, 1)),
@@ -689,7 +690,7 @@ proptest! {
             let uid = one.process.uid;
             let is_recorded = record == Some(one.process.pid);
             let is_started = started == Some(one.process.pid) && is_silent;
-            let is_accepted = !needs_trust || asked.is_trusted(uid);
+            let is_accepted = holders.as_ref().is_none_or(|holders| holders.contains(&uid));
             let holds = one.holds(&sockets) && is_accepted;
             let is_hidden = one.listens.is_none()
                 && one.is_elsewhere != Some(true)
@@ -700,8 +701,10 @@ proptest! {
             is_recorded || is_started || holds || is_hidden || is_proven
         };
         for chosen in &selection.server {
-            let is_readable = |one: &&Candidate| one.process == *chosen && (!one.is_unreadable || record == Some(chosen.pid));
-            prop_assert!(candidates.iter().find(is_readable).is_some());
+            let is_it = |one: &Candidate| {
+                one.process == *chosen && (!one.is_unreadable || record == Some(chosen.pid))
+            };
+            prop_assert!(candidates.iter().any(is_it));
             let mut kin = candidates.iter().filter(|other| {
                 other.process.uid == chosen.uid && is_related(&candidates, other.process.pid, chosen.pid)
             });
@@ -781,7 +784,7 @@ fn a_refused_check_shows_that_nobody_listens() {
 fn only_a_trusted_user_can_hold_an_address_that_its_owner_chose() {
     let ours = [socket(PORT, 1)];
     let trusting = Asked {
-        needs_trust: true,
+        holders: Some(vec![SERVER]),
         ..proven()
     };
     let intruder = of(HOSTILE, one(9, 1, Some(&ours)));
@@ -791,6 +794,13 @@ fn only_a_trusted_user_can_hold_an_address_that_its_owner_chose() {
     assert_eq!(selection.port, PortHolder::Other);
     let holder = selection.stranger.and_then(|stranger| stranger.process);
     assert_eq!(holder, Some(intruder.process));
+    // Root's server is not that of a user who writes its address into his configuration.
+    let roots = of(0, one(9, 1, Some(&ours)));
+    let selection = choose(facts(Some(&ours), vec![roots]), &trusting, PORT);
+    assert_eq!(
+        (selection.server, selection.port),
+        (vec![], PortHolder::Other)
+    );
     // One who does not hold it changes nothing.
     let candidates = vec![of(HOSTILE, one(6, 1, Some(&[]))), one(7, 1, None)];
     assert_eq!(chosen(facts(Some(&ours), candidates), &trusting), [7]);
@@ -939,25 +949,4 @@ fn behind_a_proxy_the_socket_is_where_the_server_listens() {
     let selection = choose(proxied, &named(), PORT);
     assert_eq!(selection.server.len(), 1);
     assert_eq!(selection.socket, None);
-}
-
-#[test]
-fn a_neighbour_has_the_restart_commands_script_or_its_configuration() {
-    let ours = [socket(PORT, 1)];
-    for (is_beside, configured, expected) in [
-        (true, Unknown, true),
-        (false, Same, true),
-        (true, Same, true),
-        (false, Unknown, false),
-        (false, Different, false),
-    ] {
-        let candidate = Candidate {
-            configured,
-            is_beside,
-            ..one(7, 1, Some(&ours))
-        };
-        let selection = choose(facts(Some(&ours), vec![candidate]), &asked(), PORT);
-        let is_neighbour = selection.neighbours == [7];
-        assert_eq!(is_neighbour, expected, "{is_beside} {configured:?}");
-    }
 }
