@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::proc::process::Proc;
-use crate::sys::files;
+use crate::sys::files::Directory;
 
 /// How `manage.py` and `main.py` are told their configuration.
 const OPTION: &str = "--config_dir";
@@ -123,8 +123,9 @@ pub(crate) struct ServerConfig {
 /// Reads it; what cannot be read or understood is unknown. The disk can block, as for `compare`.
 pub(crate) fn read(directory: &Path) -> ServerConfig {
     let mut text = Vec::new();
-    let read = files::open(&directory.join(SERVER_CONFIG))
-        .and_then(|(file, _)| file.take(LARGEST_CONFIG).read_to_end(&mut text));
+    let read = Directory::open(directory)
+        .and_then(|directory| directory.read(OsStr::new(SERVER_CONFIG)))
+        .and_then(|file| file.take(LARGEST_CONFIG).read_to_end(&mut text));
     match read {
         Ok(_) => parse(&text),
         Err(_) => ServerConfig::default(),
@@ -155,6 +156,21 @@ fn parse(text: &[u8]) -> ServerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hazard_42_what_its_owner_links_to_is_not_opened() {
+        use std::os::unix::fs::{chown, symlink};
+        if !nix::unistd::geteuid().is_root() {
+            return crate::skip::skip("only root can give a directory to another user");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let own = directory.path().join("own.json");
+        std::fs::write(&own, r#"{"port": 9143}"#).unwrap();
+        symlink(&own, directory.path().join(SERVER_CONFIG)).unwrap();
+        assert_eq!(read(directory.path()).port, Some(9143));
+        chown(directory.path(), Some(61_234), None).unwrap();
+        assert_eq!(read(directory.path()), ServerConfig::default());
+    }
 
     #[test]
     fn the_configuration_of_a_command_is_read_where_it_is_plain() {

@@ -19,6 +19,8 @@ const LARGEST: u64 = 16 << 20;
 const MOST_LINKS: u32 = 40;
 /// So often a file is opened again that others make and remove meanwhile.
 const MOST_TRIES: u32 = 10;
+/// Why what is no file is not opened.
+const NOT_A_FILE: &str = "not a regular file";
 /// Group and others.
 const OTHERS_WRITE: u32 = 0o022;
 /// Files in such a directory get its group.
@@ -35,7 +37,7 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
         .open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::other("not a regular file"));
+        return Err(io::Error::other(NOT_A_FILE));
     }
     if metadata.len() > LARGEST {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
@@ -72,15 +74,14 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a file for appending and reading, as `Directory::append` does; makes it with that mode if
-/// it is missing.
+/// Opens a file for appending, as `Directory::append` does; makes it with that mode if it is missing.
 ///
 /// # Errors
 /// As for `Directory::append`; also when the directory cannot be opened.
 pub(crate) fn open_append(path: &Path, mode: u32) -> io::Result<File> {
     let (directory, name) = split(path)?;
     let directory = Directory::open(directory)?;
-    directory.open_checked(name, Access::AppendAndRead, Some(mode))
+    directory.append(name, mode)
 }
 
 /// How a file is opened.
@@ -88,7 +89,6 @@ pub(crate) fn open_append(path: &Path, mode: u32) -> io::Result<File> {
 enum Access {
     Read,
     Append,
-    AppendAndRead,
     ReadAndWrite,
 }
 
@@ -97,7 +97,6 @@ impl Access {
         let access = match self {
             Self::Read => OFlags::RDONLY,
             Self::Append => OFlags::WRONLY | OFlags::APPEND,
-            Self::AppendAndRead => OFlags::RDWR | OFlags::APPEND,
             Self::ReadAndWrite => OFlags::RDWR,
         };
         // O_NONBLOCK: a FIFO must not hold the run; it means nothing to a regular file.
@@ -161,6 +160,14 @@ impl Directory {
     /// write to; it is a link in such a directory.
     pub(crate) fn append(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         self.open_checked(name, Access::Append, Some(mode))
+    }
+
+    /// Opens a file in it for reading. What a link of others leads to is not opened: to open a device can be an action.
+    ///
+    /// # Errors
+    /// As for `append`.
+    pub(crate) fn read(&self, name: &OsStr) -> io::Result<File> {
+        self.open_checked(name, Access::Read, None)
     }
 
     /// Opens a file in it for reading and writing, as `append` does.
@@ -241,6 +248,8 @@ impl Directory {
                     return Ok(file);
                 }
                 (Err(Errno::LOOP), _) => return self.follow(name, access, make, links),
+                // A FIFO that nobody reads, or a socket (open(2)).
+                (Err(Errno::NXIO), _) => return Err(io::Error::other(NOT_A_FILE)),
                 (Err(Errno::NOENT), Some(mode)) => {
                     let new = flags | OFlags::CREATE | OFlags::EXCL;
                     let mode = Mode::from_raw_mode(mode);
@@ -248,7 +257,7 @@ impl Directory {
                         Ok(file) => {
                             let file = File::from(file);
                             self.give(&file);
-                            if matches!(access, Access::Append | Access::AppendAndRead) {
+                            if access == Access::Append {
                                 self.show_to_adm(&file);
                             }
                             return Ok(file);
@@ -297,7 +306,7 @@ impl Directory {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => (),
             FileType::CharacterDevice if is_ours && access == Access::Append => (),
-            _ => return Err(io::Error::other("not a regular file")),
+            _ => return Err(io::Error::other(NOT_A_FILE)),
         }
         if stat.st_nlink > 1 {
             let links = stat.st_nlink;
@@ -373,7 +382,7 @@ pub(crate) fn open_to_show(path: &Path) -> io::Result<Shown> {
     let file = File::from(file);
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::other("not a regular file"));
+        return Err(io::Error::other(NOT_A_FILE));
     }
     if metadata.nlink() > 1 {
         return Err(io::Error::other("the file has more than one name"));

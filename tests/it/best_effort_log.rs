@@ -65,7 +65,7 @@ fn a_fifo_without_a_reader_does_not_hold_the_run() {
     let log = site.path("fifo.log");
     assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
     let healed = heal(&site, &log);
-    assert_healed_with_one_complaint(&site, &healed, &log, "No such device or address");
+    assert_healed_with_one_complaint(&site, &healed, &log, "not a regular file");
 }
 
 #[test]

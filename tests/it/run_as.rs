@@ -102,6 +102,24 @@ fn hazard_45_run_as_changes_user_groups_and_environment_for_good() {
     }
 }
 
+#[test]
+fn hazard_42_the_restart_command_cannot_read_what_earlier_ones_wrote() {
+    let Some(accounts) = Accounts::new() else {
+        return;
+    };
+    let options = ["--run-as", "vnctest"];
+    let earlier = "an earlier restart";
+    fs::write(accounts.0.path("monitor.restart.log"), earlier).unwrap();
+    let command = "[ -z \"$(cat <&1 2>/dev/null)\" ] && echo unread; exit 3";
+    accounts.run(DIRECTLY, Path::new("/"), command, &options);
+    assert_eq!(accounts.output(), format!("{earlier}unread\n"));
+    assert!(
+        accounts.0.log().contains("Restart command: unread"),
+        "{}",
+        accounts.0.log()
+    );
+}
+
 /// Starts what follows with that script in the place of getent(1), in a file of the site.
 fn with_getent(accounts: &Accounts, script: &str) -> Vec<String> {
     with_file(

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
@@ -234,7 +235,9 @@ impl Running {
         let Some((file, from)) = &self.output else {
             return Ok(Vec::new());
         };
-        // By the file that we opened: the path may lead elsewhere by now.
+        // By the file that we opened: the path may lead elsewhere by now. It is open for writing only, for the
+        // command, which another user may run, has it too.
+        let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         let end = file.metadata()?.len();
         let start = (*from).max(end.saturating_sub(LAST_BYTES));
         let length = usize::try_from(end.saturating_sub(start)).unwrap_or_default();
