@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{File, Permissions};
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use file_lock::{FileLock, FileOptions};
 use nix::libc;
-use procfs::LockType;
+use procfs::{FromBufRead, LockType, Locks};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -33,6 +33,12 @@ const RETRY_DELAY: Duration = Duration::from_millis(5);
 const DESCRIPTORS_TIMEOUT: Duration = Duration::from_millis(200);
 /// Read limit of what the kernel says of a descriptor, in bytes: an epoll(7) can have very many targets.
 const LONGEST_FDINFO: u64 = 4 << 10;
+/// Who holds which lock (`proc_locks(5)`).
+const LOCKS: &str = "/proc/locks";
+/// Time limit of reading that.
+const LOCKS_TIMEOUT: Duration = Duration::from_millis(200);
+/// The most that is kept of it, in bytes.
+const LONGEST_LINES: usize = 64 << 10;
 /// Largest number of listed holders that are examined. Whoever waits for the lock is listed too.
 const MOST_HOLDERS: usize = 10;
 /// Largest number of ancestors that are examined.
@@ -289,6 +295,28 @@ fn open_numbers(pid: u32) -> Vec<(i32, (u64, u64))> {
     numbers.collect()
 }
 
+/// The lines of the list of locks about files with that inode, and whether the list was read to its end within the limit:
+/// any user can have hundreds of thousands of locks, and to read their list takes the square of that.
+fn lines_of_inode(
+    mut list: impl BufRead,
+    inode: u64,
+    limit: Duration,
+) -> io::Result<(Vec<u8>, bool)> {
+    let inode = format!(":{inode} ").into_bytes();
+    let (mut lines, mut line) = (Vec::new(), Vec::new());
+    let began = Instant::now();
+    while began.elapsed() <= limit && lines.len() < LONGEST_LINES {
+        line.clear();
+        if list.read_until(b'\n', &mut line)? == 0 {
+            return Ok((lines, true));
+        }
+        if line.windows(inode.len()).any(|part| part == inode) {
+            lines.extend_from_slice(&line);
+        }
+    }
+    Ok((lines, false))
+}
+
 /// PIDs that hold the `flock` of a file (`proc_locks(5)`).
 struct LockHolders {
     inode: u64,
@@ -296,6 +324,8 @@ struct LockHolders {
     exact: Vec<i32>,
     /// By inode only: on btrfs, the kernel lists the device of the file system, not of the file.
     by_inode: Vec<i32>,
+    /// Whether the list was read to its end.
+    is_complete: bool,
 }
 
 impl LockHolders {
@@ -304,9 +334,18 @@ impl LockHolders {
             inode,
             exact: Vec::new(),
             by_inode: Vec::new(),
+            is_complete: false,
         };
         let device = (rustix::fs::major(device), rustix::fs::minor(device));
-        for lock in procfs::locks().unwrap_or_default() {
+        let listed = File::open(LOCKS).map(BufReader::new);
+        let Ok((lines, is_complete)) =
+            listed.and_then(|list| lines_of_inode(list, inode, LOCKS_TIMEOUT))
+        else {
+            return holders;
+        };
+        holders.is_complete = is_complete;
+        let locks = Locks::from_buf_read(lines.as_slice());
+        for lock in locks.map(|locks| locks.0).unwrap_or_default() {
             let (LockType::FLock, Some(pid @ 1..)) = (&lock.lock_type, lock.pid) else {
                 continue;
             };
@@ -342,7 +381,11 @@ impl LockHolders {
             let open = open_numbers(pid.unsigned_abs());
             open.iter().any(|(_, other)| *other == id)
         };
-        self.exact.contains(&pid) || self.by_inode.contains(&pid) && has_it_open()
+        let can_hold = || {
+            self.by_inode.contains(&pid)
+                || !self.is_complete && matches!(descriptor_with_lock(pid, id.1), Ok(Some(_)))
+        };
+        self.exact.contains(&pid) || can_hold() && has_it_open()
     }
 }
 
@@ -618,6 +661,26 @@ mod frozen_disk;
 mod tests {
     use super::*;
     use crate::skip::skip;
+
+    #[test]
+    fn hazard_31_a_crowded_list_of_locks_is_read_for_a_limited_time() {
+        let ours = "7: FLOCK  ADVISORY  WRITE 4711 08:01:815 0 EOF\n";
+        let others = "8: POSIX  ADVISORY  WRITE 9 08:01:81 0 EOF\n9: POSIX  ADVISORY  READ 9 08:01:8815 0 0\n";
+        let long = Duration::from_secs(60);
+        let list = format!("{others}{ours}{others}");
+        let expected = (ours.as_bytes().to_vec(), true);
+        assert_eq!(
+            lines_of_inode(list.as_bytes(), 815, long).unwrap(),
+            expected
+        );
+        // A list without an end, and one with nothing but locks of files with this inode.
+        let endless = || BufReader::new(io::repeat(b'\n'));
+        let short = Duration::from_millis(1);
+        assert!(!lines_of_inode(endless(), 815, short).unwrap().1);
+        let crowd = ours.repeat(10_000);
+        let (lines, is_complete) = lines_of_inode(crowd.as_bytes(), 815, long).unwrap();
+        assert!(!is_complete && lines.len() < LONGEST_LINES + ours.len());
+    }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()

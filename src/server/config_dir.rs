@@ -154,6 +154,7 @@ fn parse(text: &[u8]) -> ServerConfig {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::time::Time;
 use super::{READ_TIMEOUT, file};
 use crate::proc::process::Proc;
+use crate::sys::account::name_of;
 use crate::sys::{bounded, cached};
 use crate::text::errno_text;
 
@@ -315,6 +316,14 @@ impl<'a> Changing<'a> {
         let new_path = path.with_extension(NEW);
         for _ in 0..MOST_TRIES {
             let (new, stat) = file::open_or_make(&new_path, OFlags::RDWR, MODE)?;
+            if !file::is_ours(&stat) {
+                std::fs::remove_file(&new_path)?;
+                let whose = name_of(stat.st_uid);
+                return Err(io::Error::other(format!(
+                    "its directory belongs to user {whose}, and the runs of root read nothing of {whose} there: chown root \
+                     the directory"
+                )));
+            }
             if is_open_to_others(&stat) {
                 std::fs::remove_file(&new_path)?;
                 continue;

@@ -1366,6 +1366,26 @@ impl OtherMonitor {
     }
 }
 
+#[test]
+fn a_pause_that_the_runs_of_root_would_not_read_is_refused() {
+    on_own_machine(MYVNC, |machine| {
+        let _server = machine.ours.start();
+        machine.run_healthy();
+        let state = machine.path("state");
+        chown(&state, Some(NOBODY), Some(NOBODY)).unwrap();
+        let mut pause = Command::new(MONITOR);
+        pause
+            .args(["pause", "--for", "1h", "--state-dir"])
+            .arg(&state);
+        let refused = pause.output().unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains("chown root the directory"), "{said}");
+        let made = names_in(&state).into_iter();
+        assert_eq!(made.filter(|name| name.contains("pause")).count(), 0);
+    });
+}
+
 /// A process and all that descend from it.
 fn family(pid: i32) -> Vec<i32> {
     let mut pids = vec![pid];
