@@ -10,7 +10,7 @@
 //! - `forks = N`: that many children with the same arguments;
 //! - `unkillable = yes`: starts a child with its own arguments but the first, which does the rest, traces it, and
 //!   never lets it exit;
-//! - `exec-after = FILE`: becomes `/bin/sleep` once that file exists;
+//! - `exec-after = FILE`: becomes `/bin/sleep` once that file exists, and goes on listening if it does;
 //! - `swap = PATH PATH`: exchanges the two for as long as it lives.
 //!
 //! Once it is ready it prints `waiting PID`, where PID is the process that counts.
@@ -29,7 +29,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{LIFETIME, threads};
 
@@ -75,6 +75,10 @@ pub(crate) fn live(settings: &str) {
         if let Some(alert) = text("alert") {
             return refuse_tls(&listener, alert.parse().unwrap());
         }
+        if let Some(file) = text("exec-after") {
+            SockRef::from(&listener).set_cloexec(false).unwrap();
+            become_sleep_after(file);
+        }
         return serve(&listener, text("answer"));
     }
     for _ in 0..number("forks") {
@@ -82,10 +86,7 @@ pub(crate) fn live(settings: &str) {
     }
     say_ready(std::process::id());
     if let Some(file) = text("exec-after") {
-        while !Path::new(file).exists() {
-            std::thread::sleep(PAUSE);
-        }
-        panic!("{}", Command::new("/bin/sleep").arg("299").exec());
+        become_sleep_after(file);
     }
     if let Some((one, other)) = text("swap").and_then(|paths| paths.split_once(' ')) {
         loop {
@@ -96,6 +97,13 @@ pub(crate) fn live(settings: &str) {
         }
     }
     std::thread::sleep(LIFETIME);
+}
+
+fn become_sleep_after(file: &str) {
+    while !Path::new(file).exists() {
+        std::thread::sleep(PAUSE);
+    }
+    panic!("{}", Command::new("/bin/sleep").arg("299").exec());
 }
 
 fn say_ready(pid: u32) {

@@ -755,7 +755,6 @@ impl Run<'_> {
             owner = Some(self.only_owner_of_files().ok_or(unproven)?);
         }
         self.owner = owner.map(|(uid, _)| uid);
-        self.say_moved(selection);
         self.stopped_socket_uid = selection.socket.as_ref().map(|socket| socket.uid);
         let files = self.files.as_ref();
         let others = files.and_then(|files| {
@@ -792,7 +791,7 @@ impl Run<'_> {
     }
 
     /// Says that the server which is stopped runs as another user than the known one.
-    fn say_moved(&self, selection: &Selection) {
+    pub(super) fn say_moved(&self, selection: &Selection) {
         let files = self.files.clone().unwrap_or_default();
         let proven = self.proven(&files);
         let mut server = selection.server.iter();

@@ -15,6 +15,7 @@ use crate::recovery::{Event, Phase};
 use crate::server::process::Process;
 use crate::server::search;
 use crate::server::stop::ProcessHandle;
+use crate::sys::account::name_of;
 use crate::text::{errno_text, seconds};
 
 /// Between SIGKILL and giving up.
@@ -54,12 +55,26 @@ impl Run<'_> {
         }
         self.handles
             .retain(|handle| !changed.contains(&handle.process.pid));
+        let selection = self.selection.clone();
         if !self.handles.is_empty() {
+            if let Some(selection) = &selection {
+                self.say_moved(selection);
+            }
             return Event::Same;
         }
         if self.is_port_held() {
-            self.journal
-                .error("The processes that were found have changed; the port is still held");
+            let listening = selection.map(|selection| selection.listening);
+            let listening = listening.unwrap_or_default();
+            let mut holders = processes.iter();
+            let holder = holders.find(|one| listening.contains(&one.pid));
+            let by = holder.map(|one| {
+                let (who, user) = (describe(one), name_of(one.uid));
+                format!(" by {who} of user {user}: end that process")
+            });
+            self.journal.error(&format!(
+                "The processes that were found have changed; the port is still held{}",
+                by.unwrap_or_default()
+            ));
             return Event::Unable;
         }
         Event::NoneLeft

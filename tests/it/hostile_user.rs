@@ -1523,6 +1523,31 @@ fn hazard_29_a_dead_server_and_a_process_that_became_another_one() {
 }
 
 #[test]
+fn hazard_28_who_holds_the_port_and_became_another_program_is_named() {
+    on_own_machine(MYVNC, |machine| {
+        machine.let_a_known_server_die();
+        let marker = machine.path("dumping").display().to_string();
+        let settings = format!("listen = 127.0.0.1:{PORT}\nexec-after = {marker}");
+        let squatter = machine.look_alike(NOBODY, &settings);
+        let dump = format!(
+            "touch {marker}; until grep -qx sleep /proc/{}/comm; do sleep 0.02; done",
+            squatter.pid
+        );
+        let ran = machine.run(machine.monitor().args(["--dump-cmd", &dump]));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        ran.assert_unharmed(&squatter);
+        let errors = ran.errors().concat();
+        let who = format!("the port is still held by PID {} (", squatter.pid);
+        assert!(errors.contains(&who), "{ran:?}");
+        assert!(
+            errors.contains("of user nobody: end that process"),
+            "{ran:?}"
+        );
+        assert!(!ran.log.contains("and is stopped"), "{ran:?}");
+    });
+}
+
+#[test]
 fn hazard_45_a_server_of_a_user_comes_back_as_that_users() {
     on_own_machine(OTHER, |machine| {
         let server = machine.ours.start();
