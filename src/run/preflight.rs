@@ -776,7 +776,11 @@ impl Run<'_> {
     /// Who holds the server's port, if no user is known as whom root is to run MyVNC's script.
     fn unproven(&self, selection: &Selection, owner: Option<(u32, u32)>) -> Option<Process> {
         let mut server = selection.server.iter();
-        let holder = server.find(|one| selection.listening.contains(&one.pid));
+        let listening = server.find(|one| selection.listening.contains(&one.pid));
+        // Which of them holds it may not be visible.
+        let is_held = selection.port == PortHolder::Server;
+        let first = selection.server.first().filter(|_| is_held);
+        let holder = listening.or(first);
         let is_known = owner.is_some() || self.settings.run_as.is_some();
         let holder = holder.filter(|_| !is_known && self.runs_own_script());
         holder.cloned()

@@ -119,6 +119,29 @@ fn hazard_23_dockers_capabilities_and_an_unknown_server() {
 }
 
 #[test]
+fn hazard_45_a_server_whose_user_is_not_proven_does_not_come_back_as_root() {
+    on_own_machine(OTHER, |machine| {
+        machine.give_our_script_to_root();
+        machine.other.kill();
+        let server = machine.ours.start();
+        let _client = machine.ours.idle_client();
+        for sees_sockets in [true, false] {
+            if !sees_sockets {
+                with_dockers_capabilities(machine);
+            }
+            let ran = machine.run(&mut machine.monitor());
+            assert_eq!(ran.code(), Some(1), "{ran:?}");
+            ran.assert_unharmed(&server);
+            let errors = ran.errors().concat();
+            assert!(
+                errors.contains("set run-as to the server's user"),
+                "{ran:?}"
+            );
+        }
+    });
+}
+
+#[test]
 fn hazard_23_a_proc_with_processes_alone_and_nothing_runs() {
     on_own_machine(OTHER, |machine| {
         mount_proc("subset=pid");

@@ -1581,9 +1581,7 @@ fn hazard_45_a_stranger_on_the_port_of_a_server_that_was_never_seen_does_not_bec
 #[test]
 fn hazard_45_where_nothing_proves_the_servers_user_the_administrator_is_asked() {
     on_own_machine(OTHER, |machine| {
-        for name in ["myvnc", "myvnc/main.py", "myvnc/manage.py"] {
-            chown(machine.ours.path(name), Some(0), Some(0)).unwrap();
-        }
+        machine.give_our_script_to_root();
         let squatter = squat_as_the_server(machine);
         let ran = machine.run(&mut machine.monitor());
         assert_eq!(ran.code(), Some(1), "{ran:?}");
@@ -1597,7 +1595,6 @@ fn hazard_45_where_nothing_proves_the_servers_user_the_administrator_is_asked() 
         ] {
             assert!(errors.contains(part), "{ran:?}");
         }
-        let _writable = machine.make_directory("ours/myvnc/web", OTHER, 0o755);
         let ran = machine.run(machine.monitor().args(["--run-as", &OTHER.to_string()]));
         machine.assert_healed(&ran);
         assert_eq!(user_of(machine.ours.server()), OTHER, "{ran:?}");
