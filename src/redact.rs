@@ -17,12 +17,28 @@ const SECRET: [&str; 13] = [
     "sessionid",
     "sessid",
 ];
-/// How such a name can end, too.
-const ENDINGS: [&str; 2] = ["_pwd", "pass"];
+/// How such a name can end, too. `PWD` is a directory.
+const ENDINGS: [&str; 13] = [
+    "pass",
+    "_pwd",
+    "-pwd",
+    "_pw",
+    "-pw",
+    "access_key",
+    "access-key",
+    "auth_key",
+    "auth-key",
+    "credentials",
+    "-jwt",
+    "-otp",
+    "-pin",
+];
 /// Whole names of such fields; elsewhere these are common words.
 const FIELDS: [&str; 2] = ["sid", "session"];
-/// Parameters of an address that are secrets: those of MyVNC, OpenID Connect, SAML and CAS.
-const PARAMETERS: [&str; 9] = [
+/// Parameters of an address that are secrets: those of MyVNC, OpenID Connect, SAML and CAS, and signatures.
+const PARAMETERS: [&str; 11] = [
+    "sig",
+    "signature",
     "code",
     "code_verifier",
     "state",
@@ -409,6 +425,7 @@ fn without_userinfo(word: &str) -> String {
     };
     match user.split_once(':') {
         Some((name, _)) => format!("{before}{name}:{HIDDEN}@{host}{after}"),
+        None if start > 0 && is_token(user, true) => format!("{before}{HIDDEN}@{host}{after}"),
         None => word.to_owned(),
     }
 }
@@ -439,6 +456,28 @@ mod tests {
             ("ssh -p 22 ada@vm", "ssh -p 22 ada@vm"),
             ("a --token -b", "a --token -b"),
             ("env API_TOKEN=x a", "env API_TOKEN=*** a"),
+            ("a --pw=x --bind-pw x b", "a --pw=*** --bind-pw *** b"),
+            ("a --pwd x --access-key x", "a --pwd *** --access-key ***"),
+            (
+                "a --auth-key=x --jwt=x --otp x",
+                "a --auth-key=*** --jwt=*** --otp ***",
+            ),
+            (
+                "a --pin=x --credentials x b",
+                "a --pin=*** --credentials *** b",
+            ),
+            (
+                "env PWD=/x OLDPWD=/y a --option x",
+                "env PWD=/x OLDPWD=/y a --option x",
+            ),
+            (
+                "curl https://vm/x?sig=x&b=c",
+                "curl https://vm/x?sig=***&b=c",
+            ),
+            (
+                "git clone https://ghp0123456789abcdef0123456789@vm/x",
+                "git clone https://***@vm/x",
+            ),
             ("env A=x a", "env A=x a"),
             ("--password=a&b c", "--password=*** c"),
             ("curl https://ada:pw@vm/x", "curl https://ada:***@vm/x"),
