@@ -212,7 +212,10 @@ fn resolve(file: &File) -> io::Result<Holder> {
     let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
     let mut is_a_run = false;
     let listed = holders.of_file(path.as_deref()).into_iter();
-    for pid in listed.take(MOST_HOLDERS) {
+    let written = written_pid(file).filter(|pid| {
+        !holders.is_complete && matches!(descriptor_with_lock(*pid, id.1), Ok(Some(_)))
+    });
+    for pid in listed.take(MOST_HOLDERS).chain(written) {
         let Ok(ids) = Proc::here().ids(pid) else {
             continue;
         };
@@ -402,10 +405,14 @@ fn ancestors() -> impl Iterator<Item = i32> {
 }
 
 /// The PID in a lock file.
-fn written_pid(mut file: &File) -> Option<i32> {
-    let mut text = String::new();
-    file.by_ref().take(32).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+fn written_pid(file: &File) -> Option<i32> {
+    let mut text = [0; 32];
+    let length = file.read_at(&mut text, 0).ok()?;
+    std::str::from_utf8(&text[..length])
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// Another process holds the lock: the one that the kernel names, else the one that the file names.
