@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use super::caller::caller;
 use super::cli;
+use super::pause::{only_for, refused};
 use super::words::short;
 use super::{Refusal, nothing, targets};
 use crate::journal::warn_stderr;
@@ -43,9 +44,14 @@ pub(super) fn inhibit(flags: &cli::Inhibit) -> Result<u8, Refusal> {
     let mut inhibitions = Vec::new();
     for target in &found.all {
         match Inhibition::begin(&target.file(".pause"), by.clone()) {
-            Ok(inhibition) => inhibitions.push(inhibition),
+            Ok(inhibition) => {
+                inhibitions.push(inhibition);
+                if let Some(whose) = only_for(target) {
+                    warn_stderr(&format!("{}: {whose}", target.name));
+                }
+            }
             Err(reason) => {
-                warn_stderr(&super::pause::refused(target, "inhibit", &reason));
+                warn_stderr(&refused(target, "inhibit", &reason));
                 end(inhibitions);
                 return Err(Refusal::Failure);
             }

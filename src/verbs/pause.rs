@@ -10,6 +10,7 @@ use super::{Refusal, nothing, print, targets};
 use crate::journal::warn_stderr;
 use crate::state::pause::{self, Current, Pause};
 use crate::state::time::Time;
+use crate::sys::account::name_of;
 use crate::text::errno_text;
 use crate::usage::UsageError;
 
@@ -39,6 +40,15 @@ pub(super) fn pause(flags: &cli::Pause) -> Result<u8, Refusal> {
         let long = ago(now.before(until).unwrap_or_default());
         Ok(format!("paused until {} ({long})", end(until, now)))
     })
+}
+
+/// Says that the runs of root do not heed what root has asked for, because another user owns the state directory.
+pub(super) fn only_for(target: &Target) -> Option<String> {
+    let uid = pause::only_for(&target.file(".pause"))?;
+    let user = name_of(uid);
+    Some(format!(
+        "only the runs of user {user} heed this, not those of root, because {user} owns the state directory"
+    ))
 }
 
 /// Ends a pause, also that of a command which still runs, a hold-off and the back-off. Returns the exit status.
@@ -85,10 +95,11 @@ pub(super) fn each(
     let mut status = 0;
     for target in &found.all {
         match change(target) {
-            Ok(done) => print(&format!(
-                "{}\n",
-                crate::text::one_line(&format!("{}: {done}", target.name))
-            ))?,
+            Ok(done) => {
+                let whose = only_for(target).map(|whose| format!("; {whose}"));
+                let done = format!("{}: {done}{}", target.name, whose.unwrap_or_default());
+                print(&format!("{}\n", crate::text::one_line(&done)))?;
+            }
             Err(reason) => {
                 warn_stderr(&refused(target, verb, &reason));
                 status = 1;
