@@ -545,9 +545,9 @@ impl Run<'_> {
             Err(unproven) => {
                 let user = name_of(unproven.uid);
                 self.journal.error(&format!(
-                    "{} of user {user} holds the server's port, and nothing proves that {user} runs the server, so whom the \
-                     restart command is to run as is not known; set run-as to the server's user, and if that is not {user}, \
-                     end that process",
+                    "{} of user {user} holds the server's port, and nothing proves that {user} runs the server, so the \
+                     restart command's user is not known; set run-as to the server's user; if that is not {user}, end the \
+                     process",
                     describe(&unproven)
                 ));
                 return Event::Unable;
@@ -579,7 +579,7 @@ impl Run<'_> {
         Event::Prepared
     }
 
-    /// Looks something up, and as long as the start has time, after a second again what lacked a process or memory.
+    /// Looks something up; if that lacked a process or memory, tries again each second for as long as a start may take.
     async fn patiently<T, E>(
         &mut self,
         plan: Plan,
@@ -597,7 +597,7 @@ impl Run<'_> {
                 return found;
             }
             self.journal.warning(&format!(
-                "Cannot look up whom the restart command runs as: {lack}; next attempt in {} second",
+                "Cannot look up the restart command's user: {lack}; next attempt in {} second",
                 seconds(RETRY)
             ));
             tokio::select! {
@@ -743,7 +743,7 @@ impl Run<'_> {
     /// Who owns the server, as user and group, where that is known.
     ///
     /// # Errors
-    /// The process that holds the server's port, if no user is known as whom root is to run MyVNC's script.
+    /// The process that holds the server's port, if nothing says as which user root is to run MyVNC's script.
     fn owner(&mut self, selection: &Selection) -> Result<Option<(u32, u32)>, Process> {
         let known = self.state.known();
         let recorded = known.and_then(|known| {
@@ -773,7 +773,7 @@ impl Run<'_> {
         Ok(owner)
     }
 
-    /// Who holds the server's port, if no user is known as whom root is to run MyVNC's script.
+    /// Who holds the server's port, if nothing says as which user root is to run MyVNC's script.
     fn unproven(&self, selection: &Selection, owner: Option<(u32, u32)>) -> Option<Process> {
         let mut server = selection.server.iter();
         let listening = server.find(|one| selection.listening.contains(&one.pid));
@@ -795,11 +795,15 @@ impl Run<'_> {
     }
 
     /// Says that the server which is stopped runs as another user than the known one.
-    pub(super) fn say_moved(&self, selection: &Selection) {
+    pub(super) fn say_moved(&self) {
         let files = self.files.clone().unwrap_or_default();
         let proven = self.proven(&files);
-        let mut server = selection.server.iter();
-        let moved = server.find(|one| selection.listening.contains(&one.pid));
+        let listening = self
+            .selection
+            .as_ref()
+            .map(|selection| &selection.listening);
+        let mut stopped = self.handles.iter().map(|handle| &handle.process);
+        let moved = stopped.find(|one| listening.is_some_and(|all| all.contains(&one.pid)));
         let known = self.state.known().and_then(|known| known.uid);
         if let (Some(process), Some(known)) = (moved, known) {
             if process.uid != known && !proven.contains(&process.uid) {

@@ -25,7 +25,7 @@ use crate::text::{errno_text, seconds};
 
 /// Between two checks of a server that is starting.
 const POLL: Duration = Duration::from_millis(50);
-/// Between two attempts to run the restart command, or to look up whom it runs as.
+/// Between two attempts to run the restart command, or to look up its user.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 /// The restart command, from its start on.

@@ -55,21 +55,20 @@ impl Run<'_> {
         }
         self.handles
             .retain(|handle| !changed.contains(&handle.process.pid));
-        let selection = self.selection.clone();
         if !self.handles.is_empty() {
-            if let Some(selection) = &selection {
-                self.say_moved(selection);
-            }
+            self.say_moved();
             return Event::Same;
         }
         if self.is_port_held() {
-            let listening = selection.map(|selection| selection.listening);
-            let listening = listening.unwrap_or_default();
+            let listening = self
+                .selection
+                .as_ref()
+                .map(|selection| &selection.listening);
             let mut holders = processes.iter();
-            let holder = holders.find(|one| listening.contains(&one.pid));
+            let holder = holders.find(|one| listening.is_some_and(|all| all.contains(&one.pid)));
             let by = holder.map(|one| {
                 let (who, user) = (describe(one), name_of(one.uid));
-                format!(" by {who} of user {user}: end that process")
+                format!(" by {who} of user {user}; if this happens again, end that process")
             });
             self.journal.error(&format!(
                 "The processes that were found have changed; the port is still held{}",

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, geteuid};
 
@@ -24,8 +24,6 @@ const OF_THIS_MACHINE: [&str; 4] = ["db", "altfiles", "extrausers", "systemd"];
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit of a question about a name that is only shown.
 const NAME_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pause before a question that lacked a process or memory is asked again.
-const PAUSE: Duration = Duration::from_millis(100);
 /// The shell of an account that names none (`passwd(5)`), or one that admits nobody.
 const SHELL: &str = "/bin/sh";
 /// Shells that admit nobody (`nologin(8)`): no program should be given one as `SHELL`.
@@ -86,7 +84,7 @@ impl Account {
         let Some(name) = &self.name else {
             return Ok(Vec::new());
         };
-        let said = ask("initgroups", name, TIMEOUT)?;
+        let said = name_services::entry("initgroups", name, TIMEOUT)?;
         let mut groups = vec![self.gid];
         let said = said.as_deref().and_then(|said| said.strip_prefix(name));
         let said = said.ok_or(NameServiceError::Unknown)?;
@@ -208,25 +206,8 @@ pub(crate) fn name_of_group(gid: u32) -> String {
 
 /// What the name services say of a user.
 fn asked(key: &str, limit: Duration) -> Result<Option<Account>, NameServiceError> {
-    let said = ask("passwd", key, limit)?;
+    let said = name_services::entry("passwd", key, limit)?;
     Ok(said.and_then(|said| Account::parse(said.as_bytes())))
-}
-
-/// Asks the name services, and for as long as the limit says asks again what lacked a process or memory.
-fn ask(
-    database: &'static str,
-    key: &str,
-    limit: Duration,
-) -> Result<Option<String>, NameServiceError> {
-    let until = Instant::now() + limit;
-    loop {
-        match name_services::entry(database, key, limit) {
-            Err(reason) if reason.is_for_lack() && Instant::now() < until => {
-                std::thread::sleep(PAUSE);
-            }
-            answer => return answer,
-        }
-    }
 }
 
 /// The account that the name services give. They are not asked if `/etc/passwd` is the first of them, nor for root, whose

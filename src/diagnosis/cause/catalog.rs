@@ -1289,7 +1289,7 @@ fn hidden(sight: Sight) -> &'static str {
         Sight::WithoutCapability => {
             "is shown only to root with CAP_SYS_PTRACE, which this run lacks"
         }
-        Sight::All => "could not be read, or not in time",
+        Sight::All => "could not be read in time, or not at all",
     }
 }
 

@@ -769,7 +769,7 @@ fn hazard_54_root_is_told_which_capability_it_lacks_and_only_if_it_lacks_it() {
             Sight::WithoutCapability,
             "is shown only to root with CAP_SYS_PTRACE, which this run lacks",
         ),
-        (Sight::All, "could not be read, or not in time"),
+        (Sight::All, "could not be read in time, or not at all"),
     ] {
         snapshot.sight = sight;
         let causes = causes(&snapshot);
