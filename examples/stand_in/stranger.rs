@@ -99,7 +99,7 @@ pub(crate) fn live(settings: &str) {
     std::thread::sleep(LIFETIME);
 }
 
-fn become_sleep_after(file: &str) {
+fn become_sleep_after(file: &str) -> ! {
     while !Path::new(file).exists() {
         std::thread::sleep(PAUSE);
     }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::unistd::{Gid, Uid, geteuid};
@@ -55,6 +55,8 @@ pub(super) struct Address {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
     pub(super) config: ServerConfig,
+    /// Who owns it, if others than root can change it.
+    pub(super) open_to: Option<u32>,
     /// The addresses of the host in it.
     pub(super) ips: Vec<IpAddr>,
     /// Who owns the script and the configuration directory.
@@ -90,17 +92,21 @@ impl Run<'_> {
         let command = &self.settings.restart_cmd;
         let directory = config_dir(command);
         let owners = restart_command::owners(command, directory.as_deref()).await;
-        let (config, log_owner) = match &directory {
+        let (config, open_to, log_owner) = match &directory {
             Some(directory) => {
                 let reading = bounded::ask(CONFIG_TIMEOUT, || {
                     let config = config_dir::read(directory);
                     let logdir = config.logdir.as_ref();
-                    let owner = logdir.and_then(|logdir| std::fs::metadata(logdir).ok());
-                    (config, owner.map(|metadata| metadata.uid()))
+                    let owner = |path: &Path| Some(std::fs::metadata(path).ok()?.uid());
+                    let log_owner = logdir.and_then(|logdir| owner(Path::new(logdir)));
+                    let path = config_dir::path(directory);
+                    let is_open = restart_command::can_others_change(&path);
+                    let open_to = is_open.then(|| owner(&path)).flatten();
+                    (config, open_to, log_owner)
                 });
                 reading.await.ok().flatten().unwrap_or_default()
             }
-            None => (ServerConfig::default(), None),
+            None => (ServerConfig::default(), None, None),
         };
         let ips = match &config.host {
             Some(host) if config.port.is_some() => {
@@ -112,6 +118,7 @@ impl Run<'_> {
         };
         let files = Files {
             config,
+            open_to,
             ips,
             owners,
             log_owner,
@@ -241,14 +248,12 @@ impl Run<'_> {
         select::choose(facts, &asked, address.port)
     }
 
-    /// Who can hold the server's address for it, if a user can change the configuration that says where that is: the
-    /// recorded user, else those whose files these are. Root and the monitor's own user have other servers.
-    fn holders(&self, address: &Address, files: &Files) -> Option<Vec<u32>> {
-        let owners = files.owners.iter().copied().filter(|uid| *uid != 0);
-        let owners: Vec<u32> = owners.collect();
-        if !address.is_of_config || owners.is_empty() {
-            return None;
-        }
+    /// Who can hold the server's address for it, if others than root can change the configuration that says where that
+    /// is: the recorded user, else those whose files these are. Root and the monitor's own user have other servers.
+    pub(super) fn holders(&self, address: &Address, files: &Files) -> Option<Vec<u32>> {
+        let owner = files.open_to.filter(|_| address.is_of_config)?;
+        let owners = files.owners.iter().copied().chain([owner]);
+        let owners: Vec<u32> = owners.filter(|uid| *uid != 0).collect();
         let known = self.state.known();
         let known = known.and_then(|known| known.uid.or(known.socket_uid));
         let mut holders = known.map_or(owners, |known| vec![known]);

@@ -229,6 +229,12 @@ impl Run<'_> {
             || is_started && process.is_some_and(|one| restart_command::started_by_us(one.pid));
         let is_proven = self.proven(&files).contains(&socket.uid) || is_started_by_us();
         let place = unmapped(socket.address).to_string();
+        let now = process.map_or(socket.uid, |process| process.uid);
+        if !is_started_by_us() && !self.can_answer_for_it(now, &files) {
+            let text = self.taken(&place, socket.uid, process);
+            self.journal.error(&text);
+            return Event::TakenOver;
+        }
         let recorded = known
             .socket_uid
             .or(self.settings.user.map(Uid::as_raw))
@@ -252,7 +258,6 @@ impl Run<'_> {
             return Event::Recognised;
         }
         let before = self.owner.or(known.uid).or(known.socket_uid);
-        let now = process.map_or(socket.uid, |process| process.uid);
         let is_match = process.is_some_and(|one| pids.contains(&one.pid));
         let is_same_user = known.socket_uid == Some(socket.uid);
         let new = KnownServer::of(socket, process.filter(|_| is_match));
@@ -299,6 +304,15 @@ impl Run<'_> {
             ));
         }
         Event::Recognised
+    }
+
+    /// Whether a process of that user can be the server behind who answered: where only a file that a user can change
+    /// leads to it, that user could name the address of somebody else's server.
+    fn can_answer_for_it(&self, uid: u32, files: &Files) -> bool {
+        let address = self.answering_address(files);
+        let is_at_url = self.peer().is_some_and(|from| from.port() == address.port);
+        let holders = self.holders(&address, files);
+        is_at_url || holders.is_none_or(|holders| holders.contains(&uid))
     }
 
     /// Says whom the first answer comes from.

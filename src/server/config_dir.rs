@@ -120,6 +120,11 @@ pub(crate) struct ServerConfig {
     pub(crate) logdir: Option<String>,
 }
 
+/// Where it is in the configuration directory.
+pub(crate) fn path(directory: &Path) -> PathBuf {
+    directory.join(SERVER_CONFIG)
+}
+
 /// Reads it; what cannot be read or understood is unknown. The disk can block, as for `compare`.
 pub(crate) fn read(directory: &Path) -> ServerConfig {
     let mut text = Vec::new();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::permissions::{owners, writable_by_others};
+pub(crate) use self::permissions::{can_others_change, owners, writable_by_others};
 pub(super) use self::spawn::shell;
 pub(crate) use self::spawn::{PrepareError, Prepared, Running, missing_environment, started_by_us};
 pub(crate) use self::words::{changes_user, has_verb, myvnc_script};

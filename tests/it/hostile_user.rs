@@ -1615,8 +1615,23 @@ fn hazard_45_where_nothing_proves_the_servers_user_the_administrator_is_asked() 
 
 #[test]
 fn hazard_27_an_owner_who_names_the_address_of_roots_server_does_not_make_it_his() {
+    name_the_address_of_roots_server(|machine| {
+        machine.make_directory("config", OTHER, 0o755);
+    });
+}
+
+#[test]
+fn hazard_27_who_owns_nothing_but_the_file_with_the_address_does_not_make_roots_server_his() {
+    name_the_address_of_roots_server(|machine| {
+        machine.give_our_script_to_root();
+        machine.make_directory("config", 0, 0o755);
+    });
+}
+
+fn name_the_address_of_roots_server(prepare: impl FnOnce(&Machine)) {
     on_own_machine(OTHER, |machine| {
-        let config = machine.make_directory("config", OTHER, 0o755);
+        prepare(machine);
+        let config = machine.path("config");
         let listens_at = |port: u16| {
             let text = format!("{{\"port\": {port}}}");
             machine.make_file("config/server_config.json", OTHER, 0o644, &text);
@@ -1634,6 +1649,20 @@ fn hazard_27_an_owner_who_names_the_address_of_roots_server_does_not_make_it_his
         // It is silent, as a server that is busy, or speaks TLS.
         let script = machine.path("roots/myvnc/main.py").display().to_string();
         let roots = machine.stranger(0, &["python3", &script], "listen = 127.0.0.1:9300");
+        // His own server answers at the URL, under a new socket, so who it is is looked up.
+        let answers_beside_it = || {
+            listens_at(9300);
+            let server = machine.ours.start();
+            let ran = with_config(machine.patient_monitor());
+            assert_eq!(ran.code(), Some(1), "{ran:?}");
+            let errors = ran.errors().concat();
+            assert!(
+                errors.contains("of user root holds 127.0.0.1:9300"),
+                "{ran:?}"
+            );
+            server
+        };
+        drop(answers_beside_it());
         for is_known in [false, true] {
             if is_known {
                 listens_at(PORT);
@@ -1653,6 +1682,9 @@ fn hazard_27_an_owner_who_names_the_address_of_roots_server_does_not_make_it_his
             assert!(errors.contains("set user = \"root\""), "{ran:?}");
             machine.assert_other_unharmed(&ran);
         }
+        drop(answers_beside_it());
+        let ran = with_config(machine.monitor());
+        ran.assert_unharmed(&roots);
     });
 }
 

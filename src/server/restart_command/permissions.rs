@@ -87,6 +87,11 @@ pub(crate) async fn writable_by_others(
     ))
 }
 
+/// Whether others than root can change a file or the way to it. The disk can block.
+pub(crate) fn can_others_change(path: &Path) -> bool {
+    Trusted::with(None).weakness(path).is_some()
+}
+
 /// How to close a file to others than its owner, or what to do instead.
 fn close(path: &impl std::fmt::Display, account: Option<&Account>) -> String {
     let other = match account {
@@ -194,9 +199,11 @@ mod tests {
         assert_eq!(weak("a/b/x", None), None);
         assert_eq!(weak("absent", None), None);
         assert_eq!(weak("/dev/null", None), None);
+        assert!(!can_others_change(&at("a/b/x")));
 
         set_mode(&at("a/b/x"), 0o757);
         assert_eq!(weak("a/b/x", None), Some((at("a/b/x"), Writer::Everyone)));
+        assert!(can_others_change(&at("a/b/x")));
         let command = format!("{} start", at("a/b/x").display());
         let said = writable_by_others(&command, None, ROOT).await;
         let expected = "is part of the restart command, which runs as root, and everyone can change it: \
