@@ -213,20 +213,20 @@ fn is_client_error(status: &str) -> bool {
     status.is_ok_and(|status| (400..500).contains(&status))
 }
 
-/// The cause that decides. As long as a disk is full for which a restart was tried, it is that disk. Otherwise it is
-/// the first cause; if that one only says that the server does not answer, a full disk or a machine short of memory
-/// or CPUs among the others decides.
+/// The cause that decides: the first one. If that only says that the server does not answer, it is a full disk for
+/// which a restart was tried, as long as it is full: a server that was started may die of it at once. Else a full
+/// disk or a machine short of memory or CPUs among the others decides.
 fn decisive(ledger: &Ledger, outage: &Outage) -> Found {
-    if let Some(directory) = ledger.full_disk().filter(|_| outage.is_disk_full) {
-        return Found::new(Kind::DiskFull, directory);
-    }
-    let Some(first) = outage.causes.first() else {
-        return Found::new(Kind::Unknown, "");
-    };
+    let unknown = Found::new(Kind::Unknown, "");
+    let first = outage.causes.first().unwrap_or(&unknown);
     let says_little = matches!(
         first.kind,
         Kind::NotRunning | Kind::Misplaced | Kind::AcceptQueue | Kind::Unremarkable | Kind::Unknown
     );
+    let tried = ledger.full_disk().filter(|_| outage.is_disk_full);
+    if let Some(directory) = tried.filter(|_| says_little || first.kind == Kind::DiskFull) {
+        return Found::new(Kind::DiskFull, directory);
+    }
     let says_why = |found: &&Found| {
         let kind = found.kind;
         matches!(kind, Kind::DiskFull | Kind::Memory | Kind::Overload)

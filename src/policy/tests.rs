@@ -528,6 +528,12 @@ fn a_restart_is_held_while_the_disk_that_was_named_first_is_full() {
     other.is_disk_full = true;
     assert_eq!(plain(rule(PACKAGED, &ledger, minutes(3), &other)), hold);
 
+    // What hangs on something else does not wait for the disk, which anybody may have filled.
+    let mut client = silent(Kind::IdleClient, "10.0.0.7");
+    client.is_disk_full = true;
+    let ruling = rule(PACKAGED, &ledger, minutes(3), &client);
+    assert_eq!(ruling, Ruling::Restart);
+
     // The next try is for the disk too, so that the one after waits as long.
     assert_eq!(
         rule(PACKAGED, &ledger, minutes(360), &later),
