@@ -8,6 +8,7 @@ mod journald;
 mod metrics;
 mod pause;
 mod ping;
+mod port;
 mod preflight;
 mod recognise;
 mod record;
@@ -18,7 +19,7 @@ mod unwedge;
 mod wording;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -458,11 +459,11 @@ impl<'a> Run<'a> {
         let mut ips = address.ips.clone();
         ips.sort();
         let key = match ips.first() {
-            Some(ip) => ip.to_canonical().to_string(),
+            Some(ip) if !ip.is_unspecified() => ip.to_canonical().to_string(),
             None if address.is_of_url => {
                 self.settings.url.host_str().unwrap_or_default().to_owned()
             }
-            None => "0.0.0.0".to_owned(),
+            _ => Ipv4Addr::UNSPECIFIED.to_string(),
         };
         RestartFile::new(&self.settings.state_dir, &key, address.port)
     }

@@ -3,8 +3,12 @@
 //!
 //! - `descriptors = N`: opens that many files;
 //! - `grab = ADDRESS:PORT`: says that it waits, and takes the port as soon as it is free;
-//! - `listen = ADDRESS:PORT`: listens there before it says that it waits;
+//! - `listen = ADDRESS:PORT`: listens there before it says that it waits; with `only-v6 = yes`, takes no connections
+//!   to IPv4 addresses;
 //! - `bind = ADDRESS:PORT`: holds the port without listening;
+//! - `connect = ADDRESS:PORT`: has a connection from there; `ended = ADDRESS:PORT`: had one, and closed it first;
+//! - `sockets = N`: listens on that many ports of an address of its own;
+//! - `namespace = UID`: is in a PID namespace of its own, as that user; only root can make one;
 //! - `answer = STATUS`: answers each request so; without it, no client is ever accepted;
 //! - `alert = N`: answers each request with that alert of TLS;
 //! - `forks = N`: that many children with the same arguments;
@@ -49,6 +53,9 @@ pub(crate) fn live(settings: &str) {
     if text("unkillable").is_some() {
         return never_let_go(settings);
     }
+    if let Some(user) = text("namespace") {
+        return move_to_a_namespace(settings, user.parse().unwrap());
+    }
     let number = |key: &str| text(key).map_or(0, |value| value.parse::<u32>().unwrap());
     let _opened: Vec<File> = (0..number("descriptors"))
         .map(|_| File::open("/dev/null").unwrap())
@@ -69,8 +76,31 @@ pub(crate) fn live(settings: &str) {
         socket.bind(&address.into()).unwrap();
         socket
     });
+    let _connected = text("connect").map(|address| connect_from(address.parse().unwrap()));
+    if let Some(address) = text("ended") {
+        let (near, mut far) = connect_from(address.parse().unwrap());
+        drop(near);
+        assert_eq!(far.read(&mut [0]).unwrap(), 0);
+    }
+    let _sockets: Vec<TcpListener> = (0..number("sockets"))
+        .map(|count| {
+            // Others do the same.
+            let [_, _, high, low] = std::process::id().to_be_bytes();
+            let port = u16::try_from(10_000 + count).unwrap();
+            listen(([127, 100 + high, low, 1], port).into()).unwrap()
+        })
+        .collect();
     if let Some(address) = text("listen") {
-        let listener = listen(address.parse().unwrap()).unwrap();
+        let address: SocketAddr = address.parse().unwrap();
+        let listener = if text("only-v6").is_some() {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+            socket.set_only_v6(true).unwrap();
+            socket.bind(&address.into()).unwrap();
+            socket.listen(16).unwrap();
+            socket.into()
+        } else {
+            listen(address).unwrap()
+        };
         say_ready(std::process::id());
         if let Some(alert) = text("alert") {
             return refuse_tls(&listener, alert.parse().unwrap());
@@ -147,6 +177,31 @@ fn answer(mut client: TcpStream, status: &str) -> std::io::Result<()> {
         .is_some_and(|line| !line.is_empty())
     {}
     client.write_all(format!("HTTP/1.0 {status}\r\nServer: stranger\r\n\r\nhello\n").as_bytes())
+}
+
+/// A connection from this address to a listener of its own, both ends of it.
+fn connect_from(address: SocketAddr) -> (Socket, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    near.bind(&address.into()).unwrap();
+    near.connect(&listener.local_addr().unwrap().into())
+        .unwrap();
+    (near, listener.accept().unwrap().0)
+}
+
+/// Starts a child with its own arguments in a PID namespace of its own (pid_namespaces(7)), which does the rest.
+fn move_to_a_namespace(settings: &str, user: u32) {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID).unwrap();
+    let mut arguments = std::env::args_os();
+    let mut child = Command::new("/proc/self/exe");
+    child.arg0(arguments.next().unwrap()).args(arguments);
+    child.uid(user).gid(user);
+    child.env(SETTINGS, settings.replace("namespace", "inside"));
+    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut String::new()).unwrap();
+    say_ready(child.id());
+    std::thread::sleep(LIFETIME);
 }
 
 /// Traces a child. At its end it stops to tell us (`PTRACE_O_TRACEEXIT`, ptrace(2)), and

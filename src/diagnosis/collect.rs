@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use procfs::net::{TcpNetEntry, TcpState};
+use procfs::net::TcpState;
 use procfs::process::FDTarget;
 
 use super::phrase::{Mentioned, Sight};
@@ -18,7 +18,8 @@ use crate::proc::fd_owners::FdOwners;
 use crate::proc::machine::Machine;
 use crate::proc::net::{self, Sockets, unmapped};
 use crate::proc::process::Proc;
-use crate::proc::{fd_owners, machine, sock_diag};
+use crate::proc::sock_diag::{self, TcpSocket};
+use crate::proc::{fd_owners, machine};
 use crate::server::process::Process;
 
 /// Looking through other processes for who holds a pipe or a port ends after this time.
@@ -90,7 +91,7 @@ impl<'a> Collect<'a> {
         let mut holders = FdOwners::until(proc, Instant::now() + SEARCH);
         self.snapshot.machine = machine::look(proc);
         self.snapshot.elsewhere = net::locality(&question.addresses) == net::Locality::Elsewhere;
-        let sockets = Sockets::read(proc);
+        let sockets = Sockets::read(proc, question.port);
         let began = Instant::now();
         let (mut processes, mut paths) = (Vec::new(), Vec::new());
         for found in &question.server {
@@ -120,7 +121,7 @@ impl<'a> Collect<'a> {
     pub(super) fn at_waits(&mut self) {
         let (proc, question) = (self.proc, self.question);
         let mut holders = FdOwners::until(proc, Instant::now());
-        let sockets = Sockets::read(proc);
+        let sockets = Sockets::read(proc, question.port);
         for found in &question.server {
             let read = process::read(proc, found, &sockets, &mut holders);
             self.snapshot
@@ -150,24 +151,23 @@ fn listeners(
     holders: &mut FdOwners,
 ) -> Vec<PortListener> {
     let pids: Vec<i32> = processes.iter().map(Inspected::pid).collect();
-    let listening = |row: &&TcpNetEntry| {
-        row.state == TcpState::Listen && row.local_address.port() == question.port
-    };
+    let listening =
+        |row: &&TcpSocket| row.state == TcpState::Listen && row.local.port() == question.port;
     let rows = sockets.all().iter().filter(listening);
     rows.map(|row| {
         let holder = holders.of_socket(row.inode, &pids);
         let on_port = |state, is_queued: bool| {
-            let is_it = |other: &&TcpNetEntry| {
+            let is_it = |other: &&TcpSocket| {
                 other.state == state
-                    && other.local_address.port() == row.local_address.port()
+                    && other.local.port() == row.local.port()
                     && (!is_queued || other.inode == 0)
             };
             sockets.all().iter().filter(is_it).count()
         };
         PortListener {
-            address: row.local_address,
+            address: row.local,
             waiting: row.rx_queue,
-            backlog: sock_diag::backlog(row.local_address, row.inode),
+            backlog: sock_diag::backlog(row.local, row.inode),
             // What is accepted has an inode.
             clients: on_port(TcpState::Established, true),
             closing: on_port(TcpState::CloseWait, false),
@@ -190,7 +190,7 @@ fn instances(
             _ => None,
         });
         let listening = rows.filter(|row| row.state == TcpState::Listen);
-        listening.map(|row| unmapped(row.local_address)).collect()
+        listening.map(|row| unmapped(row.local)).collect()
     };
     let seen = others
         .iter()

@@ -114,7 +114,7 @@ impl WaitResolver<'_, '_> {
         let Some(row) = self.sockets.by_inode(inode) else {
             return datagrams(inode);
         };
-        let (local, peer) = (row.local_address, row.remote_address);
+        let (local, peer) = (row.local, row.peer);
         if row.state == TcpState::Listen {
             Wait::Idle
         } else if self.sockets.is_listened_to(local.port()) {
@@ -302,7 +302,7 @@ mod tests {
     fn wait_in(captured: &Captured, number: libc::c_long, first: u64) -> Wait {
         let proc = captured.proc();
         captured.file("7/task/7/syscall", &blocked_in(number, first));
-        let sockets = Sockets::read(proc);
+        let sockets = Sockets::read(proc, 0);
         let mut holders = FdOwners::until(proc, Instant::now() + Duration::from_secs(60));
         let open = fd_owners::descriptors(proc, 7).into_iter().flatten();
         let targets = open.map(|one| (one.fd, one.target)).collect();
@@ -408,7 +408,7 @@ mod tests {
         std::fs::remove_file(captured.path().join("7/task/7/syscall")).unwrap_or_default();
         let proc = captured.proc();
         let mut holders = FdOwners::until(proc, Instant::now());
-        let sockets = Sockets::read(proc);
+        let sockets = Sockets::read(proc, 0);
         assert_eq!(wait_of(proc, 7, &sockets, &mut holders), Wait::Hidden);
         assert_eq!(wait_of(proc, 8, &sockets, &mut holders), Wait::Hidden);
     }

@@ -2,32 +2,53 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::ReuseAddr;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket,
+};
 use procfs::FromBufReadSI;
-use procfs::net::{TcpNetEntries, TcpNetEntry, TcpState};
+use procfs::net::{TcpNetEntries, TcpState};
 
 use super::process::Proc;
-use super::sock_diag::Listener;
+use super::sock_diag::{self, Listener, TcpSocket};
+
+/// Time limit of listing what listens: anybody can make a great many sockets.
+const LISTENERS_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time limit of listing all sockets, and how many are kept.
+const SOCKETS_TIMEOUT: Duration = Duration::from_millis(200);
+const MOST_SOCKETS: usize = 100_000;
 
 /// The TCP sockets of our network namespace, by inode.
 #[derive(Debug)]
 pub(crate) struct Sockets {
-    rows: Vec<TcpNetEntry>,
+    rows: Vec<TcpSocket>,
     by_inode: HashMap<u64, usize>,
     listening_ports: HashSet<u16>,
 }
 
 impl Sockets {
     /// All of them.
-    pub(crate) fn all(&self) -> &[TcpNetEntry] {
+    pub(crate) fn all(&self) -> &[TcpSocket] {
         &self.rows
     }
 
-    /// Those of now.
-    pub(crate) fn read(proc: Proc) -> Self {
-        let rows = tcp_sockets(proc);
+    /// Those of now: of this port all, of other ones as many as can be listed in time.
+    pub(crate) fn read(proc: Proc, port: u16) -> Self {
+        let end = Instant::now() + SOCKETS_TIMEOUT;
+        let rows = if proc.is_machine() {
+            asked_for(port, end)
+        } else {
+            Err(io::ErrorKind::Unsupported.into())
+        };
+        let rows = rows
+            .or_else(|_| Ok(tables(proc, end, |_| true)?.0))
+            .unwrap_or_else(|_: io::Error| Vec::new());
         let numbered = rows.iter().enumerate();
         // What is not accepted yet, or closed already, has inode 0.
         let by_inode = numbered
@@ -36,7 +57,7 @@ impl Sockets {
             .collect();
         let listening = rows.iter().filter(|row| row.state == TcpState::Listen);
         Self {
-            listening_ports: listening.map(|row| row.local_address.port()).collect(),
+            listening_ports: listening.map(|row| row.local.port()).collect(),
             by_inode,
             rows,
         }
@@ -49,20 +70,19 @@ impl Sockets {
 
     /// The inode of a socket of this machine that listens at that address.
     pub(crate) fn listening_at(&self, address: SocketAddr) -> Option<u64> {
-        let listening = |row: &&TcpNetEntry| {
-            row.state == TcpState::Listen
-                && row.local_address.port() == address.port()
-                && takes(row.local_address.ip(), &[address.ip()])
-        };
         // Elsewhere, the same port says nothing.
-        let is_here = locality(&[address.ip()]) == Locality::Here;
-        let mut rows = self.rows.iter().filter(|_| is_here);
-        rows.find(listening).map(|row| row.inode)
+        if locality(&[address.ip()]) != Locality::Here {
+            return None;
+        }
+        let mut listening = self.rows.iter().filter_map(TcpSocket::listener);
+        let found = listening
+            .find(|one| one.address.port() == address.port() && can_take(one, &[address.ip()]));
+        found.map(|one| one.inode)
     }
 
     /// The other end of a connection, where it is of this machine.
-    pub(crate) fn other_end(&self, row: &TcpNetEntry) -> Option<&TcpNetEntry> {
-        let ends = |row: &TcpNetEntry| (unmapped(row.local_address), unmapped(row.remote_address));
+    pub(crate) fn other_end(&self, row: &TcpSocket) -> Option<&TcpSocket> {
+        let ends = |row: &TcpSocket| (unmapped(row.local), unmapped(row.peer));
         let (local, remote) = ends(row);
         self.rows
             .iter()
@@ -70,68 +90,161 @@ impl Sockets {
     }
 
     /// The socket with this inode.
-    pub(crate) fn by_inode(&self, inode: u64) -> Option<&TcpNetEntry> {
+    pub(crate) fn by_inode(&self, inode: u64) -> Option<&TcpSocket> {
         self.rows.get(*self.by_inode.get(&inode)?)
     }
 }
 
-/// The TCP sockets of our network namespace (`proc_pid_net(5)`).
-fn tcp_sockets(proc: Proc) -> Vec<TcpNetEntry> {
-    let tables = ["self/net/tcp", "self/net/tcp6"].map(|name| table(proc, name));
-    tables.into_iter().flatten().flatten().collect()
+/// By `sock_diag(7)`: first those of the port, then others.
+fn asked_for(port: u16, end: Instant) -> io::Result<Vec<TcpSocket>> {
+    let mut rows = Vec::new();
+    let mut take = |socket| {
+        rows.push(socket);
+        rows.len() < MOST_SOCKETS && Instant::now() < end
+    };
+    sock_diag::sockets(Some(port), &mut take)?;
+    sock_diag::sockets(None, |socket| socket.local.port() == port || take(socket))?;
+    Ok(rows)
 }
 
-fn table(proc: Proc, name: &str) -> io::Result<Vec<TcpNetEntry>> {
-    let file = BufReader::new(File::open(proc.0.join(name))?);
-    let table = TcpNetEntries::from_buf_read(file, procfs::current_system_info());
-    Ok(table.map_err(io::Error::other)?.0)
-}
-
-/// The sockets of our network namespace that listen, without their cookies: where the kernel cannot be
-/// asked by `sock_diag(7)`, which is a hundred times faster.
+/// The TCP sockets of our network namespace whose rows are wanted, as far as they can be read until `end`, and whether
+/// that was all (`proc_pid_net(5)`).
 ///
 /// # Errors
-/// Neither table can be read.
-pub(crate) fn listeners(proc: Proc) -> io::Result<Vec<Listener>> {
-    let mut found = Vec::new();
-    let mut failed = None;
-    for name in ["self/net/tcp", "self/net/tcp6"] {
-        match table(proc, name) {
-            Ok(table) => found.extend(table),
-            // A kernel without IPv6 has no such table.
-            Err(reason) => failed = failed.or(Some((name, reason))),
+/// The table of IPv4 sockets cannot be read.
+fn tables(
+    proc: Proc,
+    end: Instant,
+    is_wanted: impl Fn(&str) -> bool,
+) -> io::Result<(Vec<TcpSocket>, bool)> {
+    let (mut rows, mut is_whole) = table(proc, "self/net/tcp", end, &is_wanted)?;
+    // A kernel without IPv6 has no such table.
+    if let Ok((others, are_whole)) = table(proc, "self/net/tcp6", end, &is_wanted) {
+        rows.extend(others);
+        is_whole = is_whole && are_whole;
+    }
+    Ok((rows, is_whole))
+}
+
+fn table(
+    proc: Proc,
+    name: &str,
+    end: Instant,
+    is_wanted: impl Fn(&str) -> bool,
+) -> io::Result<(Vec<TcpSocket>, bool)> {
+    let file = BufReader::new(File::open(proc.0.join(name))?);
+    let (mut wanted, mut is_whole) = (String::new(), true);
+    for (number, line) in file.lines().enumerate() {
+        let line = line?;
+        if number == 0 || is_wanted(&line) {
+            wanted.push_str(&line);
+            wanted.push('\n');
+        }
+        if Instant::now() >= end {
+            is_whole = false;
+            break;
         }
     }
-    if let Some(("self/net/tcp", reason)) = failed {
-        return Err(reason);
-    }
-    let listening = found
-        .into_iter()
-        .filter(|row| row.state == TcpState::Listen);
-    Ok(listening
-        .map(|row| Listener {
-            address: row.local_address,
+    let rows = TcpNetEntries::from_buf_read(wanted.as_bytes(), procfs::current_system_info());
+    let rows = rows.map_err(io::Error::other)?.0.into_iter();
+    let rows = rows
+        .map(|row| TcpSocket {
+            state: row.state,
+            local: row.local_address,
+            peer: row.remote_address,
+            rx_queue: row.rx_queue,
+            tx_queue: row.tx_queue,
             uid: row.uid,
             inode: row.inode,
             cookie: None,
+            is_v6_only: false,
         })
-        .collect())
+        .collect();
+    Ok((rows, is_whole))
 }
 
-/// Whether a socket that is bound to this address takes connections to one of those; to any, where
-/// they are not known. `::` takes IPv4 too (ipv6(7)).
+/// The sockets of our network namespace that listen on this port, or on any, and are wanted; whether all were listed
+/// in time. Where the kernel cannot be asked by `sock_diag(7)`, they are read from /proc, without their cookies, which
+/// takes a hundred times as long.
+///
+/// # Errors
+/// Neither is possible.
+pub(crate) fn listeners(
+    proc: Proc,
+    port: Option<u16>,
+    mut is_wanted: impl FnMut(&Listener) -> bool,
+) -> io::Result<(Vec<Listener>, bool)> {
+    let end = Instant::now() + LISTENERS_TIMEOUT;
+    let found = sock_diag::listeners(port, end, &mut is_wanted);
+    found.or_else(|_| listed_in_proc(proc, port, end, is_wanted))
+}
+
+/// Whether a socket listens on this port; with an inode, whether that one does. What cannot be read, or not in time,
+/// listens.
+pub(crate) fn is_listened_to(port: u16, inode: Option<u64>) -> bool {
+    let is_it = |one: &Listener| inode.is_none_or(|inode| one.inode == inode);
+    let in_proc = |_: io::Error| {
+        let end = Instant::now() + LISTENERS_TIMEOUT;
+        let (found, is_whole) = listed_in_proc(Proc::here(), Some(port), end, is_it)?;
+        io::Result::Ok(!found.is_empty() || !is_whole)
+    };
+    let asked = sock_diag::is_listened_to(port, is_it);
+    asked.or_else(in_proc).unwrap_or(true)
+}
+
+fn listed_in_proc(
+    proc: Proc,
+    port: Option<u16>,
+    end: Instant,
+    is_wanted: impl FnMut(&Listener) -> bool,
+) -> io::Result<(Vec<Listener>, bool)> {
+    let is_on_port = |row: &str| port.is_none_or(|port| port_in(row) == Some(port));
+    let (rows, is_whole) = tables(proc, end, |row| is_listening(row) && is_on_port(row))?;
+    let found = rows.iter().filter_map(TcpSocket::listener);
+    Ok((found.filter(is_wanted).collect(), is_whole))
+}
+
+/// `  NUMBER: ADDRESS:PORT ADDRESS:PORT STATE …`, in hexadecimal.
+fn is_listening(row: &str) -> bool {
+    row.split_ascii_whitespace().nth(3) == Some("0A")
+}
+
+fn port_in(row: &str) -> Option<u16> {
+    let (_, port) = row.split_ascii_whitespace().nth(1)?.rsplit_once(':')?;
+    u16::from_str_radix(port, 16).ok()
+}
+
+/// Whether that socket takes connections to one of these addresses, or keeps a server from being bound to one; to
+/// any, where they are not known.
+pub(crate) fn can_take(listener: &Listener, asked: &[IpAddr]) -> bool {
+    let is_reached = |asked: &IpAddr| !listener.is_v6_only || asked.to_canonical().is_ipv6();
+    let reached: Vec<IpAddr> = asked.iter().copied().filter(is_reached).collect();
+    asked.is_empty() || !reached.is_empty() && takes(listener.address.ip(), &reached)
+}
+
+/// Whether a socket that is bound to this address takes connections to one of those; to any, where they are not
+/// known. `::` takes IPv4 too (ipv6(7)), and `0.0.0.0` or `::` among those means all addresses of its kind.
 pub(crate) fn takes(bound: IpAddr, asked: &[IpAddr]) -> bool {
     let bound = bound.to_canonical();
-    let is_taken = |asked: &IpAddr| match bound {
-        IpAddr::V4(any) if any.is_unspecified() => asked.is_ipv4(),
-        _ => bound.is_unspecified() || *asked == bound,
+    let covers =
+        |any: IpAddr, one: IpAddr| any.is_unspecified() && (any.is_ipv6() || one.is_ipv4());
+    let is_taken = |asked: IpAddr| bound == asked || covers(bound, asked) || covers(asked, bound);
+    asked.is_empty() || asked.iter().map(IpAddr::to_canonical).any(is_taken)
+}
+
+/// Whether the kernel would refuse this address to a server, since somebody has it. Nothing listens there meanwhile; who
+/// asks for it with `SO_REUSEADDR`, as servers do, still gets it (socket(7)).
+pub(crate) fn is_in_use(address: SocketAddr) -> bool {
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
     };
-    // A client that asks for `0.0.0.0` or `::` is led to this host's loopback.
-    asked.is_empty()
-        || asked
-            .iter()
-            .map(IpAddr::to_canonical)
-            .any(|asked| asked.is_unspecified() || is_taken(&asked))
+    let binding = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).and_then(|own| {
+        setsockopt(&own, ReuseAddr, &true)?;
+        bind(own.as_raw_fd(), &SockaddrStorage::from(address))
+    });
+    binding == Err(Errno::EADDRINUSE)
 }
 
 /// An address as an administrator writes it: a dual-stack socket has IPv4 addresses as IPv6 ones.
@@ -179,5 +292,120 @@ pub(crate) fn locality(addresses: &[IpAddr]) -> Locality {
         Locality::Here
     } else {
         Locality::Elsewhere
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const CAPTURED: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+        0: 0100007F:23B7 00000000:0000 0A 00000000:00000003 00:00000000 00000000  1000        0 42 1 x 100 0 0 10 0\n   \
+        1: 0100007F:23B8 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 43 1 x 100 0 0 10 0\n   \
+        2: 0100007F:23B7 0100007F:C000 01 00000000:00000000 00:00000000 00000000  1000        0 44 1 x 20 4 30 10 -1\n";
+
+    fn captured() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("self/net")).unwrap();
+        std::fs::write(directory.path().join("self/net/tcp"), CAPTURED).unwrap();
+        directory
+    }
+
+    #[test]
+    fn without_netlink_the_tables_say_who_listens() {
+        let directory = captured();
+        let proc = Proc(directory.path());
+        let end = Instant::now() + Duration::from_secs(60);
+        let seen = |port, end, uid: u32| {
+            let found = listed_in_proc(proc, port, end, |one| uid == u32::MAX || one.uid == uid);
+            let (found, is_whole) = found.unwrap();
+            (
+                found.iter().map(|one| one.inode).collect::<Vec<u64>>(),
+                is_whole,
+            )
+        };
+        assert_eq!(seen(Some(9143), end, u32::MAX), (vec![42], true));
+        assert_eq!(seen(Some(9145), end, u32::MAX), (vec![], true));
+        assert_eq!(seen(None, end, u32::MAX), (vec![42, 43], true));
+        assert_eq!(seen(None, end, 0), (vec![43], true));
+        assert!(
+            !seen(None, Instant::now(), 0).1,
+            "what was not read can listen, too"
+        );
+        let sockets = Sockets::read(proc, 9143);
+        assert!(sockets.is_listened_to(9144) && sockets.all().len() == 3);
+        assert_eq!(sockets.by_inode(44).unwrap().state, TcpState::Established);
+        let nowhere = Proc(Path::new("/nonexistent"));
+        assert!(listed_in_proc(nowhere, None, end, |_| true).is_err());
+    }
+
+    #[test]
+    fn hazard_27_a_socket_of_the_other_kind_keeps_no_server_from_its_address() {
+        let can = |bound: &str, is_v6_only, asked: &str| {
+            let listener = Listener {
+                address: SocketAddr::new(bound.parse().unwrap(), 9143),
+                uid: 0,
+                inode: 1,
+                cookie: None,
+                is_v6_only,
+            };
+            let asked: Vec<IpAddr> = asked
+                .split_whitespace()
+                .map(|ip| ip.parse().unwrap())
+                .collect();
+            can_take(&listener, &asked)
+        };
+        for (bound, is_v6_only, asked, expected) in [
+            ("127.0.0.1", false, "127.0.0.1", true),
+            ("127.0.0.1", false, "127.0.0.2", false),
+            ("127.0.0.1", false, "0.0.0.0", true),
+            ("127.0.0.1", false, "::", true),
+            ("127.0.0.1", false, "::1", false),
+            ("127.0.0.1", false, "", true),
+            ("0.0.0.0", false, "127.0.0.2", true),
+            ("0.0.0.0", false, "::1", false),
+            ("0.0.0.0", false, "::1 127.0.0.1", true),
+            ("::1", false, "127.0.0.1", false),
+            ("::1", true, "0.0.0.0", false),
+            ("::1", true, "::", true),
+            ("::", false, "0.0.0.0", true),
+            ("::", false, "127.0.0.1", true),
+            ("::", true, "0.0.0.0", false),
+            ("::", true, "127.0.0.1", false),
+            ("::", true, "::1", true),
+            ("::", true, "::1 127.0.0.1", true),
+            ("::", true, "", true),
+            ("::ffff:127.0.0.1", false, "127.0.0.1", true),
+        ] {
+            assert_eq!(
+                can(bound, is_v6_only, asked),
+                expected,
+                "{bound} {is_v6_only} {asked}"
+            );
+        }
+    }
+
+    #[test]
+    fn hazard_26_whether_an_address_is_in_use_is_the_kernels_answer() {
+        let holder = socket(
+            AddressFamily::Inet,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        bind(holder.as_raw_fd(), &SockaddrStorage::from(any)).unwrap();
+        let bound: SockaddrStorage = nix::sys::socket::getsockname(holder.as_raw_fd()).unwrap();
+        let port = bound.as_sockaddr_in().unwrap().port();
+        let at = |ip: [u8; 4]| SocketAddr::from((ip, port));
+        assert!(is_in_use(at([127, 0, 0, 1])));
+        assert!(is_in_use(at([0, 0, 0, 0])));
+        assert!(!is_in_use(at([127, 0, 0, 2])));
+        drop(holder);
+        assert!(!is_in_use(at([127, 0, 0, 1])));
     }
 }

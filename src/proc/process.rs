@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use procfs::process::Stat;
@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use super::parse::number_after;
 
 /// Descriptors of one process that are read, at most, the lowest first.
-const MOST_DESCRIPTORS: usize = 4096;
+pub(crate) const MOST_DESCRIPTORS: usize = 4096;
 /// Size of a page at least, in bytes.
 const PAGE: usize = 4096;
 /// The number of that capability (`linux/capability.h`).
@@ -62,6 +62,11 @@ impl Proc<'static> {
 }
 
 impl Proc<'_> {
+    /// Whether it is the machine's own: then the kernel can be asked by other means, too.
+    pub(crate) fn is_machine(self) -> bool {
+        self.0 == Proc::here().0
+    }
+
     /// The path of a process's file.
     pub(crate) fn path(self, pid: i32, name: &str) -> PathBuf {
         self.0.join(pid.to_string()).join(name)
@@ -168,22 +173,69 @@ impl Proc<'_> {
         std::fs::read_link(self.path(pid, "ns/net"))
     }
 
-    /// The inodes of its sockets.
+    /// The inodes of its sockets, among its lowest descriptors: a server opens its listening socket first.
     ///
     /// # Errors
     /// The directory cannot be listed, or a link in it cannot be read: then nothing is known.
     pub(crate) fn sockets(self, pid: i32) -> io::Result<Vec<u64>> {
-        let sockets = self.sockets_of(pid)?;
-        if sockets.is_empty() {
-            if let Some(thread) = self.living_thread(pid) {
-                return self.sockets_of(thread);
-            }
-        }
-        Ok(sockets)
+        let mut inodes = Vec::new();
+        let mut count = 0;
+        let visit = |inode: Option<u64>| {
+            inodes.extend(inode);
+            count += 1;
+            count < MOST_DESCRIPTORS
+        };
+        self.each_descriptor(pid, visit)?;
+        Ok(inodes)
     }
 
-    fn sockets_of(self, pid: i32) -> io::Result<Vec<u64>> {
-        let mut inodes = Vec::new();
+    /// Which of these sockets it has, among its `most` lowest descriptors, as far as they can be read until `end`.
+    ///
+    /// # Errors
+    /// As `sockets`.
+    pub(crate) fn one_held(
+        self,
+        pid: i32,
+        inodes: &[u64],
+        most: usize,
+        end: Instant,
+    ) -> io::Result<Option<u64>> {
+        let (mut held, mut count) = (None, 0);
+        let visit = |inode: Option<u64>| {
+            held = inode.filter(|inode| inodes.contains(inode));
+            count += 1;
+            held.is_none() && count < most && Instant::now() < end
+        };
+        self.each_descriptor(pid, visit)?;
+        Ok(held)
+    }
+
+    /// Hands over the inode of each descriptor that is a socket, and nothing for each that is none, until it is told to
+    /// stop.
+    fn each_descriptor(
+        self,
+        pid: i32,
+        mut visit: impl FnMut(Option<u64>) -> bool,
+    ) -> io::Result<()> {
+        let mut has_none = true;
+        self.each_descriptor_of(pid, |inode| {
+            has_none = false;
+            visit(inode)
+        })?;
+        // A first thread that has ended has none.
+        let thread = if has_none {
+            self.living_thread(pid)
+        } else {
+            None
+        };
+        thread.map_or(Ok(()), |thread| self.each_descriptor_of(thread, visit))
+    }
+
+    fn each_descriptor_of(
+        self,
+        pid: i32,
+        mut visit: impl FnMut(Option<u64>) -> bool,
+    ) -> io::Result<()> {
         let directory = self.path(pid, "fd");
         let directory = rustix::fs::open(
             &directory,
@@ -192,28 +244,25 @@ impl Proc<'_> {
         )?;
         let mut directory = rustix::fs::Dir::new(directory)?;
         let mut link = Vec::new();
-        let mut count = 0;
         while let Some(entry) = directory.read() {
-            count += 1;
-            if count > MOST_DESCRIPTORS {
-                // A server opens its listening socket first.
-                break;
-            }
             let entry = entry?;
             if !entry.file_name().to_bytes().iter().all(u8::is_ascii_digit) {
                 continue;
             }
             match rustix::fs::readlinkat(directory.fd()?, entry.file_name(), link) {
                 Ok(target) => {
-                    inodes.extend(socket_inode(target.to_bytes()));
+                    let inode = socket_inode(target.to_bytes());
                     link = target.into_bytes();
+                    if !visit(inode) {
+                        break;
+                    }
                 }
                 // One that was closed meanwhile is no reason to know nothing.
                 Err(rustix::io::Errno::NOENT) => link = Vec::new(),
                 Err(reason) => return Err(reason.into()),
             }
         }
-        Ok(inodes)
+        Ok(())
     }
 
     /// The IDs of its threads.

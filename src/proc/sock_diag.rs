@@ -1,12 +1,13 @@
-//! What the kernel knows of one TCP socket: `sock_diag(7)`, asked by its addresses.
+//! What the kernel knows of TCP sockets: `sock_diag(7)`, asked by their addresses, port or users.
 
 use std::io;
 use std::mem::offset_of;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::libc;
+use procfs::net::TcpState;
 use serde::{Deserialize, Serialize};
 
 use nix::sys::socket::{
@@ -17,6 +18,7 @@ use nix::sys::socket::{
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_SKV6ONLY: u16 = 11;
 /// `INET_DIAG_NOCOOKIE`: any socket at that address.
 const NO_COOKIE: u64 = u64::MAX;
 const ALL_STATES: u32 = u32::MAX;
@@ -25,18 +27,18 @@ const ESTABLISHED: u8 = 1;
 /// `TCP_LISTEN`.
 const LISTEN: u8 = 10;
 const LISTENING: u32 = 1 << LISTEN;
-/// `TCP_CLOSE`.
-const CLOSED: u8 = 7;
-/// `TCPF_BOUND_INACTIVE`.
-const BOUND: u32 = 1 << 13;
 /// Size of `struct nlmsghdr`, in bytes.
 const NETLINK_HEADER: usize = size_of::<libc::nlmsghdr>();
 /// Size of it and `struct inet_diag_msg`.
 const HEADERS: usize = NETLINK_HEADER + 72;
-/// `id.idiag_sport`, `id.idiag_src`, `id.idiag_cookie`, `idiag_wqueue`, `idiag_uid` and `idiag_inode` in them.
+/// `id.idiag_sport`, `id.idiag_dport`, `id.idiag_src`, `id.idiag_dst`, `id.idiag_cookie`, `idiag_rqueue`,
+/// `idiag_wqueue`, `idiag_uid` and `idiag_inode` in them.
 const PORT: usize = NETLINK_HEADER + 4;
+const PEER_PORT: usize = NETLINK_HEADER + 6;
 const SOURCE: usize = NETLINK_HEADER + 8;
+const DESTINATION: usize = NETLINK_HEADER + 24;
 const COOKIE: usize = NETLINK_HEADER + 44;
+const READ_QUEUE: usize = NETLINK_HEADER + 56;
 const WRITE_QUEUE: usize = NETLINK_HEADER + 60;
 const UID: usize = NETLINK_HEADER + 64;
 const INODE: usize = NETLINK_HEADER + 68;
@@ -110,15 +112,8 @@ pub(crate) fn connection(local: SocketAddr, peer: SocketAddr) -> io::Result<Opti
 pub(crate) fn destroy(connection: &Connection) -> io::Result<bool> {
     let netlink = open()?;
     let (local, peer) = (connection.local, connection.peer);
-    let flags = libc::NLM_F_ACK;
-    let request = request(
-        SOCK_DESTROY,
-        local,
-        peer,
-        connection.cookie,
-        flags,
-        ALL_STATES,
-    );
+    let asked = Asked::of(connection.cookie);
+    let request = request(SOCK_DESTROY, local, peer, asked, libc::NLM_F_ACK);
     send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
     let mut answer = vec![0; 1024];
     let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
@@ -135,7 +130,43 @@ pub(crate) fn destroy(connection: &Connection) -> io::Result<bool> {
     }
 }
 
-/// A listening TCP socket (`struct inet_diag_msg`).
+/// A TCP socket (`struct inet_diag_msg`).
+#[derive(Clone, Debug)]
+pub(crate) struct TcpSocket {
+    /// Its state; `Close` of one that is bound and neither listens nor is connected.
+    pub(crate) state: TcpState,
+    /// Where it is bound.
+    pub(crate) local: SocketAddr,
+    /// The other end of its connection.
+    pub(crate) peer: SocketAddr,
+    /// Bytes that its process has not read; of one that listens, clients that wait to be accepted.
+    pub(crate) rx_queue: u32,
+    /// Bytes that its peer has not acknowledged; of one that listens, how many clients may wait.
+    pub(crate) tx_queue: u32,
+    /// See [`Listener`].
+    pub(crate) uid: u32,
+    /// See [`Listener`]; 0 of one that no process has: it is not accepted yet, or closed already.
+    pub(crate) inode: u64,
+    /// See [`Listener`].
+    pub(crate) cookie: Option<u64>,
+    /// See [`Listener`].
+    pub(crate) is_v6_only: bool,
+}
+
+impl TcpSocket {
+    /// What it is, if it listens.
+    pub(crate) fn listener(&self) -> Option<Listener> {
+        (self.state == TcpState::Listen).then_some(Listener {
+            address: self.local,
+            uid: self.uid,
+            inode: self.inode,
+            cookie: self.cookie,
+            is_v6_only: self.is_v6_only,
+        })
+    }
+}
+
+/// A listening TCP socket.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Listener {
     /// Where it is bound.
@@ -147,6 +178,8 @@ pub(crate) struct Listener {
     /// A number that no other socket of this boot and network namespace gets (`SO_COOKIE`, socket(7));
     /// none where /proc/net/tcp was read instead.
     pub(crate) cookie: Option<u64>,
+    /// Whether it takes no connections to IPv4 addresses (`IPV6_V6ONLY`, ipv6(7)), where that is known.
+    pub(crate) is_v6_only: bool,
 }
 
 /// How many clients may wait in the accept queue of this listening socket (`listen(2)`).
@@ -162,35 +195,75 @@ pub(crate) fn backlog(local: SocketAddr, inode: u64) -> Option<u32> {
 /// # Errors
 /// The kernel cannot be asked: a filter of system calls, no descriptor, no memory.
 pub(crate) fn listener(local: SocketAddr, cookie: u64) -> io::Result<Option<Listener>> {
-    Ok(ask(local, any(local), cookie)?.and_then(|answer| socket_in(&answer, LISTENING)))
+    let answer = ask(local, any(local), cookie)?;
+    Ok(answer.and_then(|answer| socket_in(&answer)?.listener()))
 }
 
-/// All sockets of our network namespace that listen.
+/// The socket that takes connections to this address, if one does; of several, one of them.
 ///
 /// # Errors
 /// As `listener`.
-pub(crate) fn listeners() -> io::Result<Vec<Listener>> {
-    dump(LISTENING)
+pub(crate) fn listener_at(local: SocketAddr) -> io::Result<Option<Listener>> {
+    listener(local, NO_COOKIE)
 }
 
-/// All sockets in these states.
-fn dump(states: u32) -> io::Result<Vec<Listener>> {
-    let netlink = open()?;
+/// The sockets of our network namespace that listen on this port, or on any, and are wanted; whether all were listed
+/// until `end`: anybody can make a great many.
+///
+/// # Errors
+/// As `listener`.
+pub(crate) fn listeners(
+    port: Option<u16>,
+    end: Instant,
+    mut is_wanted: impl FnMut(&Listener) -> bool,
+) -> io::Result<(Vec<Listener>, bool)> {
     let mut found = Vec::new();
-    for unspecified in [
-        SocketAddr::from(([0; 4], 0)),
-        SocketAddr::from(([0_u16; 8], 0)),
+    let is_whole = each(LISTENING, port, |socket| {
+        found.extend(socket.listener().filter(&mut is_wanted));
+        Instant::now() < end
+    })?;
+    Ok((found, is_whole))
+}
+
+/// Whether a socket of our network namespace listens on this port and is that one.
+///
+/// # Errors
+/// As `listener`.
+pub(crate) fn is_listened_to(port: u16, is_it: impl Fn(&Listener) -> bool) -> io::Result<bool> {
+    let is_other = |socket: TcpSocket| !socket.listener().is_some_and(|one| is_it(&one));
+    Ok(!each(LISTENING, Some(port), is_other)?)
+}
+
+/// Hands over the sockets of our network namespace that have this port on this side, or any, in whatever state, until
+/// it is told to stop. Those that are bound and no more are listed since Linux 6.8.
+///
+/// # Errors
+/// As `listener`.
+pub(crate) fn sockets(port: Option<u16>, take: impl FnMut(TcpSocket) -> bool) -> io::Result<()> {
+    each(ALL_STATES, port, take).map(|_| ())
+}
+
+/// Hands over each socket in these states that has this port on this side, or any, until it is told to stop.
+/// Returns whether all were handed over.
+fn each(
+    states: u32,
+    port: Option<u16>,
+    mut take: impl FnMut(TcpSocket) -> bool,
+) -> io::Result<bool> {
+    let netlink = open()?;
+    let mut buffer = vec![0; 64 << 10];
+    for local in [
+        SocketAddr::from(([0; 4], port.unwrap_or_default())),
+        SocketAddr::from(([0_u16; 8], port.unwrap_or_default())),
     ] {
-        let request = request(
-            SOCK_DIAG_BY_FAMILY,
-            unspecified,
-            unspecified,
-            NO_COOKIE,
-            libc::NLM_F_DUMP,
+        let flags = libc::NLM_F_DUMP;
+        let asked = Asked {
             states,
-        );
+            extensions: 0,
+            cookie: NO_COOKIE,
+        };
+        let request = request(SOCK_DIAG_BY_FAMILY, local, any(local), asked, flags);
         send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
-        let mut buffer = vec![0; 64 << 10];
         'answers: loop {
             let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
             let mut rest = buffer.get(..length).unwrap_or_default();
@@ -201,7 +274,14 @@ fn dump(states: u32) -> io::Result<Vec<Listener>> {
                 match kind(message).map(i32::from) {
                     Some(libc::NLMSG_DONE) => break 'answers,
                     Some(libc::NLMSG_ERROR) => return Err(refusal(message)),
-                    _ => found.extend(socket_in(message, states)),
+                    _ => {
+                        // Of those that are bound and no more, the kernel lists those of all ports.
+                        let socket = socket_in(message)
+                            .filter(|one| port.is_none_or(|port| one.local.port() == port));
+                        if socket.is_some_and(|socket| !take(socket)) {
+                            return Ok(false);
+                        }
+                    }
                 }
                 rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
             }
@@ -210,13 +290,7 @@ fn dump(states: u32) -> io::Result<Vec<Listener>> {
             }
         }
     }
-    Ok(found)
-}
-
-/// The TCP sockets of our network namespace that are bound to a port and neither listen nor are
-/// connected; none where the kernel does not list them (before Linux 6.8).
-pub(crate) fn bound() -> Vec<Listener> {
-    dump(BOUND).unwrap_or_default()
+    Ok(true)
 }
 
 fn any(local: SocketAddr) -> SocketAddr {
@@ -238,7 +312,7 @@ fn open() -> nix::Result<OwnedFd> {
 /// Asks for one socket; none where there is no such socket.
 fn ask(local: SocketAddr, peer: SocketAddr, cookie: u64) -> io::Result<Option<Vec<u8>>> {
     let netlink = open()?;
-    let request = request(SOCK_DIAG_BY_FAMILY, local, peer, cookie, 0, ALL_STATES);
+    let request = request(SOCK_DIAG_BY_FAMILY, local, peer, Asked::of(cookie), 0);
     send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
     let mut answer = vec![0; 1024];
     let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
@@ -267,24 +341,32 @@ fn refusal(message: &[u8]) -> io::Error {
     io::Error::from_raw_os_error(negative.map_or(libc::EIO, i32::saturating_neg))
 }
 
-fn socket_in(message: &[u8], states: u32) -> Option<Listener> {
+fn socket_in(message: &[u8]) -> Option<TcpSocket> {
     let family = i32::from(*message.get(NETLINK_HEADER)?);
-    let state = *message.get(NETLINK_HEADER + 1)?;
-    let port = u16::from_be_bytes(message.get(PORT..PORT + 2)?.try_into().ok()?);
-    let source = message.get(SOURCE..SOURCE + 16)?;
-    let address: IpAddr = match family {
-        libc::AF_INET => <[u8; 4]>::try_from(&source[..4]).ok()?.into(),
-        libc::AF_INET6 => <[u8; 16]>::try_from(source).ok()?.into(),
-        _ => return None,
+    let port = |at| {
+        Some(u16::from_be_bytes(
+            message.get(at..at + 2)?.try_into().ok()?,
+        ))
     };
-    // What is bound and no more is shown as closed.
-    let is_bound = states == BOUND && state == CLOSED;
-    let is_asked = is_bound || 1_u32.checked_shl(state.into()) == Some(states);
-    is_asked.then_some(Listener {
-        address: SocketAddr::new(address, port),
+    let address = |at| {
+        let bytes = message.get(at..at + 16)?;
+        let address: IpAddr = match family {
+            libc::AF_INET => <[u8; 4]>::try_from(&bytes[..4]).ok()?.into(),
+            libc::AF_INET6 => <[u8; 16]>::try_from(bytes).ok()?.into(),
+            _ => return None,
+        };
+        Some(address)
+    };
+    Some(TcpSocket {
+        state: TcpState::from_u8(*message.get(NETLINK_HEADER + 1)?)?,
+        local: SocketAddr::new(address(SOURCE)?, port(PORT)?),
+        peer: SocketAddr::new(address(DESTINATION)?, port(PEER_PORT)?),
+        rx_queue: number(message, READ_QUEUE)?,
+        tx_queue: number(message, WRITE_QUEUE)?,
         uid: number(message, UID)?,
         inode: number(message, INODE)?.into(),
         cookie: Some(cookie(message)?),
+        is_v6_only: attribute(message, INET_DIAG_SKV6ONLY).is_some_and(|set| set != [0]),
     })
 }
 
@@ -322,14 +404,35 @@ fn number(answer: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?))
 }
 
+/// What is asked for besides addresses.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// In these states.
+    states: u32,
+    /// With these attributes, a bit for each.
+    extensions: u8,
+    /// With this cookie.
+    cookie: u64,
+}
+
+impl Asked {
+    /// All that is known of the socket with this cookie.
+    fn of(cookie: u64) -> Self {
+        Self {
+            states: ALL_STATES,
+            extensions: 1 << (INET_DIAG_INFO - 1),
+            cookie,
+        }
+    }
+}
+
 /// `struct inet_diag_req_v2` (linux/inet_diag.h) behind its netlink header.
 fn request(
     kind: u16,
     local: SocketAddr,
     peer: SocketAddr,
-    cookie: u64,
+    asked: Asked,
     flags: libc::c_int,
-    states: u32,
 ) -> Vec<u8> {
     let family = if local.is_ipv4() {
         libc::AF_INET
@@ -339,10 +442,10 @@ fn request(
     let mut body = vec![
         u8::try_from(family).unwrap_or_default(),
         u8::try_from(libc::IPPROTO_TCP).unwrap_or_default(),
-        1 << (INET_DIAG_INFO - 1),
+        asked.extensions,
         0,
     ];
-    body.extend(states.to_ne_bytes());
+    body.extend(asked.states.to_ne_bytes());
     body.extend(local.port().to_be_bytes());
     body.extend(peer.port().to_be_bytes());
     for address in [local.ip(), peer.ip()] {
@@ -354,7 +457,7 @@ fn request(
         body.extend(sixteen);
     }
     body.extend([0; 4]);
-    body.extend(cookie.to_ne_bytes());
+    body.extend(asked.cookie.to_ne_bytes());
     let length = u32::try_from(NETLINK_HEADER + body.len()).unwrap_or_default();
     let mut request = Vec::from(length.to_ne_bytes());
     request.extend(kind.to_ne_bytes());
@@ -379,13 +482,18 @@ fn info(answer: &[u8]) -> Option<Received> {
 
 /// The attribute that is a `struct tcp_info`; shorter on older kernels.
 fn tcp_info(answer: &[u8]) -> Option<&[u8]> {
+    attribute(answer, INET_DIAG_INFO)
+}
+
+/// The attribute of this kind (`struct rtattr`, rtnetlink(7)).
+fn attribute(answer: &[u8], wanted: u16) -> Option<&[u8]> {
     let mut attributes = answer.get(HEADERS..)?;
     loop {
         let length = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?);
-        let info = attributes.get(4..length)?;
-        if kind == INET_DIAG_INFO {
-            return Some(info);
+        let value = attributes.get(4..length)?;
+        if kind == wanted {
+            return Some(value);
         }
         attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
@@ -453,7 +561,8 @@ mod tests {
                 continue;
             };
             let local = socket.local_addr().unwrap();
-            let all = listeners().unwrap();
+            let later = Instant::now() + Duration::from_secs(60);
+            let (all, _) = listeners(Some(local.port()), later, |_| true).unwrap();
             let found = all.iter().find(|one| one.address == local).unwrap();
             assert_eq!(found.uid, nix::unistd::geteuid().as_raw());
             let cookie = found.cookie.unwrap();
@@ -461,6 +570,67 @@ mod tests {
             assert_eq!(listener(local, cookie + 1).unwrap(), None);
             drop(socket);
             assert_eq!(listener(local, cookie).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn the_kernel_lists_the_sockets_of_a_port() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = socket.local_addr().unwrap();
+        let later = Instant::now() + Duration::from_secs(60);
+        let (on_port, is_whole) = listeners(Some(at.port()), later, |_| true).unwrap();
+        assert!(is_whole && on_port.iter().all(|one| one.address.port() == at.port()));
+        let found = on_port.iter().find(|one| one.address == at).unwrap();
+        assert_eq!(listener_at(at).unwrap().as_ref(), Some(found));
+        assert!(is_listened_to(at.port(), |one| one == found).unwrap());
+        assert!(!is_listened_to(at.port(), |one| one.inode == found.inode + 1).unwrap());
+        let is_other = |one: &Listener| one.address == other.local_addr().unwrap();
+        let (others, is_whole) = listeners(None, later, is_other).unwrap();
+        assert!(is_whole && others.len() == 1);
+        let (_, is_whole) = listeners(None, Instant::now(), |_| true).unwrap();
+        assert!(!is_whole, "there was no time for it");
+        let client = TcpStream::connect(at).unwrap();
+        let (_accepted, _) = socket.accept().unwrap();
+        let of_client = client.local_addr().unwrap();
+        let seen = |port| {
+            let mut seen = Vec::new();
+            let take = |socket| {
+                seen.push(socket);
+                true
+            };
+            sockets(port, take).unwrap();
+            seen
+        };
+        let connects = |port: u16, peer: SocketAddr| {
+            let mut seen = seen(Some(port)).into_iter();
+            seen.any(|one| one.state == TcpState::Established && one.peer == peer)
+        };
+        assert!(connects(at.port(), of_client) && connects(of_client.port(), at));
+        let all = seen(None);
+        assert!(
+            [at, of_client]
+                .iter()
+                .all(|at| all.iter().any(|one| one.local == *at))
+        );
+    }
+
+    #[test]
+    fn a_socket_of_ipv6_alone_says_so() {
+        for only in [true, false] {
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
+            socket.set_only_v6(only).unwrap();
+            let any: SocketAddr = ([0_u16; 8], 0).into();
+            if socket.bind(&any.into()).is_err() {
+                return skip("there is no IPv6");
+            }
+            socket.listen(1).unwrap();
+            let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+            let later = Instant::now() + Duration::from_secs(60);
+            let (found, _) = listeners(Some(port), later, |_| true).unwrap();
+            let ours = found.iter().find(|one| one.address.is_ipv6()).unwrap();
+            assert_eq!(ours.is_v6_only, only);
         }
     }
 
@@ -559,8 +729,8 @@ mod tests {
         let target = |bytes: &[u8]| {
             info(bytes);
             connection_in(bytes, ([0; 4], 0).into(), ([0; 4], 0).into());
-            socket_in(bytes, LISTENING);
-            socket_in(bytes, BOUND);
+            socket_in(bytes);
+            attribute(bytes, INET_DIAG_SKV6ONLY);
             kind(bytes);
             let _ = refusal(bytes).to_string();
         };

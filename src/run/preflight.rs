@@ -132,7 +132,7 @@ impl Run<'_> {
     pub(super) fn address(&self, files: &Files) -> Address {
         if let Some(listen) = self.settings.listen {
             return Address {
-                ips: specified(listen.ip()),
+                ips: vec![listen.ip()],
                 port: listen.port(),
                 is_of_url: false,
                 is_of_config: false,
@@ -141,7 +141,7 @@ impl Run<'_> {
         // The server's owner may change the configuration, so a socket that listens comes first.
         if let Some(listens) = self.recorded_socket() {
             return Address {
-                ips: specified(listens.ip()),
+                ips: vec![listens.ip()],
                 port: listens.port(),
                 is_of_url: false,
                 is_of_config: false,
@@ -163,7 +163,7 @@ impl Run<'_> {
         }
         if let Some(listens) = self.state.known().and_then(|known| known.listens) {
             return Address {
-                ips: specified(listens.ip()),
+                ips: vec![listens.ip()],
                 port: listens.port(),
                 is_of_url: false,
                 is_of_config: false,
@@ -386,7 +386,7 @@ impl Run<'_> {
         }
         let ip = address.ips.first().copied();
         Some(SocketAddr::new(
-            ip.unwrap_or(Ipv4Addr::LOCALHOST.into()),
+            ip.map_or(Ipv4Addr::LOCALHOST.into(), reachable),
             address.port,
         ))
     }
@@ -920,15 +920,6 @@ impl Run<'_> {
 fn unix_time() -> Option<u64> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.ok().map(|now| now.as_secs())
-}
-
-/// No address where any is meant.
-fn specified(ip: IpAddr) -> Vec<IpAddr> {
-    if ip.is_unspecified() {
-        Vec::new()
-    } else {
-        vec![ip]
-    }
 }
 
 /// An address at which a socket that is bound to this one can be asked from here.

@@ -117,10 +117,7 @@ impl Run<'_> {
             own.contains(&held[0])
         });
         let process = facts.holder.as_ref().or(candidate.map(|one| &one.process));
-        let files = self.files.clone().unwrap_or_default();
-        let recorded = self.state.known().and_then(|known| known.socket_uid);
-        let is_known = recorded.or(self.stopped_socket_uid) == Some(socket.uid)
-            || self.proven(&files).contains(&socket.uid)
+        let is_known = self.is_of_server(socket.uid)
             || process.is_some_and(|one| restart_command::started_by_us(one.pid));
         let place = unmapped(socket.address).to_string();
         (!is_known).then(|| self.taken(&place, socket.uid, process))

@@ -9,17 +9,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Run;
-use super::wording::describe;
 use crate::health::{Checker, Verdict};
 use crate::journal::BANNER;
-use crate::proc::net::unmapped;
-use crate::proc::sock_diag;
 use crate::recovery::{Event, Outcome, Phase};
 use crate::redact;
 use crate::server::process::Process;
 use crate::server::restart_command::{self, Prepared, Running};
-use crate::server::search;
-use crate::sys::account::name_of;
 use crate::sys::{descriptors, signals};
 use crate::text::{errno_text, seconds};
 
@@ -251,23 +246,14 @@ impl Run<'_> {
                 self.log_output();
                 if self.is_listened_to() {
                     self.server_pids().await;
-                    if let Some(text) = self.taken_meanwhile() {
-                        self.journal.error(&text);
-                    }
                 }
+                self.say_who_has_port().await;
             }
             Outcome::TakenOver => (),
             _ => self.report_silence().await,
         }
         self.note_started().await;
         self.failed();
-    }
-
-    /// Whether anybody listens on the server's port. What cannot be read is listened to.
-    fn is_listened_to(&self) -> bool {
-        let files = self.files.clone().unwrap_or_default();
-        let port = self.address(&files).port;
-        sock_diag::listeners().map_or(true, |all| all.iter().any(|one| one.address.port() == port))
     }
 
     /// Notes what the restart command started: the next run may have to stop it.
@@ -337,37 +323,7 @@ impl Run<'_> {
         if restart.status.is_some() && pids.is_empty() {
             self.log_output();
         }
-        if let Some(text) = self.taken_meanwhile() {
-            self.journal.error(&text);
-        } else if !self.is_listened_to() {
-            self.say_bound().await;
-        }
-    }
-
-    /// Says who is bound to the server's port without listening, which keeps the server from it.
-    async fn say_bound(&self) {
-        let files = self.files.clone().unwrap_or_default();
-        let address = self.address(&files);
-        let known = self.state.known().and_then(|known| known.socket_uid);
-        let mut trusted = self.proven(&files);
-        trusted.extend(known);
-        let bound = sock_diag::bound().into_iter();
-        let mut bound =
-            bound.filter(|one| one.address.port() == address.port && !trusted.contains(&one.uid));
-        let Some(socket) = bound.next() else {
-            return;
-        };
-        let holder = search::holder(&socket).await;
-        let who = holder.map_or_else(
-            || "a process that cannot be seen".to_owned(),
-            |one| describe(&one),
-        );
-        self.journal.error(&format!(
-            "The server's port is taken: {who} of user {} is bound to {} without listening, so the server cannot use it; end \
-             that process",
-            name_of(socket.uid),
-            unmapped(socket.address)
-        ));
+        self.say_who_has_port().await;
     }
 }
 

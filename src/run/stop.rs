@@ -8,9 +8,8 @@ use tokio::time::Instant;
 use super::Run;
 use super::wording::{describe, first_of, pids};
 use crate::journal::{BANNER, Level};
-use crate::proc::net::unmapped;
+use crate::proc::net::{self, unmapped};
 use crate::proc::process::Proc;
-use crate::proc::{net, sock_diag};
 use crate::recovery::{Event, Phase};
 use crate::server::process::Process;
 use crate::server::search;
@@ -201,9 +200,6 @@ impl Run<'_> {
             // Nobody listened when it was searched for.
             return false;
         };
-        match sock_diag::listeners().or_else(|_| net::listeners(Proc::here())) {
-            Ok(all) => all.iter().any(|one| one.inode == socket.inode),
-            Err(_) => true,
-        }
+        net::is_listened_to(socket.address.port(), Some(socket.inode))
     }
 }

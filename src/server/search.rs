@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ use super::argv;
 use super::config_dir::{self, Configured};
 use super::process::{Process, hash};
 use super::select::{Candidate, Facts};
-use crate::proc::net::{self, takes};
-use crate::proc::process::{Proc, Sweep, is_dead, joined, means_gone};
+use crate::proc::net::{self, can_take};
+use crate::proc::process::{MOST_DESCRIPTORS, Proc, Sweep, is_dead, joined, means_gone};
 use crate::proc::sock_diag::{self, Listener};
 use crate::sys::bounded::{self, Ended};
 use crate::text::{LONGEST_LINE, errno_text};
@@ -35,6 +35,8 @@ const STRIDE: usize = 128;
 /// Time limit for reading of processes that have nothing to do with the server's users, which can be
 /// made slow to read.
 const OTHERS_TIMEOUT: Duration = Duration::from_millis(500);
+/// So many sockets of strangers on the server's port are looked at.
+const MOST_STRANGERS: usize = 1000;
 /// Time limit of the comparison before the first signal.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The name of the program, by which other monitors are recognised.
@@ -73,6 +75,13 @@ pub(crate) struct Search {
     /// Whether the restart command was run: what it started is looked at first, and if the server is
     /// among that, at nothing else.
     pub(crate) is_started: bool,
+}
+
+impl Search {
+    /// Whether that user's processes can be the server.
+    fn is_of_user(&self, uid: u32) -> bool {
+        self.recorded_user == Some(uid) || self.users.contains(&uid)
+    }
 }
 
 /// What a search reports as it goes.
@@ -189,25 +198,17 @@ pub(crate) fn running() -> BTreeMap<u32, Vec<i32>> {
     servers
 }
 
-/// Which process of the socket's user has it open, within the time limit for others.
-pub(crate) async fn holder(socket: &Listener) -> Option<Process> {
-    let looking = bounded::ask(OTHERS_TIMEOUT, || {
+/// Which process has this socket open, within the time limit for others; the socket's `uid` is asked first.
+pub(crate) async fn holder(inode: u64, uid: u32) -> Option<Process> {
+    let looking = bounded::ask(2 * OTHERS_TIMEOUT, || {
         let search = Search::default();
         let mut tell = |_: &SearchMessage| ();
-        let looker = Looker::new(&search, &[], false, &mut tell);
+        let mut looker = Looker::new(&search, &[], false, &mut tell);
         let sweep = Sweep::new(looker.proc, LONGEST_CMDLINE).ok()?;
-        let pids = looker.proc.pids().ok()?.into_iter();
-        let mut pids = pids.filter(|pid| sweep.owner(*pid).is_ok_and(|uid| uid == socket.uid));
-        let holds = |pid: &i32| {
-            let sockets = looker.proc.sockets(*pid);
-            sockets.is_ok_and(|inodes| inodes.contains(&socket.inode))
-        };
-        let pid = pids.find(holds)?;
-        let cmdline = looker
-            .proc
-            .cmdline(pid, LONGEST_CMDLINE)
-            .unwrap_or_default();
-        looker.process(pid, &cmdline).ok().flatten()
+        let mut pids = looker.proc.pids().ok()?;
+        pids.sort_by_key(|pid| sweep.owner(*pid).ok() != Some(uid));
+        let end = Instant::now() + OTHERS_TIMEOUT;
+        looker.holder_of(&[(inode, uid)], &pids, end)
     });
     looking.await.ok().flatten().flatten()
 }
@@ -270,10 +271,13 @@ struct Looker<'a> {
     /// Whether each process is reported before it is read.
     is_careful: bool,
     tell: &'a mut dyn FnMut(&SearchMessage),
-    /// What listens in our network namespace.
-    all: Vec<Listener>,
+    /// What listens on the server's port.
+    on_port: Vec<Listener>,
     /// What of it takes connections to the server's address.
     taking: Option<Vec<Listener>>,
+    /// What listens on any port and was made by users whose processes can be the server; none if that could not be
+    /// listed in time.
+    of_users: Option<Vec<Listener>>,
     /// See `OTHERS_TIMEOUT`.
     others_timeout: Duration,
     count: usize,
@@ -292,18 +296,18 @@ impl<'a> Looker<'a> {
             skipped,
             is_careful,
             tell,
-            all: Vec::new(),
+            on_port: Vec::new(),
             taking: None,
+            of_users: None,
             others_timeout: OTHERS_TIMEOUT,
             count: 0,
         }
     }
 
     fn look(mut self) {
-        let all = sock_diag::listeners().or_else(|_| net::listeners(self.proc));
-        self.taking = all.as_deref().ok().map(|all| self.taking(all));
-        self.all = all.unwrap_or_default();
+        self.look_at_port();
         (self.tell)(&SearchMessage::Listeners(self.taking.clone()));
+        self.look_at_users();
         let pids = match self.proc.pids() {
             Ok(pids) => pids,
             Err(reason) => return (self.tell)(&SearchMessage::Failed(errno_text(&reason))),
@@ -376,12 +380,45 @@ impl<'a> Looker<'a> {
         }
     }
 
-    fn taking(&self, all: &[Listener]) -> Vec<Listener> {
+    /// Lists what listens on the server's port: all that can be the server's, and of strangers' sockets as many as
+    /// are needed to see that the address is taken.
+    fn look_at_port(&mut self) {
         let search = self.search;
-        let is_taking = |one: &&Listener| {
-            one.address.port() == search.port && takes(one.address.ip(), &search.addresses)
+        let can_take = |one: &Listener| can_take(one, &search.addresses);
+        let mut strangers = 0;
+        let found = net::listeners(self.proc, Some(search.port), |one| {
+            let is_strangers = !search.is_of_user(one.uid);
+            strangers += usize::from(is_strangers && can_take(one));
+            !is_strangers || can_take(one) && strangers <= MOST_STRANGERS
+        });
+        let Ok((mut on_port, is_whole)) = found else {
+            return;
         };
-        all.iter().filter(is_taking).cloned().collect()
+        if !is_whole {
+            let addresses = search.addresses.iter();
+            let at = addresses.map(|ip| SocketAddr::new(*ip, search.port));
+            let others = at.filter_map(|at| sock_diag::listener_at(at).ok().flatten());
+            on_port.extend(others);
+            on_port.sort_by_key(|one| one.inode);
+            on_port.dedup();
+        }
+        self.taking = Some(
+            on_port
+                .iter()
+                .filter(|one| can_take(one))
+                .cloned()
+                .collect(),
+        );
+        self.on_port = on_port;
+    }
+
+    /// Lists what those who can be the server listen on elsewhere.
+    fn look_at_users(&mut self) {
+        let users = self.users();
+        let is_wanted =
+            |one: &Listener| users.contains(&one.uid) || self.search.is_of_user(one.uid);
+        let found = net::listeners(self.proc, None, is_wanted).ok();
+        self.of_users = found.and_then(|(found, is_whole)| is_whole.then_some(found));
     }
 
     /// Users whose processes can be the server and are looked at without a time limit of their own: those
@@ -532,13 +569,27 @@ impl<'a> Looker<'a> {
     /// # Errors
     /// It may be there, and cannot be read.
     fn process(&self, pid: i32, cmdline: &[u8]) -> io::Result<Option<Process>> {
+        let found = self.any_process(pid, cmdline)?;
+        Ok(found
+            .filter(|(_, is_hidden)| !is_hidden)
+            .map(|(process, _)| process))
+    }
+
+    /// The process behind a PID, unless it is a zombie, and whether it can be no server: it has root's rights from a
+    /// setuid program, or lives in another PID namespace.
+    ///
+    /// # Errors
+    /// As `process`.
+    fn any_process(&self, pid: i32, cmdline: &[u8]) -> io::Result<Option<(Process, bool)>> {
         let reading = twice(|| Ok((self.proc.stat(pid)?, self.proc.ids(pid)?)));
         let (stat, ids) = match reading {
             Err(reason) if is_not_there(&reason) => return Ok(None),
             reading => reading?,
         };
-        let is_hidden = is_dead(&stat) || ids.is_in_other_namespace || ids.is_setuid;
-        Ok((!is_hidden).then(|| Process {
+        if is_dead(&stat) {
+            return Ok(None);
+        }
+        let process = Process {
             pid,
             parent: stat.ppid,
             start_time: stat.starttime,
@@ -547,7 +598,8 @@ impl<'a> Looker<'a> {
             argv: hash(cmdline),
             is_manager: argv::is_manager(arguments(cmdline)),
             command: shown(cmdline),
-        }))
+        };
+        Ok(Some((process, ids.is_in_other_namespace || ids.is_setuid)))
     }
 
     /// What is known of a process whose state cannot be read: its user is the owner of its directory.
@@ -563,10 +615,17 @@ impl<'a> Looker<'a> {
         })
     }
 
+    /// On which sockets it listens; none where that is not known, unless one is of the server's port.
     fn listens(&self, pid: i32) -> Option<Vec<Listener>> {
         let inodes: HashSet<u64> = self.proc.sockets(pid).ok()?.into_iter().collect();
-        let held = self.all.iter().filter(|one| inodes.contains(&one.inode));
-        Some(held.cloned().collect())
+        let of_users = self.of_users.iter().flatten();
+        let elsewhere = of_users.filter(|one| one.address.port() != self.search.port);
+        let all = self.on_port.iter().chain(elsewhere);
+        let held: Vec<Listener> = all
+            .filter(|one| inodes.contains(&one.inode))
+            .cloned()
+            .collect();
+        (self.of_users.is_some() || !held.is_empty()).then_some(held)
     }
 
     /// No process examined so far holds the socket: looks through the rest, the socket's users first.
@@ -579,30 +638,49 @@ impl<'a> Looker<'a> {
             }
             let pid = one.process.pid;
             (self.tell)(&SearchMessage::Reading(pid));
-            if let Some(sockets) = self.listens(pid) {
-                let is_it = sockets.iter().any(|held| taking.contains(held));
-                (self.tell)(&SearchMessage::Sockets(pid, sockets));
-                if is_it {
-                    return;
+            // Where else it listens was listed for the server's users only.
+            let inodes = self.proc.sockets(pid).unwrap_or_default();
+            let held = taking.iter().filter(|one| inodes.contains(&one.inode));
+            let held: Vec<Listener> = held.cloned().collect();
+            if !held.is_empty() {
+                return (self.tell)(&SearchMessage::Sockets(pid, held));
+            }
+        }
+        let sockets: Vec<(u64, u32)> = taking.iter().map(|one| (one.inode, one.uid)).collect();
+        let pids: Vec<i32> = first.iter().chain(others).copied().collect();
+        if let Some(process) = self.holder_of(&sockets, &pids, end) {
+            (self.tell)(&SearchMessage::Holder(process));
+        }
+    }
+
+    /// Which of these processes has one of these sockets, by inode and user: the lowest descriptors of each are looked
+    /// at first.
+    fn holder_of(&mut self, sockets: &[(u64, u32)], pids: &[i32], end: Instant) -> Option<Process> {
+        let inodes: Vec<u64> = sockets.iter().map(|(inode, _)| *inode).collect();
+        for most in [MOST_DESCRIPTORS, usize::MAX] {
+            for pid in pids {
+                if Instant::now() > end {
+                    return None;
+                }
+                self.report_reading(*pid);
+                let held = self.proc.one_held(*pid, &inodes, most, end).ok().flatten();
+                let mut sockets = sockets.iter();
+                let held = held.and_then(|held| sockets.find(|(inode, _)| *inode == held));
+                if let Some(process) = held.and_then(|(_, uid)| self.holding(*pid, *uid)) {
+                    return Some(process);
                 }
             }
         }
-        for pid in first.iter().chain(others) {
-            if Instant::now() > end {
-                return;
-            }
-            self.report_reading(*pid);
-            let Ok(inodes) = self.proc.sockets(*pid) else {
-                continue;
-            };
-            if taking.iter().any(|one| inodes.contains(&one.inode)) {
-                let cmdline = self.proc.cmdline(*pid, LONGEST_CMDLINE);
-                if let Ok(Some(process)) = self.process(*pid, &cmdline.unwrap_or_default()) {
-                    (self.tell)(&SearchMessage::Holder(process));
-                    return;
-                }
-            }
-        }
+        None
+    }
+
+    /// What is said of a process that has a socket of this user: whoever started a setuid program is that user.
+    fn holding(&self, pid: i32, uid: u32) -> Option<Process> {
+        let cmdline = self.proc.cmdline(pid, LONGEST_CMDLINE);
+        let found = self.any_process(pid, &cmdline.unwrap_or_default());
+        let (process, is_hidden) = found.ok().flatten()?;
+        let uid = if is_hidden { uid } else { process.uid };
+        Some(Process { uid, ..process })
     }
 }
 

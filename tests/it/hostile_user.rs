@@ -483,6 +483,141 @@ fn hazard_26_the_port_is_bound_by_a_stranger_that_does_not_listen() {
     });
 }
 
+/// After a start that failed, the ERROR says who keeps the server from its port, and how.
+fn keeps_the_port(settings: &str, parts: &[&str]) {
+    on_own_machine(MYVNC, |machine| {
+        let keeper = machine.stranger(NOBODY, &["keeper"], settings);
+        let ran = machine.run(machine.monitor().args(["--start-timeout", "2"]));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        ran.assert_unharmed(&keeper);
+        machine.assert_other_unharmed(&ran);
+        assert!(ran.log.contains("Starting server"), "{ran:?}");
+        let who = format!("PID {} (keeper) of user nobody ", keeper.pid);
+        let says = |line: &&str| {
+            line.contains("The server's port is taken: ")
+                && parts
+                    .iter()
+                    .all(|part| line.contains(&part.replace("WHO ", &who)))
+        };
+        assert_eq!(ran.errors().into_iter().filter(says).count(), 1, "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_26_the_port_is_kept_by_a_connection_from_it() {
+    keeps_the_port(
+        &format!("connect = 127.0.0.1:{PORT}"),
+        &[
+            "WHO has a connection from 127.0.0.1:9143 to 127.0.0.1:",
+            "end that process",
+        ],
+    );
+}
+
+#[test]
+fn hazard_26_the_port_is_kept_by_a_connection_that_has_ended() {
+    keeps_the_port(
+        &format!("ended = 127.0.0.1:{PORT}"),
+        &[
+            "a connection from 127.0.0.1:9143 to 127.0.0.1:",
+            " has ended",
+            "the next run tries again",
+        ],
+    );
+}
+
+#[test]
+fn hazard_26_the_port_is_kept_by_who_listens_at_another_address() {
+    on_own_machine(MYVNC, |machine| {
+        machine.ours.configure(&format!("listen = 0.0.0.0:{PORT}"));
+        let settings = format!("listen = 127.0.0.2:{PORT}");
+        let keeper = machine.stranger(NOBODY, &["keeper"], &settings);
+        let ran = machine.run(machine.monitor().args(["--start-timeout", "2"]));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        ran.assert_unharmed(&keeper);
+        let who = format!(
+            "The server's port is taken: PID {} (keeper) of user nobody listens on 127.0.0.2:9143, so the server cannot \
+             use it; end that process",
+            keeper.pid
+        );
+        assert!(ran.errors().concat().contains(&who), "{ran:?}");
+    });
+}
+
+#[test]
+fn a_start_that_failed_for_another_reason_accuses_nobody() {
+    on_own_machine(MYVNC, |machine| {
+        // It is at the port, and keeps nobody from it.
+        let settings = format!("listen = 127.0.0.2:{PORT}");
+        let beside = machine.stranger(NOBODY, &["beside"], &settings);
+        let mut monitor = machine.monitor();
+        monitor.args(["--listen", &format!("127.0.0.1:{PORT}")]);
+        let ran = machine.run(monitor.args(["--restart-cmd", "exit 3"]));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        ran.assert_unharmed(&beside);
+        assert!(!ran.log.contains("port is taken"), "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_27_a_dead_server_of_ipv4_beside_a_stranger_on_ipv6_alone() {
+    on_own_machine(MYVNC, |machine| {
+        machine.ours.configure(&format!("listen = 0.0.0.0:{PORT}"));
+        machine.let_a_known_server_die();
+        for address in ["[::1]", "[::]"] {
+            let settings = format!("only-v6 = yes\nlisten = {address}:{PORT}");
+            let beside = machine.stranger(NOBODY, &["nc", "-l", "9143"], &settings);
+            let ran = machine.run(&mut machine.monitor());
+            machine.assert_healed(&ran);
+            ran.assert_unharmed(&beside);
+            machine.ours.kill();
+        }
+    });
+}
+
+/// The ERROR names the process that holds the port.
+fn is_named(take: impl FnOnce(&Machine) -> Process) {
+    on_own_machine(MYVNC, |machine| {
+        machine.let_a_known_server_die();
+        let taker = take(machine);
+        let ran = machine.run(&mut machine.monitor());
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        ran.assert_unharmed(&taker);
+        let who = format!("The server's port is taken: PID {} (", taker.pid);
+        assert!(ran.errors().concat().contains(&who), "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_28_who_holds_the_port_with_roots_rights_from_a_setuid_program_is_named() {
+    is_named(|machine| machine.setuid_look_alike(NOBODY, &format!("listen = 127.0.0.1:{PORT}")));
+}
+
+#[test]
+fn hazard_28_who_holds_the_port_among_many_descriptors_is_named() {
+    is_named(|machine| {
+        let settings = format!("descriptors = 10000\nlisten = 127.0.0.1:{PORT}");
+        machine.stranger(NOBODY, &["nc", "-l", "9143"], &settings)
+    });
+}
+
+#[test]
+fn hazard_28_who_holds_the_port_in_another_pid_namespace_is_named() {
+    is_named(|machine| {
+        let settings = format!("namespace = {NOBODY}\nlisten = 127.0.0.1:{PORT}");
+        machine.stranger(0, &["nc", "-l", "9143"], &settings)
+    });
+}
+
+#[test]
+fn hazard_31_a_hundred_thousand_listening_sockets_of_a_stranger() {
+    beside(|machine| {
+        (0..5)
+            .map(|_| machine.stranger(NOBODY, &["nc"], "sockets = 19900"))
+            .collect()
+    });
+}
+
 /// Whether `TCPF_BOUND_INACTIVE` is there (sock_diag(7); Linux 6.8).
 fn knows_bound_sockets() -> bool {
     let names = nix::sys::utsname::uname().unwrap();

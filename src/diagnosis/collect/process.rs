@@ -161,7 +161,7 @@ fn tcp(targets: &HashMap<i32, FDTarget>, sockets: &Sockets) -> Tcp {
     for row in inodes.iter().filter_map(|inode| sockets.by_inode(*inode)) {
         *states.entry(named(&row.state)).or_default() += 1;
         if row.state == TcpState::Listen {
-            listens.push((unmapped(row.local_address), row.rx_queue));
+            listens.push((unmapped(row.local), row.rx_queue));
         }
     }
     listens.sort_unstable();
@@ -221,7 +221,7 @@ mod tests {
     fn read_from(captured: &Captured, pid: i32) -> Option<(Inspected, Vec<PathBuf>)> {
         let proc = captured.proc();
         let mut holders = FdOwners::until(proc, Instant::now() + Duration::from_secs(60));
-        read(proc, &found(pid), &Sockets::read(proc), &mut holders)
+        read(proc, &found(pid), &Sockets::read(proc, 0), &mut holders)
     }
 
     #[test]

@@ -145,8 +145,9 @@ fn holder_in(reports: &[SearchMessage]) -> Option<i32> {
 fn listening() -> (TcpListener, Listener, Search) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let all = sock_diag::listeners().or_else(|_| net::listeners(Proc::here()));
-    let mut all = all.unwrap().into_iter();
+    let port = address.port();
+    let found = net::listeners(Proc::here(), Some(port), |_| true).unwrap();
+    let mut all = found.0.into_iter();
     let listener = all.find(|one| one.address == address).unwrap();
     let search = Search {
         addresses: vec![address.ip()],
@@ -162,6 +163,7 @@ fn made_up(uid: u32, inode: u64) -> Listener {
         uid,
         inode,
         cookie: None,
+        is_v6_only: false,
     }
 }
 
@@ -260,7 +262,7 @@ fn a_configuration_is_compared_where_the_process_is_near() {
     let cmdline: String = argv.map(|one| format!("{one}\0")).concat();
     let seen = |is_near| {
         let look = |mut looker: Looker| {
-            looker.all = vec![made_up(0, 42), made_up(0, 43)];
+            looker.of_users = Some(vec![made_up(0, 42), made_up(0, 43)]);
             looker
                 .candidate(SERVER, cmdline.as_bytes(), is_near)
                 .unwrap()
@@ -444,7 +446,6 @@ fn the_sockets_of_a_candidate_that_was_not_near_are_found_later() {
         .holding(OTHER, listener.inode);
     let find = |machine: &Captured| {
         let look = |mut looker: Looker| {
-            looker.all = vec![listener.clone(), made_up(0, NO_INODE)];
             looker.taking = Some(vec![listener.clone()]);
             let candidate = looker.candidate(SERVER, b"python3\0x\0", false).unwrap();
             looker.find_holder(&[candidate], &[OTHER], &[]);
@@ -458,7 +459,7 @@ fn the_sockets_of_a_candidate_that_was_not_near_are_found_later() {
         })
     };
     let reports = find(&machine);
-    assert_eq!(sockets(&reports), Some((SERVER, vec![])));
+    assert_eq!(sockets(&reports), None);
     assert_eq!(holder_in(&reports), Some(OTHER));
     let machine = machine.holding(SERVER, listener.inode);
     let reports = find(&machine);
@@ -795,16 +796,13 @@ async fn a_search_finds_the_server_and_what_it_listens_on() {
     assert!(found.is_beside);
     // A process that another test has just created can have it open for a moment.
     let end = Instant::now() + Duration::from_secs(5);
-    let mut holding = holder(&listener).await;
+    let held_by = || holder(listener.inode, listener.uid);
+    let mut holding = held_by().await;
     while holding.as_ref().is_some_and(|one| one.pid != pid) && Instant::now() < end {
-        holding = holder(&listener).await;
+        holding = held_by().await;
     }
     assert_eq!(holding, process(pid));
-    let of_another = Listener {
-        uid: listener.uid + 1,
-        ..listener
-    };
-    assert_eq!(holder(&of_another).await, None);
+    assert_eq!(holder(NO_INODE, listener.uid).await, None);
     server.end();
 }
 
@@ -847,4 +845,30 @@ async fn hazard_4_a_process_that_became_something_else_has_changed() {
     assert_eq!(changed(std::slice::from_ref(&absent), false).await, [FIRST]);
     assert_eq!(changed(&[absent], true).await, none);
     server.end();
+}
+
+#[test]
+fn hazard_31_where_not_all_sockets_can_be_listed_only_those_of_the_port_are_known() {
+    let (_socket, listener, search) = listening();
+    let elsewhere = made_up(listener.uid, 42);
+    let listens = |holding: u64, of_users: Option<Vec<Listener>>| {
+        let machine = Captured::new()
+            .with(SERVER, 1, SERVER_ARGV)
+            .holding(SERVER, holding);
+        let look = |mut looker: Looker| {
+            looker.look_at_port();
+            looker.of_users = of_users;
+            looker.listens(SERVER)
+        };
+        machine.by(&search, &[], false, look).0
+    };
+    let all = vec![elsewhere.clone(), listener.clone()];
+    assert_eq!(listens(42, Some(all.clone())), Some(vec![elsewhere]));
+    assert_eq!(listens(43, Some(all.clone())), Some(vec![]));
+    assert_eq!(
+        listens(listener.inode, Some(all)),
+        Some(vec![listener.clone()])
+    );
+    assert_eq!(listens(listener.inode, None), Some(vec![listener]));
+    assert_eq!(listens(42, None), None);
 }

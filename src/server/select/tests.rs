@@ -19,6 +19,7 @@ fn on(address: [u8; 4], port: u16, inode: u64) -> Listener {
         uid: SERVER,
         inode,
         cookie: Some(inode),
+        is_v6_only: false,
     }
 }
 
