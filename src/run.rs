@@ -223,6 +223,8 @@ struct Run<'a> {
     owner: Option<u32>,
     /// UID of the old server's listening socket.
     stopped_socket_uid: Option<u32>,
+    /// Who answers in the server's place, in words.
+    taker: Option<String>,
     /// Other instances, which are left alone.
     spared: Vec<Process>,
     prepared: Option<Prepared>,
@@ -285,6 +287,7 @@ impl<'a> Run<'a> {
             handles: Vec::new(),
             owner: None,
             stopped_socket_uid: None,
+            taker: None,
             spared: Vec::new(),
             prepared: None,
             runs_as: None,

@@ -471,9 +471,8 @@ impl Run<'_> {
         self.journal.error(&text);
     }
 
-    /// Says whose the port is by now, and how to accept that user.
-    pub(super) fn taken(&self, place: &str, uid: u32, holder: Option<&Process>) -> String {
-        let user = name_of(uid);
+    /// Whose the port is by now, in words.
+    pub(super) fn who_holds(&self, place: &str, uid: u32, holder: Option<&Process>) -> String {
         let who = holder.map_or_else(|| "a process that cannot be seen".to_owned(), describe);
         let known = self.state.known();
         let recorded = known.and_then(|known| known.socket_uid);
@@ -483,6 +482,12 @@ impl Run<'_> {
             }
             _ => String::new(),
         };
+        format!("{who} of user {} holds {place}{whose}", name_of(uid))
+    }
+
+    /// Says whose the port is by now, and how to accept that user.
+    pub(super) fn taken(&self, place: &str, uid: u32, holder: Option<&Process>) -> String {
+        let (user, who) = (name_of(uid), self.who_holds(place, uid, holder));
         let files = self.files.clone().unwrap_or_default();
         let holders = self.holders(&self.address(&files), &files);
         let can_hold = holders.is_none_or(|holders| holders.contains(&uid));
@@ -496,7 +501,7 @@ impl Run<'_> {
                  otherwise end it"
             )
         };
-        format!("The server's port is taken: {who} of user {user} holds {place}{whose}; {remedy}")
+        format!("The server's port is taken: {who}; {remedy}")
     }
 
     /// Says that the server was not asked, and why.

@@ -228,9 +228,7 @@ impl Run<'_> {
         let place = unmapped(socket.address).to_string();
         let now = process.map_or(socket.uid, |process| process.uid);
         if !is_started_by_us() && !self.can_answer_for_it(now, &files) {
-            let text = self.taken(&place, socket.uid, process);
-            self.journal.error(&text);
-            return Event::TakenOver;
+            return self.taken_over(&place, socket.uid, process);
         }
         let recorded = known
             .socket_uid
@@ -241,9 +239,7 @@ impl Run<'_> {
                 .filter(|uid| is_started && *uid != socket.uid));
         match recorded {
             Some(recorded) if recorded != socket.uid && !is_proven => {
-                let text = self.taken(&place, socket.uid, process);
-                self.journal.error(&text);
-                return Event::TakenOver;
+                return self.taken_over(&place, socket.uid, process);
             }
             None if !is_proven => {
                 let is_match = process.is_some_and(|one| pids.contains(&one.pid));
@@ -301,6 +297,13 @@ impl Run<'_> {
             ));
         }
         Event::Recognised
+    }
+
+    fn taken_over(&mut self, place: &str, uid: u32, process: Option<&Process>) -> Event {
+        let text = self.taken(place, uid, process);
+        self.journal.error(&text);
+        self.taker = Some(self.who_holds(place, uid, process));
+        Event::TakenOver
     }
 
     /// Whether a process of that user can be the server behind who answered: where only a file that a user can change

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use super::Run;
+use super::{Run, ruling};
 use crate::health::Verdict;
 use crate::notice::Notice;
 use crate::policy::Note;
@@ -67,7 +67,7 @@ impl Run<'_> {
         let is_news =
             outcome == Outcome::Healthy && self.state.state.ledger.changes_with_answer(Time::now());
         if is_news && !self.take_turn().await {
-            self.write_last().await;
+            self.write_last(outcome).await;
             return;
         }
         self.note_unwatched().await;
@@ -76,6 +76,12 @@ impl Run<'_> {
             self.note_planned().await;
         }
         let now = Time::now();
+        if let Some(taker) = self.taker.take().filter(|_| self.restart.is_none()) {
+            let down = ruling::taken_over(self.began, taker);
+            let since = self.fell_at();
+            let note = self.state.state.ledger.fell(now, since, down);
+            self.note(note.into_iter().collect()).await;
+        }
         let ledger = &mut self.state.state.ledger;
         match outcome {
             Outcome::Healthy => {
@@ -149,7 +155,7 @@ impl Run<'_> {
         if !self.can_use_outbox {
             self.forget_what_repeats(self.restart.is_some() || outcome == Outcome::Unwedged);
         }
-        self.write_last().await;
+        self.write_last(outcome).await;
         // What follows is no restart: the next run need not wait for a notify command.
         if let Some(lock) = self.restart_lock.take() {
             lock.release().await;
@@ -200,10 +206,11 @@ impl Run<'_> {
         })
     }
 
-    async fn write_last(&mut self) {
-        let Some((is_up, status, took)) = self.answer() else {
+    async fn write_last(&mut self, outcome: Outcome) {
+        let Some((answers, status, took)) = self.answer() else {
             return;
         };
+        let is_up = answers && outcome != Outcome::TakenOver;
         let last = Last::new(is_up, status, took, self.last.before.as_ref(), self.began);
         if let Err(reason) = self.last.write(&last).await {
             self.state.give_up(reason);

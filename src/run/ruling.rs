@@ -141,11 +141,7 @@ fn down(began: Time, findings: &[Finding]) -> Down {
     let first = findings.first();
     let culprit = first.and_then(|one| one.culprit.clone());
     Down {
-        id: format!(
-            "{}-{}",
-            began.utc().format("%Y%m%dT%H%M%SZ"),
-            std::process::id()
-        ),
+        id: incident(began),
         cause: first
             .map_or(Kind::Unknown, |one| one.kind)
             .slug()
@@ -155,6 +151,22 @@ fn down(began: Time, findings: &[Finding]) -> Down {
         text: first.map(|one| one.text.clone()).unwrap_or_default(),
         ..Down::default()
     }
+}
+
+/// Another process answers in the server's place. `text`: which.
+pub(super) fn taken_over(began: Time, text: String) -> Down {
+    Down {
+        id: incident(began),
+        cause: Kind::PortTaken.slug().to_owned(),
+        text,
+        ..Down::default()
+    }
+}
+
+/// The ID of an outage that this run has found.
+fn incident(began: Time) -> String {
+    let began = began.utc().format("%Y%m%dT%H%M%SZ");
+    format!("{began}-{}", std::process::id())
 }
 
 fn found(finding: &Finding) -> Found {

@@ -463,6 +463,45 @@ squatters! {
 }
 
 #[test]
+fn hazard_28_a_server_whose_port_another_answers_on_is_down() {
+    on_own_machine(MYVNC, |machine| {
+        machine.let_a_known_server_die();
+        let settings = format!("listen = 127.0.0.1:{PORT}\nanswer = 200 OK");
+        let taker = machine.stranger(NOBODY, &["nc", "-l", "9143"], &settings);
+        let ran = machine.run(&mut machine.patient_monitor());
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        let state = machine.path("state").display().to_string();
+        let said = |verb: &str, flags: &[&str]| {
+            let mut command = Command::new(MONITOR);
+            command.args([verb, "--state-dir", &state]).args(flags);
+            let output = command.output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            (output.status.code(), text)
+        };
+        let who = format!(
+            "PID {} (nc -l 9143) of user nobody holds 127.0.0.1:9143",
+            taker.pid
+        );
+        let (code, status) = said("status", &["--json"]);
+        assert_eq!(code, Some(1), "{status}");
+        assert!(
+            status.contains("\"port_taken\"") && status.contains(&who),
+            "{status}"
+        );
+        assert_eq!(said("status", &["--nagios"]).0, Some(2));
+        assert!(
+            said("history", &[]).1.contains("port_taken"),
+            "{:?}",
+            said("history", &[])
+        );
+        drop(taker);
+        let healed = machine.run(&mut machine.monitor());
+        machine.assert_healed(&healed);
+        assert_eq!(said("status", &[]).0, Some(0), "{:?}", said("status", &[]));
+    });
+}
+
+#[test]
 fn hazard_26_the_port_is_bound_by_a_stranger_that_does_not_listen() {
     on_own_machine(MYVNC, |machine| {
         if !knows_bound_sockets() {
