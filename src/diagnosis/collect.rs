@@ -16,7 +16,7 @@ use super::snapshot::{Inspected, PortListener, Snapshot, Stage};
 use super::{disks, mentioned, oom, server_log};
 use crate::proc::fd_owners::FdOwners;
 use crate::proc::machine::Machine;
-use crate::proc::net::{self, Sockets, unmapped};
+use crate::proc::net::{self, Sockets, can_take, unmapped};
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::{self, TcpSocket};
 use crate::proc::{fd_owners, machine};
@@ -24,6 +24,8 @@ use crate::server::process::Process;
 
 /// Looking through other processes for who holds a pipe or a port ends after this time.
 const SEARCH: Duration = Duration::from_millis(250);
+/// So many sockets that listen on the port are looked at, those that the URL leads to first.
+const MOST_LISTENERS: usize = 10;
 /// From one reading of the CPU times to the next at least, where a thread runs.
 const SAMPLE: Duration = Duration::from_millis(100);
 
@@ -154,28 +156,34 @@ fn listeners(
     let listening =
         |row: &&TcpSocket| row.state == TcpState::Listen && row.local.port() == question.port;
     let rows = sockets.all().iter().filter(listening);
-    rows.map(|row| {
-        let holder = holders.of_socket(row.inode, &pids);
-        let on_port = |state, is_queued: bool| {
-            let is_it = |other: &&TcpSocket| {
-                other.state == state
-                    && other.local.port() == row.local.port()
-                    && (!is_queued || other.inode == 0)
+    let is_asked = |row: &TcpSocket| can_take(row.local.ip(), row.is_v6_only, &question.addresses);
+    let (mut rows, beside): (Vec<_>, Vec<_>) = rows.partition(|row| is_asked(row));
+    rows.extend(beside);
+    rows.truncate(MOST_LISTENERS);
+    rows.into_iter()
+        .map(|row| {
+            let holder = holders.of_socket(row.inode, &pids);
+            let on_port = |state, is_queued: bool| {
+                let is_it = |other: &&TcpSocket| {
+                    other.state == state
+                        && other.local.port() == row.local.port()
+                        && (!is_queued || other.inode == 0)
+                };
+                sockets.all().iter().filter(is_it).count()
             };
-            sockets.all().iter().filter(is_it).count()
-        };
-        PortListener {
-            address: row.local,
-            waiting: row.rx_queue,
-            backlog: sock_diag::backlog(row.local, row.inode),
-            // What is accepted has an inode.
-            clients: on_port(TcpState::Established, true),
-            closing: on_port(TcpState::CloseWait, false),
-            ours: holder.is_some_and(|holder| pids.contains(&holder)),
-            holder: holder.and_then(|pid| mentioned::of(proc, pid)),
-        }
-    })
-    .collect()
+            PortListener {
+                address: row.local,
+                is_v6_only: row.is_v6_only,
+                waiting: row.rx_queue,
+                backlog: sock_diag::backlog(row.local, row.inode),
+                // What is accepted has an inode.
+                clients: on_port(TcpState::Established, true),
+                closing: on_port(TcpState::CloseWait, false),
+                ours: holder.is_some_and(|holder| pids.contains(&holder)),
+                holder: holder.and_then(|pid| mentioned::of(proc, pid)),
+            }
+        })
+        .collect()
 }
 
 fn instances(

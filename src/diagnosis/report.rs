@@ -319,6 +319,7 @@ mod tests {
             processes: Vec::new(),
             listeners: vec![PortListener {
                 address: ([127, 0, 0, 1], 9143).into(),
+                is_v6_only: false,
                 waiting: 3,
                 backlog: Some(5),
                 clients: 1,

@@ -216,6 +216,8 @@ impl Wait {
 #[derive(Clone, Debug)]
 pub(crate) struct PortListener {
     pub(crate) address: SocketAddr,
+    /// Whether it takes no connections to IPv4 addresses.
+    pub(crate) is_v6_only: bool,
     /// Connections that wait to be accepted, and how many may.
     pub(crate) waiting: u32,
     pub(crate) backlog: Option<u32>,

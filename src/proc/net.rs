@@ -76,7 +76,7 @@ impl Sockets {
         }
         let mut listening = self.rows.iter().filter_map(TcpSocket::listener);
         let found = listening
-            .find(|one| one.address.port() == address.port() && can_take(one, &[address.ip()]));
+            .find(|one| one.address.port() == address.port() && one.takes(&[address.ip()]));
         found.map(|one| one.inode)
     }
 
@@ -214,12 +214,19 @@ fn port_in(row: &str) -> Option<u16> {
     u16::from_str_radix(port, 16).ok()
 }
 
-/// Whether that socket takes connections to one of these addresses, or keeps a server from being bound to one; to
-/// any, where they are not known.
-pub(crate) fn can_take(listener: &Listener, asked: &[IpAddr]) -> bool {
-    let is_reached = |asked: &IpAddr| !listener.is_v6_only || asked.to_canonical().is_ipv6();
+impl Listener {
+    /// Whether it takes connections to one of these addresses, or keeps a server from being bound to one; to any, where
+    /// they are not known.
+    pub(crate) fn takes(&self, asked: &[IpAddr]) -> bool {
+        can_take(self.address.ip(), self.is_v6_only, asked)
+    }
+}
+
+/// As [`takes`], of a socket that takes no connections to IPv4 addresses if it `is_v6_only`.
+pub(crate) fn can_take(bound: IpAddr, is_v6_only: bool, asked: &[IpAddr]) -> bool {
+    let is_reached = |asked: &IpAddr| !is_v6_only || asked.to_canonical().is_ipv6();
     let reached: Vec<IpAddr> = asked.iter().copied().filter(is_reached).collect();
-    asked.is_empty() || !reached.is_empty() && takes(listener.address.ip(), &reached)
+    asked.is_empty() || !reached.is_empty() && takes(bound, &reached)
 }
 
 /// Whether a socket that is bound to this address takes connections to one of those; to any, where they are not
@@ -345,18 +352,11 @@ mod tests {
     #[test]
     fn hazard_27_a_socket_of_the_other_kind_keeps_no_server_from_its_address() {
         let can = |bound: &str, is_v6_only, asked: &str| {
-            let listener = Listener {
-                address: SocketAddr::new(bound.parse().unwrap(), 9143),
-                uid: 0,
-                inode: 1,
-                cookie: None,
-                is_v6_only,
-            };
             let asked: Vec<IpAddr> = asked
                 .split_whitespace()
                 .map(|ip| ip.parse().unwrap())
                 .collect();
-            can_take(&listener, &asked)
+            can_take(bound.parse().unwrap(), is_v6_only, &asked)
         };
         for (bound, is_v6_only, asked, expected) in [
             ("127.0.0.1", false, "127.0.0.1", true),

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Uid;
 use procfs::net::TcpState;
 
 use super::Run;
 use super::wording::describe;
-use crate::proc::net::{self, takes, unmapped};
+use crate::proc::net::{self, can_take, unmapped};
 use crate::proc::sock_diag::{self, TcpSocket};
 use crate::server::search;
 use crate::sys::account::name_of;
@@ -46,10 +47,10 @@ impl Run<'_> {
         let (mut worst, mut is_its_own): (Option<(Hold, TcpSocket)>, bool) = (None, false);
         let end = Instant::now() + LIST_TIMEOUT;
         let listed = sock_diag::sockets(Some(port), |socket| {
-            let is_of_server = self.is_of_server(socket.uid);
+            let is_of_server = self.may_be_servers(socket.uid);
             let hold = Hold::of(&socket, is_of_server);
             is_its_own |= is_of_server && hold <= Hold::Bound;
-            let is_in_the_way = takes(socket.local.ip(), &[refused.ip()]);
+            let is_in_the_way = can_take(socket.local.ip(), socket.is_v6_only, &[refused.ip()]);
             if is_in_the_way && worst.as_ref().is_none_or(|(worst, _)| hold < *worst) {
                 worst = Some((hold, socket));
             }
@@ -83,6 +84,20 @@ impl Run<'_> {
             ),
         };
         self.journal.error(&text);
+    }
+
+    /// Whether a socket of that user may be that of the server that was started: of its own user, where that is known.
+    fn may_be_servers(&self, uid: u32) -> bool {
+        let recorded = self.state.known().and_then(|known| known.socket_uid);
+        let run_as = self.settings.run_as.as_ref();
+        let run_as = run_as.map(|account| account.uid.as_raw());
+        let user = self.settings.user.map(Uid::as_raw);
+        let known = [recorded, self.stopped_socket_uid, run_as, user];
+        let mut known = known.into_iter().flatten().peekable();
+        match known.peek() {
+            Some(_) => known.any(|known| known == uid),
+            None => self.is_of_server(uid),
+        }
     }
 
     /// Whether that user's sockets can be the server's.

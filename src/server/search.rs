@@ -18,7 +18,7 @@ use super::argv;
 use super::config_dir::{self, Configured};
 use super::process::{Process, hash};
 use super::select::{Candidate, Facts};
-use crate::proc::net::{self, can_take};
+use crate::proc::net;
 use crate::proc::process::{MOST_DESCRIPTORS, Proc, Sweep, is_dead, joined, means_gone};
 use crate::proc::sock_diag::{self, Listener};
 use crate::sys::bounded::{self, Ended};
@@ -36,7 +36,7 @@ const STRIDE: usize = 128;
 /// made slow to read.
 const OTHERS_TIMEOUT: Duration = Duration::from_millis(500);
 /// So many sockets of strangers on the server's port are looked at.
-const MOST_STRANGERS: usize = 1000;
+const MOST_STRANGERS: usize = 100;
 /// Time limit of the comparison before the first signal.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The name of the program, by which other monitors are recognised.
@@ -384,7 +384,7 @@ impl<'a> Looker<'a> {
     /// are needed to see that the address is taken.
     fn look_at_port(&mut self) {
         let search = self.search;
-        let can_take = |one: &Listener| can_take(one, &search.addresses);
+        let can_take = |one: &Listener| one.takes(&search.addresses);
         let mut strangers = 0;
         let found = net::listeners(self.proc, Some(search.port), |one| {
             let is_strangers = !search.is_of_user(one.uid);

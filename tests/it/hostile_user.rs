@@ -584,6 +584,25 @@ fn hazard_26_the_port_is_kept_by_who_listens_at_another_address() {
 }
 
 #[test]
+fn a_process_of_roots_that_keeps_the_port_of_a_users_server_is_named() {
+    on_own_machine(MYVNC, |machine| {
+        machine.ours.configure(&format!("listen = 0.0.0.0:{PORT}"));
+        machine.let_a_known_server_die();
+        let settings = format!("only-v6 = yes\nlisten = [::]:{PORT}\nbind = 127.0.0.2:{PORT}");
+        let keeper = machine.stranger(0, &["keeper"], &settings);
+        let ran = machine.run(machine.monitor().args(["--start-timeout", "2"]));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        ran.assert_unharmed(&keeper);
+        let who = format!(
+            "The server's port is taken: PID {} (keeper) of user root is bound to 127.0.0.2:9143 without listening, so \
+             the server cannot use it; end that process",
+            keeper.pid
+        );
+        assert!(ran.errors().concat().contains(&who), "{ran:?}");
+    });
+}
+
+#[test]
 fn a_start_that_failed_for_another_reason_accuses_nobody() {
     on_own_machine(MYVNC, |machine| {
         // It is at the port, and keeps nobody from it.

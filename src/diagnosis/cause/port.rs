@@ -1,7 +1,6 @@
 //! Causes that lie with the port: a proxy, another process on it, a server that is gone or listens
 //! elsewhere, clients that wait there.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::catalog::{Behind, Cause};
@@ -9,7 +8,7 @@ use super::process::server;
 use crate::diagnosis::oom::Victim;
 use crate::diagnosis::question::Seen;
 use crate::diagnosis::snapshot::{PortListener, Snapshot};
-use crate::proc::net::{takes, unmapped};
+use crate::proc::net::{can_take, unmapped};
 
 /// If no healthy check is known, an OOM kill older than this is not taken for the server's.
 const RECENT: Duration = Duration::from_secs(600);
@@ -52,9 +51,10 @@ pub(super) fn misplaced(snapshot: &Snapshot) -> Vec<Cause> {
     if snapshot.elsewhere || snapshot.seen != Seen::Silent {
         return Vec::new();
     }
-    let asks = |address: SocketAddr| takes(address.ip(), &snapshot.addresses);
+    let is_asked =
+        |one: &&PortListener| can_take(one.address.ip(), one.is_v6_only, &snapshot.addresses);
     let listeners = snapshot.listeners.iter();
-    let (there, beside): (Vec<_>, Vec<_>) = listeners.partition(|one| asks(one.address));
+    let (there, beside): (Vec<_>, Vec<_>) = listeners.partition(is_asked);
     if there.iter().any(|listener| listener.ours) {
         return Vec::new();
     }

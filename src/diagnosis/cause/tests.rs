@@ -105,6 +105,7 @@ fn hung(process: Inspected) -> Snapshot {
 fn listener(holder: &str, waiting: u32, ours: bool) -> PortListener {
     PortListener {
         address: address(9143),
+        is_v6_only: false,
         waiting,
         backlog: Some(5),
         clients: 2,
@@ -584,6 +585,22 @@ fn a_proxys_answer_says_whether_the_server_is_up() {
         remote[1],
         "a proxy answers with status 502 in the server's place"
     );
+}
+
+#[test]
+fn hazard_27_a_listener_of_ipv6_alone_is_no_cause_for_a_url_of_ipv4() {
+    let beside = |is_v6_only| Snapshot {
+        addresses: vec![[127, 0, 0, 1].into()],
+        listeners: vec![PortListener {
+            address: ([0_u16; 8], 9143).into(),
+            is_v6_only,
+            ..listener("nc", 0, false)
+        }],
+        ..gone()
+    };
+    let taken = "[::]:9143 is held by another process";
+    assert!(causes(&beside(false)).concat().contains(taken));
+    assert!(!causes(&beside(true)).concat().contains(taken));
 }
 
 #[test]
