@@ -409,9 +409,10 @@ pub(crate) fn decide(
         (P::Checking { .. }, E::Answers) if policy.purpose == Purpose::Collect => {
             (P::Searching, Action::Search)
         }
-        (P::Checking { .. } | P::Rechecking | P::Growing | P::AskingLonger(_), E::Answers) => {
-            (P::Recognising, Action::Recognise)
-        }
+        (
+            P::Checking { .. } | P::Rechecking | P::Growing | P::AskingLonger(_) | P::Reasking,
+            E::Answers,
+        ) => (P::Recognising, Action::Recognise),
         (P::Recognising, E::Recognised) => finish(Outcome::Healthy),
         (P::Recognising, E::TakenOver) => finish(Outcome::TakenOver),
         (P::Checking { failed }, E::Silent) if failed < policy.retries => {
@@ -441,6 +442,7 @@ pub(crate) fn decide(
         (P::Searching | P::SearchingAgain, E::Searched(situation)) => diagnose(situation.plan()),
         (P::AskingItself(_), E::OnlyItselfAnswers) => diagnose(Plan::Leave(Outcome::ProxyFails)),
         (P::AskingItself(_), E::AnswersAmongOthers) => finish(Outcome::Healthy),
+        (P::AskingItself(_), E::TakenOver) => finish(Outcome::TakenOver),
         (P::AskingItself(situation), event @ (E::Silent | E::NotAsked)) => diagnose(
             Situation {
                 was_asked: event == E::Silent,
@@ -465,7 +467,6 @@ pub(crate) fn decide(
         (P::Preparing(_), E::Prepared) => (P::Starting, Action::Start),
         (P::Dumping, E::NotDumped) => (P::Comparing, Action::Compare),
         (P::Dumping, E::Dumped) => (P::Reasking, Action::Check),
-        (P::Reasking, E::Answers) => finish(Outcome::Healthy),
         (P::Reasking, E::Silent) => (P::Comparing, Action::Compare),
         (P::Comparing, E::Same) => (P::Terminating, Action::Terminate),
         (P::Comparing, E::NoneLeft) => (P::Starting, Action::Start),
@@ -816,7 +817,7 @@ mod tests {
             (P::Comparing, E::NoneLeft, (P::Starting, A::Start)),
             (P::Comparing, E::Unable, finish(O::Untouched)),
             (P::Dumping, E::Dumped, (P::Reasking, A::Check)),
-            (P::Reasking, E::Answers, finish(O::Healthy)),
+            (P::Reasking, E::Answers, (P::Recognising, A::Recognise)),
             (P::Reasking, E::Silent, (P::Comparing, A::Compare)),
             (P::Terminating, E::AllEnded, (P::Starting, A::Start)),
             (P::Terminating, E::Expired, (P::Killing, A::Kill)),

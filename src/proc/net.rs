@@ -100,10 +100,12 @@ fn asked_for(port: u16, end: Instant) -> io::Result<Vec<TcpSocket>> {
     let mut rows = Vec::new();
     let mut take = |socket| {
         rows.push(socket);
-        rows.len() < MOST_SOCKETS && Instant::now() < end
+        rows.len() < MOST_SOCKETS
     };
-    sock_diag::sockets(Some(port), &mut take)?;
-    sock_diag::sockets(None, |socket| socket.local.port() == port || take(socket))?;
+    sock_diag::sockets(Some(port), end, &mut take)?;
+    sock_diag::sockets(None, end, |socket| {
+        socket.local.port() == port || take(socket)
+    })?;
     Ok(rows)
 }
 
@@ -183,12 +185,12 @@ pub(crate) fn listeners(
 /// listens.
 pub(crate) fn is_listened_to(port: u16, inode: Option<u64>) -> bool {
     let is_it = |one: &Listener| inode.is_none_or(|inode| one.inode == inode);
+    let end = Instant::now() + LISTENERS_TIMEOUT;
     let in_proc = |_: io::Error| {
-        let end = Instant::now() + LISTENERS_TIMEOUT;
         let (found, is_whole) = listed_in_proc(Proc::here(), Some(port), end, is_it)?;
         io::Result::Ok(!found.is_empty() || !is_whole)
     };
-    let asked = sock_diag::is_listened_to(port, is_it);
+    let asked = sock_diag::is_listened_to(port, end, is_it);
     asked.or_else(in_proc).unwrap_or(true)
 }
 

@@ -27,6 +27,9 @@ const ESTABLISHED: u8 = 1;
 /// `TCP_LISTEN`.
 const LISTEN: u8 = 10;
 const LISTENING: u32 = 1 << LISTEN;
+/// `TCPF_BOUND_INACTIVE`. The kernel takes minutes to list 100,000 of them at one address.
+const BOUND: u32 = 1 << 13;
+const CONNECTED: u32 = ALL_STATES & !LISTENING & !BOUND;
 /// Size of `struct nlmsghdr`, in bytes.
 const NETLINK_HEADER: usize = size_of::<libc::nlmsghdr>();
 /// Size of it and `struct inet_diag_msg`.
@@ -218,36 +221,61 @@ pub(crate) fn listeners(
     mut is_wanted: impl FnMut(&Listener) -> bool,
 ) -> io::Result<(Vec<Listener>, bool)> {
     let mut found = Vec::new();
-    let is_whole = each(LISTENING, port, |socket| {
+    let is_whole = each(LISTENING, port, end, |socket| {
         found.extend(socket.listener().filter(&mut is_wanted));
-        Instant::now() < end
+        true
     })?;
     Ok((found, is_whole))
 }
 
-/// Whether a socket of our network namespace listens on this port and is that one.
+/// Whether a socket of our network namespace listens on this port and is that one, or not all were listed until `end`.
 ///
 /// # Errors
 /// As `listener`.
-pub(crate) fn is_listened_to(port: u16, is_it: impl Fn(&Listener) -> bool) -> io::Result<bool> {
+pub(crate) fn is_listened_to(
+    port: u16,
+    end: Instant,
+    is_it: impl Fn(&Listener) -> bool,
+) -> io::Result<bool> {
     let is_other = |socket: TcpSocket| !socket.listener().is_some_and(|one| is_it(&one));
-    Ok(!each(LISTENING, Some(port), is_other)?)
+    Ok(!each(LISTENING, Some(port), end, is_other)?)
 }
 
-/// Hands over the sockets of our network namespace that have this port on this side, or any, in whatever state, until
-/// it is told to stop. Those that are bound and no more are listed since Linux 6.8.
+/// Hands over the sockets of our network namespace that have this port on this side, or any, until it is told to stop
+/// or until `end`: first those of connections, then those that listen.
 ///
 /// # Errors
 /// As `listener`.
-pub(crate) fn sockets(port: Option<u16>, take: impl FnMut(TcpSocket) -> bool) -> io::Result<()> {
-    each(ALL_STATES, port, take).map(|_| ())
+pub(crate) fn sockets(
+    port: Option<u16>,
+    end: Instant,
+    mut take: impl FnMut(TcpSocket) -> bool,
+) -> io::Result<()> {
+    if each(CONNECTED, port, end, &mut take)? {
+        each(LISTENING, port, end, take)?;
+    }
+    Ok(())
 }
 
-/// Hands over each socket in these states that has this port on this side, or any, until it is told to stop.
-/// Returns whether all were handed over.
+/// Hands over the sockets of our network namespace that are bound to this port and neither listen nor are connected;
+/// none where the kernel does not list them (before Linux 6.8). It can take minutes in a single system call.
+///
+/// # Errors
+/// As `listener`.
+pub(crate) fn bound(
+    port: u16,
+    end: Instant,
+    take: impl FnMut(TcpSocket) -> bool,
+) -> io::Result<()> {
+    each(BOUND, Some(port), end, take).map(|_| ())
+}
+
+/// Hands over each socket in these states that has this port on this side, or any, until it is told to stop or until
+/// `end`. Returns whether all were handed over.
 fn each(
     states: u32,
     port: Option<u16>,
+    end: Instant,
     mut take: impl FnMut(TcpSocket) -> bool,
 ) -> io::Result<bool> {
     let netlink = open()?;
@@ -265,6 +293,9 @@ fn each(
         let request = request(SOCK_DIAG_BY_FAMILY, local, any(local), asked, flags);
         send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
         'answers: loop {
+            if Instant::now() >= end {
+                return Ok(false);
+            }
             let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
             let mut rest = buffer.get(..length).unwrap_or_default();
             while let Some(length) = number(rest, 0).and_then(|length| usize::try_from(length).ok())
@@ -583,8 +614,8 @@ mod tests {
         assert!(is_whole && on_port.iter().all(|one| one.address.port() == at.port()));
         let found = on_port.iter().find(|one| one.address == at).unwrap();
         assert_eq!(listener_at(at).unwrap().as_ref(), Some(found));
-        assert!(is_listened_to(at.port(), |one| one == found).unwrap());
-        assert!(!is_listened_to(at.port(), |one| one.inode == found.inode + 1).unwrap());
+        assert!(is_listened_to(at.port(), later, |one| one == found).unwrap());
+        assert!(!is_listened_to(at.port(), later, |one| one.inode == found.inode + 1).unwrap());
         let is_other = |one: &Listener| one.address == other.local_addr().unwrap();
         let (others, is_whole) = listeners(None, later, is_other).unwrap();
         assert!(is_whole && others.len() == 1);
@@ -599,7 +630,7 @@ mod tests {
                 seen.push(socket);
                 true
             };
-            sockets(port, take).unwrap();
+            sockets(port, later, take).unwrap();
             seen
         };
         let connects = |port: u16, peer: SocketAddr| {

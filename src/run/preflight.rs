@@ -150,12 +150,17 @@ impl Run<'_> {
         if let Some(port) = files.config.port {
             // It binds all addresses, whatever name its configuration has for users.
             let is_here = net::locality(&files.ips) == Locality::Here;
+            let configured = if is_here {
+                files.ips.clone()
+            } else {
+                Vec::new()
+            };
+            // A name can have more addresses than the server was bound to.
+            let listened = self.state.known().and_then(|known| known.listens);
+            let listened = listened
+                .filter(|listens| listens.port() == port && takes(listens.ip(), &configured));
             return Address {
-                ips: if is_here {
-                    files.ips.clone()
-                } else {
-                    Vec::new()
-                },
+                ips: listened.map_or(configured, |listens| vec![listens.ip()]),
                 port,
                 is_of_url: false,
                 is_of_config: true,
@@ -304,9 +309,15 @@ impl Run<'_> {
                 && selection
                     .address
                     .is_some_and(|address| self.leads_elsewhere(address)),
-            may_be_hidden: has_no_address && !selection.spared.is_empty(),
+            may_be_hidden: has_no_address && self.is_any_of_server(&selection.spared),
             is_young: self.young(selection).is_some(),
         }
+    }
+
+    /// Whether one of these runs as a user who runs the server. Others can choose their arguments.
+    fn is_any_of_server(&self, spared: &[(Process, Spared)]) -> bool {
+        let mut users = spared.iter().map(|(process, _)| process.uid);
+        users.any(|uid| self.is_known_or_proven(uid))
     }
 
     /// Whether the URL leads to other sockets than the one that is bound there, too.
@@ -346,6 +357,9 @@ impl Run<'_> {
                 return Event::Silent;
             }
         };
+        if let Some(event) = self.taken_by_who_answers() {
+            return event;
+        }
         let urls = self.checker.addresses();
         let is_same =
             bound.port() == self.settings.port() && (urls.is_empty() || takes(bound.ip(), &urls));
@@ -377,6 +391,21 @@ impl Run<'_> {
         Event::OnlyItselfAnswers
     }
 
+    /// At the server's own address answers a user who is neither the recorded one nor proven.
+    fn taken_by_who_answers(&mut self) -> Option<Event> {
+        let selection = self.selection.as_ref()?;
+        let socket = selection.socket.clone()?;
+        let recorded = self.state.known().and_then(|known| known.socket_uid)?;
+        let is_proven = self.proven(self.files.as_ref()?).contains(&socket.uid);
+        if recorded == socket.uid || is_proven {
+            return None;
+        }
+        let mut server = selection.server.iter();
+        let process = server.find(|one| selection.listening.contains(&one.pid));
+        let place = unmapped(socket.address).to_string();
+        Some(self.taken_over(&place, socket.uid, process.cloned().as_ref()))
+    }
+
     /// Where to ask the server itself, if that is not where the URL leads.
     pub(super) fn own_address(&self) -> Option<SocketAddr> {
         let files = self.files.as_ref()?;
@@ -384,9 +413,10 @@ impl Run<'_> {
         if address.is_of_url || self.is_at_url(&address) {
             return None;
         }
-        let ip = address.ips.first().copied();
+        // Of a name's addresses, most servers use the IPv4 one alone.
+        let ip = address.ips.iter().min_by_key(|ip| ip.is_ipv6());
         Some(SocketAddr::new(
-            ip.map_or(Ipv4Addr::LOCALHOST.into(), reachable),
+            ip.map_or(Ipv4Addr::LOCALHOST.into(), |ip| reachable(*ip)),
             address.port,
         ))
     }
@@ -474,6 +504,12 @@ impl Run<'_> {
     /// Whose the port is by now, in words.
     pub(super) fn who_holds(&self, place: &str, uid: u32, holder: Option<&Process>) -> String {
         let who = holder.map_or_else(|| "a process that cannot be seen".to_owned(), describe);
+        // A socket can be handed to another user's process.
+        let other = holder.filter(|one| one.uid != uid);
+        let of = name_of(other.map_or(uid, |one| one.uid));
+        let what = other.map_or(String::new(), |_| {
+            format!("the socket of user {} at ", name_of(uid))
+        });
         let known = self.state.known();
         let recorded = known.and_then(|known| known.socket_uid);
         let whose = match recorded {
@@ -482,7 +518,7 @@ impl Run<'_> {
             }
             _ => String::new(),
         };
-        format!("{who} of user {} holds {place}{whose}", name_of(uid))
+        format!("{who} of user {of} holds {what}{place}{whose}")
     }
 
     /// Says whose the port is by now, and how to accept that user.
@@ -758,7 +794,10 @@ impl Run<'_> {
         let known = self.state.known();
         let recorded = known.and_then(|known| {
             let of_socket = known.socket_uid.filter(|uid| *uid != 0);
-            known.uid.zip(known.gid).or(of_socket.map(|uid| (uid, uid)))
+            // Who answered and was no MyVNC by its arguments says less than the owner of the files.
+            let of_files = || self.only_owner_of_files();
+            let of_socket = || of_files().or(of_socket.map(|uid| (uid, uid)));
+            known.uid.zip(known.gid).or_else(of_socket)
         });
         let mut owner = recorded.or_else(|| self.owner_of(selection));
         if let Some(unproven) = self.unproven(selection, owner) {

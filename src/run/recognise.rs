@@ -1,6 +1,8 @@
 //! The part of a run that sees who answers: the known server, a server that is accepted, or somebody
 //! who has taken its place.
 
+use std::net::SocketAddr;
+
 use nix::unistd::Uid;
 
 use super::Run;
@@ -66,6 +68,15 @@ impl Run<'_> {
         if event != Event::Recognised {
             return event;
         }
+        if self.say_ended_instances() {
+            Event::InstanceEnded
+        } else {
+            Event::Recognised
+        }
+    }
+
+    /// Names the other instances that ended during the restart. Returns whether any did.
+    pub(super) fn say_ended_instances(&self) -> bool {
         let ended: Vec<i32> = self
             .spared
             .iter()
@@ -83,11 +94,7 @@ impl Run<'_> {
             self.journal
                 .error(&format!("{more} further instances ended too"));
         }
-        if ended.is_empty() {
-            Event::Recognised
-        } else {
-            Event::InstanceEnded
-        }
+        !ended.is_empty()
     }
 
     /// The server itself answers: says whether the proxy before it does.
@@ -177,13 +184,23 @@ impl Run<'_> {
         let address = self.address(files);
         let from = self.peer().map(unmapped);
         match from {
-            Some(from) if from.port() == address.port || address.is_of_url => Address {
+            Some(from) if address.is_of_url || self.is_at(&address, from) => Address {
                 ips: vec![from.ip()],
                 port: from.port(),
                 ..address
             },
             _ => address,
         }
+    }
+
+    /// Whether who answered there can be a server at that address. Where that is set or configured, a proxy has the same
+    /// port at another one.
+    fn is_at(&self, address: &Address, from: SocketAddr) -> bool {
+        let is_set = self.settings.listen.is_some() || address.is_of_config;
+        from.port() == address.port
+            && (!is_set
+                || address.ips.is_empty()
+                || address.ips.iter().any(|ip| takes(*ip, &[from.ip()])))
     }
 
     fn holder(&self, facts: Facts, address: &Address, files: &Files) -> Answering {
@@ -233,10 +250,10 @@ impl Run<'_> {
         let recorded = known
             .socket_uid
             .or(self.settings.user.map(Uid::as_raw))
-            // What was stopped was accepted without a record: another may not take its place.
+            // What was stopped, or was about to be, was found without a record: another may not take its place.
             .or(self
                 .stopped_socket_uid
-                .filter(|uid| is_started && *uid != socket.uid));
+                .filter(|uid| (is_started || self.prepared.is_some()) && *uid != socket.uid));
         match recorded {
             Some(recorded) if recorded != socket.uid && !is_proven => {
                 return self.taken_over(&place, socket.uid, process);
@@ -299,7 +316,7 @@ impl Run<'_> {
         Event::Recognised
     }
 
-    fn taken_over(&mut self, place: &str, uid: u32, process: Option<&Process>) -> Event {
+    pub(super) fn taken_over(&mut self, place: &str, uid: u32, process: Option<&Process>) -> Event {
         let text = self.taken(place, uid, process);
         self.journal.error(&text);
         self.taker = Some(self.who_holds(place, uid, process));

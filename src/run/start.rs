@@ -252,6 +252,7 @@ impl Run<'_> {
             Outcome::TakenOver => (),
             _ => self.report_silence().await,
         }
+        self.say_ended_instances();
         self.note_started().await;
         self.failed();
     }

@@ -2,10 +2,11 @@
 //! listening socket. A process or a disk can block the reader, so the search runs in a process of
 //! its own, which is started again without what blocked it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,13 @@ const MOST_STRANGERS: usize = 100;
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The name of the program, by which other monitors are recognised.
 const MONITOR: &str = env!("CARGO_PKG_NAME");
+/// The name of the Python script that it replaces, and how many arguments its interpreter can have before it.
+const PYTHON_MONITOR: &str = concat!(env!("CARGO_PKG_NAME"), ".py");
+const LAST_SCRIPT: usize = 4;
+/// By this text in its file a build of the program is recognised, whatever its name; and read limit of a program, in
+/// bytes.
+const MARK: &str = concat!(env!("CARGO_PKG_NAME"), ": no monitor signals this program");
+const LONGEST_PROGRAM: u64 = 16 << 20;
 
 /// The process of the record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -322,9 +330,14 @@ impl<'a> Looker<'a> {
             Err(reason) => return (self.tell)(&SearchMessage::Failed(errno_text(&reason))),
         };
         let users = self.users();
-        let (first, mut others): (Vec<i32>, Vec<i32>) = pids.into_iter().partition(|pid| {
+        let (mut first, others): (Vec<i32>, Vec<i32>) = pids.into_iter().partition(|pid| {
             let owner = sweep.owner(*pid);
             owner.map_or(true, |uid| users.contains(&uid))
+        });
+        let of_sockets = self.of_sockets();
+        let (near, mut others): (Vec<i32>, Vec<i32>) = others.into_iter().partition(|pid| {
+            let owner = sweep.owner(*pid);
+            owner.is_ok_and(|uid| of_sockets.contains(&uid))
         });
         // Root's before those of users who have nothing to do with the server.
         others.sort_by_key(|pid| sweep.owner(*pid).map_or(1, |uid| u32::from(uid != 0)));
@@ -356,6 +369,18 @@ impl<'a> Looker<'a> {
         for pid in &first {
             self.read(&mut sweep, *pid, true, &mut found);
         }
+        for user in of_sockets {
+            let end = Instant::now() + self.others_timeout;
+            for pid in &near {
+                if Instant::now() > end {
+                    break;
+                }
+                if sweep.owner(*pid).is_ok_and(|uid| uid == user) {
+                    self.read(&mut sweep, *pid, true, &mut found);
+                }
+            }
+        }
+        first.extend(near);
         let end = Instant::now() + self.others_timeout;
         for (pid, is_proven) in &others {
             if Instant::now() > end {
@@ -365,12 +390,7 @@ impl<'a> Looker<'a> {
         }
         let others: Vec<i32> = others.into_iter().map(|(pid, _)| pid).collect();
         if self.search.pattern.is_some() {
-            let monitors = Monitors::new(self.proc);
-            let taking = self.taking.clone().unwrap_or_default();
-            found.retain(|one| holds(one, &taking) || !monitors.include(one.process.pid));
-            for one in &found {
-                (self.tell)(&SearchMessage::Candidate(Box::new(one.clone())));
-            }
+            self.sort_out_monitors(&mut found);
         }
         let is_held = self.taking.as_ref().is_some_and(|taking| {
             !taking.is_empty() && !found.iter().any(|one| holds(one, taking))
@@ -378,6 +398,40 @@ impl<'a> Looker<'a> {
         if is_held {
             self.find_holder(&found, &first, &others);
         }
+    }
+
+    /// Of what matches a pattern, reports what is no other monitor and does not belong to one: first what can be the
+    /// server's, then what strangers have, as far as there is time.
+    fn sort_out_monitors(&mut self, found: &mut Vec<Candidate>) {
+        let monitors = Monitors::new(self.proc);
+        let search = self.search;
+        found.sort_by_key(|one| !search.is_of_user(one.process.uid));
+        let end = Instant::now() + self.others_timeout;
+        found.retain(|one| {
+            if self.is_certain(one) {
+                return true;
+            }
+            let pid = one.process.pid;
+            if !search.is_of_user(one.process.uid) && Instant::now() > end {
+                return false;
+            }
+            (self.tell)(&SearchMessage::Reading(pid));
+            if monitors.include(pid) {
+                return false;
+            }
+            (self.tell)(&SearchMessage::Candidate(Box::new(one.clone())));
+            true
+        });
+    }
+
+    /// Whether a candidate counts whatever a pattern matches besides: it is recorded, or holds the server's socket.
+    fn is_certain(&self, one: &Candidate) -> bool {
+        let recorded = self.search.recorded.map(|recorded| recorded.pid);
+        recorded == Some(one.process.pid)
+            || self
+                .taking
+                .as_ref()
+                .is_some_and(|taking| holds(one, taking))
     }
 
     /// Lists what listens on the server's port: all that can be the server's, and of strangers' sockets as many as
@@ -414,21 +468,25 @@ impl<'a> Looker<'a> {
 
     /// Lists what those who can be the server listen on elsewhere.
     fn look_at_users(&mut self) {
-        let users = self.users();
+        let of_sockets = self.of_sockets();
         let is_wanted =
-            |one: &Listener| users.contains(&one.uid) || self.search.is_of_user(one.uid);
+            |one: &Listener| of_sockets.contains(&one.uid) || self.search.is_of_user(one.uid);
         let found = net::listeners(self.proc, None, is_wanted).ok();
         self.of_users = found.and_then(|(found, is_whole)| is_whole.then_some(found));
     }
 
-    /// Users whose processes can be the server and are looked at without a time limit of their own: those
-    /// of the socket and of the record, and proven ones. Root is proven, and has many processes that
-    /// have nothing to do with it.
+    /// Users whose processes can be the server and are looked at without a time limit of their own: that of the record,
+    /// and proven ones. Root is proven, and has many processes that have nothing to do with it.
     fn users(&self) -> HashSet<u32> {
-        let sockets = self.taking.iter().flatten().map(|socket| socket.uid);
         let proven = self.search.users.iter().copied().filter(|uid| *uid != 0);
-        let recorded = self.search.recorded_user;
-        sockets.chain(proven).chain(recorded).collect()
+        proven.chain(self.search.recorded_user).collect()
+    }
+
+    /// Other users who have sockets at the server's address.
+    fn of_sockets(&self) -> BTreeSet<u32> {
+        let users = self.users();
+        let sockets = self.taking.iter().flatten().map(|socket| socket.uid);
+        sockets.filter(|uid| !users.contains(uid)).collect()
     }
 
     /// The monitor, its ancestors, and init.
@@ -521,7 +579,7 @@ impl<'a> Looker<'a> {
 
     /// With a pattern, other monitors are sorted out first.
     fn report(&mut self, candidate: &Candidate) {
-        if self.search.pattern.is_none() {
+        if self.search.pattern.is_none() || self.is_certain(candidate) {
             (self.tell)(&SearchMessage::Candidate(Box::new(candidate.clone())));
         }
     }
@@ -687,14 +745,15 @@ impl<'a> Looker<'a> {
 /// Other monitors, and what they are wrapped in or have started.
 struct Monitors {
     proc: Proc<'static>,
-    own: Option<ProgramFile>,
+    /// What was found of a program's file, by device and inode.
+    programs: RefCell<HashMap<(u64, u64), bool>>,
 }
 
 impl Monitors {
     fn new(proc: Proc<'static>) -> Self {
         Self {
             proc,
-            own: ProgramFile::of(proc, "self"),
+            programs: RefCell::default(),
         }
     }
 
@@ -745,16 +804,34 @@ impl Monitors {
 
     fn is_monitor(&self, pid: i32) -> bool {
         let cmdline = self.proc.cmdline(pid, LONGEST_CMDLINE).unwrap_or_default();
-        let name = arguments(&cmdline).next().unwrap_or_default();
-        let name = Path::new(std::str::from_utf8(name).unwrap_or_default());
-        if name.file_name().is_some_and(|name| name == MONITOR) {
+        let mut names = arguments(&cmdline).take(LAST_SCRIPT).map(|argument| {
+            let path = Path::new(std::str::from_utf8(argument).unwrap_or_default());
+            path.file_name().unwrap_or_default().to_owned()
+        });
+        if names.next().is_some_and(|name| name == MONITOR)
+            || names.any(|name| name == PYTHON_MONITOR)
+        {
             return true;
         }
         if self.proc.exe(pid).is_ok_and(|exe| is_monitors(&exe)) {
             return true;
         }
-        let its = ProgramFile::of(self.proc, &pid.to_string());
-        matches!((&self.own, its), (Some(own), Some(its)) if own.is_same(&its))
+        let program = File::open(self.proc.path(pid, "exe"));
+        program.is_ok_and(|program| self.is_build(&program).unwrap_or(false))
+    }
+
+    /// Whether a program is a build of the monitor, whatever its name.
+    fn is_build(&self, program: &File) -> io::Result<bool> {
+        let metadata = program.metadata()?;
+        let id = (metadata.dev(), metadata.ino());
+        if let Some(known) = self.programs.borrow().get(&id) {
+            return Ok(*known);
+        }
+        let mut bytes = Vec::new();
+        program.take(LONGEST_PROGRAM).read_to_end(&mut bytes)?;
+        let is_build = memchr::memmem::find(&bytes, MARK.as_bytes()).is_some();
+        self.programs.borrow_mut().insert(id, is_build);
+        Ok(is_build)
     }
 }
 
@@ -762,52 +839,6 @@ impl Monitors {
 fn is_monitors(exe: &Path) -> bool {
     let name = exe.file_name().unwrap_or_default().to_string_lossy();
     name.trim_end_matches(" (deleted)") == MONITOR
-}
-
-/// The file of the program that a process runs.
-struct ProgramFile {
-    file: File,
-    device: u64,
-    inode: u64,
-    length: u64,
-}
-
-impl ProgramFile {
-    fn of(proc: Proc, name: &str) -> Option<Self> {
-        let file = File::open(proc.0.join(name).join("exe")).ok()?;
-        let metadata = file.metadata().ok()?;
-        Some(Self {
-            file,
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-        })
-    }
-
-    /// Whether both are one file, or one is a copy of the other.
-    fn is_same(&self, other: &Self) -> bool {
-        if (self.device, self.inode) == (other.device, other.inode) {
-            return true;
-        }
-        self.length == other.length && is_equal(&self.file, &other.file).unwrap_or(false)
-    }
-}
-
-fn is_equal(one: &File, other: &File) -> io::Result<bool> {
-    use std::os::unix::fs::FileExt;
-    let (mut mine, mut its) = ([0; 1 << 14], [0; 1 << 14]);
-    let mut at = 0;
-    loop {
-        let read = one.read_at(&mut mine, at)?;
-        if read == 0 {
-            return Ok(true);
-        }
-        other.read_exact_at(&mut its[..read], at)?;
-        if mine[..read] != its[..read] {
-            return Ok(false);
-        }
-        at += read as u64;
-    }
 }
 
 /// As much of the arguments as a line of the log has room for.

@@ -448,7 +448,17 @@ impl Chooser<'_> {
             0 => return Narrowed::None,
             1 => return Narrowed::One(groups.into_iter().flatten().collect()),
             _ if self.asked.is_named => {
-                return Narrowed::One(groups.into_iter().flatten().collect());
+                let trusted = self.families_where(|one| self.asked.is_trusted(one.process.uid));
+                let (of_users, others): (Vec<_>, Vec<_>) = groups
+                    .into_iter()
+                    .partition(|group| !group.is_disjoint(&trusted));
+                // Strangers can match, too: they count only where nobody else does.
+                let chosen = if of_users.is_empty() {
+                    others
+                } else {
+                    of_users
+                };
+                return Narrowed::One(chosen.into_iter().flatten().collect());
             }
             _ => (),
         }

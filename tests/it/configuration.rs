@@ -281,7 +281,13 @@ fn servers_that_cannot_be_told_apart_are_refused() {
         ("process-pattern = 'one'", "process-pattern = 'two'"),
         ("user = 'root'", "user = 'daemon'"),
     ] {
-        let taken = two(one, other);
+        let one_state = two(one, other);
+        let expected = "servers a and b have one state file, /state/vm_80.json, ";
+        assert!(one_state.stderr.contains(expected), "{}", one_state.stderr);
+        let text = format!(
+            "restart-cmd = 'x'\n[server.a]\nurl = 'http://vm'\n{one}\n[server.b]\nurl = 'http://other'\n{other}\n"
+        );
+        let taken = check(&text, &[]).0;
         assert_eq!(taken.code(), Some(0), "{one} {other}: {}", taken.stderr);
     }
     let shared = two(

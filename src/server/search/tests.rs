@@ -332,18 +332,19 @@ fn what_takes_connections_to_the_servers_address_is_reported() {
 }
 
 #[test]
-fn the_users_of_the_socket_and_of_the_record_and_proven_ones_are_near() {
+fn the_users_of_the_record_and_proven_ones_are_near_and_those_of_sockets_for_a_while() {
     let search = Search {
         users: vec![0, 6],
         recorded_user: Some(7),
         ..Search::default()
     };
     let look = |mut looker: Looker| {
-        looker.taking = Some(vec![made_up(5, NO_INODE)]);
-        looker.users()
+        looker.taking = Some(vec![made_up(5, NO_INODE), made_up(7, NO_INODE)]);
+        (looker.users(), looker.of_sockets())
     };
-    let users = Captured::new().by(&search, &[], false, look).0;
-    assert_eq!(users, HashSet::from([5, 6, 7]));
+    let (users, of_sockets) = Captured::new().by(&search, &[], false, look).0;
+    assert_eq!(users, HashSet::from([6, 7]));
+    assert_eq!(of_sockets, BTreeSet::from([5]));
 }
 
 #[test]
@@ -613,10 +614,7 @@ fn a_pattern_takes_the_place_of_the_rule_for_arguments() {
 fn monitors_and_what_belongs_to_them_are_recognised() {
     let monitor = ["/usr/sbin/monitor_myvnc", "http://vm"];
     let include = |machine: &Captured, pid| {
-        let monitors = Monitors {
-            proc: machine.proc(),
-            own: None,
-        };
+        let monitors = Monitors::new(machine.proc());
         monitors.include(pid)
     };
     let machine = Captured::new()
@@ -643,8 +641,7 @@ fn what_this_run_has_started_does_not_belong_to_another_monitor() {
     let machine = Captured::new()
         .with(us, 1, &["monitor_myvnc"])
         .with(SERVER, us, SERVER_ARGV);
-    let proc = machine.proc();
-    let monitors = Monitors { proc, own: None };
+    let monitors = Monitors::new(machine.proc());
     assert!(!monitors.include(SERVER));
 }
 
@@ -653,36 +650,47 @@ fn parents_that_change_while_they_are_read_end_the_search_above() {
     let machine = Captured::new()
         .with(SERVER, OTHER, SERVER_ARGV)
         .with(OTHER, SERVER, SERVER_ARGV);
-    let proc = machine.proc();
-    let monitors = Monitors { proc, own: None };
+    let monitors = Monitors::new(machine.proc());
     assert!(!monitors.has_monitor_above(SERVER));
 }
 
 #[test]
-fn a_copy_of_the_monitor_is_a_monitor() {
+fn hazard_29_another_build_of_the_monitor_is_a_monitor_under_any_name() {
     let machine = Captured::new();
-    // Longer than what is compared at once.
-    let text = "x".repeat(40_000);
-    let changed = |at: usize| format!("{}y{}", &text[..at], &text[at + 1..]);
+    let own = std::fs::read("/proc/self/exe").unwrap();
+    assert!(memchr::memmem::find(&own, MARK.as_bytes()).is_some());
+    let program = |text: &str| format!("{}{text}{}", "x".repeat(40_000), "y".repeat(40_000));
     for (name, text) in [
-        ("self/exe", text.clone()),
-        ("2/exe", text.clone()),
-        ("3/exe", changed(0)),
-        ("4/exe", changed(39_999)),
-        ("5/exe", text[..39_999].to_owned()),
-        ("6/exe", format!("{text}x")),
+        ("2/exe", program(MARK)),
+        ("3/exe", program("monitor_myvnc")),
+        ("4/exe", String::new()),
     ] {
         machine.write(name, &text);
     }
-    machine.link("7/exe", "../self/exe");
+    machine.link("5/exe", "../2/exe");
     let monitors = Monitors::new(machine.proc());
-    let copies: Vec<i32> = (2..9).filter(|pid| monitors.is_monitor(*pid)).collect();
-    assert_eq!(copies, [2, 7]);
-    // One file, whatever is in it.
-    let own = monitors.own.unwrap();
-    std::fs::write(machine.0.path().join("self/exe"), "").unwrap();
-    let its = ProgramFile::of(machine.proc(), "7").unwrap();
-    assert!(own.is_same(&its));
+    let builds: Vec<i32> = (2..9).filter(|pid| monitors.is_monitor(*pid)).collect();
+    assert_eq!(builds, [2, 5]);
+}
+
+#[test]
+fn hazard_29_the_python_monitor_is_a_monitor_and_so_is_its_shell() {
+    let script = ["python3", "-u", "/opt/monitor_myvnc.py", "--url"];
+    let machine = Captured::new()
+        .with(
+            SERVER,
+            1,
+            &["sh", "-c", "python3 -u /opt/monitor_myvnc.py --url"],
+        )
+        .with(OTHER, SERVER, &script)
+        .with(
+            THIRD,
+            1,
+            &["python3", "main.py", "--note", "x", "monitor_myvnc.py"],
+        );
+    let monitors = Monitors::new(machine.proc());
+    assert!(monitors.include(OTHER) && monitors.include(SERVER));
+    assert!(!monitors.include(THIRD), "its arguments name one");
 }
 
 #[test]
