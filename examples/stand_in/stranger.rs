@@ -7,6 +7,8 @@
 //!   to IPv4 addresses;
 //! - `bind = ADDRESS:PORT`: holds the port without listening;
 //! - `connect = ADDRESS:PORT`: has a connection from there; `ended = ADDRESS:PORT`: had one, and closed it first;
+//! - `closed = ADDRESS:PORT`: has closed one whose peer does not take its last data;
+//! - `bound = N`: has that many sockets bound to one address and another port;
 //! - `sockets = N`: listens on that many ports of an address of its own;
 //! - `namespace = UID`: is in a PID namespace of its own, as that user; only root can make one;
 //! - `answer = STATUS`: answers each request so; without it, no client is ever accepted;
@@ -82,6 +84,22 @@ pub(crate) fn live(settings: &str) {
         drop(near);
         assert_eq!(far.read(&mut [0]).unwrap(), 0);
     }
+    let _closed = text("closed").map(|address| {
+        let (near, far) = connect_from(address.parse().unwrap());
+        near.set_nonblocking(true).unwrap();
+        while (&near).write(&[b'x'; 1 << 12]).is_ok() {}
+        far
+    });
+    let _bound_elsewhere: Vec<Socket> = (0..number("bound"))
+        .map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_reuse_address(true).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            let address: SocketAddr = ([127, 0, 0, 9], 9144).into();
+            socket.bind(&address.into()).unwrap();
+            socket
+        })
+        .collect();
     let _sockets: Vec<TcpListener> = (0..number("sockets"))
         .map(|count| {
             // Others do the same.

@@ -223,41 +223,29 @@ impl Keeper {
         let Self { local, peer, .. } = self;
         let user = name_of(self.uid);
         let who = process.map_or_else(|| "a process that cannot be seen".to_owned(), describe);
-        let (what, remedy) = match self.hold {
-            Hold::Listening => (
-                format!("{who} of user {user} listens on {local}, so the server cannot use it"),
-                "end that process".to_owned(),
+        match self.hold {
+            Hold::Listening => format!(
+                "The server's port is taken: {who} of user {user} listens on {local}, so the server cannot use it; end that process"
             ),
-            Hold::Bound => (
-                format!(
-                    "{who} of user {user} is bound to {local} without listening, so the server cannot use it"
-                ),
-                "end that process".to_owned(),
+            Hold::Bound => format!(
+                "The server's port is taken: {who} of user {user} is bound to {local} without listening, so the server cannot \
+                 use it; end that process"
             ),
-            Hold::Connected | Hold::ConnectedOwn => (
-                format!(
-                    "{who} of user {user} has a connection from {local} to {peer}, which can keep the server from it"
-                ),
-                "end that process".to_owned(),
+            Hold::Connected | Hold::ConnectedOwn => format!(
+                "The server's port is taken: {who} of user {user} has a connection from {local} to {peer}, which can keep the \
+                 server from it; end that process"
             ),
             Hold::Closed => {
-                let other = process.map_or(String::new(), |one| {
-                    format!(" by {}", describe(one))
-                });
-                (
-                    format!(
-                        "user {user} has closed a connection from {local}, but its last data was not taken at {peer}{other}"
-                    ),
-                    format!("end it with ss -K src {local} dst {peer}"),
+                let other = process.map_or(String::new(), |one| format!(" by {}", describe(one)));
+                format!(
+                    "The server's port is taken: user {user} has closed a connection from {local}, but its last data was not \
+                     taken at {peer}{other}; end it with ss -K src {local} dst {peer}"
                 )
             }
-            Hold::Ended => (
-                format!(
-                    "a connection from {local} to {peer} has ended, and the kernel keeps its port for up to a minute"
-                ),
-                "the next run tries again; if this goes on, somebody connects from that port again and again".to_owned(),
+            Hold::Ended => format!(
+                "The server's port is taken: a connection from {local} to {peer} has ended, and the kernel keeps its port for \
+                 up to a minute; the next run tries again; if this goes on, somebody connects from that port again and again"
             ),
-        };
-        format!("The server's port is taken: {what}; {remedy}")
+        }
     }
 }

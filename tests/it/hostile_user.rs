@@ -566,6 +566,207 @@ fn hazard_26_the_port_is_kept_by_a_connection_that_has_ended() {
 }
 
 #[test]
+fn hazard_26_the_port_is_kept_by_a_connection_whose_last_data_is_not_taken() {
+    keeps_the_port(
+        &format!("closed = 127.0.0.1:{PORT}"),
+        &[
+            "user nobody has closed a connection from 127.0.0.1:9143, but its last data was not taken at 127.0.0.1:",
+            " (keeper); end it with ss -K src 127.0.0.1:9143 dst 127.0.0.1:",
+        ],
+    );
+}
+
+#[test]
+fn hazard_26_what_the_kernel_takes_minutes_to_list_costs_the_run_a_second() {
+    on_own_machine(MYVNC, |machine| {
+        let _many = bound_elsewhere(machine);
+        let _keeper = machine.look_alike(NOBODY, &format!("bind = 127.0.0.1:{PORT}"));
+        let ran = machine.run(machine.monitor().args(["--start-timeout", "2"]));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        assert!(ran.errors().concat().contains("port is taken"), "{ran:?}");
+        assert!(ran.run.took < DELAYED, "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_31_what_the_kernel_takes_minutes_to_list_does_not_hide_what_a_server_waits_for() {
+    on_own_machine(MYVNC, |machine| {
+        let _many = bound_elsewhere(machine);
+        let _server = machine.ours.start();
+        let _client = machine.ours.idle_client();
+        let ran = machine.run(&mut machine.monitor());
+        machine.assert_healed(&ran);
+        let causes = ran.warnings_with("Cause: ").concat();
+        assert!(causes.contains("idle client"), "{ran:?}");
+        assert!(ran.run.took < DELAYED, "{ran:?}");
+    });
+}
+
+/// 57,000 sockets that are bound and no more.
+fn bound_elsewhere(machine: &Machine) -> Vec<Process> {
+    (0..3)
+        .map(|_| machine.stranger(NOBODY, &["many"], "bound = 19000"))
+        .collect()
+}
+
+#[test]
+fn hazard_27_a_server_whose_configured_name_has_an_address_of_a_stranger() {
+    on_own_machine(MYVNC, |machine| {
+        let config = machine.make_directory("config", MYVNC, 0o755);
+        let text = format!("{{\"host\": \"localhost\", \"port\": {PORT}}}");
+        machine.make_file("config/server_config.json", MYVNC, 0o644, &text);
+        let command = machine.ours.restart_command();
+        let option = format!(" --config_dir={} start", config.display());
+        let command = command.replace(" start", &option);
+        let flags = ["--restart-cmd", &command];
+        let _server = machine.ours.start();
+        let known = machine.run(machine.patient_monitor().args(flags));
+        assert_eq!(known.code(), Some(0), "{known:?}");
+        machine.ours.kill();
+        let settings = format!("only-v6 = yes\nlisten = [::1]:{PORT}");
+        let beside = machine.stranger(NOBODY, &["nc"], &settings);
+        let ran = machine.run(machine.monitor().args(flags));
+        machine.assert_healed(&ran);
+        ran.assert_unharmed(&beside);
+    });
+}
+
+/// A proxy of root's, on the server's port at another address.
+fn proxy_beside(machine: &Machine, status: &str) -> Process {
+    let settings = format!("listen = 127.0.0.2:{PORT}\nanswer = {status}");
+    machine.stranger(0, &["haproxy", "-f", "/etc/haproxy/haproxy.cfg"], &settings)
+}
+
+fn behind_it() -> [String; 4] {
+    let [url, listen] = ["127.0.0.2", "127.0.0.1"].map(|ip| format!("{ip}:{PORT}"));
+    [
+        "--url".into(),
+        format!("http://{url}"),
+        "--listen".into(),
+        listen,
+    ]
+}
+
+#[test]
+fn hazard_53_a_proxy_on_the_servers_port_at_another_address_is_not_recorded() {
+    on_own_machine(OTHER, |machine| {
+        machine.give_our_script_to_root();
+        let _server = machine.ours.start();
+        let proxy = proxy_beside(machine, "200 OK");
+        let known = machine.run(machine.patient_monitor().args(behind_it()));
+        assert_eq!(known.code(), Some(0), "{known:?}");
+        drop(proxy);
+        machine.ours.kill();
+        let _proxy = proxy_beside(machine, "503 Service Unavailable");
+        let ran = machine.run(machine.patient_monitor().args(behind_it()));
+        assert!(machine.ours.answers(), "{ran:?}");
+        assert_eq!(user_of(machine.ours.server()), OTHER, "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_28_behind_a_proxy_who_answers_at_the_servers_own_address_is_looked_at() {
+    on_own_machine(MYVNC, |machine| {
+        let _server = machine.ours.start();
+        let proxy = proxy_beside(machine, "200 OK");
+        let known = machine.run(machine.patient_monitor().args(behind_it()));
+        assert_eq!(known.code(), Some(0), "{known:?}");
+        drop(proxy);
+        machine.ours.kill();
+        let _proxy = proxy_beside(machine, "502 Bad Gateway");
+        let settings = format!("listen = 127.0.0.1:{PORT}\nanswer = 200 OK");
+        let taker = machine.look_alike(NOBODY, &settings);
+        let ran = machine.run(machine.patient_monitor().args(behind_it()));
+        machine.assert_takeover(&taker, &ran);
+    });
+}
+
+#[test]
+fn hazard_28_who_takes_the_port_during_the_dump_is_looked_at() {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        machine.run_healthy();
+        let _client = machine.ours.idle_client();
+        let settings = format!("grab = 127.0.0.1:{PORT}\nanswer = 200 OK");
+        let taker = machine.stranger(NOBODY, &["nc"], &settings);
+        let ended = "S=$(cat /proc/PID/stat 2>/dev/null); [ -z \"$S\" ] || [ -z \"${S##*) Z *}\" ]";
+        let is_taken = "grep -q ':23B7 00000000:0000 0A' /proc/net/tcp";
+        let dump = format!("kill -KILL PID; until {ended} && {is_taken}; do :; done");
+        let dump = dump.replace("PID", &server.pid.to_string());
+        let ran = machine.run(machine.monitor().args(["--dump-cmd", &dump]));
+        machine.assert_takeover(&taker, &ran);
+    });
+}
+
+#[test]
+fn hazard_31_3000_strangers_with_the_servers_arguments_and_a_process_pattern() {
+    on_own_machine(MYVNC, |machine| {
+        let server = machine.ours.start();
+        let [python, script] = ["bin/python3", "myvnc/main.py"]
+            .map(|name| machine.ours.path(name).display().to_string());
+        let pattern = format!("^{python} {script}");
+        let flags = ["--process-pattern", &pattern];
+        let known = machine.run(machine.patient_monitor().args(flags));
+        assert_eq!(known.code(), Some(0), "{known:?}");
+        let alike = machine.stranger(NOBODY, &[&python, &script, "--host", "x"], "forks = 3000");
+        let _client = machine.ours.idle_client();
+        let ran = machine.run(machine.monitor().args(flags));
+        machine.assert_healed(&ran);
+        ran.assert_unharmed(&alike);
+        assert!(!server.is_alive(), "{ran:?}");
+        assert!(ran.run.took < DELAYED, "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_31_many_descriptors_of_a_stranger_at_the_other_address_of_the_name() {
+    on_own_machine(MYVNC, |machine| {
+        let many = machine.look_alike(NOBODY, "descriptors = 19900\nforks = 60");
+        let beside = on_the_other_address(machine, None);
+        let server = machine.ours.start();
+        let _client = machine.ours.idle_client();
+        let ran = machine.run(machine.monitor().args(localhost()));
+        machine.assert_healed(&ran);
+        assert!(!server.is_alive(), "{ran:?}");
+        ran.assert_unharmed(&many);
+        drop(beside);
+        assert!(ran.run.took < DELAYED, "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_25_a_look_alike_keeps_no_server_down_whose_name_has_no_address() {
+    on_own_machine(MYVNC, |machine| {
+        machine.let_a_known_server_die();
+        machine.other.kill();
+        let alike = machine.look_alike(NOBODY, "");
+        let url = format!("http://nowhere.invalid:{PORT}");
+        let mut monitor = machine.monitor();
+        let ran = machine.run(monitor.args(["--url", &url, "--start-timeout", "2"]));
+        ran.assert_unharmed(&alike);
+        assert!(machine.ours.answers(), "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_45_who_answered_once_and_was_no_myvnc_does_not_become_the_servers_user() {
+    on_own_machine(MYVNC, |machine| {
+        let settings = format!("listen = 127.0.0.1:{PORT}\nanswer = 200 OK");
+        let once = machine.stranger(NOBODY, &["nc", "-l", "9143"], &settings);
+        let accepted = machine.run(&mut machine.patient_monitor());
+        assert_eq!(
+            accepted.warnings_with("is recorded as the server").len(),
+            1,
+            "{accepted:?}"
+        );
+        drop(once);
+        let ran = machine.run(&mut machine.monitor());
+        assert!(machine.ours.answers(), "{ran:?}");
+        assert_eq!(user_of(machine.ours.server()), MYVNC, "{ran:?}");
+    });
+}
+
+#[test]
 fn hazard_26_the_port_is_kept_by_who_listens_at_another_address() {
     on_own_machine(MYVNC, |machine| {
         machine.ours.configure(&format!("listen = 0.0.0.0:{PORT}"));
