@@ -426,8 +426,9 @@ impl<'a> Looker<'a> {
 
     /// Whether a candidate counts whatever a pattern matches besides: it is recorded, or holds the server's socket.
     fn is_certain(&self, one: &Candidate) -> bool {
-        let recorded = self.search.recorded.map(|recorded| recorded.pid);
-        recorded == Some(one.process.pid)
+        let (pid, start_time) = (one.process.pid, one.process.start_time);
+        let recorded = self.search.recorded.as_ref();
+        recorded.is_some_and(|one| (one.pid, one.start_time) == (pid, start_time))
             || self
                 .taking
                 .as_ref()

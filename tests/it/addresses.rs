@@ -3,6 +3,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -104,12 +105,14 @@ fn the_servers_own_configuration_says_where_it_listens() {
         // Hung.
         let client = machine.ours.idle_client();
         let ran = run("2");
+        assert_eq!(ran.code(), Some(0), "{ran:?}");
         assert!(!server.is_alive() && machine.ours.answers(), "{ran:?}");
         assert_eq!(user_of(machine.ours.server()), MYVNC, "{ran:?}");
         drop(client);
         // Dead.
         machine.ours.kill();
         let ran = run("10");
+        assert_eq!(ran.code(), Some(0), "{ran:?}");
         assert!(machine.ours.answers(), "{ran:?}");
         assert_eq!(user_of(machine.ours.server()), MYVNC, "{ran:?}");
         ran.assert_unharmed(&proxy);
@@ -131,6 +134,8 @@ fn a_server_configuration_that_cannot_be_read_says_nothing() {
         // At the URL's address, the server is found without it.
         let ran = machine.run(machine.monitor().args(["--restart-cmd", &command]));
         machine.assert_healed(&ran);
+        // Reading it may take a second.
+        assert!(ran.run.took < Duration::from_secs(20), "{ran:?}");
     });
 }
 

@@ -357,6 +357,10 @@ fn hazard_31_a_process_whose_status_cannot_be_read() {
         let ran = machine.run(&mut machine.monitor());
         machine.assert_healed(&ran);
         assert!(!server.is_alive() && ran.run.took < DELAYED, "{ran:?}");
+        // Its state in /proc cannot be read here either.
+        assert!(kill(Pid::from_raw(victim.pid), None).is_ok(), "{ran:?}");
+        let named = format!("PID {}", victim.pid);
+        assert!(!ran.log.contains(&named), "{ran:?}");
         drop(client);
     });
 }
@@ -428,8 +432,9 @@ fn squatted(squatter: &Squatter) {
                 ran.assert_unharmed(&stranger);
                 assert!(!ran.log.contains("Starting server"), "{ran:?}");
                 let names = |line: &&str| {
-                    line.contains(&format!("PID {}", stranger.pid))
-                        && (line.contains("nobody") || line.contains("65534"))
+                    line.contains(&format!("PID {} (", stranger.pid))
+                        && line.contains("of user nobody holds 127.0.0.1:9143")
+                        && line.contains("if it is the server, set user = \"nobody\"")
                 };
                 assert!(ran.errors().iter().any(names), "{ran:?}");
             }
@@ -1341,6 +1346,7 @@ fn hazard_53_the_server_is_dead_behind_a_proxy_of_another_user() {
         assert!(machine.ours.answers(), "{ran:?}");
         ran.assert_unharmed(&proxy);
         machine.assert_other_unharmed(&ran);
+        assert_eq!(ran.code(), Some(0), "{ran:?}");
         let causes = ran.warnings_with("Cause: ");
         assert!(causes[0].contains("not running"), "{ran:?}");
         // It waits for the server's own port, not for what a proxy says.

@@ -397,14 +397,15 @@ fn a_signal_ends_the_notifier_and_the_event_waits() {
 
 /// A configuration file with these servers, as (name, notify command).
 fn configuration(site: &Site, servers: &[(&str, Option<&str>)]) -> PathBuf {
-    let mut text = format!("state-dir = '{}'\n", site.path("state").display());
+    let mut text = String::new();
     for (name, notify) in servers {
         let port = site.port;
         write!(
             text,
             "[server.{name}]\nurl = \"http://127.0.0.1:{port}/{name}\"\nrestart-cmd = \"true\"\n\
-             process-pattern = \"no process is called so, {name}\"\nlogfile = '{}'\n",
+             process-pattern = \"no process is called so, {name}\"\nlogfile = '{}'\nstate-dir = '{}'\n",
             site.path(&format!("{name}.log")).display(),
+            site.path(&format!("state/{name}")).display(),
         )
         .unwrap();
         if let Some(notify) = notify {
