@@ -40,9 +40,9 @@ use crate::server::restart_command::Prepared;
 use crate::server::select::{Facts, Selection};
 use crate::server::stop::ProcessHandle;
 use crate::settings::Settings;
+use crate::state::StateFile;
 use crate::state::last::LastFile;
 use crate::state::time::Time;
-use crate::state::{self, StateFile};
 use crate::sys::files::Directory;
 use crate::sys::progress::Progress;
 use crate::sys::signals::Signals;
@@ -243,13 +243,10 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     async fn new(settings: &'a Settings, journal: &'a Journal) -> Self {
-        let host = settings.url.host_str().unwrap_or_default();
-        let path = state::path(&settings.state_dir, host, settings.port(), ".json");
-        let mut state = StateFile::open(path).await;
+        let mut state = StateFile::open(settings.state_file(".json")).await;
         let began = Time::now();
         adopt(&mut state, settings, began);
-        let last = state::path(&settings.state_dir, host, settings.port(), ".last");
-        let last = LastFile::open(last, journal.device()).await;
+        let last = LastFile::open(settings.state_file(".last"), journal.device()).await;
         let checker = Checker::new(&settings.url, &settings.trust);
         // Who else listens at another address of the name is not the server.
         let listens = settings
@@ -608,7 +605,7 @@ impl<'a> Run<'a> {
         {
             self.journal.warning(&format!(
                 "Cannot write {}: {reason}; history and availability lack what this run has seen",
-                self.state_file(".history.jsonl").display()
+                self.settings.state_file(".history.jsonl").display()
             ));
         }
     }

@@ -2,7 +2,7 @@
 //! each told from every other.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -19,7 +19,6 @@ use crate::redact;
 use crate::server::config_dir::config_dir;
 use crate::server::{restart_command, search};
 use crate::settings::Settings;
-use crate::state;
 use crate::sys::account;
 use crate::text::{errno_text, one_line};
 use crate::usage::{Place, UsageError};
@@ -269,11 +268,12 @@ fn tell_apart(servers: &mut Vec<Server>, config: &Config, wrong: &mut Vec<UsageE
                 ));
             }
             if are_named_apart(one, other) {
-                if state_of(one) == state_of(other) {
+                let state = one.state_file(".json");
+                if state == other.state_file(".json") {
                     refuse(format!(
                         "{both} have one state file, {}, because their URLs have the same host and port: give each a \
                          state-dir of its own",
-                        state_of(one).display()
+                        state.display()
                     ));
                 }
                 continue;
@@ -289,12 +289,6 @@ fn tell_apart(servers: &mut Vec<Server>, config: &Config, wrong: &mut Vec<UsageE
     }
     let mut is_wrong = is_wrong.into_iter();
     servers.retain(|_| is_wrong.next() != Some(true));
-}
-
-/// Where a server's state is written.
-fn state_of(settings: &Settings) -> PathBuf {
-    let host = settings.url.host_str().unwrap_or_default();
-    state::path(&settings.state_dir, host, settings.port(), ".json")
 }
 
 /// Settings that are valid but will probably not work. `manage.py` looks servers up by user, so that it takes one of two

@@ -12,6 +12,7 @@ use crate::cli::{Cli, LogLevel, RestartPolicy};
 use crate::defaults;
 use crate::recovery::Purpose;
 use crate::redact;
+use crate::state;
 use crate::sys::account::{self, Account};
 use crate::sys::name_services::NameServiceError;
 use crate::text::errno_text;
@@ -201,6 +202,12 @@ impl Settings {
     /// The URL's port.
     pub(crate) fn port(&self) -> u16 {
         self.url.port_or_known_default().unwrap_or_default()
+    }
+
+    /// A file of this server in the state directory.
+    pub(crate) fn state_file(&self, extension: &str) -> PathBuf {
+        let host = self.url.host_str().unwrap_or_default();
+        state::path(&self.state_dir, host, self.port(), extension)
     }
 }
 

@@ -151,7 +151,7 @@ impl Run<'_> {
         let put = if self.state.is_unusable() {
             Err(None)
         } else {
-            let history = self.state_file(".history.jsonl");
+            let history = self.settings.state_file(".history.jsonl");
             outbox.put(new, &history).await.map_err(Some)
         };
         match put {
@@ -294,7 +294,7 @@ impl Run<'_> {
     }
 
     pub(super) fn outbox(&self) -> Outbox {
-        Outbox::new(self.state_file(".outbox"))
+        Outbox::new(self.settings.state_file(".outbox"))
     }
 
     fn say_dropped(&self, count: u64) {

@@ -26,7 +26,7 @@ impl Run<'_> {
         let Some(days) = expiry::due(self.settings.cert_warn_days, expires, before, now) else {
             return;
         };
-        let asked = pause::asked(&self.state_file(".pause"), now).await;
+        let asked = pause::asked(&self.settings.state_file(".pause"), now).await;
         if let Current::Paused(_) | Current::Inhibited(_) = asked.current {
             return;
         }

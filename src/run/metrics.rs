@@ -29,7 +29,7 @@ impl Run<'_> {
         } else {
             self.last_answer().map(Time::from)
         };
-        let asked = pause::asked(&self.state_file(".pause"), ended).await;
+        let asked = pause::asked(&self.settings.state_file(".pause"), ended).await;
         let metrics = Metrics {
             server: &state.server,
             is_up,

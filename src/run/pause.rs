@@ -9,7 +9,7 @@ impl Run<'_> {
     /// Looks whether somebody has paused the monitor, and ends a hold where somebody asked for that.
     pub(super) async fn read_pause(&mut self) -> Event {
         self.forget_other_boots();
-        let path = self.state_file(".pause");
+        let path = self.settings.state_file(".pause");
         let asked = pause::asked(&path, self.began).await;
         // Where no state can be written, each run would carry it out again.
         let is_unusable = self.state.is_unusable();

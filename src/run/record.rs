@@ -1,7 +1,6 @@
 //! The part of a run that keeps what later ones need: the ledger of outages and restarts, the history and the
 //! last check.
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::{Run, ruling};
@@ -9,7 +8,6 @@ use crate::health::Verdict;
 use crate::notice::Notice;
 use crate::policy::Note;
 use crate::recovery::{Outcome, Purpose};
-use crate::state;
 use crate::state::history::{self, Entry, HistoryEvent};
 use crate::state::last::Last;
 use crate::state::ledger::{Down, Restarted};
@@ -23,17 +21,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const MONITOR: &str = "monitor";
 
 impl Run<'_> {
-    /// A file of this server in the state directory.
-    pub(super) fn state_file(&self, extension: &str) -> PathBuf {
-        let host = self.settings.url.host_str().unwrap_or_default();
-        state::path(
-            &self.settings.state_dir,
-            host,
-            self.settings.port(),
-            extension,
-        )
-    }
-
     /// When the outage began: with the last answer, if a run saw that one a while ago.
     pub(super) fn fell_at(&self) -> Time {
         let checked = Time::from(self.checked);
@@ -321,7 +308,7 @@ impl Run<'_> {
             pids: std::mem::take(&mut self.stopped),
             by,
         };
-        let path = self.state_file(".history.jsonl");
+        let path = self.settings.state_file(".history.jsonl");
         let written = bounded::on_disk(WRITE_TIMEOUT, || history::append(&path, &entry)).await;
         if let Err(reason) = written {
             self.history_failed = Some(reason);
