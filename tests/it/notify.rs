@@ -896,10 +896,15 @@ fn a_mail_arrives_through_a_real_sendmail() {
     );
     assert!(body.starts_with(summary.trim_end_matches("...")), "{mail}");
     let mut parts = vec!["Event:    restarted", "Since:    20", "Evidence:"];
-    if site.causes()[0].contains("idle client") {
+    let cause = &site.causes()[0];
+    if cause.contains("idle client") {
         parts.extend(["Cause:    idle_client", "Culprit:  127.0.0.1:", "  Port "]);
     } else {
         // A machine that is busy may have had no time to find it.
+        assert!(
+            cause.starts_with("not known: /proc did not respond"),
+            "{cause}"
+        );
         parts.push("Cause:    unknown");
     }
     for part in parts {
