@@ -5,7 +5,8 @@
 //! - `grab = ADDRESS:PORT`: says that it waits, and takes the port as soon as it is free;
 //! - `listen = ADDRESS:PORT`: listens there before it says that it waits; with `only-v6 = yes`, takes no connections
 //!   to IPv4 addresses;
-//! - `bind = ADDRESS:PORT`: holds the port without listening;
+//! - `bind = ADDRESS:PORT`: holds the port without listening; with `while = ONE TWO THREE`, from when file ONE is there
+//!   until file THREE is, and makes file TWO meanwhile;
 //! - `connect = ADDRESS:PORT`: has a connection from there; `ended = ADDRESS:PORT`: had one, and closed it first;
 //! - `closed = ADDRESS:PORT`: has closed one whose peer does not take its last data;
 //! - `bound = N`: has that many sockets bound to one address and another port;
@@ -71,6 +72,9 @@ pub(crate) fn live(settings: &str) {
             }
         };
         return serve(&listener, text("answer"));
+    }
+    if let (Some(files), Some(address)) = (text("while"), text("bind")) {
+        return bind_while(files, address.parse().unwrap());
     }
     let _bound = text("bind").map(|address| {
         let address: SocketAddr = address.parse().unwrap();
@@ -147,10 +151,26 @@ pub(crate) fn live(settings: &str) {
     std::thread::sleep(LIFETIME);
 }
 
-fn become_sleep_after(file: &str) -> ! {
-    while !Path::new(file).exists() {
+fn bind_while(files: &str, address: SocketAddr) {
+    let files: Vec<&Path> = files.split(' ').map(Path::new).collect();
+    say_ready(std::process::id());
+    wait_for(files[0]);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.bind(&address.into()).unwrap();
+    File::create(files[1]).unwrap();
+    wait_for(files[2]);
+    drop(socket);
+    std::thread::sleep(LIFETIME);
+}
+
+fn wait_for(file: &Path) {
+    while !file.exists() {
         std::thread::sleep(PAUSE);
     }
+}
+
+fn become_sleep_after(file: &str) -> ! {
+    wait_for(Path::new(file));
     panic!("{}", Command::new("/bin/sleep").arg("299").exec());
 }
 

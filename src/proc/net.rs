@@ -16,7 +16,7 @@ use procfs::FromBufReadSI;
 use procfs::net::{TcpNetEntries, TcpState};
 
 use super::process::Proc;
-use super::sock_diag::{self, Listener, TcpSocket};
+use super::sock_diag::{self, Listener, States, TcpSocket};
 
 /// Time limit of listing what listens: anybody can make a great many sockets.
 const LISTENERS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -42,7 +42,7 @@ impl Sockets {
     pub(crate) fn read(proc: Proc, port: u16) -> Self {
         let end = Instant::now() + SOCKETS_TIMEOUT;
         let rows = if proc.is_machine() {
-            asked_for(port, end)
+            asked_for(port, MOST_SOCKETS, end)
         } else {
             Err(io::ErrorKind::Unsupported.into())
         };
@@ -95,17 +95,23 @@ impl Sockets {
     }
 }
 
-/// By `sock_diag(7)`: first those of the port, then others.
-fn asked_for(port: u16, end: Instant) -> io::Result<Vec<TcpSocket>> {
+/// By `sock_diag(7)`, at most so many: first what listens on the port, then connections, those of the port before others.
+/// What is bound and no more is not listed.
+fn asked_for(port: u16, most: usize, end: Instant) -> io::Result<Vec<TcpSocket>> {
     let mut rows = Vec::new();
-    let mut take = |socket| {
-        rows.push(socket);
-        rows.len() < MOST_SOCKETS
-    };
-    sock_diag::sockets(Some(port), end, &mut take)?;
-    sock_diag::sockets(None, end, |socket| {
-        socket.local.port() == port || take(socket)
-    })?;
+    let steps = [
+        (States::Listening, Some(port), most / 2),
+        (States::Connected, Some(port), most),
+        (States::Connected, None, most),
+        (States::Listening, None, most),
+    ];
+    for (states, of, most) in steps {
+        sock_diag::each(states, of, end, |socket| {
+            let is_new = of.is_some() || socket.local.port() != port;
+            rows.extend(is_new.then_some(socket));
+            rows.len() < most
+        })?;
+    }
     Ok(rows)
 }
 
@@ -349,6 +355,22 @@ mod tests {
         assert_eq!(sockets.by_inode(44).unwrap().state, TcpState::Established);
         let nowhere = Proc(Path::new("/nonexistent"));
         assert!(listed_in_proc(nowhere, None, end, |_| true).is_err());
+    }
+
+    #[test]
+    fn who_listens_on_the_port_is_listed_whatever_there_is_besides() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let connect = |_| std::net::TcpStream::connect(at).unwrap();
+        let clients: Vec<_> = (0..8).map(connect).collect();
+        let end = Instant::now() + Duration::from_secs(60);
+        let rows = asked_for(at.port(), 4, end).unwrap();
+        assert!(rows.len() >= 4);
+        let listens = |row: &TcpSocket| row.state == TcpState::Listen && row.local == at;
+        assert!(rows.iter().any(listens), "{rows:?}");
+        let all = asked_for(at.port(), 100_000, end).unwrap();
+        let is_client = |row: &&TcpSocket| row.peer == at;
+        assert_eq!(all.iter().filter(is_client).count(), clients.len());
     }
 
     #[test]

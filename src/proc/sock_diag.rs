@@ -27,9 +27,8 @@ const ESTABLISHED: u8 = 1;
 /// `TCP_LISTEN`.
 const LISTEN: u8 = 10;
 const LISTENING: u32 = 1 << LISTEN;
-/// `TCPF_BOUND_INACTIVE`. The kernel takes minutes to list 100,000 of them at one address.
+/// `TCPF_BOUND_INACTIVE`.
 const BOUND: u32 = 1 << 13;
-const CONNECTED: u32 = ALL_STATES & !LISTENING & !BOUND;
 /// Size of `struct nlmsghdr`, in bytes.
 const NETLINK_HEADER: usize = size_of::<libc::nlmsghdr>();
 /// Size of it and `struct inet_diag_msg`.
@@ -221,7 +220,7 @@ pub(crate) fn listeners(
     mut is_wanted: impl FnMut(&Listener) -> bool,
 ) -> io::Result<(Vec<Listener>, bool)> {
     let mut found = Vec::new();
-    let is_whole = each(LISTENING, port, end, |socket| {
+    let is_whole = each(States::Listening, port, end, |socket| {
         found.extend(socket.listener().filter(&mut is_wanted));
         true
     })?;
@@ -238,42 +237,39 @@ pub(crate) fn is_listened_to(
     is_it: impl Fn(&Listener) -> bool,
 ) -> io::Result<bool> {
     let is_other = |socket: TcpSocket| !socket.listener().is_some_and(|one| is_it(&one));
-    Ok(!each(LISTENING, Some(port), end, is_other)?)
+    Ok(!each(States::Listening, Some(port), end, is_other)?)
 }
 
-/// Hands over the sockets of our network namespace that have this port on this side, or any, until it is told to stop
-/// or until `end`: first those of connections, then those that listen.
-///
-/// # Errors
-/// As `listener`.
-pub(crate) fn sockets(
-    port: Option<u16>,
-    end: Instant,
-    mut take: impl FnMut(TcpSocket) -> bool,
-) -> io::Result<()> {
-    if each(CONNECTED, port, end, &mut take)? {
-        each(LISTENING, port, end, take)?;
+/// Which sockets are listed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum States {
+    /// Those that listen.
+    Listening,
+    /// Those of connections, also of such as begin or end.
+    Connected,
+    /// Those that are bound to a port and neither listen nor are connected; none before Linux 6.8. The kernel can take
+    /// minutes for them, in a single system call, if anybody has made 100,000 of them.
+    Bound,
+}
+
+impl States {
+    /// `idiag_states`: a bit for each state.
+    fn bits(self) -> u32 {
+        match self {
+            Self::Listening => LISTENING,
+            Self::Connected => ALL_STATES & !LISTENING & !BOUND,
+            Self::Bound => BOUND,
+        }
     }
-    Ok(())
 }
 
-/// Hands over the sockets of our network namespace that are bound to this port and neither listen nor are connected;
-/// none where the kernel does not list them (before Linux 6.8). It can take minutes in a single system call.
+/// Hands over each socket of our network namespace in these states that has this port on this side, or any, until it is
+/// told to stop or until `end`. Returns whether all were handed over.
 ///
 /// # Errors
 /// As `listener`.
-pub(crate) fn bound(
-    port: u16,
-    end: Instant,
-    take: impl FnMut(TcpSocket) -> bool,
-) -> io::Result<()> {
-    each(BOUND, Some(port), end, take).map(|_| ())
-}
-
-/// Hands over each socket in these states that has this port on this side, or any, until it is told to stop or until
-/// `end`. Returns whether all were handed over.
-fn each(
-    states: u32,
+pub(crate) fn each(
+    states: States,
     port: Option<u16>,
     end: Instant,
     mut take: impl FnMut(TcpSocket) -> bool,
@@ -286,7 +282,7 @@ fn each(
     ] {
         let flags = libc::NLM_F_DUMP;
         let asked = Asked {
-            states,
+            states: states.bits(),
             extensions: 0,
             cookie: NO_COOKIE,
         };
@@ -626,11 +622,13 @@ mod tests {
         let of_client = client.local_addr().unwrap();
         let seen = |port| {
             let mut seen = Vec::new();
-            let take = |socket| {
+            let mut take = |socket| {
                 seen.push(socket);
                 true
             };
-            sockets(port, later, take).unwrap();
+            for states in [States::Connected, States::Listening] {
+                assert!(each(states, port, later, &mut take).unwrap());
+            }
             seen
         };
         let connects = |port: u16, peer: SocketAddr| {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Run;
 use crate::health::{Checker, Verdict};
 use crate::journal::BANNER;
+use crate::proc::process::Proc;
 use crate::recovery::{Event, Outcome, Phase};
 use crate::redact;
 use crate::server::process::Process;
@@ -32,6 +33,10 @@ pub(super) struct Restart {
     status: Option<ExitStatus>,
     /// The server's processes that the log has named as started; none as long as it has named none.
     announced: Option<Vec<i32>>,
+    /// Whether the processes that it started have all ended.
+    has_ended: bool,
+    /// Who had the server's port at that moment, in a sentence.
+    pub(super) port_was_taken: Option<String>,
 }
 
 impl Run<'_> {
@@ -101,6 +106,8 @@ impl Run<'_> {
             began,
             status: None,
             announced: None,
+            has_ended: false,
+            port_was_taken: None,
         });
         self.await_start().await
     }
@@ -113,22 +120,30 @@ impl Run<'_> {
         let itself = self.own_address();
         let left = self.deadline.saturating_duration_since(Instant::now());
         let _progress = self.progress("the server to answer", left);
-        let event = tokio::select! {
-            biased;
-            () = first_answer(&self.checker, itself, self.settings.timeout, self.deadline, &mut self.verdict) => {
-                let pids = self.server_pids().await;
-                self.log_started(&mut restart, &pids);
-                let waited = restart.began.elapsed().as_secs_f64().ceil();
-                self.journal.info(&format!("Server is now responsive after {waited} seconds"));
-                self.journal.detail(&format!("It took {} seconds", seconds(restart.began.elapsed())));
-                Event::Answers
-            }
-            name = self.signals.next() => {
-                self.on_signal(Phase::Starting, name);
-                Event::Interrupted
-            }
-            ended = restart.command.ended(), if restart.status.is_none() => self.command_ended(&mut restart, ended).await,
-            () = tokio::time::sleep_until(self.deadline) => Event::Expired,
+        let event = loop {
+            break tokio::select! {
+                biased;
+                () = first_answer(&self.checker, itself, self.settings.timeout, self.deadline, &mut self.verdict) => {
+                    let pids = self.server_pids().await;
+                    self.log_started(&mut restart, &pids);
+                    let waited = restart.began.elapsed().as_secs_f64().ceil();
+                    self.journal.info(&format!("Server is now responsive after {waited} seconds"));
+                    self.journal.detail(&format!("It took {} seconds", seconds(restart.began.elapsed())));
+                    Event::Answers
+                }
+                name = self.signals.next() => {
+                    self.on_signal(Phase::Starting, name);
+                    Event::Interrupted
+                }
+                ended = restart.command.ended(), if restart.status.is_none() => self.command_ended(&mut restart, ended).await,
+                () = all_ended(&self.started), if restart.status.is_some() && !restart.has_ended => {
+                    restart.has_ended = true;
+                    // Whoever kept the server from its port can have let go of it at the deadline.
+                    restart.port_was_taken = self.who_has_port().await;
+                    continue;
+                }
+                () = tokio::time::sleep_until(self.deadline) => Event::Expired,
+            };
         };
         self.restart = Some(restart);
         event
@@ -331,6 +346,17 @@ impl Run<'_> {
 fn listed(pids: &[i32]) -> String {
     let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
     pids.join(", ")
+}
+
+/// Waits until these have ended; for ever, if there are none.
+async fn all_ended(processes: &[Process]) {
+    if processes.is_empty() {
+        return std::future::pending().await;
+    }
+    let is_alive = |one: &Process| Proc::here().is_alive(one.pid, one.start_time);
+    while processes.iter().any(is_alive) {
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 /// Checks until the server answers. Behind a proxy, the server `itself` is asked.

@@ -49,6 +49,8 @@ const LAST_SCRIPT: usize = 4;
 /// bytes.
 const MARK: &str = concat!(env!("CARGO_PKG_NAME"), ": no monitor signals this program");
 const LONGEST_PROGRAM: u64 = 16 << 20;
+/// Builds differ in size by no more than this factor.
+const ALIKE: u64 = 4;
 
 /// The process of the record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -449,21 +451,20 @@ impl<'a> Looker<'a> {
         let Ok((mut on_port, is_whole)) = found else {
             return;
         };
+        let mut is_known = is_whole;
         if !is_whole {
             let addresses = search.addresses.iter();
             let at = addresses.map(|ip| SocketAddr::new(*ip, search.port));
-            let others = at.filter_map(|at| sock_diag::listener_at(at).ok().flatten());
-            on_port.extend(others);
+            let asked: io::Result<Vec<_>> = at.map(sock_diag::listener_at).collect();
+            is_known = !search.addresses.is_empty() && asked.is_ok();
+            on_port.extend(asked.into_iter().flatten().flatten());
             on_port.sort_by_key(|one| one.inode);
             on_port.dedup();
         }
-        self.taking = Some(
-            on_port
-                .iter()
-                .filter(|one| can_take(one))
-                .cloned()
-                .collect(),
-        );
+        let taking = on_port.iter().filter(|one| can_take(one));
+        let taking: Vec<Listener> = taking.cloned().collect();
+        // Where not all was listed, nobody that is seen is not nobody.
+        self.taking = (is_known || !taking.is_empty()).then_some(taking);
         self.on_port = on_port;
     }
 
@@ -746,14 +747,18 @@ impl<'a> Looker<'a> {
 /// Other monitors, and what they are wrapped in or have started.
 struct Monitors {
     proc: Proc<'static>,
+    /// Size of this program's file, in bytes.
+    own: u64,
     /// What was found of a program's file, by device and inode.
     programs: RefCell<HashMap<(u64, u64), bool>>,
 }
 
 impl Monitors {
     fn new(proc: Proc<'static>) -> Self {
+        let own = std::fs::metadata(proc.0.join("self/exe"));
         Self {
             proc,
+            own: own.map_or(0, |own| own.len()),
             programs: RefCell::default(),
         }
     }
@@ -821,10 +826,14 @@ impl Monitors {
         program.is_ok_and(|program| self.is_build(&program).unwrap_or(false))
     }
 
-    /// Whether a program is a build of the monitor, whatever its name.
+    /// Whether a program is a build of the monitor, whatever its name. What is much smaller or larger than this one is
+    /// not read: a server can have many children, and their programs can be far away.
     fn is_build(&self, program: &File) -> io::Result<bool> {
         let metadata = program.metadata()?;
-        let id = (metadata.dev(), metadata.ino());
+        let (id, length) = ((metadata.dev(), metadata.ino()), metadata.len());
+        if length < self.own / ALIKE || length / ALIKE > self.own {
+            return Ok(false);
+        }
         if let Some(known) = self.programs.borrow().get(&id) {
             return Ok(*known);
         }

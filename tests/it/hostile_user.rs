@@ -636,6 +636,15 @@ fn hazard_27_a_server_whose_configured_name_has_an_address_of_a_stranger() {
     });
 }
 
+/// A server that was seen to answer behind such a proxy, and is dead by now.
+fn let_a_server_behind_a_proxy_die(machine: &Machine) {
+    let _server = machine.ours.start();
+    let _proxy = proxy_beside(machine, "200 OK");
+    let known = machine.run(machine.patient_monitor().args(behind_it()));
+    assert_eq!(known.code(), Some(0), "{known:?}");
+    machine.ours.kill();
+}
+
 /// A proxy of root's, on the server's port at another address.
 fn proxy_beside(machine: &Machine, status: &str) -> Process {
     let settings = format!("listen = 127.0.0.2:{PORT}\nanswer = {status}");
@@ -656,12 +665,7 @@ fn behind_it() -> [String; 4] {
 fn hazard_53_a_proxy_on_the_servers_port_at_another_address_is_not_recorded() {
     on_own_machine(OTHER, |machine| {
         machine.give_our_script_to_root();
-        let _server = machine.ours.start();
-        let proxy = proxy_beside(machine, "200 OK");
-        let known = machine.run(machine.patient_monitor().args(behind_it()));
-        assert_eq!(known.code(), Some(0), "{known:?}");
-        drop(proxy);
-        machine.ours.kill();
+        let_a_server_behind_a_proxy_die(machine);
         let _proxy = proxy_beside(machine, "503 Service Unavailable");
         let ran = machine.run(machine.patient_monitor().args(behind_it()));
         assert!(machine.ours.answers(), "{ran:?}");
@@ -672,12 +676,7 @@ fn hazard_53_a_proxy_on_the_servers_port_at_another_address_is_not_recorded() {
 #[test]
 fn hazard_28_behind_a_proxy_who_answers_at_the_servers_own_address_is_looked_at() {
     on_own_machine(MYVNC, |machine| {
-        let _server = machine.ours.start();
-        let proxy = proxy_beside(machine, "200 OK");
-        let known = machine.run(machine.patient_monitor().args(behind_it()));
-        assert_eq!(known.code(), Some(0), "{known:?}");
-        drop(proxy);
-        machine.ours.kill();
+        let_a_server_behind_a_proxy_die(machine);
         let _proxy = proxy_beside(machine, "502 Bad Gateway");
         let settings = format!("listen = 127.0.0.1:{PORT}\nanswer = 200 OK");
         let taker = machine.look_alike(NOBODY, &settings);
@@ -695,7 +694,7 @@ fn hazard_28_who_takes_the_port_during_the_dump_is_looked_at() {
         let settings = format!("grab = 127.0.0.1:{PORT}\nanswer = 200 OK");
         let taker = machine.stranger(NOBODY, &["nc"], &settings);
         let ended = "S=$(cat /proc/PID/stat 2>/dev/null); [ -z \"$S\" ] || [ -z \"${S##*) Z *}\" ]";
-        let is_taken = "grep -q ':23B7 00000000:0000 0A' /proc/net/tcp";
+        let is_taken = format!("grep -q ':{PORT:04X} 00000000:0000 0A' /proc/net/tcp");
         let dump = format!("kill -KILL PID; until {ended} && {is_taken}; do :; done");
         let dump = dump.replace("PID", &server.pid.to_string());
         let ran = machine.run(machine.monitor().args(["--dump-cmd", &dump]));
@@ -768,6 +767,39 @@ fn hazard_45_who_answered_once_and_was_no_myvnc_does_not_become_the_servers_user
         let ran = machine.run(&mut machine.monitor());
         assert!(machine.ours.answers(), "{ran:?}");
         assert_eq!(user_of(machine.ours.server()), MYVNC, "{ran:?}");
+    });
+}
+
+#[test]
+fn hazard_26_who_keeps_the_port_only_while_the_server_starts_is_named() {
+    on_own_machine(MYVNC, |machine| {
+        let directory = machine.make_directory("signs", NOBODY, 0o777);
+        let [starts, kept, ended] = ["starts", "kept", "ended"].map(|name| {
+            let file = directory.join(name);
+            file.display().to_string()
+        });
+        let settings = format!("bind = 127.0.0.1:{PORT}\nwhile = {starts} {kept} {ended}");
+        let keeper = machine.stranger(NOBODY, &["keeper"], &settings);
+        // The server has a moment in which it is seen, and the keeper lets go a second after it has ended.
+        machine
+            .ours
+            .configure(&format!("listen = 127.0.0.1:{PORT}\nbind-after = 300"));
+        let command = format!(
+            "touch {starts}; until [ -e {kept} ]; do :; done; {}; (sleep 2; touch {ended}) >/dev/null 2>&1 &",
+            machine.ours.restart_command()
+        );
+        let mut monitor = machine.monitor();
+        monitor.args(["--start-timeout", "4", "--restart-cmd", &command]);
+        let ran = machine.run(&mut monitor);
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        ran.assert_unharmed(&keeper);
+        assert!(Path::new(&ended).exists(), "it has let go");
+        let who = format!(
+            "When the server that was started ended: The server's port is taken: PID {} (keeper) of user nobody is bound to \
+             127.0.0.1:9143 without listening",
+            keeper.pid
+        );
+        assert!(ran.errors().concat().contains(&who), "{ran:?}");
     });
 }
 

@@ -661,9 +661,11 @@ fn hazard_29_another_build_of_the_monitor_is_a_monitor_under_any_name() {
     assert!(memchr::memmem::find(&own, MARK.as_bytes()).is_some());
     let program = |text: &str| format!("{}{text}{}", "x".repeat(40_000), "y".repeat(40_000));
     for (name, text) in [
+        ("self/exe", program("")),
         ("2/exe", program(MARK)),
         ("3/exe", program("monitor_myvnc")),
-        ("4/exe", String::new()),
+        ("4/exe", MARK.to_owned()),
+        ("6/exe", program(MARK).repeat(5)),
     ] {
         machine.write(name, &text);
     }
