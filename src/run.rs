@@ -1,11 +1,13 @@
 //! One run over one server: observe, decide, record and act, until the decision is to finish.
 
+mod address;
 mod announce;
 mod certificate;
 mod diagnose;
 mod grace;
 mod journald;
 mod metrics;
+mod owner;
 mod pause;
 mod ping;
 mod port;
@@ -25,7 +27,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use self::preflight::Files;
+use self::address::Files;
 use self::ruling::Held;
 use self::start::Restart;
 use crate::announce::Announcement;

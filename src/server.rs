@@ -2,6 +2,7 @@
 
 pub(crate) mod argv;
 pub(crate) mod config_dir;
+mod monitors;
 pub(crate) mod process;
 pub(crate) mod restart_command;
 pub(crate) mod search;

@@ -3,9 +3,8 @@
 use super::phrase::Mentioned;
 use crate::proc::process::{Proc, joined};
 use crate::redact;
+use crate::server::argv::LONGEST_CMDLINE;
 
-/// Read limit of another process's arguments, in bytes.
-const LONGEST_CMDLINE: u64 = 16 << 10;
 /// Characters of another process's command line, or of a name, that are shown, at most.
 const LONGEST_COMMAND: usize = 200;
 

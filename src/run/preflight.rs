@@ -1,207 +1,35 @@
-//! The part of a run before anything is stopped: where the server listens, which processes it is,
-//! whether it answers at its own address, and whether a restart can work.
+//! The part of a run before anything is stopped: which processes are the server, whether it answers at its own address,
+//! and whether a restart can work.
 
-use std::ffi::OsString;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use nix::unistd::{Gid, Uid, geteuid};
+use nix::unistd::{Uid, geteuid};
 use tokio::time::Instant;
 
 use super::Run;
+use super::address::{Address, Files, reachable, shown};
 use super::start::RETRY;
 use super::wording::{describe, described, first_of, pids};
 use crate::health::{CheckError, Verdict};
 use crate::proc::net::{self, Locality, takes, unmapped};
-use crate::proc::sock_diag;
 use crate::recovery::{Event, Phase, Plan, PortHolder, Purpose, Situation};
 use crate::redact;
-use crate::server::config_dir::{self, ServerConfig, config_dir};
+use crate::server::config_dir::config_dir;
 use crate::server::process::Process;
 use crate::server::restart_command::{self, PrepareError, Prepared};
 use crate::server::search::{self, Recorded, Search, SearchError};
 use crate::server::select::{self, Asked, Facts, Selection, Spared};
 use crate::server::stop::ProcessHandle;
 use crate::sys::account::{Account, name_of};
-use crate::sys::bounded;
-use crate::sys::hosts;
 use crate::sys::name_services::NameServiceError;
 use crate::sys::signals;
 use crate::text::{errno_text, seconds};
 
-/// Time limit of reading `server_config.json`.
-const CONFIG_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time limit of resolving the host in it.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two warnings of the restart command.
 const WARNING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Where the server listens, as far as it is known.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Address {
-    /// Addresses to which it may be bound; any, where there are none.
-    pub(super) ips: Vec<IpAddr>,
-    pub(super) port: u16,
-    /// Whether nothing but the URL says so.
-    pub(super) is_of_url: bool,
-    /// Whether `server_config.json` says so.
-    pub(super) is_of_config: bool,
-}
-
-/// What the restart command's files say.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Files {
-    pub(super) config: ServerConfig,
-    /// Who owns it, if others than root can change it.
-    pub(super) open_to: Option<u32>,
-    /// The addresses of the host in it.
-    pub(super) ips: Vec<IpAddr>,
-    /// Who owns the script and the configuration directory.
-    pub(super) owners: Vec<u32>,
-    /// Who owns the directory of the server's log.
-    pub(super) log_owner: Option<u32>,
-}
-
-/// The server's owner cannot be looked up.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OwnerError {
-    uid: u32,
-    reason: NameServiceError,
-}
-
-impl fmt::Display for OwnerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { uid, reason } = self;
-        write!(
-            f,
-            "Cannot look up user {uid}, the server's owner: {reason}; the restart command must run as that user; the next \
-             run tries again"
-        )
-    }
-}
-
 impl Run<'_> {
-    /// What the restart command's files say; read once in a run.
-    pub(super) async fn files(&mut self) -> Files {
-        if let Some(files) = &self.files {
-            return files.clone();
-        }
-        let command = &self.settings.restart_cmd;
-        let directory = config_dir(command);
-        let owners = restart_command::owners(command, directory.as_deref()).await;
-        let (config, open_to, log_owner) = match &directory {
-            Some(directory) => {
-                let reading = bounded::ask(CONFIG_TIMEOUT, || {
-                    let config = config_dir::read(directory);
-                    let logdir = config.logdir.as_ref();
-                    let owner = |path: &Path| Some(std::fs::metadata(path).ok()?.uid());
-                    let log_owner = logdir.and_then(|logdir| owner(Path::new(logdir)));
-                    let path = config_dir::path(directory);
-                    let is_open = restart_command::can_others_change(&path);
-                    let open_to = is_open.then(|| owner(&path)).flatten();
-                    (config, open_to, log_owner)
-                });
-                reading.await.ok().flatten().unwrap_or_default()
-            }
-            None => (ServerConfig::default(), None, None),
-        };
-        let ips = match &config.host {
-            Some(host) if config.port.is_some() => {
-                let resolving = tokio::time::timeout(RESOLVE_TIMEOUT, hosts::addresses(host));
-                let found = resolving.await.ok().and_then(Result::ok);
-                found.unwrap_or_default()
-            }
-            _ => Vec::new(),
-        };
-        let files = Files {
-            config,
-            open_to,
-            ips,
-            owners,
-            log_owner,
-        };
-        self.files = Some(files.clone());
-        files
-    }
-
-    /// Where the server listens: `--listen`, else the recorded socket if that still listens, else its configuration, else
-    /// the record, else the URL.
-    pub(super) fn address(&self, files: &Files) -> Address {
-        if let Some(listen) = self.settings.listen {
-            return Address {
-                ips: vec![listen.ip()],
-                port: listen.port(),
-                is_of_url: false,
-                is_of_config: false,
-            };
-        }
-        // The server's owner may change the configuration, so a socket that listens comes first.
-        if let Some(listens) = self.recorded_socket() {
-            return Address {
-                ips: vec![listens.ip()],
-                port: listens.port(),
-                is_of_url: false,
-                is_of_config: false,
-            };
-        }
-        if let Some(port) = files.config.port {
-            // It binds all addresses, whatever name its configuration has for users.
-            let is_here = net::locality(&files.ips) == Locality::Here;
-            let configured = if is_here {
-                files.ips.clone()
-            } else {
-                Vec::new()
-            };
-            // A name can have more addresses than the server was bound to.
-            let listened = self.state.known().and_then(|known| known.listens);
-            let listened = listened
-                .filter(|listens| listens.port() == port && takes(listens.ip(), &configured));
-            return Address {
-                ips: listened.map_or(configured, |listens| vec![listens.ip()]),
-                port,
-                is_of_url: false,
-                is_of_config: true,
-            };
-        }
-        if let Some(listens) = self.state.known().and_then(|known| known.listens) {
-            return Address {
-                ips: vec![listens.ip()],
-                port: listens.port(),
-                is_of_url: false,
-                is_of_config: false,
-            };
-        }
-        Address {
-            ips: self.checker.addresses(),
-            port: self.settings.port(),
-            is_of_url: true,
-            is_of_config: false,
-        }
-    }
-
-    /// Where the recorded socket listens, if it still does.
-    fn recorded_socket(&self) -> Option<SocketAddr> {
-        let known = self.state.known()?;
-        let (listens, cookie) = known.listens.zip(known.cookie)?;
-        let socket = sock_diag::listener(listens, cookie);
-        matches!(socket, Ok(Some(_))).then_some(listens)
-    }
-
-    /// Users that are proven to run the server, besides the recorded one.
-    pub(super) fn proven(&self, files: &Files) -> Vec<u32> {
-        let own = [0, geteuid().as_raw()].into_iter();
-        let user = self.settings.user.map(Uid::as_raw);
-        let run_as = self.settings.run_as.as_ref();
-        let run_as = run_as.map(|account| account.uid.as_raw());
-        own.chain(user)
-            .chain(run_as)
-            .chain(files.owners.iter().copied())
-            .collect()
-    }
-
     /// Searches at that address.
     pub(super) async fn facts(
         &self,
@@ -253,32 +81,6 @@ impl Run<'_> {
         select::choose(facts, &asked, address.port)
     }
 
-    /// Who can hold the server's address for it, if others than root can change the configuration that says where that
-    /// is: the recorded user, else those whose files these are. Root and the monitor's own user have other servers.
-    pub(super) fn holders(&self, address: &Address, files: &Files) -> Option<Vec<u32>> {
-        let owner = files.open_to.filter(|_| address.is_of_config)?;
-        let owners = files.owners.iter().copied().chain([owner]);
-        let owners: Vec<u32> = owners.filter(|uid| *uid != 0).collect();
-        let known = self.state.known();
-        let known = known.and_then(|known| known.uid.or(known.socket_uid));
-        let mut holders = known.map_or(owners, |known| vec![known]);
-        holders.extend(self.settings.user.map(Uid::as_raw));
-        holders.extend(
-            self.settings
-                .run_as
-                .as_ref()
-                .map(|account| account.uid.as_raw()),
-        );
-        Some(holders)
-    }
-
-    /// Whether the URL leads to that address.
-    fn is_at_url(&self, address: &Address) -> bool {
-        let urls = self.checker.addresses();
-        address.port == self.settings.port()
-            && (address.ips.is_empty() || address.ips.iter().any(|ip| takes(*ip, &urls)))
-    }
-
     /// Looks for the server's processes and for who holds its address.
     pub(super) async fn search(&mut self) -> Event {
         signals::keep_children();
@@ -318,12 +120,6 @@ impl Run<'_> {
     fn is_any_of_server(&self, spared: &[(Process, Spared)]) -> bool {
         let mut users = spared.iter().map(|(process, _)| process.uid);
         users.any(|uid| self.is_known_or_proven(uid))
-    }
-
-    /// Whether the URL leads to other sockets than the one that is bound there, too.
-    fn leads_elsewhere(&self, bound: SocketAddr) -> bool {
-        let mut urls = self.checker.addresses().into_iter();
-        bound.port() != self.settings.port() || urls.any(|ip| !takes(bound.ip(), &[ip]))
     }
 
     /// Asks the server at its own address: what stands before it may be to blame.
@@ -404,21 +200,6 @@ impl Run<'_> {
         let process = server.find(|one| selection.listening.contains(&one.pid));
         let place = unmapped(socket.address).to_string();
         Some(self.taken_over(&place, socket.uid, process.cloned().as_ref()))
-    }
-
-    /// Where to ask the server itself, if that is not where the URL leads.
-    pub(super) fn own_address(&self) -> Option<SocketAddr> {
-        let files = self.files.as_ref()?;
-        let address = self.address(files);
-        if address.is_of_url || self.is_at_url(&address) {
-            return None;
-        }
-        // Of a name's addresses, most servers use the IPv4 one alone.
-        let ip = address.ips.iter().min_by_key(|ip| ip.is_ipv6());
-        Some(SocketAddr::new(
-            ip.map_or(Ipv4Addr::LOCALHOST.into(), |ip| reachable(*ip)),
-            address.port,
-        ))
     }
 
     /// Who holds the URL's address besides the server's own socket, in words.
@@ -762,137 +543,6 @@ impl Run<'_> {
         }
     }
 
-    /// Whether that user is the recorded one, or proven to run the server.
-    pub(super) fn is_known_or_proven(&self, uid: u32) -> bool {
-        let known = self.state.known();
-        let files = self.files.clone().unwrap_or_default();
-        known.is_some_and(|known| known.uid == Some(uid) || known.socket_uid == Some(uid))
-            || self.proven(&files).contains(&uid)
-    }
-
-    /// Who owns the server that was found, as user and group, where there is no record: anybody can choose
-    /// arguments and listen, so the user must be proven.
-    fn owner_of(&self, selection: &Selection) -> Option<(u32, u32)> {
-        let files = self.files.clone().unwrap_or_default();
-        let proven = self.proven(&files);
-        let mut server = selection
-            .server
-            .iter()
-            .filter(|one| proven.contains(&one.uid));
-        let listening = server
-            .clone()
-            .find(|one| selection.listening.contains(&one.pid));
-        let owner = listening.or_else(|| server.next());
-        owner.map(|process| (process.uid, process.gid))
-    }
-
-    /// Who owns the server, as user and group, where that is known.
-    ///
-    /// # Errors
-    /// The process that holds the server's port, if nothing says as which user root is to run MyVNC's script.
-    fn owner(&mut self, selection: &Selection) -> Result<Option<(u32, u32)>, Process> {
-        let known = self.state.known();
-        let recorded = known.and_then(|known| {
-            let of_socket = known.socket_uid.filter(|uid| *uid != 0);
-            // Who answered and was no MyVNC by its arguments says less than the owner of the files.
-            let of_files = || self.only_owner_of_files();
-            let of_socket = || of_files().or(of_socket.map(|uid| (uid, uid)));
-            known.uid.zip(known.gid).or_else(of_socket)
-        });
-        let mut owner = recorded.or_else(|| self.owner_of(selection));
-        if let Some(unproven) = self.unproven(selection, owner) {
-            owner = Some(self.only_owner_of_files().ok_or(unproven)?);
-        }
-        self.owner = owner.map(|(uid, _)| uid);
-        self.stopped_socket_uid = selection.socket.as_ref().map(|socket| socket.uid);
-        let files = self.files.as_ref();
-        let others = files.and_then(|files| {
-            let mut owners = files.owners.iter().chain(&files.log_owner);
-            owners.find(|uid| **uid != 0)
-        });
-        if let (None, None, Some(uid), true) =
-            (owner, &self.settings.run_as, others, self.runs_own_script())
-        {
-            let user = name_of(*uid);
-            self.journal.warning(&format!(
-                "The restart command runs as root: the server's owner is unknown; user {user} owns the server's script, \
-                 configuration or log directory; if the server is to run as that user, set run-as = \"{user}\""
-            ));
-        }
-        Ok(owner)
-    }
-
-    /// Who holds the server's port, if nothing says as which user root is to run MyVNC's script.
-    fn unproven(&self, selection: &Selection, owner: Option<(u32, u32)>) -> Option<Process> {
-        let mut server = selection.server.iter();
-        let listening = server.find(|one| selection.listening.contains(&one.pid));
-        // Which of them holds it may not be visible.
-        let is_held = selection.port == PortHolder::Server;
-        let first = selection.server.first().filter(|_| is_held);
-        let holder = listening.or(first);
-        let is_known = owner.is_some() || self.settings.run_as.is_some();
-        let holder = holder.filter(|_| !is_known && self.runs_own_script());
-        holder.cloned()
-    }
-
-    /// The user, other than root, whose files the restart command's script and configuration are, if it is one.
-    fn only_owner_of_files(&self) -> Option<(u32, u32)> {
-        let owners = &self.files.as_ref()?.owners;
-        let mut owners = owners.iter().copied().filter(|uid| *uid != 0);
-        let first = owners.next()?;
-        owners.all(|uid| uid == first).then_some((first, first))
-    }
-
-    /// Says that the server which is stopped runs as another user than the known one.
-    pub(super) fn say_moved(&self) {
-        let files = self.files.clone().unwrap_or_default();
-        let proven = self.proven(&files);
-        let listening = self
-            .selection
-            .as_ref()
-            .map(|selection| &selection.listening);
-        let mut stopped = self.handles.iter().map(|handle| &handle.process);
-        let moved = stopped.find(|one| listening.is_some_and(|all| all.contains(&one.pid)));
-        let known = self.state.known().and_then(|known| known.uid);
-        if let (Some(process), Some(known)) = (moved, known) {
-            if process.uid != known && !proven.contains(&process.uid) {
-                let (user, owner) = (name_of(process.uid), name_of(known));
-                self.journal.warning(&format!(
-                    "{} of user {user} holds the server's port and is stopped, but the recorded server runs as user {owner}; \
-                     if the server was moved to {user}, set user = \"{user}\" and run-as = \"{user}\"",
-                    describe(process)
-                ));
-            }
-        }
-    }
-
-    /// Whether root runs a script of MyVNC's, by a command that does not change the user itself.
-    fn runs_own_script(&self) -> bool {
-        let command = &self.settings.restart_cmd;
-        geteuid().is_root()
-            && restart_command::myvnc_script(command).is_some()
-            && !restart_command::changes_user(command)
-    }
-
-    /// Who the restart command of a server of this user and group runs as; none for the monitor's own user.
-    pub(super) fn account_of(
-        &self,
-        owner: Option<(u32, u32)>,
-    ) -> Result<Option<Account>, OwnerError> {
-        if let Some(account) = &self.settings.run_as {
-            return Ok(Some(account.clone()));
-        }
-        match owner {
-            Some((uid, gid)) if uid != 0 && self.runs_own_script() => {
-                let account = Account::of(Uid::from_raw(uid), Gid::from_raw(gid));
-                account
-                    .map(Some)
-                    .map_err(|reason| OwnerError { uid, reason })
-            }
-            _ => Ok(None),
-        }
-    }
-
     /// Once a day, warns of a restart command that cannot work, or, as root, that others can change.
     pub(super) async fn warn_of_command(&mut self, account: Option<&Account>) {
         if !self.is_warning_due() {
@@ -949,36 +599,9 @@ impl Run<'_> {
     fn would_stop(&self, what: &str) {
         self.journal.info(&format!("Would stop: {what}"));
     }
-
-    /// The directory of the server's own log, where its configuration says so.
-    pub(super) fn logdir(&self) -> Option<PathBuf> {
-        let files = self.files.as_ref()?;
-        files
-            .config
-            .logdir
-            .clone()
-            .map(|dir| OsString::from(dir).into())
-    }
 }
 
 fn unix_time() -> Option<u64> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.ok().map(|now| now.as_secs())
-}
-
-/// An address at which a socket that is bound to this one can be asked from here.
-fn reachable(bound: IpAddr) -> IpAddr {
-    match bound {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    }
-}
-
-/// An address in a sentence.
-pub(super) fn shown(address: &Address) -> String {
-    match address.ips.first() {
-        Some(ip) => unmapped(SocketAddr::new(*ip, address.port)).to_string(),
-        None => format!("port {}", address.port),
-    }
 }

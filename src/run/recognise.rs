@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use nix::unistd::Uid;
 
 use super::Run;
-use super::preflight::{Address, Files};
+use super::address::{Address, Files};
 use super::wording::{describe, first_of};
 use crate::diagnosis::server_log;
 use crate::health::Verdict;

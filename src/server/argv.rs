@@ -4,6 +4,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+/// Read limit of a process's arguments, in bytes.
+pub(crate) const LONGEST_CMDLINE: u64 = 16 << 10;
+
 /// The scripts that a server is started by.
 const SCRIPTS: [&[u8]; 3] = [b"main.py", b"run_server.py", MANAGER];
 /// The one that starts and stops it.
@@ -229,6 +232,12 @@ fn without_dots(path: &Path) -> PathBuf {
         }
     }
     plain
+}
+
+/// The arguments in what the kernel keeps, each ended by NUL (`proc_pid_cmdline(5)`).
+pub(super) fn arguments(cmdline: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let argv = cmdline.strip_suffix(b"\0").unwrap_or(cmdline);
+    argv.split(|byte| *byte == 0)
 }
 
 #[cfg(test)]

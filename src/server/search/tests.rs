@@ -5,11 +5,13 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::unistd::{geteuid, getpid, getppid};
 
 use super::*;
+use crate::server::monitors::MARK;
 use crate::skip::skip;
 
 /// A process number that no process of this machine has (`pid_max`, proc_sys_kernel(5)).
