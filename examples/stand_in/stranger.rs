@@ -106,7 +106,7 @@ pub(crate) fn live(settings: &str) {
         .collect();
     let _sockets: Vec<TcpListener> = (0..number("sockets"))
         .map(|count| {
-            // Others do the same.
+            // Another process must not want the same addresses.
             let [_, _, high, low] = std::process::id().to_be_bytes();
             let port = u16::try_from(10_000 + count).unwrap();
             listen(([127, 100 + high, low, 1], port).into()).unwrap()

@@ -193,8 +193,8 @@ impl Run<'_> {
         }
     }
 
-    /// Whether who answered there can be a server at that address. Where that is set or configured, a proxy has the same
-    /// port at another one.
+    /// Whether who answered at `from` can be the server at that address. If the address is set or configured, who answers
+    /// on its port at another address is a proxy.
     fn is_at(&self, address: &Address, from: SocketAddr) -> bool {
         let is_set = self.settings.listen.is_some() || address.is_of_config;
         from.port() == address.port

@@ -448,7 +448,7 @@ impl<'a> Looker<'a> {
         }
         let taking = on_port.iter().filter(|one| can_take(one));
         let taking: Vec<Listener> = taking.cloned().collect();
-        // Where not all was listed, nobody that is seen is not nobody.
+        // An empty list that was cut short does not say that nobody listens.
         self.taking = (is_known || !taking.is_empty()).then_some(taking);
         self.on_port = on_port;
     }

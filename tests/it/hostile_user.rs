@@ -575,8 +575,8 @@ fn hazard_26_the_port_is_kept_by_a_connection_whose_last_data_is_not_taken() {
     keeps_the_port(
         &format!("closed = 127.0.0.1:{PORT}"),
         &[
-            "user nobody has closed a connection from 127.0.0.1:9143, but its last data was not taken at 127.0.0.1:",
-            " (keeper); end it with ss -K src 127.0.0.1:9143 dst 127.0.0.1:",
+            "user nobody has closed a connection from 127.0.0.1:9143 to 127.0.0.1:",
+            " (keeper) has read the rest; end it with ss -K src 127.0.0.1:9143 dst 127.0.0.1:",
         ],
     );
 }

@@ -25,7 +25,7 @@ enum Hold {
     Connected,
     /// It is connected, and its user runs the server: it may have been the server's.
     ConnectedOwn,
-    /// Its process has closed it, and its peer does not take the rest.
+    /// Its process has closed it, and the other end has not read the rest.
     Closed,
     /// TIME_WAIT: it has ended, and the kernel no longer knows whose it was.
     Ended,
@@ -161,10 +161,10 @@ impl Keeper {
                  server from it; end that process"
             ),
             Hold::Closed => {
-                let other = process.map_or(String::new(), |one| format!(" by {}", describe(one)));
+                let reader = process.map_or_else(|| "the other end".to_owned(), describe);
                 format!(
-                    "The server's port is taken: user {user} has closed a connection from {local}, but its last data was not \
-                     taken at {peer}{other}; end it with ss -K src {local} dst {peer}"
+                    "The server's port is taken: user {user} has closed a connection from {local} to {peer}, and the kernel \
+                     keeps it until {reader} has read the rest; end it with ss -K src {local} dst {peer}"
                 )
             }
             Hold::Ended => format!(
