@@ -99,8 +99,7 @@ impl Run<'_> {
             return Address {
                 ips: vec![listen.ip()],
                 port: listen.port(),
-                is_of_url: false,
-                is_of_config: false,
+                ..Address::default()
             };
         }
         // The server's owner may change the configuration, so a socket that listens comes first.
@@ -108,8 +107,7 @@ impl Run<'_> {
             return Address {
                 ips: vec![listens.ip()],
                 port: listens.port(),
-                is_of_url: false,
-                is_of_config: false,
+                ..Address::default()
             };
         }
         if let Some(port) = files.config.port {
@@ -127,23 +125,22 @@ impl Run<'_> {
             return Address {
                 ips: listened.map_or(configured, |listens| vec![listens.ip()]),
                 port,
-                is_of_url: false,
                 is_of_config: true,
+                ..Address::default()
             };
         }
         if let Some(listens) = self.state.known().and_then(|known| known.listens) {
             return Address {
                 ips: vec![listens.ip()],
                 port: listens.port(),
-                is_of_url: false,
-                is_of_config: false,
+                ..Address::default()
             };
         }
         Address {
             ips: self.checker.addresses(),
             port: self.settings.port(),
             is_of_url: true,
-            is_of_config: false,
+            ..Address::default()
         }
     }
 

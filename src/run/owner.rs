@@ -65,9 +65,8 @@ impl Run<'_> {
         let recorded = known.and_then(|known| {
             let of_socket = known.socket_uid.filter(|uid| *uid != 0);
             // Who answered and was no MyVNC by its arguments says less than the owner of the files.
-            let of_files = || self.only_owner_of_files();
-            let of_socket = || of_files().or(of_socket.map(|uid| (uid, uid)));
-            known.uid.zip(known.gid).or_else(of_socket)
+            let of_files = |uid| self.only_owner_of_files().unwrap_or((uid, uid));
+            known.uid.zip(known.gid).or_else(|| of_socket.map(of_files))
         });
         let mut owner = recorded.or_else(|| self.owner_of(selection));
         if let Some(unproven) = self.unproven(selection, owner) {

@@ -266,9 +266,7 @@ struct Looker<'a> {
     /// Whether each process is reported before it is read.
     is_careful: bool,
     tell: &'a mut dyn FnMut(&SearchMessage),
-    /// What listens on the server's port.
-    on_port: Vec<Listener>,
-    /// What of it takes connections to the server's address.
+    /// What takes connections to the server's address; none if that could not be listed.
     taking: Option<Vec<Listener>>,
     /// What listens on any port and was made by users whose processes can be the server; none if that could not be
     /// listed in time.
@@ -291,7 +289,6 @@ impl<'a> Looker<'a> {
             skipped,
             is_careful,
             tell,
-            on_port: Vec::new(),
             taking: None,
             of_users: None,
             others_timeout: OTHERS_TIMEOUT,
@@ -422,18 +419,17 @@ impl<'a> Looker<'a> {
                 .is_some_and(|taking| holds(one, taking))
     }
 
-    /// Lists what listens on the server's port: all that can be the server's, and of strangers' sockets as many as
-    /// are needed to see that the address is taken.
+    /// Lists what takes connections to the server's address: all that can be the server's, and of strangers' sockets as
+    /// many as are needed to see that the address is taken.
     fn look_at_port(&mut self) {
         let search = self.search;
-        let can_take = |one: &Listener| one.takes(&search.addresses);
         let mut strangers = 0;
         let found = net::listeners(self.proc, Some(search.port), |one| {
-            let is_strangers = !search.is_of_user(one.uid);
-            strangers += usize::from(is_strangers && can_take(one));
-            !is_strangers || can_take(one) && strangers <= MOST_STRANGERS
+            let is_taking = one.takes(&search.addresses);
+            strangers += usize::from(is_taking && !search.is_of_user(one.uid));
+            is_taking && (search.is_of_user(one.uid) || strangers <= MOST_STRANGERS)
         });
-        let Ok((mut on_port, is_whole)) = found else {
+        let Ok((mut taking, is_whole)) = found else {
             return;
         };
         let mut is_known = is_whole;
@@ -442,18 +438,15 @@ impl<'a> Looker<'a> {
             let at = addresses.map(|ip| SocketAddr::new(*ip, search.port));
             let asked: io::Result<Vec<_>> = at.map(sock_diag::listener_at).collect();
             is_known = !search.addresses.is_empty() && asked.is_ok();
-            on_port.extend(asked.into_iter().flatten().flatten());
-            on_port.sort_by_key(|one| one.inode);
-            on_port.dedup();
+            taking.extend(asked.into_iter().flatten().flatten());
+            taking.sort_by_key(|one| one.inode);
+            taking.dedup();
         }
-        let taking = on_port.iter().filter(|one| can_take(one));
-        let taking: Vec<Listener> = taking.cloned().collect();
         // An empty list that was cut short does not say that nobody listens.
         self.taking = (is_known || !taking.is_empty()).then_some(taking);
-        self.on_port = on_port;
     }
 
-    /// Lists what those who can be the server listen on elsewhere.
+    /// Lists what those who can be the server listen on.
     fn look_at_users(&mut self) {
         let of_sockets = self.of_sockets();
         let is_wanted =
@@ -660,16 +653,13 @@ impl<'a> Looker<'a> {
         })
     }
 
-    /// On which sockets it listens; none where that is not known, unless one is of the server's port.
+    /// On which sockets it listens; none where that is not known, unless one of them is at the server's address.
     fn listens(&self, pid: i32) -> Option<Vec<Listener>> {
         let inodes: HashSet<u64> = self.proc.sockets(pid).ok()?.into_iter().collect();
-        let of_users = self.of_users.iter().flatten();
-        let elsewhere = of_users.filter(|one| one.address.port() != self.search.port);
-        let all = self.on_port.iter().chain(elsewhere);
-        let held: Vec<Listener> = all
-            .filter(|one| inodes.contains(&one.inode))
-            .cloned()
-            .collect();
+        let all = self.of_users.iter().chain(&self.taking).flatten();
+        let held = all.filter(|one| inodes.contains(&one.inode));
+        let held: BTreeMap<u64, &Listener> = held.map(|one| (one.inode, one)).collect();
+        let held: Vec<Listener> = held.into_values().cloned().collect();
         (self.of_users.is_some() || !held.is_empty()).then_some(held)
     }
 

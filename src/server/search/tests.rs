@@ -860,7 +860,7 @@ async fn hazard_4_a_process_that_became_something_else_has_changed() {
 }
 
 #[test]
-fn hazard_31_where_not_all_sockets_can_be_listed_only_those_of_the_port_are_known() {
+fn hazard_31_where_not_all_sockets_can_be_listed_only_those_at_the_address_are_known() {
     let (_socket, listener, search) = listening();
     let elsewhere = made_up(listener.uid, 42);
     let listens = |holding: u64, of_users: Option<Vec<Listener>>| {
@@ -883,4 +883,31 @@ fn hazard_31_where_not_all_sockets_can_be_listed_only_those_of_the_port_are_know
     );
     assert_eq!(listens(listener.inode, None), Some(vec![listener]));
     assert_eq!(listens(42, None), None);
+}
+
+#[test]
+fn an_instance_on_the_servers_port_at_another_address_listens() {
+    let both = (0..100).find_map(|_| {
+        let ours = listening();
+        let at = SocketAddr::from(([127, 0, 0, 2], ours.2.port));
+        Some((ours, TcpListener::bind(at).ok()?, at))
+    });
+    let ((_socket, listener, search), _other, at) = both.unwrap();
+    let other = sock_diag::listener_at(at).unwrap().unwrap();
+    let machine = Captured::new()
+        .with(SERVER, 1, SERVER_ARGV)
+        .holding(SERVER, listener.inode)
+        .with(OTHER, SERVER, SERVER_ARGV)
+        .holding(OTHER, other.inode);
+    let found = machine.candidates(&search);
+    let listens = |pid: i32| {
+        let mut found = found.iter();
+        found
+            .find(|one| one.process.pid == pid)
+            .unwrap()
+            .listens
+            .clone()
+    };
+    assert_eq!(listens(SERVER), Some(vec![listener]));
+    assert_eq!(listens(OTHER), Some(vec![other]));
 }
