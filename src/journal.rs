@@ -13,8 +13,12 @@ use crate::redact;
 use crate::sys::{cached, progress, terminal};
 use crate::text::{errno_text, one_line};
 
-/// Limit of what a run logs below ERROR, in bytes, not counting quoted lines.
+/// Limit of what a run logs, in bytes, not counting quoted lines.
 const MOST_LOGGED: usize = 64 << 10;
+/// What of it is kept for ERROR and CRITICAL.
+const FOR_ERRORS: usize = 16 << 10;
+/// What of that is kept for CRITICAL.
+const FOR_CRITICAL: usize = 8 << 10;
 /// Limit of what a run logs of the restart command's output, in bytes.
 const MOST_OUTPUT: usize = 16 << 10;
 /// Line above and below a restart.
@@ -72,8 +76,10 @@ pub(crate) struct Journal {
     quiet: bool,
     least: Level,
     complained: Cell<bool>,
-    /// Bytes left to log below ERROR; none after the limit was reported.
-    room: Cell<Option<usize>>,
+    /// Bytes left to log, not counting what is quoted.
+    room: Cell<usize>,
+    /// What is left out from here on: lines of this level and below.
+    left_out: Cell<Option<Level>>,
     /// Bytes left to log of the restart command's output; none after the limit was reported.
     output_room: Cell<Option<usize>>,
 }
@@ -92,7 +98,8 @@ impl Journal {
             quiet,
             least,
             complained: Cell::new(false),
-            room: Cell::new(Some(MOST_LOGGED)),
+            room: Cell::new(MOST_LOGGED),
+            left_out: Cell::new(None),
             output_room: Cell::new(Some(MOST_OUTPUT)),
         };
         match opened {
@@ -118,24 +125,40 @@ impl Journal {
         self
     }
 
-    /// Writes one line, with one `write`. After a run has logged 64 KiB, lines below ERROR are left
-    /// out.
+    /// Writes one line, with one `write`. A run logs at most 64 KiB: the last 16 KiB are kept for ERROR and
+    /// CRITICAL, the last 8 KiB for CRITICAL.
     pub(crate) fn log(&self, level: Level, text: &str) {
-        if level < self.least {
-            return;
-        }
         let line = line(level, text);
-        let kept = level >= Level::Error
-            || spend(&self.room, line.len(), || {
-                let limit = MOST_LOGGED >> 10;
-                self.write(
-                    Level::Warning,
-                    &format!("This run has logged {limit} KiB: from here on, only ERROR and CRITICAL lines are logged"),
-                );
-            });
-        if kept {
+        if level >= self.least && self.has_room(level, line.len()) {
             self.put(level, &line);
         }
+    }
+
+    /// Takes the room of a line. Once it is too long for what its level may take, lines of its level are left out.
+    fn has_room(&self, level: Level, length: usize) -> bool {
+        let left = self.room.get();
+        let (level, reserve, logged) = match level {
+            Level::Critical => {
+                self.room.set(left.saturating_sub(length));
+                return true;
+            }
+            Level::Error => (Level::Error, FOR_CRITICAL, "CRITICAL"),
+            _ => (Level::Warning, FOR_ERRORS, "ERROR and CRITICAL"),
+        };
+        if self.left_out.get() >= Some(level) {
+            return false;
+        }
+        if length + reserve <= left {
+            self.room.set(left - length);
+            return true;
+        }
+        self.left_out.set(Some(level));
+        let limit = (MOST_LOGGED - reserve) >> 10;
+        self.write(
+            Level::Warning,
+            &format!("This run has logged {limit} KiB: from here on, only {logged} lines are logged"),
+        );
+        false
     }
 
     /// Writes a line of another program's text (a dump, the server's log), with its secrets masked,
@@ -156,7 +179,7 @@ impl Journal {
                 &format!("Restart command: the complete output is in {whole}"),
             );
         });
-        if kept && Level::Error >= self.least {
+        if kept && Level::Error >= self.least && self.has_room(Level::Error, line.len()) {
             self.put(Level::Error, &line);
         }
     }
@@ -346,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn hazard_44_a_run_logs_no_more_than_64_kib_besides_errors_and_what_it_quotes() {
+    fn hazard_44_a_run_logs_no_more_than_64_kib_besides_what_it_quotes() {
         let many = |log: &dyn Fn(&Journal, &str)| {
             let text = "x".repeat(1000);
             written(Level::Detail, |journal| {
@@ -357,10 +380,23 @@ mod tests {
             })
         };
         let log = many(&Journal::info);
-        assert!((60_000..67_000).contains(&log.len()), "{}", log.len());
-        assert_eq!(log.matches("This run has logged 64 KiB").count(), 1);
+        assert!((47_000..49_500).contains(&log.len()), "{}", log.len());
+        assert_eq!(log.matches("This run has logged").count(), 1);
+        assert!(log.contains(
+            "logged 48 KiB: from here on, only ERROR and CRITICAL lines are logged"
+        ));
         assert!(!log.contains("] warning"));
         assert!(log.contains("] error") && log.contains("] critical"));
+        let log = many(&|journal, text| {
+            journal.info(text);
+            journal.error(text);
+        });
+        assert!((55_000..58_000).contains(&log.len()), "{}", log.len());
+        assert_eq!(log.matches("This run has logged").count(), 2);
+        assert!(log.contains("logged 56 KiB: from here on, only CRITICAL lines are logged"));
+        assert!(!log.contains("] error") && log.contains("] critical"));
+        let log = many(&Journal::critical);
+        assert!(log.len() > 500_000);
         let log = many(&|journal, text| journal.quote(Level::Info, "Server log", text));
         assert!(log.len() > 500_000 && log.contains("] warning"));
         let log = many(&|journal, text| journal.output(text, Path::new("/m.restart.log")));
