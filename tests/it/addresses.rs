@@ -197,6 +197,22 @@ fn hazard_47_https_to_a_server_of_plain_http_is_named_with_the_right_url() {
         );
         assert_scheme_is_named(machine, &url, &cause);
         assert!(server.is_alive());
+        let useful = || {
+            let mut monitor = machine.patient_monitor();
+            monitor.args(["--url", &url, "--start-timeout", "1"]);
+            machine.run(monitor.args(["--restart-policy", "useful"]))
+        };
+        let first = useful();
+        assert_eq!(first.code(), Some(1), "{first:?}");
+        assert!(first.log.contains("RESTARTING SERVER"), "one try: {first:?}");
+        let restarted = machine.ours.server();
+        let second = useful();
+        assert_eq!(second.code(), Some(1), "{second:?}");
+        assert!(second.log.contains("Restart held off until "), "{second:?}");
+        assert!(second.log.contains("a restart does not cure this: "), "{second:?}");
+        assert_eq!(machine.ours.server(), restarted, "{second:?}");
+        assert!(machine.ours.answers(), "{second:?}");
+        machine.assert_other_unharmed(&second);
     });
 }
 

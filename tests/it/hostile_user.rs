@@ -1453,15 +1453,13 @@ fn server_log(texts: &[&str]) -> String {
     lines.collect()
 }
 
-/// What a look at a healthy server shows, with its own log there.
-fn look(machine: &Machine, server_log: &Path) -> Ran {
-    let mut monitor = machine.patient_monitor();
-    monitor
-        .arg("--collect-diagnostics")
-        .arg("--server-log")
-        .arg(server_log);
-    let ran = machine.run(&mut monitor);
-    assert_eq!(ran.code(), Some(0), "{ran:?}");
+/// Lets a run restore the blocked server, with the server's own log there.
+#[track_caller]
+fn heal_with_server_log(machine: &Machine, server_log: &Path) -> Ran {
+    let _client = machine.ours.idle_client();
+    let mut monitor = machine.monitor();
+    let ran = machine.run(monitor.arg("--server-log").arg(server_log));
+    machine.assert_healed(&ran);
     ran
 }
 
@@ -1481,7 +1479,7 @@ fn hazard_42_a_file_of_root_is_no_server_log() {
             0o600,
             &server_log(&["of the server"]),
         );
-        let own = look(machine, &logs.join("*.log"));
+        let own = heal_with_server_log(machine, &logs.join("*.log"));
         assert!(own.log.contains("of the server"), "{own:?}");
         fs::remove_file(logs.join("own.log")).unwrap();
         symlink(&secret, logs.join("link.log")).unwrap();
@@ -1489,7 +1487,7 @@ fn hazard_42_a_file_of_root_is_no_server_log() {
         machine.make_directory("evil/pub", NOBODY, 0o755);
         symlink(machine.path("private"), machine.path("evil/pub/swapped")).unwrap();
         for place in ["logs/*.log", "evil/pub/swapped/*.log"] {
-            let ran = look(machine, &machine.path(place));
+            let ran = heal_with_server_log(machine, &machine.path(place));
             assert!(!ran.log.contains("hunter2"), "{ran:?}");
             assert!(!ran.run.stdout.contains("hunter2"), "{ran:?}");
         }
@@ -1503,7 +1501,7 @@ fn hazard_42_a_file_of_a_third_user_is_no_server_log() {
         machine.run_healthy();
         machine.make_directory("theirs", OTHER, 0o755);
         machine.make_file("theirs/a.log", OTHER, 0o600, &server_log(&["hunter2"]));
-        let ran = look(machine, &machine.path("theirs/*.log"));
+        let ran = heal_with_server_log(machine, &machine.path("theirs/*.log"));
         assert!(!ran.log.contains("hunter2"), "{ran:?}");
     });
 }
@@ -1523,13 +1521,13 @@ fn hazard_42_a_directory_is_swapped_while_root_looks_for_the_log_of_its_server()
         // At rest first: what root's server may read is not what a stranger leads to.
         fs::rename(machine.path("evil/here"), machine.path("evil/aside")).unwrap();
         fs::rename(machine.path("evil/link"), machine.path("evil/here")).unwrap();
-        let ran = look(machine, &pattern);
+        let ran = heal_with_server_log(machine, &pattern);
         assert!(!ran.log.contains("hunter2"), "{ran:?}");
         let [here, aside] = ["evil/here", "evil/aside"].map(|name| machine.path(name));
         let swap = format!("swap = {} {}", here.display(), aside.display());
         let _swapping = machine.stranger(NOBODY, &["swap"], &swap);
         for _ in 0..3 {
-            let ran = look(machine, &pattern);
+            let ran = heal_with_server_log(machine, &pattern);
             assert!(!ran.log.contains("hunter2"), "{ran:?}");
         }
     });

@@ -56,9 +56,9 @@ use Shown::{Closed, Command, Domain, Epoll, Fd, Nothing, Number, Open, Path};
 /// (true answers, not faults), EINTR of a call that does not block.
 const TABLE: &[Row] = rows! {
     // Files.
-    open SYS_open Open(0), "create" => [EACCES EIO EMFILE ENFILE ENOENT ENOMEM ENOSPC EROFS];
+    open SYS_open Open(0), "create" => [EACCES EDQUOT EIO EMFILE ENFILE ENOENT ENOMEM ENOSPC EROFS];
     open SYS_open Open(0), "" => [EACCES EIO EMFILE ENFILE ENOENT ENOMEM];
-    openat SYS_openat Open(1), "create" => [EACCES EIO EMFILE ENFILE ENOENT ENOMEM ENOSPC EROFS];
+    openat SYS_openat Open(1), "create" => [EACCES EDQUOT EIO EMFILE ENFILE ENOENT ENOMEM ENOSPC EROFS];
     openat SYS_openat Open(1), "" => [EACCES EIO EMFILE ENFILE ENOENT ENOMEM];
     openat2 SYS_openat2 Path(1), "" => [EACCES EAGAIN EIO EMFILE ENFILE ENOENT ENOMEM ENOSYS];
     // Runs, then reports the error: Linux has released the descriptor in any case (close(2)).
@@ -190,10 +190,10 @@ const TABLE: &[Row] = rows! {
     execve SYS_execve Path(0), "" => [EAGAIN EIO EMFILE ENFILE ENOMEM ETXTBSY];
     wait4 SYS_wait4 Nothing, "" => [EINTR];
     waitid SYS_waitid Nothing, "" => [EINTR];
-    kill SYS_kill Number(1), "" => [EPERM];
+    kill SYS_kill Number(1), "" => [EPERM ESRCH];
     tgkill SYS_tgkill Nothing, "" => [];
     pidfd_open SYS_pidfd_open Nothing, "" => [EMFILE ENFILE ENODEV ENOMEM ENOSYS];
-    pidfd_send_signal SYS_pidfd_send_signal Number(1), "" => [ENOSYS EPERM];
+    pidfd_send_signal SYS_pidfd_send_signal Number(1), "" => [ENOSYS EPERM ESRCH];
     pidfd_getfd SYS_pidfd_getfd Nothing, "" => [EMFILE ENOSYS EPERM];
     process_vm_readv SYS_process_vm_readv Nothing, "" => [ENOMEM ENOSYS EPERM];
     // PR_SET_CHILD_SUBREAPER is unknown to Linux before 3.4, and names and deaths of parents cannot fail.
