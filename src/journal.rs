@@ -156,7 +156,9 @@ impl Journal {
         let limit = (MOST_LOGGED - reserve) >> 10;
         self.write(
             Level::Warning,
-            &format!("This run has logged {limit} KiB: from here on, only {logged} lines are logged"),
+            &format!(
+                "This run has logged {limit} KiB: from here on, only {logged} lines are logged"
+            ),
         );
         false
     }
@@ -382,9 +384,9 @@ mod tests {
         let log = many(&Journal::info);
         assert!((47_000..49_500).contains(&log.len()), "{}", log.len());
         assert_eq!(log.matches("This run has logged").count(), 1);
-        assert!(log.contains(
-            "logged 48 KiB: from here on, only ERROR and CRITICAL lines are logged"
-        ));
+        assert!(
+            log.contains("logged 48 KiB: from here on, only ERROR and CRITICAL lines are logged")
+        );
         assert!(!log.contains("] warning"));
         assert!(log.contains("] error") && log.contains("] critical"));
         let log = many(&|journal, text| {

@@ -9,7 +9,7 @@
 //! that path do so; `child = PROGRAM` is what it starts in place of `/bin/sleep`. `tls = yes` lets it read from
 //! a client as a server does that waits for a TLS handshake, which never ends. `status = STATUS` and
 //! `location = URL` are those of its answers; `body = BYTES` makes them long, and lets no more than a few kilobytes
-//! be on their way to a client that does not read.
+//! be on their way to a client that does not read. `user = UID` is whose it becomes once it listens.
 //!
 //! With `STAND_IN_DECOY` in the environment it only waits, whatever its argv says; with `STAND_IN_STRANGER` it is
 //! somebody else's process: see `stranger`.
@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{setgid, setuid};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// Send buffer of a long answer, in bytes: about what the kernel allows for a client across a network at first.
@@ -222,6 +223,11 @@ fn serve(python: &OsString, script: &Script, rest: &[OsString]) {
     };
     let _only = take_port(script);
     let listener = listen(address.parse().unwrap());
+    if let Some(user) = script.text("user") {
+        let user: u32 = user.parse().unwrap();
+        setgid(user.into()).unwrap();
+        setuid(user.into()).unwrap();
+    }
     script.sign("listening");
     if let Some(path) = script.text("log") {
         let log = File::options().append(true).create(true).open(path);

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use procfs::FromBufReadSI;
 use procfs::net::{TcpNetEntries, TcpState};
 
-use super::process::Proc;
+use super::process::{self, Proc};
 use super::sock_diag::{self, Listener, States, TcpSocket};
 
 /// Time limit of listing what listens: anybody can make a great many sockets.
@@ -260,6 +260,14 @@ pub(crate) fn is_in_use(address: SocketAddr) -> bool {
         bind(own.as_raw_fd(), &SockaddrStorage::from(address))
     });
     binding == Err(Errno::EADDRINUSE)
+}
+
+/// Whether only root may bind that port (`ip_unprivileged_port_start` in Documentation/networking/ip-sysctl.rst).
+pub(crate) fn is_for_root(proc: Proc, port: u16) -> bool {
+    let file = proc.0.join("sys/net/ipv4/ip_unprivileged_port_start");
+    let text = process::read(&file, 16).unwrap_or_default();
+    let first = String::from_utf8_lossy(&text).trim().parse();
+    port < first.unwrap_or(1024)
 }
 
 /// An address as an administrator writes it: a dual-stack socket has IPv4 addresses as IPv6 ones.

@@ -6,6 +6,8 @@ use nix::unistd::{Gid, Uid, geteuid};
 
 use super::Run;
 use super::wording::describe;
+use crate::proc::net;
+use crate::proc::process::Proc;
 use crate::recovery::PortHolder;
 use crate::server::process::Process;
 use crate::server::restart_command;
@@ -132,6 +134,23 @@ impl Run<'_> {
                     describe(process)
                 ));
             }
+        }
+    }
+
+    /// Says, after a start that failed, that only root may bind the port, where the server did so and changed its user.
+    pub(super) fn say_port_is_roots(&self) {
+        let Some(known) = self.state.known() else {
+            return;
+        };
+        let port = self.address(&self.files.clone().unwrap_or_default()).port;
+        let was_roots = known.socket_uid == Some(0) && net::is_for_root(Proc::here(), port);
+        let is_owners = self.settings.run_as.is_none() && self.runs_own_script();
+        if let (true, true, Some(uid)) = (was_roots, is_owners, known.uid.filter(|uid| *uid != 0)) {
+            self.journal.error(&format!(
+                "Only root may use port {port}: the server's socket was root's, but the restart command ran as user {}; if \
+                 the server changes its user itself, set run-as = \"root\"",
+                name_of(uid)
+            ));
         }
     }
 

@@ -17,7 +17,7 @@ impl Run<'_> {
         net::is_listened_to(self.address(&files).port, None)
     }
 
-    /// Says who has the server's port, or had it when the server that was started had ended.
+    /// Says who has the server's port, or had it when the server that was started had ended, or that only root may.
     pub(super) async fn say_who_has_port(&self) {
         let restart = self.restart.as_ref();
         let earlier = restart.and_then(|restart| restart.port_was_taken.as_ref());
@@ -26,7 +26,7 @@ impl Run<'_> {
             (None, Some(text)) => self
                 .journal
                 .error(&format!("When the server that was started ended: {text}")),
-            (None, None) => (),
+            (None, None) => self.say_port_is_roots(),
         }
     }
 

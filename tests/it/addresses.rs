@@ -204,12 +204,18 @@ fn hazard_47_https_to_a_server_of_plain_http_is_named_with_the_right_url() {
         };
         let first = useful();
         assert_eq!(first.code(), Some(1), "{first:?}");
-        assert!(first.log.contains("RESTARTING SERVER"), "one try: {first:?}");
+        assert!(
+            first.log.contains("RESTARTING SERVER"),
+            "one try: {first:?}"
+        );
         let restarted = machine.ours.server();
         let second = useful();
         assert_eq!(second.code(), Some(1), "{second:?}");
         assert!(second.log.contains("Restart held off until "), "{second:?}");
-        assert!(second.log.contains("a restart does not cure this: "), "{second:?}");
+        assert!(
+            second.log.contains("a restart does not cure this: "),
+            "{second:?}"
+        );
         assert_eq!(machine.ours.server(), restarted, "{second:?}");
         assert!(machine.ours.answers(), "{second:?}");
         machine.assert_other_unharmed(&second);

@@ -2001,6 +2001,29 @@ fn hazard_45_a_server_of_a_user_comes_back_as_that_users() {
     });
 }
 
+#[test]
+fn hazard_45_a_server_that_needs_root_for_its_port_says_so() {
+    on_own_machine(MYVNC, |machine| {
+        let first = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+        fs::write(first, (PORT + 1).to_string()).unwrap();
+        machine.ours.configure(&format!("user = {MYVNC}"));
+        let server = machine.ours.start_as(0);
+        machine.run_healthy();
+        assert_eq!(user_of(server.pid), MYVNC);
+        drop(server);
+        let mut monitor = machine.monitor();
+        let ran = machine.run(monitor.args(["--start-timeout", "1"]));
+        assert_eq!(ran.code(), Some(1), "{ran:?}");
+        let said = format!("Only root may use port {PORT}: the server's socket was root's, but");
+        let errors = ran.errors().join("\n");
+        assert!(errors.contains(&said), "{ran:?}");
+        let mut monitor = machine.monitor();
+        let ran = machine.run(monitor.args(["--run-as", "root"]));
+        machine.assert_healed(&ran);
+        assert_eq!(user_of(machine.ours.server()), MYVNC, "{ran:?}");
+    });
+}
+
 /// A stranger who listens on the server's port under the restart command's own arguments, and never answers.
 fn squat_as_the_server(machine: &Machine) -> Process {
     let script = machine.ours.path("myvnc/main.py").display().to_string();
