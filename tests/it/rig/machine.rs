@@ -259,6 +259,16 @@ impl Ran {
         }
     }
 
+    /// Whether the diagnosis ended early.
+    fn is_hurried(&self) -> bool {
+        let said = [
+            "Diagnosis incomplete: ",
+            "timed out reading ",
+            "/proc did not respond",
+        ];
+        said.iter().any(|text| self.log.contains(text))
+    }
+
     /// The warnings with that text.
     pub fn warnings_with(&self, text: &str) -> Vec<&str> {
         let mut warnings = self.lines("WARNING");
@@ -451,6 +461,17 @@ impl Machine {
         assert_eq!(ran.code(), Some(0), "{ran:?}");
         assert!(ran.log.contains("✓ Server is healthy"), "{ran:?}");
         ran
+    }
+
+    /// Repeats what heals the server until the diagnosis was complete: on a busy machine it can end early.
+    pub fn heal_until_diagnosed(&self, mut heal: impl FnMut() -> Ran) -> Ran {
+        let deadline = Instant::now() + super::PATIENCE;
+        loop {
+            let ran = heal();
+            if !ran.is_hurried() || Instant::now() > deadline {
+                return ran;
+            }
+        }
     }
 
     /// Starts a server, lets a run see it, and ends it: it is known and dead afterwards.
