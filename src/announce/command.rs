@@ -183,9 +183,9 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn what_a_command_leaves_behind_is_not_waited_for() {
         let began = Instant::now();
-        let (said, taken) = ran("sleep 5 & echo done").await;
+        let (said, taken) = ran("sleep 30 & echo done").await;
         assert_eq!((said.len(), taken), (1, Ok(())));
-        assert!(began.elapsed() < Duration::from_secs(4));
+        assert!(began.elapsed() < Duration::from_secs(20));
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -20,7 +20,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
 /// A run that takes longer was delayed by a stranger: more than ten times of what it takes alone.
-const DELAYED: Duration = Duration::from_secs(15);
+const DELAYED: Duration = Duration::from_secs(30);
 /// A log of a run without a dump and the server's own log is no longer, in bytes.
 const LONGEST_LOG: usize = 64 << 10;
 /// No more processes that are left alone are named.
