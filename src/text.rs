@@ -10,6 +10,9 @@ use nix::errno::Errno;
 
 /// The longest text of one line, in characters; what is longer ends in `…`.
 pub(crate) const LONGEST_LINE: usize = 2000;
+/// Characters of another process's command line, or of a name, that are shown, at most.
+const LONGEST_COMMAND: usize = 200;
+
 /// Text from outside as one printable line: control characters, line separators and
 /// characters that turn the writing direction become `?`; at most `LONGEST_LINE` characters.
 pub(crate) fn one_line(text: &str) -> String {
@@ -28,6 +31,15 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
         _ => text.replace(is_hostile, "?"),
     };
     line.into()
+}
+
+/// The first 200 characters of a command line or a name from outside, then `…`: a line keeps room for what follows, and
+/// a log for what comes after the names of many processes. Secrets are masked before: half of one is not recognised.
+pub(crate) fn shortened(text: String) -> String {
+    match text.char_indices().nth(LONGEST_COMMAND) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 /// JSON in which the characters that `printable` replaces are escapes. serde escapes only those before the space.

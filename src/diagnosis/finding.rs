@@ -7,10 +7,9 @@ use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cause::catalog::{Cause, Culprit, CulpritKind, Kind, Waiter};
-use super::mentioned::shortened;
 use super::phrase::Mentioned;
 use super::snapshot::{Inspected, Snapshot, Wait};
-use crate::text::one_line;
+use crate::text::{one_line, shortened};
 
 /// A cause that was found. Its texts are printable and short, whatever names the users of the machine have chosen.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -4,9 +4,7 @@ use super::phrase::Mentioned;
 use crate::proc::process::{Proc, joined};
 use crate::redact;
 use crate::server::argv::LONGEST_CMDLINE;
-
-/// Characters of another process's command line, or of a name, that are shown, at most.
-const LONGEST_COMMAND: usize = 200;
+use crate::text::shortened;
 
 /// The children of all threads, as they were started.
 pub(super) fn children(proc: Proc, pid: i32) -> Vec<Mentioned> {
@@ -36,12 +34,4 @@ pub(super) fn of(proc: Proc, pid: i32) -> Option<Mentioned> {
         start_time: stat.starttime,
         age: proc.age(pid).unwrap_or_default(),
     })
-}
-
-/// A command line or a name that is longer than a sentence needs ends in `…`.
-pub(super) fn shortened(command: String) -> String {
-    match command.char_indices().nth(LONGEST_COMMAND) {
-        Some((end, _)) => format!("{}…", &command[..end]),
-        None => command,
-    }
 }

@@ -5,7 +5,7 @@ use crate::server::process::Process;
 use crate::server::stop::ProcessHandle;
 use crate::state::ledger::Hold;
 use crate::sys::account::name_of;
-use crate::text::end;
+use crate::text::{end, shortened};
 
 /// The most processes that are named, each in a line of its own: anybody can start thousands.
 const MOST_NAMED: usize = 20;
@@ -20,7 +20,7 @@ pub(super) fn describe(process: &Process) -> String {
     format!(
         "PID {} ({})",
         process.pid,
-        redact::redacted(&process.command)
+        shortened(redact::redacted(&process.command))
     )
 }
 
