@@ -13,12 +13,10 @@ use crate::redact;
 use crate::sys::{cached, progress, terminal};
 use crate::text::{errno_text, one_line};
 
-/// Limit of what a run logs, in bytes, not counting quoted lines.
-const MOST_LOGGED: usize = 64 << 10;
-/// What of it is kept for ERROR and CRITICAL.
-const FOR_ERRORS: usize = 16 << 10;
-/// What of that is kept for CRITICAL.
-const FOR_CRITICAL: usize = 8 << 10;
+/// Limit of what a run logs below ERROR, in bytes, not counting quoted lines.
+const MOST_LOGGED: usize = 40 << 10;
+/// Limit of what a run logs at level ERROR, in bytes, not counting the restart command's output.
+const MOST_ERRORS: usize = 8 << 10;
 /// Limit of what a run logs of the restart command's output, in bytes.
 const MOST_OUTPUT: usize = 16 << 10;
 /// Line above and below a restart.
@@ -76,10 +74,10 @@ pub(crate) struct Journal {
     quiet: bool,
     least: Level,
     complained: Cell<bool>,
-    /// Bytes left to log, not counting what is quoted.
-    room: Cell<usize>,
-    /// What is left out from here on: lines of this level and below.
-    left_out: Cell<Option<Level>>,
+    /// Bytes left to log below ERROR; none after the limit was reported.
+    room: Cell<Option<usize>>,
+    /// Bytes left to log at level ERROR; none after the limit was reported.
+    error_room: Cell<Option<usize>>,
     /// Bytes left to log of the restart command's output; none after the limit was reported.
     output_room: Cell<Option<usize>>,
 }
@@ -98,8 +96,8 @@ impl Journal {
             quiet,
             least,
             complained: Cell::new(false),
-            room: Cell::new(MOST_LOGGED),
-            left_out: Cell::new(None),
+            room: Cell::new(Some(MOST_LOGGED)),
+            error_room: Cell::new(Some(MOST_ERRORS)),
             output_room: Cell::new(Some(MOST_OUTPUT)),
         };
         match opened {
@@ -125,42 +123,32 @@ impl Journal {
         self
     }
 
-    /// Writes one line, with one `write`. A run logs at most 64 KiB: the last 16 KiB are kept for ERROR and
-    /// CRITICAL, the last 8 KiB for CRITICAL.
+    /// Writes one line, with one `write`. Lines below ERROR, and those of ERROR, are left out once a run has logged its
+    /// limit of them: neither can crowd out the others.
     pub(crate) fn log(&self, level: Level, text: &str) {
+        if level < self.least {
+            return;
+        }
         let line = line(level, text);
-        if level >= self.least && self.has_room(level, line.len()) {
+        let say = |text: &str| self.write(Level::Warning, text);
+        let kept = match level {
+            Level::Critical => true,
+            Level::Error => spend(&self.error_room, line.len(), || {
+                let limit = MOST_ERRORS >> 10;
+                say(&format!(
+                    "This run has logged {limit} KiB of errors: further ERROR lines are left out"
+                ));
+            }),
+            _ => spend(&self.room, line.len(), || {
+                let limit = MOST_LOGGED >> 10;
+                say(&format!(
+                    "This run has logged {limit} KiB: further lines below ERROR are left out"
+                ));
+            }),
+        };
+        if kept {
             self.put(level, &line);
         }
-    }
-
-    /// Takes the room of a line. Once it is too long for what its level may take, lines of its level are left out.
-    fn has_room(&self, level: Level, length: usize) -> bool {
-        let left = self.room.get();
-        let (level, reserve, logged) = match level {
-            Level::Critical => {
-                self.room.set(left.saturating_sub(length));
-                return true;
-            }
-            Level::Error => (Level::Error, FOR_CRITICAL, "CRITICAL"),
-            _ => (Level::Warning, FOR_ERRORS, "ERROR and CRITICAL"),
-        };
-        if self.left_out.get() >= Some(level) {
-            return false;
-        }
-        if length + reserve <= left {
-            self.room.set(left - length);
-            return true;
-        }
-        self.left_out.set(Some(level));
-        let limit = (MOST_LOGGED - reserve) >> 10;
-        self.write(
-            Level::Warning,
-            &format!(
-                "This run has logged {limit} KiB: from here on, only {logged} lines are logged"
-            ),
-        );
-        false
     }
 
     /// Writes a line of another program's text (a dump, the server's log), with its secrets masked,
@@ -181,7 +169,7 @@ impl Journal {
                 &format!("Restart command: the complete output is in {whole}"),
             );
         });
-        if kept && Level::Error >= self.least && self.has_room(Level::Error, line.len()) {
+        if kept && Level::Error >= self.least {
             self.put(Level::Error, &line);
         }
     }
@@ -382,21 +370,17 @@ mod tests {
             })
         };
         let log = many(&Journal::info);
-        assert!((47_000..49_500).contains(&log.len()), "{}", log.len());
+        assert!((39_000..41_500).contains(&log.len()), "{}", log.len());
         assert_eq!(log.matches("This run has logged").count(), 1);
-        assert!(
-            log.contains("logged 48 KiB: from here on, only ERROR and CRITICAL lines are logged")
-        );
+        assert!(log.contains("logged 40 KiB: further lines below ERROR are left out"));
         assert!(!log.contains("] warning"));
         assert!(log.contains("] error") && log.contains("] critical"));
-        let log = many(&|journal, text| {
-            journal.info(text);
-            journal.error(text);
-        });
-        assert!((55_000..58_000).contains(&log.len()), "{}", log.len());
-        assert_eq!(log.matches("This run has logged").count(), 2);
-        assert!(log.contains("logged 56 KiB: from here on, only CRITICAL lines are logged"));
-        assert!(!log.contains("] error") && log.contains("] critical"));
+        let log = many(&Journal::error);
+        assert!((7_000..9_000).contains(&log.len()), "{}", log.len());
+        assert_eq!(log.matches("This run has logged").count(), 1);
+        assert!(log.contains("logged 8 KiB of errors: further ERROR lines are left out"));
+        assert!(log.contains("] warning") && log.contains("] critical"));
+        assert!(!log.contains("] error"));
         let log = many(&Journal::critical);
         assert!(log.len() > 500_000);
         let log = many(&|journal, text| journal.quote(Level::Info, "Server log", text));
