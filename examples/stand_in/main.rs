@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{setgid, setuid};
+use nix::unistd::{setgid, setgroups, setuid};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// Send buffer of a long answer, in bytes: about what the kernel allows for a client across a network at first.
@@ -225,6 +225,7 @@ fn serve(python: &OsString, script: &Script, rest: &[OsString]) {
     let listener = listen(address.parse().unwrap());
     if let Some(user) = script.text("user") {
         let user: u32 = user.parse().unwrap();
+        setgroups(&[]).unwrap();
         setgid(user.into()).unwrap();
         setuid(user.into()).unwrap();
     }
