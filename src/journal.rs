@@ -123,29 +123,29 @@ impl Journal {
         self
     }
 
-    /// Writes one line, with one `write`. Lines below ERROR, and those of ERROR, are left out once a run has logged its
-    /// limit of them: neither can crowd out the others.
+    /// Writes one line, with one `write`. Lines below ERROR and those of ERROR have a limit each, so that many warnings
+    /// leave room for errors.
     pub(crate) fn log(&self, level: Level, text: &str) {
         if level < self.least {
             return;
         }
         let line = line(level, text);
-        let say = |text: &str| self.write(Level::Warning, text);
-        let kept = match level {
-            Level::Critical => true,
-            Level::Error => spend(&self.error_room, line.len(), || {
-                let limit = MOST_ERRORS >> 10;
-                say(&format!(
-                    "This run has logged {limit} KiB of errors: further ERROR lines are left out"
-                ));
-            }),
-            _ => spend(&self.room, line.len(), || {
-                let limit = MOST_LOGGED >> 10;
-                say(&format!(
-                    "This run has logged {limit} KiB: further lines below ERROR are left out"
-                ));
-            }),
+        let (room, most, what) = match level {
+            Level::Critical => return self.put(level, &line),
+            Level::Error => (
+                &self.error_room,
+                MOST_ERRORS,
+                "of errors: further ERROR lines",
+            ),
+            _ => (&self.room, MOST_LOGGED, "below ERROR: further such lines"),
         };
+        let kept = spend(room, line.len(), || {
+            let limit = most >> 10;
+            self.write(
+                level.max(Level::Warning),
+                &format!("This run has logged {limit} KiB {what} are left out"),
+            );
+        });
         if kept {
             self.put(level, &line);
         }
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn hazard_44_a_run_logs_no_more_than_64_kib_besides_what_it_quotes() {
+    fn hazard_44_a_run_logs_no_more_than_64_kib_besides_critical_lines_and_what_it_quotes() {
         let many = |log: &dyn Fn(&Journal, &str)| {
             let text = "x".repeat(1000);
             written(Level::Detail, |journal| {
@@ -372,7 +372,7 @@ mod tests {
         let log = many(&Journal::info);
         assert!((39_000..41_500).contains(&log.len()), "{}", log.len());
         assert_eq!(log.matches("This run has logged").count(), 1);
-        assert!(log.contains("logged 40 KiB: further lines below ERROR are left out"));
+        assert!(log.contains("logged 40 KiB below ERROR: further such lines are left out"));
         assert!(!log.contains("] warning"));
         assert!(log.contains("] error") && log.contains("] critical"));
         let log = many(&Journal::error);

@@ -10,8 +10,10 @@ use nix::errno::Errno;
 
 /// The longest text of one line, in characters; what is longer ends in `…`.
 pub(crate) const LONGEST_LINE: usize = 2000;
-/// Characters of another process's command line, or of a name, that are shown, at most.
+/// Characters of a command line, or of a name, that are shown, at most.
 const LONGEST_COMMAND: usize = 200;
+/// Bytes of them.
+const MOST_BYTES: usize = 400;
 
 /// Text from outside as one printable line: control characters, line separators and
 /// characters that turn the writing direction become `?`; at most `LONGEST_LINE` characters.
@@ -33,11 +35,16 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     line.into()
 }
 
-/// The first 200 characters of a command line or a name from outside, then `…`: a line keeps room for what follows, and
-/// a log for what comes after the names of many processes. Secrets are masked before: half of one is not recognised.
+/// The first 200 characters (400 bytes) of a command line or a name from outside, then `…`: a line keeps room for what
+/// follows, and a log for what comes after the names of many processes. Secrets are masked before: half of one is not
+/// recognised.
 pub(crate) fn shortened(text: String) -> String {
-    match text.char_indices().nth(LONGEST_COMMAND) {
-        Some((end, _)) => format!("{}…", &text[..end]),
+    let mut characters = text.char_indices().enumerate();
+    let is_over = |(count, (at, c)): &(usize, (usize, char))| {
+        *count == LONGEST_COMMAND || at + c.len_utf8() > MOST_BYTES
+    };
+    match characters.find(is_over) {
+        Some((_, (end, _))) => format!("{}…", &text[..end]),
         None => text,
     }
 }

@@ -9,7 +9,8 @@
 //! that path do so; `child = PROGRAM` is what it starts in place of `/bin/sleep`. `tls = yes` lets it read from
 //! a client as a server does that waits for a TLS handshake, which never ends. `status = STATUS` and
 //! `location = URL` are those of its answers; `body = BYTES` makes them long, and lets no more than a few kilobytes
-//! be on their way to a client that does not read. `user = UID` is whose it becomes once it listens.
+//! be on their way to a client that does not read. `user = UID`: once it listens, it changes to
+//! that user.
 //!
 //! With `STAND_IN_DECOY` in the environment it only waits, whatever its argv says; with `STAND_IN_STRANGER` it is
 //! somebody else's process: see `stranger`.

@@ -24,7 +24,8 @@ use crate::server::process::Process;
 
 /// Looking through other processes for who holds a pipe or a port ends after this time.
 const SEARCH: Duration = Duration::from_millis(250);
-/// So many sockets that listen on the port are looked at, those that the URL leads to first.
+/// So many sockets that listen on the port are looked at, those that the URL leads to first, and so many of another
+/// instance.
 const MOST_LISTENERS: usize = 10;
 /// From one reading of the CPU times to the next at least, where a thread runs.
 const SAMPLE: Duration = Duration::from_millis(100);
@@ -198,7 +199,8 @@ fn instances(
             _ => None,
         });
         let listening = rows.filter(|row| row.state == TcpState::Listen);
-        listening.map(|row| unmapped(row.local)).collect()
+        let addresses = listening.map(|row| unmapped(row.local));
+        addresses.take(MOST_LISTENERS).collect()
     };
     let seen = others
         .iter()

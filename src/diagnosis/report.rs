@@ -12,6 +12,8 @@ use super::snapshot::{Inspected, Snapshot, Stage};
 
 /// Threads of a process that have a line of their own, at most: those that wait for somebody.
 const MOST_THREADS: usize = 20;
+/// Addresses of another instance that are shown, at most.
+const MOST_ADDRESSES: usize = 3;
 
 /// A line of the report.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -162,11 +164,15 @@ fn port(snapshot: &Snapshot) -> String {
 }
 
 fn instance((process, listens): &(Mentioned, Vec<std::net::SocketAddr>)) -> String {
-    let listens: Vec<String> = listens.iter().map(ToString::to_string).collect();
-    let listens = if listens.is_empty() {
+    let first = listens.iter().take(MOST_ADDRESSES);
+    let mut shown: Vec<String> = first.map(ToString::to_string).collect();
+    if listens.len() > MOST_ADDRESSES {
+        shown.push("…".to_owned());
+    }
+    let listens = if shown.is_empty() {
         "no port that can be seen".to_owned()
     } else {
-        listens.join(", ")
+        shown.join(", ")
     };
     format!("Another instance, on {listens}: {process}")
 }

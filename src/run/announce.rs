@@ -15,6 +15,7 @@ use crate::notice::Notice;
 use crate::proc::machine::host_name;
 use crate::proc::process::Proc;
 use crate::recovery::Purpose;
+use crate::redact;
 use crate::state::ledger::{Condition, Down};
 use crate::state::time::Time;
 use crate::sys::account::name_of;
@@ -282,7 +283,10 @@ impl Run<'_> {
             Err(_) => Level::Warning,
         };
         for line in said {
-            self.journal.quote(level, "Notify command", &line);
+            self.journal.log(
+                level,
+                &format!("Notify command: {}", redact::redacted(&line)),
+            );
         }
         if taken.is_ok() {
             self.journal.info(&format!(

@@ -144,12 +144,10 @@ impl Run<'_> {
         };
         let port = self.address(&self.files.clone().unwrap_or_default()).port;
         let was_roots = known.socket_uid == Some(0) && net::is_for_root(Proc::here(), port);
-        let is_owners = self.settings.run_as.is_none() && self.runs_own_script();
-        if let (true, true, Some(uid)) = (was_roots, is_owners, known.uid.filter(|uid| *uid != 0)) {
+        if let (true, Some(user)) = (was_roots, &self.runs_as) {
             self.journal.error(&format!(
-                "Only root may use port {port}: the server's socket was root's, but the restart command ran as user {}; if \
-                 the server changes its user itself, set run-as = \"root\"",
-                name_of(uid)
+                "Only root may use port {port}: the server's socket was root's, but the restart command ran as user {user}; \
+                 if the server changes its user itself, set run-as = \"root\""
             ));
         }
     }

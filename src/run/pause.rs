@@ -3,7 +3,7 @@
 use super::Run;
 use crate::recovery::Event;
 use crate::state::pause::{self, Current};
-use crate::text::{end, one_line};
+use crate::text::{end, one_line, shortened};
 
 impl Run<'_> {
     /// Looks whether somebody has paused the monitor, and ends a hold where somebody asked for that.
@@ -45,7 +45,7 @@ impl Run<'_> {
                 let text = format!(
                     "by {} while this runs: {}",
                     one_line(&inhibit.by),
-                    one_line(&inhibit.command)
+                    shortened(one_line(&inhibit.command))
                 );
                 (inhibit.at, text)
             }

@@ -8,7 +8,7 @@ use rustls::{
     AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
 };
 
-use crate::text::{date, errno_text};
+use crate::text::{date, errno_text, shortened};
 
 /// Why there is no TLS connection.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ fn untrusted(error: &CertificateError) -> String {
             let names = if names.is_empty() {
                 "no name".to_owned()
             } else {
-                names.join(", ")
+                shortened(names.join(", "))
             };
             format!(
                 "name mismatch with {}: the certificate is for {names}",

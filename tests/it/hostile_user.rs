@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::rig;
 use crate::rig::machine::{
@@ -19,9 +19,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
-/// A run that takes longer was delayed by a stranger: more than ten times of what it takes alone, and more than its
-/// searches together may take on a busy machine (5 s each).
-const DELAYED: Duration = Duration::from_secs(30);
+/// A run that takes longer was delayed by a stranger: more than ten times of what it takes alone.
+const DELAYED: Duration = Duration::from_secs(15);
 /// A log of a run without a dump and the server's own log is no longer, in bytes.
 const LONGEST_LOG: usize = 64 << 10;
 /// No more processes that are left alone are named.
@@ -248,7 +247,7 @@ fn hazard_44_long_arguments_of_strangers_hide_nothing_of_a_run() {
         machine.run_healthy();
         // Four bytes a character.
         let long = "\u{1f300}".repeat(3000);
-        let strangers = with_arguments(machine, &[&long], "forks = 49");
+        let strangers = with_arguments(machine, &[&long], "sockets = 150\nforks = 49");
         let _client = machine.ours.idle_client();
         let ran = machine.run(&mut machine.monitor());
         machine.assert_healed(&ran);
@@ -635,6 +634,7 @@ fn hazard_31_what_the_kernel_takes_minutes_to_list_does_not_hide_what_a_server_w
         let _many = bound_elsewhere(machine);
         let _server = machine.ours.start();
         let ran = heal_until_diagnosed(|| {
+            let _ = fs::remove_dir_all(machine.path("state"));
             let _client = machine.ours.idle_client();
             let ran = machine.run(&mut machine.monitor());
             machine.assert_healed(&ran);
@@ -646,15 +646,16 @@ fn hazard_31_what_the_kernel_takes_minutes_to_list_does_not_hide_what_a_server_w
     });
 }
 
-/// Repeats what heals the server until the diagnosis was complete.
+/// Heals the server until the diagnosis was complete, five times at most.
 fn heal_until_diagnosed(mut heal: impl FnMut() -> Ran) -> Ran {
-    let deadline = Instant::now() + rig::PATIENCE;
-    loop {
-        let ran = heal();
-        if !ran.is_hurried() || Instant::now() > deadline {
-            return ran;
+    let mut ran = heal();
+    for _ in 1..5 {
+        if !ran.is_hurried() {
+            break;
         }
+        ran = heal();
     }
+    ran
 }
 
 /// 57,000 sockets that are bound and no more.
@@ -768,7 +769,8 @@ fn hazard_31_3000_strangers_with_the_servers_arguments_and_a_process_pattern() {
         machine.assert_healed(&ran);
         ran.assert_unharmed(&alike);
         assert!(!server.is_alive(), "{ran:?}");
-        assert!(ran.run.took < DELAYED, "{ran:?}");
+        // Each of its searches may take 5 s on a busy machine.
+        assert!(ran.run.took < 2 * DELAYED, "{ran:?}");
     });
 }
 
@@ -1425,6 +1427,7 @@ fn hazard_53_the_server_is_dead_behind_a_proxy_of_another_user() {
         monitor.args(["--url", &format!("http://127.0.0.2:{PORT}")]);
         monitor.args(["--listen", &format!("127.0.0.1:{PORT}")]);
         let ran = heal_until_diagnosed(|| {
+            let _ = fs::remove_dir_all(machine.path("state"));
             machine.ours.kill();
             let ran = machine.run(&mut monitor);
             assert!(machine.ours.answers(), "{ran:?}");
