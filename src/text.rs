@@ -39,9 +39,18 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
 /// follows, and a log for what comes after the names of many processes. Secrets are masked before: half of one is not
 /// recognised.
 pub(crate) fn shortened(text: String) -> String {
+    cut(text, LONGEST_COMMAND, MOST_BYTES)
+}
+
+/// A sentence inside a line, at most half a line long: what to do, which follows it, stays on the line.
+pub(crate) fn half_a_line(sentence: &str) -> String {
+    cut(sentence.to_owned(), LONGEST_LINE / 2, usize::MAX)
+}
+
+fn cut(text: String, most_characters: usize, most_bytes: usize) -> String {
     let mut characters = text.char_indices().enumerate();
     let is_over = |(count, (at, c)): &(usize, (usize, char))| {
-        *count == LONGEST_COMMAND || at + c.len_utf8() > MOST_BYTES
+        *count == most_characters || at + c.len_utf8() > most_bytes
     };
     match characters.find(is_over) {
         Some((_, (end, _))) => format!("{}…", &text[..end]),

@@ -5,7 +5,7 @@ use crate::server::process::Process;
 use crate::server::stop::ProcessHandle;
 use crate::state::ledger::Hold;
 use crate::sys::account::name_of;
-use crate::text::{end, shortened};
+use crate::text::{end, half_a_line, shortened};
 
 /// The most processes that are named, each in a line of its own: anybody can start thousands.
 const MOST_NAMED: usize = 20;
@@ -39,7 +39,8 @@ pub(super) fn pids(held: &[ProcessHandle]) -> String {
 /// `cause`: the sentence of the cause that decided it; `server`: the arguments that name it.
 pub(super) fn held_off(hold: &Hold, failures: usize, cause: &str, server: &str) -> String {
     let why = why_held(hold, failures);
-    let why = why.unwrap_or_else(|| format!("a restart does not cure this: {cause}"));
+    let why =
+        why.unwrap_or_else(|| format!("a restart does not cure this: {}", half_a_line(cause)));
     match hold.until {
         Some(until) => format!(
             "Restart held off until {}: {why}; to try at once: monitor_myvnc resume {server}",
@@ -59,4 +60,26 @@ pub(super) fn why_held(hold: &Hold, failures: usize) -> Option<String> {
         _ => return None,
     };
     Some(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::state::time::Time;
+    use crate::text::one_line;
+
+    #[test]
+    fn a_restart_held_off_for_a_cause_with_a_long_path_still_says_what_to_do() {
+        let hold = Hold {
+            why: "cause".to_owned(),
+            until: Some(Time::now()),
+            tried: BTreeMap::new(),
+        };
+        let cause = format!("disk full: {}", "/deep".repeat(819));
+        let line = one_line(&held_off(&hold, 0, &cause, "--config a.toml"));
+        let ends = "…; to try at once: monitor_myvnc resume --config a.toml";
+        assert!(line.ends_with(ends), "{line}");
+    }
 }
