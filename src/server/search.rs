@@ -96,7 +96,7 @@ enum SearchMessage {
     Failed(String),
 }
 
-/// The reports of one search so far.
+/// The reports of a search so far, with those of attempts that stalled.
 #[derive(Default)]
 struct Reports {
     facts: Facts,
@@ -111,7 +111,7 @@ impl Reports {
             SearchMessage::Reading(pid) => self.reading = Some(pid),
             SearchMessage::Candidate(candidate) => self.facts.candidates.push(*candidate),
             SearchMessage::Sockets(pid, sockets) => {
-                let mut candidates = self.facts.candidates.iter_mut();
+                let mut candidates = self.facts.candidates.iter_mut().rev();
                 if let Some(one) = candidates.find(|one| one.process.pid == pid) {
                     one.listens = Some(sockets);
                 }
@@ -119,6 +119,18 @@ impl Reports {
             SearchMessage::Holder(process) => self.facts.holder = Some(process),
             SearchMessage::Failed(reason) => self.failed = Some(reason),
         }
+    }
+
+    /// What was seen, of each process last, by PID.
+    fn facts(self) -> Result<Facts, SearchError> {
+        if let Some(reason) = self.failed {
+            return Err(SearchError(reason));
+        }
+        let mut facts = self.facts;
+        facts.candidates.reverse();
+        facts.candidates.sort_by_key(|one| one.process.pid);
+        facts.candidates.dedup_by_key(|one| one.process.pid);
+        Ok(facts)
     }
 }
 
@@ -139,8 +151,9 @@ impl fmt::Display for SearchError {
 pub(crate) async fn search(search: &Search) -> Result<Facts, SearchError> {
     let began = Instant::now();
     let (mut skipped, mut is_careful) = (Vec::new(), false);
+    let mut reports = Reports::default();
     loop {
-        let mut reports = Reports::default();
+        reports.reading = None;
         let left = TIMEOUT.saturating_sub(began.elapsed());
         let ended = bounded::stream(
             STALL,
@@ -166,11 +179,7 @@ pub(crate) async fn search(search: &Search) -> Result<Facts, SearchError> {
             }
             Ok(_) => (),
         }
-        reports.facts.candidates.sort_by_key(|one| one.process.pid);
-        return match reports.failed {
-            Some(reason) => Err(SearchError(reason)),
-            None => Ok(reports.facts),
-        };
+        return reports.facts();
     }
 }
 
@@ -300,6 +309,8 @@ impl<'a> Looker<'a> {
         self.look_at_port();
         (self.tell)(&SearchMessage::Listeners(self.taking.clone()));
         self.look_at_users();
+        // First, since what follows takes long beside many processes on a busy machine.
+        let mut found: Vec<Candidate> = self.recorded().into_iter().collect();
         let pids = match self.proc.pids() {
             Ok(pids) => pids,
             Err(reason) => return (self.tell)(&SearchMessage::Failed(errno_text(&reason))),
@@ -334,8 +345,6 @@ impl<'a> Looker<'a> {
             .into_iter()
             .map(|pid| (pid, is_proven(pid)))
             .collect();
-        let mut found: Vec<Candidate> = Vec::new();
-        found.extend(self.recorded());
         if self.search.is_started && self.search.pattern.is_none() {
             for pid in self.descendants() {
                 self.read(&mut sweep, pid, true, &mut found);

@@ -719,12 +719,40 @@ fn what_was_reported_so_far_are_the_facts() {
     reports.take(SearchMessage::Listeners(Some(sockets.clone())));
     let holder = process(getpid().as_raw()).unwrap();
     reports.take(SearchMessage::Holder(holder.clone()));
-    let mut candidates = reports.facts.candidates;
-    candidates.sort_by_key(|one| one.process.pid);
-    let listens: Vec<_> = candidates.iter().map(|one| one.listens.clone()).collect();
+    let facts = reports.facts().unwrap();
+    let listens: Vec<_> = facts
+        .candidates
+        .iter()
+        .map(|one| one.listens.clone())
+        .collect();
     assert_eq!(listens, [None, Some(sockets.clone())]);
-    assert_eq!(reports.facts.listeners, Some(sockets));
-    assert_eq!(reports.facts.holder, Some(holder));
+    assert_eq!(facts.listeners, Some(sockets));
+    assert_eq!(facts.holder, Some(holder));
+}
+
+#[test]
+fn hazard_31_what_a_search_that_stalled_has_seen_counts_unless_the_next_sees_it_too() {
+    let machine = Captured::new()
+        .with(SERVER, 1, SERVER_ARGV)
+        .with(OTHER, 1, SERVER_ARGV);
+    let mut reports = Reports::default();
+    let sockets = vec![made_up(0, 42)];
+    for report in machine.reports(&Search::default(), &[], true) {
+        reports.take(report);
+    }
+    for report in machine.reports(&Search::default(), &[OTHER], true) {
+        reports.take(report);
+    }
+    reports.take(SearchMessage::Sockets(SERVER, sockets.clone()));
+    let facts = reports.facts().unwrap();
+    let seen: Vec<_> = facts
+        .candidates
+        .iter()
+        .map(|one| (one.process.pid, one.listens.clone()))
+        .collect();
+    let mut expected = [(SERVER, Some(sockets)), (OTHER, None)];
+    expected.sort_by_key(|(pid, _)| *pid);
+    assert_eq!(seen, expected);
 }
 
 #[test]
