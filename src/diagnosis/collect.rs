@@ -8,21 +8,20 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use procfs::net::TcpState;
-use procfs::process::FDTarget;
 
 use super::phrase::{Mentioned, Sight};
 use super::question::Question;
 use super::snapshot::{Inspected, PortListener, Snapshot, Stage};
 use super::{disks, mentioned, oom, server_log};
 use crate::proc::fd_owners::FdOwners;
+use crate::proc::machine;
 use crate::proc::machine::Machine;
 use crate::proc::net::{self, Sockets, can_take, unmapped};
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::{self, TcpSocket};
-use crate::proc::{fd_owners, machine};
 use crate::server::process::Process;
 
-/// Looking through other processes for who holds a pipe or a port ends after this time.
+/// Looking through other processes, for who holds a pipe or a port and for other instances, ends after this time.
 const SEARCH: Duration = Duration::from_millis(250);
 /// So many sockets that listen on the port are looked at, those that the URL leads to first, and so many of another
 /// instance.
@@ -91,7 +90,8 @@ impl<'a> Collect<'a> {
     /// Reads what /proc shows, which does not block the reader.
     pub(super) fn at_proc(&mut self) -> Vec<PathBuf> {
         let (proc, question) = (self.proc, self.question);
-        let mut holders = FdOwners::until(proc, Instant::now() + SEARCH);
+        let end = Instant::now() + SEARCH;
+        let mut holders = FdOwners::until(proc, end);
         self.snapshot.machine = machine::look(proc);
         self.snapshot.elsewhere = net::locality(&question.addresses) == net::Locality::Elsewhere;
         let sockets = Sockets::read(proc, question.port);
@@ -109,7 +109,7 @@ impl<'a> Collect<'a> {
             }
         }
         self.snapshot.listeners = listeners(proc, question, &processes, &sockets, &mut holders);
-        self.snapshot.instances = instances(proc, &question.others, &sockets);
+        self.snapshot.instances = instances(proc, &question.others, &sockets, end);
         sample(proc, &mut processes, began);
         self.snapshot.processes = processes;
         self.next(Stage::KernelLog);
@@ -187,23 +187,22 @@ fn listeners(
         .collect()
 }
 
+/// Those that can be looked at until `end`.
 fn instances(
     proc: Proc,
     others: &[Process],
     sockets: &Sockets,
+    end: Instant,
 ) -> Vec<(Mentioned, Vec<SocketAddr>)> {
     let listens = |pid: i32| {
-        let open = fd_owners::descriptors(proc, pid).into_iter().flatten();
-        let rows = open.filter_map(|one| match one.target {
-            FDTarget::Socket(inode) => sockets.by_inode(inode),
-            _ => None,
-        });
+        let held = proc.sockets(pid).unwrap_or_default().into_iter();
+        let rows = held.filter_map(|inode| sockets.by_inode(inode));
         let listening = rows.filter(|row| row.state == TcpState::Listen);
         let addresses = listening.map(|row| unmapped(row.local));
         addresses.take(MOST_LISTENERS).collect()
     };
-    let seen = others
-        .iter()
+    let in_time = others.iter().take_while(|_| Instant::now() < end);
+    let seen = in_time
         .filter_map(|process| Some((mentioned::of(proc, process.pid)?, listens(process.pid))));
     seen.collect()
 }

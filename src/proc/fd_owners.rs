@@ -6,7 +6,7 @@ use std::time::Instant;
 use procfs::ProcError;
 use procfs::process::{FDInfo, FDPermissions, FDTarget};
 
-use super::process::Proc;
+use super::process::{MOST_DESCRIPTORS, Proc};
 
 /// What descriptors can refer to, as far as it is looked for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -67,16 +67,26 @@ impl<'a> FdOwners<'a> {
     }
 }
 
+/// The lowest descriptors of each process first: one with very many costs none of the others.
 fn everybody(proc: Proc, end: Instant) -> HashMap<PipeOrSocket, Vec<i32>> {
     let mut holders: HashMap<PipeOrSocket, Vec<i32>> = HashMap::new();
-    let pids = proc.pids().unwrap_or_default();
-    for pid in pids.into_iter().take_while(|_| Instant::now() < end) {
-        for one in pipes_and_sockets_of(proc, pid) {
-            let pids = holders.entry(one).or_default();
-            if pids.last() != Some(&pid) {
-                pids.push(pid);
-            }
-        }
+    let mut pids = proc.pids().unwrap_or_default();
+    for most in [MOST_DESCRIPTORS, usize::MAX] {
+        pids.retain(|pid| {
+            let mut count = 0;
+            let mut visit = |one: FDInfo| {
+                for one in what_it_refers_to(&one) {
+                    let pids = holders.entry(one).or_default();
+                    if !pids.contains(pid) {
+                        pids.push(*pid);
+                    }
+                }
+                count += 1;
+                count < most && Instant::now() < end
+            };
+            let has_time = Instant::now() < end;
+            has_time && each_descriptor(proc, *pid, &mut visit).is_some() && count == most
+        });
     }
     holders
 }
@@ -106,30 +116,49 @@ fn what_it_refers_to(one: &FDInfo) -> Vec<PipeOrSocket> {
 /// What a process's descriptors are; none where we may not see them. One that is closed
 /// meanwhile is no reason to see none.
 pub(crate) fn descriptors(proc: Proc, pid: i32) -> Option<Vec<FDInfo>> {
-    let open = descriptors_of(proc, pid);
-    // A first thread that has ended has none.
-    if open.as_ref().is_none_or(Vec::is_empty) {
-        if let Some(thread) = proc.living_thread(pid) {
-            return descriptors_of(proc, thread);
-        }
-    }
-    open
+    let mut open = Vec::new();
+    let mut visit = |one| {
+        open.push(one);
+        true
+    };
+    each_descriptor(proc, pid, &mut visit)?;
+    Some(open)
 }
 
-fn descriptors_of(proc: Proc, pid: i32) -> Option<Vec<FDInfo>> {
-    let mut open = Vec::new();
-    for one in procfs::process::Process::new_with_root(proc.0.join(pid.to_string()))
+/// Hands over each descriptor of a process until it is told to stop; none where we may not see them.
+fn each_descriptor(proc: Proc, pid: i32, visit: &mut dyn FnMut(FDInfo) -> bool) -> Option<()> {
+    let has_any = each_descriptor_of(proc, pid, visit);
+    if has_any == Some(true) {
+        return Some(());
+    }
+    // A first thread that has ended has none.
+    match proc.living_thread(pid) {
+        Some(thread) => each_descriptor_of(proc, thread, visit).map(|_| ()),
+        None => has_any.map(|_| ()),
+    }
+}
+
+/// Whether it has any.
+fn each_descriptor_of(proc: Proc, pid: i32, visit: &mut dyn FnMut(FDInfo) -> bool) -> Option<bool> {
+    let directory = proc.0.join(pid.to_string());
+    let open = procfs::process::Process::new_with_root(directory)
         .ok()?
         .fd()
-        .ok()?
-    {
+        .ok()?;
+    let mut has_any = false;
+    for one in open {
         match one {
-            Ok(one) => open.push(one),
+            Ok(one) => {
+                has_any = true;
+                if !visit(one) {
+                    break;
+                }
+            }
             Err(ProcError::PermissionDenied(_)) => return None,
             Err(_) => (),
         }
     }
-    Some(open)
+    Some(has_any)
 }
 
 #[cfg(test)]

@@ -630,8 +630,24 @@ fn hazard_26_what_the_kernel_takes_minutes_to_list_costs_the_run_a_second() {
 
 #[test]
 fn hazard_31_what_the_kernel_takes_minutes_to_list_does_not_hide_what_a_server_waits_for() {
+    says_what_it_waits_for_beside(bound_elsewhere);
+}
+
+#[test]
+fn hazard_31_who_has_very_many_descriptors_does_not_hide_what_a_server_waits_for() {
+    says_what_it_waits_for_beside(|machine| {
+        let settings = "descriptors = 19900\nforks = 20";
+        vec![
+            machine.look_alike(NOBODY, settings),
+            machine.stranger(NOBODY, &["many"], settings),
+        ]
+    });
+}
+
+/// The cause of a hung server is found beside these.
+fn says_what_it_waits_for_beside(strangers: impl FnOnce(&Machine) -> Vec<Process>) {
     on_own_machine(MYVNC, |machine| {
-        let _many = bound_elsewhere(machine);
+        let _strangers = strangers(machine);
         let _server = machine.ours.start();
         let ran = heal_until_diagnosed(|| {
             let _ = fs::remove_dir_all(machine.path("state"));
