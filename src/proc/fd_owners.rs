@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use procfs::ProcError;
-use procfs::process::{FDInfo, FDPermissions, FDTarget};
+use procfs::process::FDInfo;
 
-use super::process::{MOST_DESCRIPTORS, Proc};
+use super::process::{Descriptor, MOST_DESCRIPTORS, Proc};
 
 /// What descriptors can refer to, as far as it is looked for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -55,9 +55,7 @@ impl<'a> FdOwners<'a> {
 
     fn all(&mut self, wanted: PipeOrSocket, first: &[i32]) -> Vec<i32> {
         let near = first.iter().copied();
-        let near: Vec<i32> = near
-            .filter(|pid| pipes_and_sockets_of(self.proc, *pid).any(|one| one == wanted))
-            .collect();
+        let near: Vec<i32> = near.filter(|pid| has(self.proc, *pid, wanted)).collect();
         if !near.is_empty() {
             return near;
         }
@@ -67,98 +65,86 @@ impl<'a> FdOwners<'a> {
     }
 }
 
-/// The lowest descriptors of each process first: one with very many costs none of the others.
+/// Until `end`, the lowest descriptors of each process first: one that has very many does not hide the others.
 fn everybody(proc: Proc, end: Instant) -> HashMap<PipeOrSocket, Vec<i32>> {
     let mut holders: HashMap<PipeOrSocket, Vec<i32>> = HashMap::new();
     let mut pids = proc.pids().unwrap_or_default();
     for most in [MOST_DESCRIPTORS, usize::MAX] {
-        pids.retain(|pid| {
+        let mut crowded = Vec::new();
+        for pid in pids {
+            if Instant::now() >= end {
+                return holders;
+            }
             let mut count = 0;
-            let mut visit = |one: FDInfo| {
-                for one in what_it_refers_to(&one) {
-                    let pids = holders.entry(one).or_default();
-                    if !pids.contains(pid) {
-                        pids.push(*pid);
+            let visit = |one: &Descriptor| {
+                for held in what_it_refers_to(one) {
+                    let by = holders.entry(held).or_default();
+                    if !by.contains(&pid) {
+                        by.push(pid);
                     }
                 }
                 count += 1;
                 count < most && Instant::now() < end
             };
-            let has_time = Instant::now() < end;
-            has_time && each_descriptor(proc, *pid, &mut visit).is_some() && count == most
-        });
+            if proc.each_descriptor(pid, visit).is_ok() && count == most {
+                crowded.push(pid);
+            }
+        }
+        pids = crowded;
     }
     holders
 }
 
-fn pipes_and_sockets_of(proc: Proc, pid: i32) -> impl Iterator<Item = PipeOrSocket> + use<> {
-    let open = descriptors(proc, pid).unwrap_or_default().into_iter();
-    open.flat_map(|one| what_it_refers_to(&one))
+fn has(proc: Proc, pid: i32, wanted: PipeOrSocket) -> bool {
+    let mut has_it = false;
+    let visit = |one: &Descriptor| {
+        has_it = what_it_refers_to(one).contains(&wanted);
+        !has_it
+    };
+    proc.each_descriptor(pid, visit).is_ok() && has_it
 }
 
-fn what_it_refers_to(one: &FDInfo) -> Vec<PipeOrSocket> {
-    match one.target {
-        FDTarget::Socket(inode) => vec![PipeOrSocket::Socket(inode)],
-        FDTarget::Pipe(inode) => {
-            let mode = one.mode();
-            let ends = [
-                (FDPermissions::READ, End::Read),
-                (FDPermissions::WRITE, End::Write),
-            ];
-            let held = ends.into_iter().filter(|(bit, _)| mode.contains(*bit));
-            held.map(|(_, end)| PipeOrSocket::Pipe(inode, end))
-                .collect()
-        }
-        _ => Vec::new(),
+fn what_it_refers_to(one: &Descriptor) -> Vec<PipeOrSocket> {
+    if let Some(inode) = one.socket() {
+        return vec![PipeOrSocket::Socket(inode)];
     }
+    let Some(inode) = one.pipe() else {
+        return Vec::new();
+    };
+    let (is_read, is_written) = one.access();
+    let ends = [(is_read, End::Read), (is_written, End::Write)];
+    let held = ends.into_iter().filter(|(is_held, _)| *is_held);
+    held.map(|(_, end)| PipeOrSocket::Pipe(inode, end))
+        .collect()
 }
 
 /// What a process's descriptors are; none where we may not see them. One that is closed
 /// meanwhile is no reason to see none.
 pub(crate) fn descriptors(proc: Proc, pid: i32) -> Option<Vec<FDInfo>> {
-    let mut open = Vec::new();
-    let mut visit = |one| {
-        open.push(one);
-        true
-    };
-    each_descriptor(proc, pid, &mut visit)?;
-    Some(open)
-}
-
-/// Hands over each descriptor of a process until it is told to stop; none where we may not see them.
-fn each_descriptor(proc: Proc, pid: i32, visit: &mut dyn FnMut(FDInfo) -> bool) -> Option<()> {
-    let has_any = each_descriptor_of(proc, pid, visit);
-    if has_any == Some(true) {
-        return Some(());
-    }
+    let open = descriptors_of(proc, pid);
     // A first thread that has ended has none.
-    match proc.living_thread(pid) {
-        Some(thread) => each_descriptor_of(proc, thread, visit).map(|_| ()),
-        None => has_any.map(|_| ()),
+    if open.as_ref().is_none_or(Vec::is_empty) {
+        if let Some(thread) = proc.living_thread(pid) {
+            return descriptors_of(proc, thread);
+        }
     }
+    open
 }
 
-/// Whether it has any.
-fn each_descriptor_of(proc: Proc, pid: i32, visit: &mut dyn FnMut(FDInfo) -> bool) -> Option<bool> {
-    let directory = proc.0.join(pid.to_string());
-    let open = procfs::process::Process::new_with_root(directory)
+fn descriptors_of(proc: Proc, pid: i32) -> Option<Vec<FDInfo>> {
+    let mut open = Vec::new();
+    for one in procfs::process::Process::new_with_root(proc.0.join(pid.to_string()))
         .ok()?
         .fd()
-        .ok()?;
-    let mut has_any = false;
-    for one in open {
+        .ok()?
+    {
         match one {
-            Ok(one) => {
-                has_any = true;
-                if !visit(one) {
-                    break;
-                }
-            }
+            Ok(one) => open.push(one),
             Err(ProcError::PermissionDenied(_)) => return None,
             Err(_) => (),
         }
     }
-    Some(has_any)
+    Some(open)
 }
 
 #[cfg(test)]

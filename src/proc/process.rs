@@ -1,8 +1,9 @@
 //! One process, by its directory below /proc (`proc(5)`).
 
+use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -40,6 +41,34 @@ pub(crate) struct Ids {
     pub(crate) tgid: i32,
     /// Whether it lives in another PID namespace than the reader.
     pub(crate) is_in_other_namespace: bool,
+}
+
+/// An open file of a process: a link in its directory `fd` (`proc_pid_fd(5)`).
+#[derive(Debug)]
+pub(crate) struct Descriptor<'a> {
+    directory: BorrowedFd<'a>,
+    name: &'a CStr,
+    target: &'a [u8],
+}
+
+impl Descriptor<'_> {
+    /// Inode of the socket that it is.
+    pub(crate) fn socket(&self) -> Option<u64> {
+        inode(self.target, b"socket:[")
+    }
+
+    /// Inode of the pipe that it is an end of.
+    pub(crate) fn pipe(&self) -> Option<u64> {
+        inode(self.target, b"pipe:[")
+    }
+
+    /// Whether it is open for reading, and whether for writing: the permissions of the link say so.
+    pub(crate) fn access(&self) -> (bool, bool) {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let link = rustix::fs::statat(self.directory, self.name, flags);
+        let mode = link.map_or(Mode::empty(), |link| Mode::from_raw_mode(link.st_mode));
+        (mode.contains(Mode::RUSR), mode.contains(Mode::WUSR))
+    }
 }
 
 /// Whether an error means that the process has ended. Every other error (EMFILE, EIO, EACCES) says
@@ -180,8 +209,8 @@ impl Proc<'_> {
     pub(crate) fn sockets(self, pid: i32) -> io::Result<Vec<u64>> {
         let mut inodes = Vec::new();
         let mut count = 0;
-        let visit = |inode: Option<u64>| {
-            inodes.extend(inode);
+        let visit = |one: &Descriptor| {
+            inodes.extend(one.socket());
             count += 1;
             count < MOST_DESCRIPTORS
         };
@@ -201,8 +230,8 @@ impl Proc<'_> {
         end: Instant,
     ) -> io::Result<Option<u64>> {
         let (mut held, mut count) = (None, 0);
-        let visit = |inode: Option<u64>| {
-            held = inode.filter(|inode| inodes.contains(inode));
+        let visit = |one: &Descriptor| {
+            held = one.socket().filter(|inode| inodes.contains(inode));
             count += 1;
             held.is_none() && count < most && Instant::now() < end
         };
@@ -210,17 +239,19 @@ impl Proc<'_> {
         Ok(held)
     }
 
-    /// Hands over the inode of each descriptor that is a socket, and nothing for each that is none, until it is told to
-    /// stop.
-    fn each_descriptor(
+    /// Hands over each of its descriptors, the lowest first, until it is told to stop.
+    ///
+    /// # Errors
+    /// As `sockets`.
+    pub(crate) fn each_descriptor(
         self,
         pid: i32,
-        mut visit: impl FnMut(Option<u64>) -> bool,
+        mut visit: impl FnMut(&Descriptor) -> bool,
     ) -> io::Result<()> {
         let mut has_none = true;
-        self.each_descriptor_of(pid, |inode| {
+        self.each_descriptor_of(pid, |one| {
             has_none = false;
-            visit(inode)
+            visit(one)
         })?;
         // A first thread that has ended has none.
         let thread = if has_none {
@@ -234,7 +265,7 @@ impl Proc<'_> {
     fn each_descriptor_of(
         self,
         pid: i32,
-        mut visit: impl FnMut(Option<u64>) -> bool,
+        mut visit: impl FnMut(&Descriptor) -> bool,
     ) -> io::Result<()> {
         let directory = self.path(pid, "fd");
         let directory = rustix::fs::open(
@@ -251,11 +282,15 @@ impl Proc<'_> {
             }
             match rustix::fs::readlinkat(directory.fd()?, entry.file_name(), link) {
                 Ok(target) => {
-                    let inode = socket_inode(target.to_bytes());
-                    link = target.into_bytes();
-                    if !visit(inode) {
+                    let is_enough = !visit(&Descriptor {
+                        directory: directory.fd()?,
+                        name: entry.file_name(),
+                        target: target.to_bytes(),
+                    });
+                    if is_enough {
                         break;
                     }
+                    link = target.into_bytes();
                 }
                 // One that was closed meanwhile is no reason to know nothing.
                 Err(rustix::io::Errno::NOENT) => link = Vec::new(),
@@ -438,8 +473,8 @@ fn ids(status: &str) -> Option<Ids> {
 }
 
 /// `socket:[4711]`
-fn socket_inode(link: &[u8]) -> Option<u64> {
-    let digits = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+fn inode(link: &[u8], kind: &[u8]) -> Option<u64> {
+    let digits = link.strip_prefix(kind)?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -576,7 +611,7 @@ mod tests {
             let text = String::from_utf8_lossy(bytes);
             ids(&text);
             let _: Option<f64> = number_after(&text, "Uid:");
-            socket_inode(bytes);
+            inode(bytes, b"socket:[");
             joined(bytes);
             let _ = stat(bytes);
         };
