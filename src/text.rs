@@ -42,7 +42,7 @@ pub(crate) fn shortened(text: String) -> String {
     cut(text, LONGEST_COMMAND, MOST_BYTES)
 }
 
-/// A sentence inside a line, at most half a line long: what to do, which follows it, stays on the line.
+/// A sentence, cut to half a line: what to do, which follows it, stays on the line.
 pub(crate) fn half_a_line(sentence: &str) -> String {
     cut(sentence.to_owned(), LONGEST_LINE / 2, usize::MAX)
 }

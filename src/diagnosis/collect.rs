@@ -14,8 +14,7 @@ use super::question::Question;
 use super::snapshot::{Inspected, PortListener, Snapshot, Stage};
 use super::{disks, mentioned, oom, server_log};
 use crate::proc::fd_owners::FdOwners;
-use crate::proc::machine;
-use crate::proc::machine::Machine;
+use crate::proc::machine::{self, Machine};
 use crate::proc::net::{self, Sockets, can_take, unmapped};
 use crate::proc::process::Proc;
 use crate::proc::sock_diag::{self, TcpSocket};
@@ -187,7 +186,7 @@ fn listeners(
         .collect()
 }
 
-/// Those that can be looked at until `end`.
+/// Other instances, and where they listen, as far as they can be looked at until `end`.
 fn instances(
     proc: Proc,
     others: &[Process],

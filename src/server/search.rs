@@ -121,8 +121,8 @@ impl Reports {
         }
     }
 
-    /// What was seen, of each process last, by PID.
-    fn facts(self) -> Result<Facts, SearchError> {
+    /// What was seen; of each process, what was seen last.
+    fn into_facts(self) -> Result<Facts, SearchError> {
         if let Some(reason) = self.failed {
             return Err(SearchError(reason));
         }
@@ -179,7 +179,7 @@ pub(crate) async fn search(search: &Search) -> Result<Facts, SearchError> {
             }
             Ok(_) => (),
         }
-        return reports.facts();
+        return reports.into_facts();
     }
 }
 
@@ -309,7 +309,7 @@ impl<'a> Looker<'a> {
         self.look_at_port();
         (self.tell)(&SearchMessage::Listeners(self.taking.clone()));
         self.look_at_users();
-        // First, since what follows takes long beside many processes on a busy machine.
+        // Before the list of all processes, which takes long where there are many and the machine is busy.
         let mut found: Vec<Candidate> = self.recorded().into_iter().collect();
         let pids = match self.proc.pids() {
             Ok(pids) => pids,

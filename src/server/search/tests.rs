@@ -719,7 +719,7 @@ fn what_was_reported_so_far_are_the_facts() {
     reports.take(SearchMessage::Listeners(Some(sockets.clone())));
     let holder = process(getpid().as_raw()).unwrap();
     reports.take(SearchMessage::Holder(holder.clone()));
-    let facts = reports.facts().unwrap();
+    let facts = reports.into_facts().unwrap();
     let listens: Vec<_> = facts
         .candidates
         .iter()
@@ -731,7 +731,7 @@ fn what_was_reported_so_far_are_the_facts() {
 }
 
 #[test]
-fn hazard_31_what_a_search_that_stalled_has_seen_counts_unless_the_next_sees_it_too() {
+fn hazard_31_what_a_search_has_seen_before_it_stalled_counts_once() {
     let machine = Captured::new()
         .with(SERVER, 1, SERVER_ARGV)
         .with(OTHER, 1, SERVER_ARGV);
@@ -744,7 +744,7 @@ fn hazard_31_what_a_search_that_stalled_has_seen_counts_unless_the_next_sees_it_
         reports.take(report);
     }
     reports.take(SearchMessage::Sockets(SERVER, sockets.clone()));
-    let facts = reports.facts().unwrap();
+    let facts = reports.into_facts().unwrap();
     let seen: Vec<_> = facts
         .candidates
         .iter()
